@@ -48,6 +48,7 @@ export const raw = {
   epoll_create1: libc.func('int epoll_create1(int)'),
   epoll_ctl: libc.func('int epoll_ctl(int, int, int, uintptr_t)'),
   epoll_wait: libc.func('int epoll_wait(int, uintptr_t, int, int)'),
+  lseek: libc.func('long lseek(int, long, int)'),
   timerfd_create: libc.func('int timerfd_create(int, int)'),
   timerfd_settime: libc.func('int timerfd_settime(int, int, uintptr_t, uintptr_t)'),
   sigaction: libc.func('int sigaction(int, uintptr_t, uintptr_t)'),

@@ -1,0 +1,155 @@
+/**
+ * The machine description: one schema from which command-line options, `machine.yaml`, dry runs and the
+ * wire format derive. Sizes are bytes here; people write `2G`.
+ */
+import { z } from 'zod';
+import { NemuError } from './errors.ts';
+
+const UNITS: Record<string, number> = { '': 1, B: 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+
+/**
+ * Bytes from what people write: `512M`, `2G`, `1.5GiB`, `4096` (bytes).
+ * @throws NemuError `SIZE_FORMAT`.
+ */
+export function parseSize(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?$/i.exec(text.trim());
+  const bytes = match ? Number(match[1]) * UNITS[match[2].toUpperCase()] : Number.NaN;
+  if (!Number.isSafeInteger(bytes)) {
+    throw new NemuError('SIZE_FORMAT', `"${text}" is not a size.`, {
+      hint: 'Write a number with K, M, G or T behind it, for example 512M or 2G.',
+    });
+  }
+  return bytes;
+}
+
+const MiB = 2 ** 20;
+
+const byteSize = z.union([
+  z.number().int().positive(),
+  z.string().transform((text, context) => {
+    try {
+      return parseSize(text);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: (error as NemuError).text });
+      return z.NEVER;
+    }
+  }),
+]);
+
+const cpuList = z.array(z.number().int().min(0).max(1023)).min(1);
+
+export const cpusSchema = z
+  .strictObject({
+    count: z.number().int().min(1).max(254).default(1).describe('vCPUs at boot'),
+    sockets: z.number().int().min(1).max(254).optional().describe('packages; by default what the other counts leave'),
+    cores: z.number().int().min(1).max(254).optional().describe('cores a package'),
+    threads: z.number().int().min(1).max(2).optional().describe('threads a core'),
+    pin: z.array(cpuList).optional().describe('host CPUs for each vCPU, in order'),
+  })
+  .transform((cpus, context) => {
+    const threads = cpus.threads ?? 1;
+    // Like QEMU since 6.2: what is not said becomes cores of one package.
+    const cores = cpus.cores ?? Math.max(1, Math.floor(cpus.count / ((cpus.sockets ?? 1) * threads)));
+    const sockets = cpus.sockets ?? Math.max(1, Math.ceil(cpus.count / (cores * threads)));
+    if (sockets * cores * threads !== cpus.count) {
+      context.addIssue({
+        code: 'custom',
+        message: `${sockets} sockets of ${cores} cores of ${threads} threads are ${sockets * cores * threads} processors, not ${cpus.count}.`,
+      });
+      return z.NEVER;
+    }
+    if (cpus.pin && cpus.pin.length !== cpus.count) {
+      context.addIssue({
+        code: 'custom',
+        message: `Pinning names host CPUs for ${cpus.pin.length} vCPUs, but there are ${cpus.count}.`,
+      });
+      return z.NEVER;
+    }
+    return { ...cpus, sockets, cores, threads };
+  });
+
+export const memorySchema = z
+  .strictObject({
+    size: byteSize.prefault('512M').describe('bytes of RAM'),
+    backend: z.enum(['anonymous', 'memfd', 'file']).default('anonymous'),
+    path: z.string().min(1).optional().describe('file behind the memory (backend=file)'),
+    share: z.boolean().default(false).describe('the guest writes to the file, and others see it'),
+    hugepages: z.enum(['2M', '1G']).optional().describe('hugetlbfs page size'),
+    thp: z.boolean().default(true).describe('advise transparent huge pages'),
+    prealloc: z.boolean().default(false).describe('touch every page before the guest starts'),
+    preallocThreads: z.number().int().min(1).max(64).default(4),
+    lock: z.boolean().default(false).describe('mlock: never swapped'),
+    hostNodes: z.array(z.number().int().min(0).max(63)).min(1).optional().describe('host NUMA nodes'),
+    policy: z.enum(['bind', 'preferred', 'interleave']).default('bind'),
+  })
+  .superRefine((memory, context) => {
+    const problem = (message: string) => context.addIssue({ code: 'custom', message });
+    if (memory.size % 4096 !== 0) problem(`Memory of ${memory.size} bytes is not a multiple of the page size, 4096.`);
+    if (memory.size < 2 * MiB) problem(`Memory of ${memory.size} bytes is less than the least, 2 MiB.`);
+    if (memory.size > 2 ** 45) problem(`Memory of ${memory.size} bytes is more than the most, 32 TiB.`);
+    if (memory.backend === 'file' && !memory.path) problem('Memory with backend=file needs path=FILE.');
+    if (memory.path && memory.backend !== 'file') problem(`Memory with path=${memory.path} needs backend=file.`);
+    if (memory.path && memory.hugepages) {
+      problem('hugepages= makes its own hugetlbfs memory: leave it out for a file (the file system decides there).');
+    }
+  });
+
+export const kernelSchema = z.strictObject({
+  image: z.string().min(1).describe('bzImage, ELF64 (PVH or plain) or Multiboot 1 file'),
+  initrd: z.array(z.string().min(1)).default([]).describe('files that are put behind each other'),
+  cmdline: z.string().default(''),
+});
+
+export const UART_NAMES = ['com1', 'com2', 'com3', 'com4'] as const;
+export type UartName = (typeof UART_NAMES)[number];
+
+export const machineSchema = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'A name has letters, digits, dots, dashes and underscores, 63 at most.')
+    .default('nemu'),
+  machine: z.enum(['q35']).default('q35'),
+  cpus: cpusSchema.prefault({}),
+  memory: memorySchema.prefault({}),
+  kernel: kernelSchema,
+  serial: z.array(z.enum(UART_NAMES)).default(['com1']).describe('16550A ports that exist'),
+  rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),
+  pvpanic: z.boolean().default(true),
+  debugExit: z.boolean().default(false).describe('isa-debug-exit at port 0xf4'),
+  i8042: z.boolean().default(false).describe('keyboard controller'),
+  fwCfg: z
+    .array(
+      z
+        .strictObject({
+          name: z.string().min(1).max(55),
+          string: z.string().optional(),
+          file: z.string().min(1).optional(),
+        })
+        .refine((item) => (item.string === undefined) !== (item.file === undefined), {
+          message: 'A fw_cfg item has either string= or file=.',
+        }),
+    )
+    .default([])
+    .describe('files that the guest can read through fw_cfg'),
+  onReset: z.enum(['reset', 'stop']).default('reset').describe('what a guest reset does'),
+  onPanic: z.enum(['stop', 'pause', 'continue']).default('stop').describe('what a guest panic does'),
+});
+
+export type MachineInput = z.input<typeof machineSchema>;
+export type MachineDescription = z.output<typeof machineSchema>;
+export type MemoryDescription = MachineDescription['memory'];
+export type CpusDescription = MachineDescription['cpus'];
+
+/**
+ * Fills defaults in and checks a description from the command line, a file or the wire.
+ * @throws NemuError `DESCRIPTION` that names each field and what is wrong with it.
+ */
+export function parseMachine(input: unknown): MachineDescription {
+  const result = machineSchema.safeParse(input);
+  if (result.success) return result.data;
+  const problems = result.error.issues.map((issue) => {
+    const path = issue.path.join('.');
+    return path ? `${path}: ${issue.message}` : issue.message;
+  });
+  throw new NemuError('DESCRIPTION', `The machine description is not valid: ${problems.join('; ')}`);
+}

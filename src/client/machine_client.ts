@@ -1,0 +1,122 @@
+/**
+ * Everything that a user can do to a machine. The workstation, the command line, scripts and the tests use
+ * this interface and nothing else, so that a machine in this process, in another one and in the lab look
+ * the same.
+ */
+import type { MachineDescription } from './description.ts';
+
+export type MachineState = 'created' | 'running' | 'paused' | 'ended' | 'closed';
+
+/** Why a machine ended. Each has its own exit code, see docs/architecture.md. */
+export type EndReason =
+  | 'poweroff'
+  | 'reset'
+  | 'panic'
+  | 'triple-fault'
+  | 'internal-error'
+  | 'debug-exit'
+  | 'quit'
+  | 'engine-error';
+
+export interface EndState {
+  readonly reason: EndReason;
+  /** What happened, in a sentence. */
+  readonly detail: string;
+  /** Value that the guest wrote to isa-debug-exit, shifted as QEMU does: (value << 1) | 1. */
+  readonly exitCode?: number;
+  /** Registers of the vCPU that ended the machine, where there is one. */
+  readonly registers?: Record<string, string>;
+  readonly vcpu?: number;
+}
+
+/** A message from a machine. `at` is nanoseconds of guest time as a decimal string. */
+export type MachineEvent =
+  | { readonly type: 'state'; readonly state: MachineState }
+  | { readonly type: 'reset'; readonly cause: string }
+  | { readonly type: 'panic'; readonly detail: string }
+  | { readonly type: 'crash-loaded' }
+  | { readonly type: 'triple-fault'; readonly vcpu: number }
+  | { readonly type: 'internal-error'; readonly vcpu: number; readonly detail: string }
+  | { readonly type: 'guest-fault'; readonly device: string; readonly text: string }
+  | { readonly type: 'phase'; readonly name: string; readonly ms: number }
+  | { readonly type: 'ended'; readonly end: EndState };
+
+/** What one vCPU is doing. Registers are hexadecimal strings. */
+export interface VcpuReport {
+  readonly index: number;
+  readonly apicId: number;
+  readonly threadId: number;
+  readonly state: 'created' | 'running' | 'paused' | 'ended';
+  /** KVM's multiprocessing state, when the registers were asked for. */
+  readonly activity?: 'running' | 'halted' | 'waiting for SIPI' | 'uninitialised';
+  readonly registers?: Record<string, string>;
+  /** Exits by KVM reason. */
+  readonly exits: Record<string, number>;
+  /** Exits that the vCPU thread served itself, by register. */
+  readonly local: Record<string, number>;
+  readonly forwarded: number;
+  /** Forwarded exits for which the vCPU thread slept. */
+  readonly slept: number;
+  readonly kicks: number;
+}
+
+export interface CountersReport {
+  readonly vcpus: readonly VcpuReport[];
+  readonly regions: readonly {
+    readonly space: 'pio' | 'mmio';
+    readonly name: string;
+    readonly base: number;
+    readonly size: number;
+    readonly reads: number;
+    readonly writes: number;
+  }[];
+  /** Accesses that no device answered. */
+  readonly unclaimed: { readonly reads: number; readonly writes: number };
+  /** Bytes that KVM gathered without an exit, and how often they were taken. */
+  readonly coalesced: { readonly writes: number; readonly drains: number };
+  /** All exits to user space. */
+  readonly total: number;
+  /** Wake-ups of the machine thread. */
+  readonly wakeups: number;
+}
+
+/** One console's bytes. The reader gets every byte in order, or is told how many were lost. */
+export interface ConsoleStream {
+  readonly name: string;
+  /** Takes what there is room for and gives how much; `onWritable` follows a short write. */
+  write(bytes: Uint8Array): number;
+  /** Output as it comes. Setting it starts the flow; bytes before that wait in the ring. */
+  onData: ((bytes: Uint8Array) => void) | undefined;
+  /** Bytes that found no reader in time, since the last call. */
+  onLost: ((count: number) => void) | undefined;
+  onWritable: (() => void) | undefined;
+}
+
+export interface MachineClient {
+  readonly description: MachineDescription;
+  readonly state: MachineState;
+  /** Set once the machine has ended. */
+  readonly end: EndState | undefined;
+  start(): Promise<void>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Hard reset, as by the button. */
+  reset(): Promise<void>;
+  /** Presses the ACPI power button. */
+  powerButton(): Promise<void>;
+  /** Sends an NMI to every vCPU. */
+  nmi(): Promise<void>;
+  counters(): Promise<CountersReport>;
+  /** Stops each vCPU for an instant and reads its registers. */
+  inspect(): Promise<VcpuReport[]>;
+  /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
+  readMemory(address: number, length: number): Promise<Uint8Array>;
+  console(name: string): ConsoleStream;
+  readonly consoles: readonly string[];
+  /** @returns the function that takes the listener off. */
+  onEvent(listener: (event: MachineEvent) => void): () => void;
+  /** Resolves when the machine has ended, by itself or not. */
+  ended(): Promise<EndState>;
+  /** Ends the machine at once and frees everything it has. Can be called in any state, more than once. */
+  close(): Promise<void>;
+}

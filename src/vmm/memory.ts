@@ -1,0 +1,323 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { freemem, totalmem } from 'node:os';
+import type { MemoryDescription } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type { GuestMemory } from '../devices/device.ts';
+import * as libc from '../ffi/libc.ts';
+import { GiB, MiB, type RamRange, ramEnd, ramLayout } from './memory_layout.ts';
+
+/** One memslot's worth of RAM: where the guest and where this process sees it. */
+export interface RamRegion extends RamRange {
+  readonly hostAddress: number;
+}
+
+/** What other threads need to see the same memory. */
+export interface MemoryHandle {
+  readonly base: number;
+  readonly span: number;
+  readonly ranges: readonly RamRange[];
+}
+
+const KiB = 1024;
+const HUGE_SIZE = { '2M': 2 * MiB, '1G': GiB } as const;
+const size = (bytes: number) =>
+  bytes % GiB === 0 ? `${bytes / GiB} GiB` : bytes >= MiB ? `${Math.round(bytes / MiB)} MiB` : `${bytes} bytes`;
+
+/**
+ * A guest's RAM. The whole guest-physical range is reserved once, so that a guest-physical address is an
+ * offset into one mapping for as long as the machine lives, and RAM is mapped over the reservation.
+ */
+export class GuestRam {
+  readonly base: number;
+  readonly span: number;
+  readonly regions: readonly RamRegion[];
+  /** File descriptors that back the memory; owned here. */
+  readonly #fds: number[];
+  readonly #reservation: { address: number; length: number };
+
+  private constructor(
+    base: number,
+    span: number,
+    regions: RamRegion[],
+    fds: number[],
+    reservation: { address: number; length: number },
+  ) {
+    this.base = base;
+    this.span = span;
+    this.regions = regions;
+    this.#fds = fds;
+    this.#reservation = reservation;
+  }
+
+  /**
+   * Maps, binds, fills and locks memory as described.
+   * @param onProgress bytes that were filled so far, when `prealloc` is on.
+   * @throws NemuError `MEMORY_…` with the numbers and the command that mends it.
+   */
+  static async allocate(memory: MemoryDescription, onProgress?: (done: number) => void): Promise<GuestRam> {
+    const ranges = ramLayout(memory.size);
+    const span = ramEnd(ranges);
+    const page = memory.hugepages ? HUGE_SIZE[memory.hugepages] : 2 * MiB;
+    checkAgainstHost(memory);
+    const length = span + page;
+    const address = libc.mmap(
+      0,
+      length,
+      libc.PROT_READ | libc.PROT_WRITE,
+      libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE,
+      -1,
+      0,
+    );
+    const base = Math.ceil(address / page) * page;
+    const fds: number[] = [];
+    try {
+      const regions = mapRanges(memory, ranges, base, fds);
+      for (const region of regions) {
+        libc.madvise(region.hostAddress, region.size, libc.MADV_DONTFORK);
+        libc.madvise(region.hostAddress, region.size, libc.MADV_DONTDUMP);
+        // hugetlbfs refuses advice about transparent huge pages: there is nothing to advise.
+        if (!memory.hugepages) {
+          libc.madvise(region.hostAddress, region.size, memory.thp ? libc.MADV_HUGEPAGE : libc.MADV_NOHUGEPAGE);
+        }
+        bind(memory, region);
+      }
+      if (memory.prealloc) await populate(regions, memory.preallocThreads, onProgress);
+      if (memory.lock) lock(regions, memory);
+      return new GuestRam(base, span, regions, fds, { address, length });
+    } catch (error) {
+      libc.munmap(address, length);
+      for (const fd of fds) libc.close(fd);
+      throw error;
+    }
+  }
+
+  get handle(): MemoryHandle {
+    return { base: this.base, span: this.span, ranges: this.regions.map(({ gpa, size }) => ({ gpa, size })) };
+  }
+
+  /** Unmaps everything. No thread may touch a view of it afterwards. */
+  free(): void {
+    libc.munmap(this.#reservation.address, this.#reservation.length);
+    for (const fd of this.#fds) libc.close(fd);
+  }
+}
+
+function checkAgainstHost(memory: MemoryDescription): void {
+  if (!memory.prealloc && !memory.lock) return;
+  const available = availableMemory();
+  if (!memory.hugepages && memory.size > available) {
+    throw new NemuError(
+      'MEMORY_LIMIT',
+      `The guest's ${size(memory.size)} are to be held in memory, but the host has ${size(available)} available of ${size(totalmem())}.`,
+      { hint: 'Ask for less with --memory, leave out prealloc and lock, or end what uses the memory.' },
+    );
+  }
+}
+
+/** MemAvailable of /proc/meminfo in bytes. */
+function availableMemory(): number {
+  const line = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'));
+  return line ? Number(line[1]) * KiB : freemem();
+}
+
+function mapRanges(memory: MemoryDescription, ranges: RamRange[], base: number, fds: number[]): RamRegion[] {
+  const huge = memory.hugepages ? HUGE_SIZE[memory.hugepages] : 0;
+  if (huge) {
+    for (const range of ranges) {
+      if (range.size % huge !== 0) {
+        throw new NemuError(
+          'MEMORY_ALIGNMENT',
+          `Memory of ${size(memory.size)} is not a multiple of the huge page size, ${size(huge)}.`,
+          { hint: `Use a multiple of ${memory.hugepages}.` },
+        );
+      }
+    }
+  }
+  let fd = -1;
+  let flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE;
+  if (memory.backend === 'file') {
+    fd = openBacking(memory);
+    flags = memory.share ? libc.MAP_SHARED : libc.MAP_PRIVATE;
+  } else if (memory.backend === 'memfd' || huge) {
+    const hugeFlags = huge ? libc.MFD_HUGETLB | (Math.log2(huge) << libc.MFD_HUGE_SHIFT) : 0;
+    fd = libc.memfdCreate('nemu-ram', libc.MFD_ALLOW_SEALING | hugeFlags);
+    fds.push(fd);
+    libc.ftruncate(fd, memory.size);
+    // A peer that holds the descriptor must not be able to take pages from under the guest.
+    libc.fcntl(fd, libc.F_ADD_SEALS, libc.F_SEAL_SHRINK | libc.F_SEAL_SEAL);
+    flags = libc.MAP_SHARED;
+  }
+  if (fd >= 0 && !fds.includes(fd)) fds.push(fd);
+  let offset = 0;
+  return ranges.map((range) => {
+    const hostAddress = base + range.gpa;
+    try {
+      libc.mmap(
+        hostAddress,
+        range.size,
+        libc.PROT_READ | libc.PROT_WRITE,
+        flags | libc.MAP_FIXED,
+        fd,
+        fd < 0 ? 0 : offset,
+      );
+    } catch (cause) {
+      throw mapError(memory, cause);
+    }
+    offset += range.size;
+    return { ...range, hostAddress };
+  });
+}
+
+function openBacking(memory: MemoryDescription): number {
+  const path = memory.path as string;
+  const existed = existsSync(path);
+  let fd: number;
+  try {
+    fd = libc.open(path, libc.O_RDWR | libc.O_CREAT, 0o600);
+  } catch (cause) {
+    throw new NemuError('MEMORY_FILE', `The memory file ${path} cannot be opened for reading and writing.`, {
+      hint: 'Give a file (or a name in a writable folder) with --memory path=FILE.',
+      cause,
+    });
+  }
+  const length = readSize(fd);
+  if (length < memory.size && (memory.share || !existed || length === 0)) libc.ftruncate(fd, memory.size);
+  else if (length < memory.size) {
+    libc.close(fd);
+    throw new NemuError(
+      'MEMORY_FILE',
+      `The memory file ${path} has ${size(length)}, less than the guest's ${size(memory.size)}.`,
+      { hint: 'Use share=on to have it extended, or a memory size that it holds.' },
+    );
+  }
+  return fd;
+}
+
+const readSize = (fd: number) => Number(libc.raw.lseek(fd, 0, 2));
+
+function mapError(memory: MemoryDescription, cause: unknown): NemuError {
+  if (memory.hugepages) {
+    const bytes = HUGE_SIZE[memory.hugepages];
+    const folder = `/sys/kernel/mm/hugepages/hugepages-${bytes / KiB}kB`;
+    const read = (name: string) => (existsSync(folder) ? readFileSync(`${folder}/${name}`, 'utf8').trim() : '0');
+    const needed = memory.size / bytes;
+    return new NemuError(
+      'MEMORY_HUGEPAGES',
+      `The guest needs ${needed} huge pages of ${memory.hugepages}; the host has ${read('free_hugepages')} free of ${read('nr_hugepages')}.`,
+      { hint: `Reserve them: echo ${needed} | sudo tee ${folder}/nr_hugepages`, cause },
+    );
+  }
+  return new NemuError(
+    'MEMORY_LIMIT',
+    `The host did not map ${size(memory.size)} for the guest; it has ${size(availableMemory())} available of ${size(totalmem())}.`,
+    { hint: 'Ask for less with --memory, or raise the limits of `ulimit -v` and vm.overcommit_memory.', cause },
+  );
+}
+
+function bind(memory: MemoryDescription, region: RamRegion): void {
+  if (!memory.hostNodes) return;
+  const mode = { bind: libc.MPOL_BIND, preferred: libc.MPOL_PREFERRED, interleave: libc.MPOL_INTERLEAVE }[
+    memory.policy
+  ];
+  const mask = memory.hostNodes.reduce((bits, node) => bits | (1n << BigInt(node)), 0n);
+  try {
+    libc.mbind(region.hostAddress, region.size, mode, mask);
+  } catch (cause) {
+    throw new NemuError(
+      'MEMORY_NUMA',
+      `Memory cannot be bound (${memory.policy}) to host NUMA node${memory.hostNodes.length > 1 ? 's' : ''} ${memory.hostNodes.join(', ')}.`,
+      { hint: `This host's nodes are in /sys/devices/system/node/online: ${onlineNodes()}.`, cause },
+    );
+  }
+}
+
+function onlineNodes(): string {
+  const path = '/sys/devices/system/node/online';
+  return existsSync(path) ? readFileSync(path, 'utf8').trim() : '0';
+}
+
+/** Touches every page from several threads at once (libuv's pool runs the calls). */
+async function populate(regions: RamRegion[], threads: number, onProgress?: (done: number) => void): Promise<void> {
+  const STEP = 256 * MiB;
+  const pieces = regions.flatMap((region) =>
+    Array.from({ length: Math.ceil(region.size / STEP) }, (_, i) => ({
+      address: region.hostAddress + i * STEP,
+      length: Math.min(STEP, region.size - i * STEP),
+    })),
+  );
+  let next = 0;
+  let done = 0;
+  const worker = async () => {
+    while (next < pieces.length) {
+      const { address, length } = pieces[next++];
+      const result = await new Promise<number>((resolve, reject) =>
+        libc.raw.madvise.async(address, length, libc.MADV_POPULATE_WRITE, (error: unknown, value: number) =>
+          error ? reject(error) : resolve(value),
+        ),
+      );
+      // errno belongs to the pool's thread: ask again here, where a failure can be named.
+      if (result < 0) libc.madvise(address, length, libc.MADV_POPULATE_WRITE);
+      done += length;
+      onProgress?.(done);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: Math.max(1, threads) }, worker));
+  } catch (cause) {
+    throw new NemuError(
+      'MEMORY_LIMIT',
+      `Only ${size(done)} of the guest's memory could be filled; the host has ${size(availableMemory())} available.`,
+      { hint: 'Ask for less with --memory, or leave out prealloc.', cause },
+    );
+  }
+}
+
+function lock(regions: RamRegion[], memory: MemoryDescription): void {
+  try {
+    for (const region of regions) libc.mlock(region.hostAddress, region.size);
+  } catch (cause) {
+    const limit = libc.getrlimit(libc.RLIMIT_MEMLOCK);
+    throw new NemuError(
+      'MEMORY_LOCK',
+      `The guest's ${size(memory.size)} cannot be locked: this process may lock ${Number.isFinite(limit) ? size(limit) : 'any amount'}, and the host has ${size(availableMemory())} available.`,
+      {
+        hint: `Raise the limit and start again: sudo prlimit --memlock=${memory.size + 64 * MiB} --pid $$`,
+        cause,
+      },
+    );
+  }
+}
+
+/** One thread's view of guest memory: a guest-physical address is an index. One a thread, for life. */
+export class GuestMemoryView implements GuestMemory {
+  readonly bytes: Uint8Array;
+  #ranges: readonly RamRange[];
+
+  constructor(handle: MemoryHandle) {
+    this.bytes = new Uint8Array(libc.viewOf(handle.base, handle.span));
+    this.#ranges = handle.ranges;
+  }
+
+  #isRam(gpa: number, length: number): boolean {
+    for (const range of this.#ranges) {
+      if (gpa >= range.gpa && gpa + length <= range.gpa + range.size) return true;
+    }
+    return false;
+  }
+
+  read(gpa: number, into: Uint8Array): boolean {
+    if (!this.#isRam(gpa, into.length)) return false;
+    into.set(this.bytes.subarray(gpa, gpa + into.length));
+    return true;
+  }
+
+  write(gpa: number, from: Uint8Array): boolean {
+    if (!this.#isRam(gpa, from.length)) return false;
+    this.bytes.set(from, gpa);
+    return true;
+  }
+
+  slice(gpa: number, length: number): Uint8Array | undefined {
+    return this.#isRam(gpa, length) ? this.bytes.subarray(gpa, gpa + length) : undefined;
+  }
+}

@@ -1,0 +1,28 @@
+/** Where RAM stands in guest-physical space. Sizes and addresses in bytes. */
+export interface RamRange {
+  readonly gpa: number;
+  readonly size: number;
+}
+
+export const GiB = 2 ** 30;
+export const MiB = 2 ** 20;
+
+/** First address above the hole that devices, the IOAPIC, the local APICs and firmware use. */
+export const FOUR_GIB = 4 * GiB;
+/** q35 puts ECAM at 0xb0000000: RAM ends below it, and at 2 GiB when more than that is asked for. */
+const LOW_RAM_LIMIT = 0xb0000000;
+const LOW_RAM_SPLIT = 0x80000000;
+
+/** RAM below and above the hole, as QEMU's q35 splits it. */
+export function ramLayout(size: number): RamRange[] {
+  if (size < LOW_RAM_LIMIT) return [{ gpa: 0, size }];
+  return [
+    { gpa: 0, size: LOW_RAM_SPLIT },
+    { gpa: FOUR_GIB, size: size - LOW_RAM_SPLIT },
+  ];
+}
+
+/** End of RAM below 4 GiB. */
+export const lowRamEnd = (ranges: readonly RamRange[]): number => ranges[0].size;
+/** End of guest-physical RAM. */
+export const ramEnd = (ranges: readonly RamRange[]): number => Math.max(...ranges.map(({ gpa, size }) => gpa + size));
