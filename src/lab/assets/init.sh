@@ -1,0 +1,132 @@
+#!/bin/busybox sh
+# Init of NEMU's guests. It runs as process 1 from the initramfs, does what /nemu/mode says, and powers off.
+#
+#   /nemu/mode      "shell" or "command"
+#   /nemu/command   in mode "command": a shell script, sourced by its own shell
+#   /nemu/env       assignments to export, sourced
+#   /nemu/tty       "ROWS COLUMNS": the user's terminal; in mode "command" the command then gets a terminal
+#   /nemu/modules   modules to load before anything runs; /nemu/modules.late: after that
+#
+# Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
+# standard error. ttyS3 is the control channel, in lines:
+#   to the host    phase init SECONDS, phase ready SECONDS, exit STATUS
+#   to the guest   size ROWS COLUMNS, signal INT|TERM|...
+# Any of these ports may be missing. Forks are what costs time here: read, echo and mkdir need none.
+
+exec 2>/dev/null
+mount -a
+exec 3<>/dev/ttyS3 || exec 3<>/dev/null
+read -r up rest </proc/uptime
+echo "phase init $up" >&3
+
+export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root TERM=linux PS1='\w \$ '
+read -r mode </nemu/mode
+read -r rows columns </nemu/tty
+read -r modules </nemu/modules
+[ -e /nemu/env ] && . /nemu/env
+echo nemu >/proc/sys/kernel/hostname
+echo online >/sys/devices/system/memory/auto_online_blocks
+cd /root
+
+# The terminal that is interactive, if any: the last console of the kernel, or ttyS1 for a command.
+read -r consoles </sys/class/tty/console/active
+console=/dev/${consoles##* }
+[ "$console" = /dev/ ] && console=/dev/ttyS0
+terminal=$console
+[ "$mode" = command ] && terminal=/dev/ttyS1
+
+finish_setup() {
+	mkdir -p /dev/pts /dev/shm
+	mount -t devpts devpts /dev/pts
+	ip link set lo up
+	[ -n "$modules" ] && modprobe -qa $modules
+}
+
+# What nobody waits for: late modules, and processors that are plugged in while the guest runs.
+late_setup() {
+	read -r modules </nemu/modules.late
+	[ -n "$modules" ] && modprobe -qa $modules
+	uevent /nemu/hotplug &
+	busybox --install -s /bin
+	read -r cmdline </proc/cmdline
+	case " $cmdline" in *" maxcpus="*) return ;; esac
+	for file in /sys/devices/system/cpu/cpu*/online; do
+		read -r online <"$file"
+		[ "$online" = 0 ] && echo 1 >"$file"
+	done
+}
+
+obey() {
+	case $1 in
+	size) stty -F "$terminal" rows "$2" columns "$3" ;;
+	signal)
+		read -r leader </run/command.pid
+		kill "-$2" "-$leader"
+		;;
+	esac
+}
+
+# Reads the control channel as long as it lives. Waiting for its first line gives the shell a head start.
+serve() {
+	stty raw -echo <&3
+	read -t 0.2 -r first second third <&3 && obey "$first" "$second" "$third"
+	"$@"
+	while read -r first second third; do
+		obey "$first" "$second" "$third"
+	done <&3
+}
+
+ready() {
+	read -r up rest </proc/uptime
+	echo "phase ready $up" >&3
+}
+
+# "stty" waits until the output was sent (TCSADRAIN), however long that takes; "close" gives up after 30 s.
+power_off() {
+	stty -opost <&3
+	echo 0 >/proc/sys/kernel/printk
+	exec poweroff -f
+}
+
+shell_mode() {
+	start_late() {
+		[ -n "$columns" ] && stty -F "$terminal" rows "$rows" columns "$columns"
+		finish_setup
+		late_setup
+	}
+	serve start_late &
+	ready
+	# busybox prints its banner on standard output before it reads $ENV, where that becomes the console too.
+	ENV=/nemu/shellrc setsid -c sh -i <>"$console" >/dev/null 2>&0 3>&-
+	echo "exit $?" >&3
+}
+
+command_mode() {
+	exec 4<>/dev/ttyS1 5<>/dev/ttyS2
+	finish_setup
+	script='echo $$ >/run/command.pid; . /nemu/command'
+	if [ -n "$columns" ]; then
+		stty rows "$rows" columns "$columns" crtscts <&4
+		serve late_setup &
+		ready
+		setsid -c sh -c "$script" command <&4 >&4 2>&4 3>&- 4>&- 5>&-
+		status=$?
+	else
+		stty icanon iexten -echo -isig -icrnl -ixon -opost crtscts lnext ^V eof ^D \
+			erase undef kill undef werase undef rprnt undef eol undef eol2 undef <&4
+		stty -echo -opost crtscts <&5
+		serve late_setup &
+		ready
+		setsid sh -c "$script" command <&4 >&4 2>&5 3>&- 4>&- 5>&-
+		status=$?
+	fi
+	stty -opost <&4
+	stty -opost <&5
+	echo "exit $status" >&3
+}
+
+case $mode in
+command) command_mode ;;
+*) shell_mode ;;
+esac
+power_off

@@ -1,0 +1,197 @@
+import { createHash } from 'node:crypto';
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { NemuError } from '../client/errors.ts';
+import { readAsset } from './assets.ts';
+import { findBusybox } from './busybox.ts';
+import { cacheRoot, publishFile } from './cache.ts';
+import { type CpioEntry, writeCpio } from './cpio.ts';
+import type { Guest } from './guest.ts';
+import { type LoadedModule, modulesAlias, modulesDep, openModules, resolveModules } from './modules.ts';
+
+/** Raise it when the layout of what is built here changes. */
+const FORMAT = 1;
+
+/**
+ * Applets that have their link from the start, for programs that are not busybox itself: its shell and its
+ * own applets find one another without. Unpacking a link takes the guest half a millisecond under TCG, so
+ * that the other 250 are made by init when nobody waits.
+ */
+const CORE_APPLETS = [
+  ...['sh', 'ash', 'mount', 'env', 'test', '[', 'cat', 'cp', 'echo', 'false', 'grep', 'kill', 'ln', 'ls', 'mkdir'],
+  ...['modprobe', 'mv', 'poweroff', 'printf', 'rm', 'sed', 'setsid', 'sleep', 'stty', 'true', 'uname'],
+];
+
+/** Modules that are in every guest's initramfs as far as its kernel has them, and are loaded late. */
+export const DEFAULT_MODULES = ['pvpanic-mmio', 'qemu_fw_cfg'];
+
+export interface InitramfsOptions {
+  guest: Guest;
+  /** Modules to put in and to load before the shell or the command; they must exist. */
+  modules?: readonly string[];
+  /** Modules to put in only, with their aliases, so that plugged devices and `modprobe` find them. */
+  available?: readonly string[];
+}
+
+/** What the guest is to do, carried by an archive behind the initramfs. */
+export interface GuestTask {
+  /** A script for the guest's shell, or a program with its arguments; none gives an interactive shell. */
+  command?: string | readonly string[];
+  env?: Readonly<Record<string, string>>;
+  /** Size of the user's terminal. A command then gets a terminal in place of separate byte streams. */
+  terminal?: { rows: number; columns: number };
+}
+
+/**
+ * Path of the initramfs for a kernel: busybox, our init and the modules with all that they need. It is built
+ * once per content and kept in the cache. It is not compressed: unpacking costs the guest more than copying
+ * costs the host.
+ * @throws NemuError MODULE_UNKNOWN, BUSYBOX_MISSING
+ */
+export async function buildInitramfs(options: InitramfsOptions): Promise<string> {
+  const { guest } = options;
+  const busybox = await findBusybox(guest.arch);
+  const [init, hotplug, busyboxStat, modulesStat] = await Promise.all([
+    readAsset('init.sh'),
+    readAsset('hotplug.sh'),
+    stat(busybox),
+    stat(guest.modules),
+  ]);
+  const needed = options.modules ?? [];
+  const available = options.available ?? [];
+  const identity = [
+    [FORMAT, guest.name, guest.modules, modulesStat.mtimeMs, needed, available, DEFAULT_MODULES],
+    [busybox, busyboxStat.size, busyboxStat.mtimeMs],
+    [init.toString('latin1'), hotplug.toString('latin1')],
+  ];
+  const hash = createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
+  const path = join(cacheRoot(), 'initramfs', `${guest.name}-${hash}.cpio`);
+  if (
+    await stat(path).then(
+      () => true,
+      () => false,
+    )
+  )
+    return path;
+
+  const tree = await openModules(guest.modules);
+  const modules = await resolveModules(tree, needed, [...available, ...DEFAULT_MODULES]);
+  const lines = (names: readonly string[]) => Buffer.from(`${names.join(' ')}\n`);
+  const archive = writeCpio([
+    ...(await baseEntries(busybox)),
+    ...moduleEntries(guest.name, modules),
+    { type: 'file', path: 'init', mode: 0o755, data: init },
+    { type: 'file', path: 'nemu/hotplug', mode: 0o755, data: hotplug },
+    { type: 'file', path: 'nemu/shellrc', data: Buffer.from('unset ENV\nexec >&0\n') },
+    { type: 'file', path: 'nemu/modules', data: lines(needed) },
+    { type: 'file', path: 'nemu/modules.late', data: lines(DEFAULT_MODULES) },
+  ]);
+  await publishFile(path, (target) => writeFile(target, archive));
+  return path;
+}
+
+/** Folders, /etc and busybox with its applets. */
+export async function baseEntries(busybox: string): Promise<CpioEntry[]> {
+  const fstab = [
+    'proc /proc proc defaults',
+    'sysfs /sys sysfs defaults',
+    'devtmpfs /dev devtmpfs defaults',
+    'tmpfs /run tmpfs mode=0755',
+    'tmpfs /tmp tmpfs mode=1777',
+  ];
+  const text = (path: string, lines: string[]): CpioEntry => ({
+    type: 'file',
+    path,
+    data: Buffer.from(`${lines.join('\n')}\n`),
+  });
+  return [
+    ...['dev', 'proc', 'sys', 'run', 'tmp', 'root', 'mnt', 'sbin', 'usr/bin', 'usr/sbin'].map(
+      (path): CpioEntry => ({ type: 'folder', path }),
+    ),
+    { type: 'char', path: 'dev/console', mode: 0o600, major: 5, minor: 1 },
+    { type: 'char', path: 'dev/null', mode: 0o666, major: 1, minor: 3 },
+    text('etc/fstab', fstab),
+    text('etc/passwd', ['root:x:0:0:root:/root:/bin/sh']),
+    text('etc/group', ['root:x:0:']),
+    text('etc/hosts', ['127.0.0.1 localhost nemu', '::1 localhost']),
+    { type: 'file', path: 'bin/busybox', mode: 0o755, data: await readFile(busybox) },
+    ...CORE_APPLETS.map((name): CpioEntry => ({ type: 'link', path: `bin/${name}`, target: 'busybox' })),
+    // The kernel asks for modules by this path (CONFIG_MODPROBE_PATH).
+    { type: 'link', path: 'sbin/modprobe', target: '../bin/busybox' },
+  ];
+}
+
+/** The modules below `lib/modules/<release>`, with the indexes that modprobe needs. */
+export function moduleEntries(release: string, modules: readonly LoadedModule[]): CpioEntry[] {
+  const folder = `lib/modules/${release}`;
+  return [
+    { type: 'folder', path: folder },
+    ...modules.map(({ path, data }): CpioEntry => ({ type: 'file', path: `${folder}/${path}`, data })),
+    { type: 'file', path: `${folder}/modules.dep`, data: Buffer.from(modulesDep(modules)) },
+    { type: 'file', path: `${folder}/modules.alias`, data: Buffer.from(modulesAlias(modules)) },
+  ];
+}
+
+/**
+ * A small archive to put behind an initramfs in memory: the kernel unpacks one after the other, and files
+ * of the later one win. Keys are paths without a leading slash.
+ */
+export function overlayArchive(files: Readonly<Record<string, string | Uint8Array>>): Buffer {
+  return writeCpio(
+    Object.entries(files).map(([path, content]) => ({
+      type: 'file',
+      path,
+      mode: 0o600,
+      data: typeof content === 'string' ? Buffer.from(content) : content,
+    })),
+  );
+}
+
+/**
+ * An initramfs with an overlay behind it. Each archive must start at a multiple of 4 bytes; the kernel skips
+ * the zero bytes between.
+ */
+export function concatenateArchives(archives: readonly Uint8Array[]): Buffer {
+  return Buffer.concat(archives.flatMap((archive) => [archive, Buffer.alloc(-archive.length & 3)]));
+}
+
+/**
+ * The overlay that tells our init what to do; `init.sh` has the contract.
+ * @throws NemuError GUEST_ENV for a name that a shell cannot export, or a value with a NUL byte.
+ */
+export function taskOverlay(task: GuestTask): Buffer {
+  const files: Record<string, string> = { 'nemu/mode': task.command === undefined ? 'shell\n' : 'command\n' };
+  const { command, env, terminal } = task;
+  if (command !== undefined) {
+    files['nemu/command'] = typeof command === 'string' ? `${command}\n` : `exec ${command.map(quote).join(' ')}\n`;
+  }
+  if (env && Object.keys(env).length > 0) {
+    files['nemu/env'] = Object.entries(env)
+      .map(([name, value]) => {
+        if (!/^[A-Za-z_]\w*$/.test(name)) {
+          throw new NemuError('GUEST_ENV', `"${name}" cannot be the name of an environment variable in the guest.`, {
+            hint: 'Names are letters, digits and underscores, and do not start with a digit.',
+          });
+        }
+        return `export ${name}=${quote(value)}\n`;
+      })
+      .join('');
+  }
+  if (terminal) files['nemu/tty'] = `${terminalSize(terminal.rows)} ${terminalSize(terminal.columns)}\n`;
+  return overlayArchive(files);
+}
+
+function terminalSize(value: number): number {
+  return Number.isInteger(value) && value > 0 && value < 0x10000 ? value : 24;
+}
+
+/** One word for a POSIX shell (Shell Command Language, 2.2.2 Single-Quotes). */
+export function quote(word: string): string {
+  if (word.includes('\0')) {
+    throw new NemuError(
+      'GUEST_ENV',
+      `The word ${JSON.stringify(word)} has a NUL byte, which no command line can carry.`,
+    );
+  }
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}
