@@ -103,6 +103,20 @@ export const kernelSchema = z.strictObject({
 export const UART_NAMES = ['com1', 'com2', 'com3', 'com4'] as const;
 export type UartName = (typeof UART_NAMES)[number];
 
+/** A serial port: its name, or also what happens when nobody takes its output. */
+const serialSchema = z
+  .union([
+    z.enum(UART_NAMES),
+    z.strictObject({
+      port: z.enum(UART_NAMES),
+      flow: z
+        .enum(['drop', 'wait'])
+        .default('drop')
+        .describe('without a reader: lose bytes (counted), or hold the guest'),
+    }),
+  ])
+  .transform((serial) => (typeof serial === 'string' ? { port: serial, flow: 'drop' as const } : serial));
+
 export const machineSchema = z.strictObject({
   name: z
     .string()
@@ -112,7 +126,13 @@ export const machineSchema = z.strictObject({
   cpus: cpusSchema.prefault({}),
   memory: memorySchema.prefault({}),
   kernel: kernelSchema,
-  serial: z.array(z.enum(UART_NAMES)).default(['com1']).describe('16550A ports that exist'),
+  serial: z
+    .array(serialSchema)
+    .prefault(['com1'])
+    .refine((list) => new Set(list.map(({ port }) => port)).size === list.length, {
+      message: 'Each serial port can be named once.',
+    })
+    .describe('16550A ports that exist'),
   rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),
   pvpanic: z.boolean().default(true),
   debugExit: z.boolean().default(false).describe('isa-debug-exit at port 0xf4'),
@@ -132,6 +152,7 @@ export const machineSchema = z.strictObject({
     .default([])
     .describe('files that the guest can read through fw_cfg'),
   onReset: z.enum(['reset', 'stop']).default('reset').describe('what a guest reset does'),
+  onTripleFault: z.enum(['stop', 'reset']).default('stop').describe('what a triple fault does'),
   onPanic: z.enum(['stop', 'pause', 'continue']).default('stop').describe('what a guest panic does'),
 });
 

@@ -46,6 +46,8 @@ export const S = {
   ADDRESS_HIGH: 10,
   VALUE_LOW: 11,
   VALUE_HIGH: 12,
+  /** Bytes of the kvm_run mapping. */
+  RUN_LENGTH: 13,
   /** Address of the kvm_run mapping: a float64 at words 14 and 15. */
   RUN_ADDRESS: 14,
   /** float64 counters from here, see C. */

@@ -30,9 +30,9 @@ export interface VcpuThreadData {
   /** eventfd that wakes the machine thread. */
   readonly wakeFd: number;
   readonly local: readonly LocalRegister[];
-  /** Bytes of a vCPU's kvm_run mapping (KVM_GET_VCPU_MMAP_SIZE). */
-  readonly mmapSize: number;
   readonly pinning: readonly number[] | undefined;
+  /** Makes the thread throw instead of entering the guest: for the tests of what a fault leaves behind. */
+  readonly fault?: boolean;
 }
 
 /** `S.KIND` of a posted exit. */
@@ -77,7 +77,7 @@ export function runVcpu(data: VcpuThreadData): void {
   }
 
   const fd = Atomics.load(words, slot + S.FD);
-  const mapping = viewOf(doubles[(slot + S.RUN_ADDRESS) / 2], data.mmapSize);
+  const mapping = viewOf(doubles[(slot + S.RUN_ADDRESS) / 2], Atomics.load(words, slot + S.RUN_LENGTH));
   const run = new DataView(mapping);
   const runBytes = new Uint8Array(mapping);
   const ring = new Uint32Array(mapping, KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE, 2);
@@ -90,6 +90,7 @@ export function runVcpu(data: VcpuThreadData): void {
   const pendingBit = 1 << (data.index & 31);
   let spin = SPIN_MAX;
 
+  if (data.fault) throw new Error(`Fault injected into vCPU ${data.index}.`);
   setRunState(Atomics.load(words, H.PAUSE) ? RUN_PAUSED : RUN_RUNNING);
   waitWhilePaused();
 
@@ -136,7 +137,7 @@ export function runVcpu(data: VcpuThreadData): void {
 
   function waitWhilePaused(): void {
     while (Atomics.load(words, H.PAUSE) && !Atomics.load(words, H.STOP)) Atomics.wait(words, H.PAUSE, 1);
-    setRunState(RUN_RUNNING);
+    if (!Atomics.load(words, H.STOP)) setRunState(RUN_RUNNING);
   }
 
   function serveLocally(): boolean {

@@ -1,0 +1,262 @@
+import type { Duplex } from 'node:stream';
+import type { MachineDescription, MachineInput } from './description.ts';
+import { NemuError } from './errors.ts';
+import { encodeFrame, FrameDecoder } from './frames.ts';
+import type {
+  ConsoleStream,
+  CountersReport,
+  EndState,
+  MachineClient,
+  MachineEvent,
+  MachineState,
+  VcpuReport,
+} from './machine_client.ts';
+import {
+  type CreateResult,
+  type EncodedBytes,
+  FRAME_BYTES,
+  FRAME_CONTROL,
+  FRAME_CREDIT,
+  FRAME_LOST,
+  type FromEngine,
+  type RemoteMethod,
+  WINDOW,
+} from './protocol.ts';
+
+/** A connection to an engine elsewhere, which makes machines there. */
+export class EngineConnection {
+  readonly #stream: Duplex;
+  readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  readonly #machines = new Map<number, RemoteMachine>();
+  readonly #consoles = new Map<number, RemoteConsole>();
+  #nextId = 1;
+  #failure: NemuError | undefined;
+
+  /** @param describeLoss says why the other side is gone, once the stream has ended (the lab's last words). */
+  constructor(stream: Duplex, describeLoss: () => NemuError = lostConnection) {
+    this.#stream = stream;
+    const decoder = new FrameDecoder();
+    stream.on('data', (bytes: Buffer) => {
+      try {
+        for (const frame of decoder.push(bytes)) this.#frame(frame.type, frame.channel, frame.payload);
+      } catch (error) {
+        stream.destroy(error as Error);
+      }
+    });
+    stream.on('error', () => stream.destroy());
+    stream.once('end', () => stream.destroy());
+    stream.once('close', () => this.#lost(describeLoss()));
+  }
+
+  /** @throws NemuError as the engine gave it. */
+  async create(description: MachineInput | MachineDescription): Promise<RemoteMachine> {
+    const result = (await this.#request({ method: 'create', parameters: { description } })) as CreateResult;
+    const consoles = result.consoles.map(({ name, channel }) => {
+      const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
+      this.#consoles.set(channel, console);
+      return console;
+    });
+    const machine = new RemoteMachine(result.description as MachineDescription, consoles, (method, parameters) =>
+      this.#request({ method, machine: result.machine, parameters }),
+    );
+    this.#machines.set(result.machine, machine);
+    return machine;
+  }
+
+  close(): void {
+    this.#stream.destroy();
+  }
+
+  #write(type: number, channel: number, payload: Uint8Array): void {
+    if (!this.#stream.destroyed) this.#stream.write(encodeFrame(type, channel, payload));
+  }
+
+  #request(message: object): Promise<unknown> {
+    if (this.#failure) return Promise.reject(this.#failure);
+    const id = this.#nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    this.#calls.set(id, { resolve, reject });
+    this.#write(FRAME_CONTROL, 0, Buffer.from(JSON.stringify({ id, ...message })));
+    return promise;
+  }
+
+  #frame(type: number, channel: number, payload: Uint8Array): void {
+    if (type === FRAME_CONTROL) this.#control(JSON.parse(Buffer.from(payload).toString()) as FromEngine);
+    else if (type === FRAME_BYTES) this.#consoles.get(channel)?.receive(payload);
+    else if (type === FRAME_CREDIT) this.#consoles.get(channel)?.credit(Buffer.from(payload).readUInt32LE(0));
+    else if (type === FRAME_LOST) this.#consoles.get(channel)?.onLost?.(Buffer.from(payload).readUInt32LE(0));
+  }
+
+  #control(message: FromEngine): void {
+    if ('machine' in message) {
+      const machine = this.#machines.get(message.machine);
+      if ('event' in message) machine?.receive(message.event);
+      else machine?.setState(message.state, message.end);
+      return;
+    }
+    const call = this.#calls.get(message.id);
+    this.#calls.delete(message.id);
+    if ('error' in message) call?.reject(NemuError.fromJSON(message.error));
+    else call?.resolve(message.result);
+  }
+
+  #lost(error: NemuError): void {
+    this.#failure = error;
+    for (const { reject } of this.#calls.values()) reject(error);
+    this.#calls.clear();
+    for (const machine of this.#machines.values()) {
+      if (machine.state !== 'closed') machine.setState('closed', { reason: 'engine-error', detail: error.message });
+    }
+  }
+}
+
+const lostConnection = () => new NemuError('CONNECTION', 'The connection to the engine ended.');
+
+class RemoteConsole implements ConsoleStream {
+  readonly name: string;
+  onLost: ((count: number) => void) | undefined;
+  onWritable: (() => void) | undefined;
+  readonly #send: (type: number, payload: Uint8Array) => void;
+  #onData: ((bytes: Uint8Array) => void) | undefined;
+  /** At most a window: the engine sends no more before it gets credit. */
+  #waiting: Uint8Array[] = [];
+  #window = WINDOW;
+  #short = false;
+
+  constructor(name: string, send: (type: number, payload: Uint8Array) => void) {
+    this.name = name;
+    this.#send = send;
+  }
+
+  get onData(): ((bytes: Uint8Array) => void) | undefined {
+    return this.#onData;
+  }
+
+  set onData(listener: ((bytes: Uint8Array) => void) | undefined) {
+    this.#onData = listener;
+    if (listener) queueMicrotask(() => this.#deliver());
+  }
+
+  receive(bytes: Uint8Array): void {
+    this.#waiting.push(bytes);
+    this.#deliver();
+  }
+
+  #deliver(): void {
+    let taken = 0;
+    while (this.#onData && this.#waiting.length > 0) {
+      const bytes = this.#waiting.shift() as Uint8Array;
+      taken += bytes.length;
+      this.#onData(bytes);
+    }
+    if (taken === 0) return;
+    const credit = Buffer.alloc(4);
+    credit.writeUInt32LE(taken);
+    this.#send(FRAME_CREDIT, credit);
+  }
+
+  write(bytes: Uint8Array): number {
+    const taken = Math.min(bytes.length, this.#window);
+    if (taken > 0) this.#send(FRAME_BYTES, bytes.subarray(0, taken));
+    this.#window -= taken;
+    this.#short = taken < bytes.length;
+    return taken;
+  }
+
+  credit(bytes: number): void {
+    this.#window += bytes;
+    if (!this.#short) return;
+    this.#short = false;
+    this.onWritable?.();
+  }
+}
+
+/** A machine in another process, or in the lab. */
+export class RemoteMachine implements MachineClient {
+  readonly description: MachineDescription;
+  readonly #consoles: Map<string, RemoteConsole>;
+  readonly #call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>;
+  readonly #listeners = new Set<(event: MachineEvent) => void>();
+  readonly #ended = Promise.withResolvers<EndState>();
+  #state: MachineState = 'created';
+  #end: EndState | undefined;
+
+  constructor(
+    description: MachineDescription,
+    consoles: RemoteConsole[],
+    call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>,
+  ) {
+    this.description = description;
+    this.#consoles = new Map(consoles.map((console) => [console.name, console]));
+    this.#call = call;
+  }
+
+  get state(): MachineState {
+    return this.#state;
+  }
+
+  get end(): EndState | undefined {
+    return this.#end;
+  }
+
+  get consoles(): readonly string[] {
+    return [...this.#consoles.keys()];
+  }
+
+  start = async (): Promise<void> => void (await this.#call('start', []));
+  pause = async (): Promise<void> => void (await this.#call('pause', []));
+  resume = async (): Promise<void> => void (await this.#call('resume', []));
+  reset = async (): Promise<void> => void (await this.#call('reset', []));
+  powerButton = async (): Promise<void> => void (await this.#call('powerButton', []));
+  nmi = async (): Promise<void> => void (await this.#call('nmi', []));
+  counters = async (): Promise<CountersReport> => (await this.#call('counters', [])) as CountersReport;
+  inspect = async (): Promise<VcpuReport[]> => (await this.#call('inspect', [])) as VcpuReport[];
+
+  async readMemory(address: number, length: number): Promise<Uint8Array> {
+    const { base64 } = (await this.#call('readMemory', [address, length])) as EncodedBytes;
+    return Buffer.from(base64, 'base64');
+  }
+
+  console(name: string): ConsoleStream {
+    const console = this.#consoles.get(name);
+    if (!console) {
+      throw new NemuError('CONSOLE', `The machine ${this.description.name} has no console "${name}".`, {
+        hint: `It has ${this.consoles.join(', ') || 'none'}.`,
+      });
+    }
+    return console;
+  }
+
+  onEvent(listener: (event: MachineEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  ended(): Promise<EndState> {
+    return this.#ended.promise;
+  }
+
+  async close(): Promise<void> {
+    if (this.#state === 'closed') return;
+    try {
+      await this.#call('close', []);
+    } catch (error) {
+      // A connection that is gone has taken the machine with it.
+      if (!(error instanceof NemuError && error.code === 'CONNECTION')) throw error;
+    }
+    this.setState('closed', { reason: 'quit', detail: 'The machine was closed.' });
+  }
+
+  receive(event: MachineEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  setState(state: MachineState, end: EndState | undefined): void {
+    this.#state = state;
+    if (end) {
+      this.#end ??= end;
+      this.#ended.resolve(this.#end);
+    }
+    this.receive({ type: 'state', state });
+  }
+}

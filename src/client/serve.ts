@@ -1,0 +1,221 @@
+import type { Duplex } from 'node:stream';
+import { z } from 'zod';
+import type { MachineInput } from './description.ts';
+import { NemuError } from './errors.ts';
+import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
+import type { ConsoleStream, MachineClient } from './machine_client.ts';
+import {
+  type CreateResult,
+  FRAME_BYTES,
+  FRAME_CONTROL,
+  FRAME_CREDIT,
+  FRAME_LOST,
+  type FromEngine,
+  REMOTE_METHODS,
+  WINDOW,
+} from './protocol.ts';
+
+/** Makes the machines that a peer asks for. */
+export type MachineFactory = (description: MachineInput) => Promise<MachineClient>;
+
+const messageSchema = z.discriminatedUnion('method', [
+  z.object({ id: z.number().int(), method: z.literal('create'), parameters: z.object({ description: z.unknown() }) }),
+  z.object({
+    id: z.number().int(),
+    method: z.enum(REMOTE_METHODS),
+    machine: z.number().int(),
+    parameters: z.array(z.unknown()).max(4).default([]),
+  }),
+]);
+const readMemorySchema = z.tuple([
+  z.number().int().nonnegative(),
+  z
+    .number()
+    .int()
+    .positive()
+    .max(MAX_PAYLOAD / 2),
+]);
+
+const u32 = (value: number) => {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+};
+
+/**
+ * Serves machines over a byte stream until it ends; the machines that were made through it end with it.
+ * The peer is untrusted: what does not parse is answered with an error, and a broken frame ends the stream.
+ * @returns a promise that resolves when the stream and its machines have ended.
+ */
+export async function serveMachines(stream: Duplex, create: MachineFactory): Promise<void> {
+  const session = new Session(stream, create);
+  await session.ended;
+}
+
+class Session {
+  readonly ended: Promise<void>;
+  readonly #stream: Duplex;
+  readonly #create: MachineFactory;
+  readonly #machines = new Map<number, MachineClient>();
+  readonly #consoles = new Map<number, ServedConsole>();
+  #nextMachine = 1;
+  #nextChannel = 16;
+
+  constructor(stream: Duplex, create: MachineFactory) {
+    this.#stream = stream;
+    this.#create = create;
+    const decoder = new FrameDecoder();
+    this.ended = new Promise((resolve) => {
+      const end = async () => {
+        await Promise.all([...this.#machines.values()].map((machine) => machine.close()));
+        resolve();
+      };
+      stream.once('close', end);
+      stream.on('error', () => stream.destroy());
+      stream.once('end', () => stream.destroy());
+      stream.on('data', (bytes: Buffer) => {
+        try {
+          for (const frame of decoder.push(bytes)) this.#frame(frame.type, frame.channel, frame.payload);
+        } catch (error) {
+          stream.destroy(error as Error);
+        }
+      });
+    });
+  }
+
+  #send(message: FromEngine): void {
+    if (!this.#stream.destroyed)
+      this.#stream.write(encodeFrame(FRAME_CONTROL, 0, Buffer.from(JSON.stringify(message))));
+  }
+
+  #frame(type: number, channel: number, payload: Uint8Array): void {
+    if (type === FRAME_CONTROL) void this.#control(payload);
+    else if (type === FRAME_BYTES) this.#consoles.get(channel)?.input(payload);
+    else if (type === FRAME_CREDIT && payload.length === 4) {
+      this.#consoles.get(channel)?.credit(Buffer.from(payload).readUInt32LE(0));
+    }
+  }
+
+  async #control(payload: Uint8Array): Promise<void> {
+    let id = -1;
+    try {
+      const json: unknown = JSON.parse(Buffer.from(payload).toString());
+      id = Number((json as { id?: unknown } | null)?.id ?? -1);
+      const parsed = messageSchema.safeParse(json);
+      if (!parsed.success)
+        throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(parsed.error)}`);
+      const message = parsed.data;
+      if (message.method === 'create') {
+        this.#send({ id, result: await this.#createMachine(message.parameters.description as MachineInput) });
+        return;
+      }
+      const machine = this.#machines.get(message.machine);
+      if (!machine) throw new NemuError('PROTOCOL', `There is no machine ${message.machine} on this connection.`);
+      this.#send({ id, result: await this.#call(machine, message.machine, message.method, message.parameters) });
+    } catch (error) {
+      const { code, message, hint } =
+        error instanceof NemuError
+          ? error
+          : { code: 'ENGINE', message: String((error as Error).message), hint: undefined };
+      this.#send({ id, error: { code, message, ...(hint && { hint }) } });
+    }
+  }
+
+  async #call(
+    machine: MachineClient,
+    number: number,
+    method: (typeof REMOTE_METHODS)[number],
+    parameters: unknown[],
+  ): Promise<unknown> {
+    if (method === 'readMemory') {
+      const [address, length] = readMemorySchema.parse(parameters);
+      return { base64: Buffer.from(await machine.readMemory(address, length)).toString('base64') };
+    }
+    const result = await machine[method]();
+    if (method === 'close') this.#machines.delete(number);
+    return result ?? null;
+  }
+
+  async #createMachine(description: MachineInput): Promise<CreateResult> {
+    const machine = await this.#create(description);
+    if (this.#stream.destroyed) {
+      await machine.close();
+      throw new NemuError('PROTOCOL', 'The connection ended while the machine was made.');
+    }
+    const number = this.#nextMachine++;
+    this.#machines.set(number, machine);
+    machine.onEvent((event) => {
+      if (event.type === 'state') {
+        this.#send({ machine: number, state: event.state, ...(machine.end && { end: machine.end }) });
+      } else this.#send({ machine: number, event });
+    });
+    const consoles = machine.consoles.map((name) => {
+      const channel = this.#nextChannel++;
+      this.#consoles.set(channel, new ServedConsole(this.#stream, channel, machine.console(name)));
+      return { name, channel };
+    });
+    return { machine: number, description: machine.description, consoles };
+  }
+}
+
+/** One console over the wire: output as far as the peer's window goes, input as far as the guest takes it. */
+class ServedConsole {
+  readonly #stream: Duplex;
+  readonly #channel: number;
+  readonly #console: ConsoleStream;
+  #window = WINDOW;
+  /** Input that the guest has not taken yet: at most a window, for the peer has no more to send. */
+  #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
+
+  constructor(stream: Duplex, channel: number, console: ConsoleStream) {
+    this.#stream = stream;
+    this.#channel = channel;
+    this.#console = console;
+    console.onLost = (count) => this.#write(FRAME_LOST, u32(count));
+    console.onWritable = () => this.#flush();
+    console.onData = this.#output;
+  }
+
+  #write(type: number, payload: Uint8Array): void {
+    if (!this.#stream.destroyed) this.#stream.write(encodeFrame(type, this.#channel, payload));
+  }
+
+  readonly #output = (bytes: Uint8Array): void => {
+    for (let i = 0; i < bytes.length; i += MAX_PAYLOAD) this.#write(FRAME_BYTES, bytes.subarray(i, i + MAX_PAYLOAD));
+    this.#window -= bytes.length;
+    // Without a listener the bytes wait in the engine's ring, where the guest's side knows what to do.
+    if (this.#window <= 0) this.#console.onData = undefined;
+  };
+
+  credit(bytes: number): void {
+    this.#window += Math.min(bytes, WINDOW);
+    if (this.#window > 0 && !this.#console.onData) this.#console.onData = this.#output;
+  }
+
+  input(bytes: Uint8Array): void {
+    if (this.#waitingBytes + bytes.length > WINDOW) {
+      this.#stream.destroy(new NemuError('PROTOCOL', 'The peer sent more console input than its window allows.'));
+      return;
+    }
+    this.#waiting.push(bytes);
+    this.#waitingBytes += bytes.length;
+    this.#flush();
+  }
+
+  #flush(): void {
+    let taken = 0;
+    while (this.#waiting.length > 0) {
+      const bytes = this.#waiting[0];
+      const count = this.#console.write(bytes);
+      taken += count;
+      if (count === bytes.length) this.#waiting.shift();
+      else {
+        this.#waiting[0] = bytes.subarray(count);
+        break;
+      }
+    }
+    this.#waitingBytes -= taken;
+    if (taken > 0) this.#write(FRAME_CREDIT, u32(taken));
+  }
+}

@@ -1,0 +1,13 @@
+/** Entry of every engine thread: waits for its role, plays it to the end, and ends. */
+import { parentPort } from 'node:worker_threads';
+import { runMachine } from './machine_thread.ts';
+import type { MachineThreadData } from './thread_messages.ts';
+import { runVcpu, type VcpuThreadData } from './vcpu_thread.ts';
+
+if (!parentPort) throw new Error('This module is the entry of a worker thread.');
+const port = parentPort;
+port.once('message', (data: MachineThreadData | VcpuThreadData) => {
+  if (data.role === 'machine') runMachine(data, port);
+  else runVcpu(data);
+  port.close();
+});

@@ -1,0 +1,311 @@
+import type { Worker } from 'node:worker_threads';
+import { type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type {
+  ConsoleStream,
+  CountersReport,
+  EndState,
+  MachineClient,
+  MachineEvent,
+  MachineState,
+  VcpuReport,
+} from '../client/machine_client.ts';
+import { close, raw } from '../ffi/libc.ts';
+import { localRegisters } from './board.ts';
+import { RingConsole } from './console_stream.ts';
+import { stopVcpus } from './kick.ts';
+import { GuestRam } from './memory.ts';
+import { PostMortem } from './post_mortem.ts';
+import { newEventfd } from './reactor.ts';
+import { allocateShared, H, type SharedBlock } from './shared.ts';
+import type { CallName, FromMachine, MachineCalls, MachineThreadData, ToMachine } from './thread_messages.ts';
+import { ThreadPool } from './threads.ts';
+import type { VcpuThreadData } from './vcpu_thread.ts';
+
+/** How long vCPU threads get to leave the guest when the process exits or a machine is torn down. */
+const STOP_TIMEOUT_MS = 500;
+
+export interface MachineOptions {
+  /** Threads to take from; a machine without one makes its own. */
+  readonly pool?: ThreadPool;
+  /** File that survives a crash (see post_mortem.ts). */
+  readonly postMortem?: string;
+  /** Bytes of RAM that were filled so far, when `prealloc` is on. */
+  readonly onPrealloc?: (done: number) => void;
+  /** Test hook: the thread (`vcpu0`) or call (`pause`) that throws. */
+  readonly fault?: string;
+}
+
+/** Machines that must be torn down when the process exits: their threads may sit in blocking calls. */
+const live = new Set<Machine>();
+let exitHandlerInstalled = false;
+
+/**
+ * A machine in this process. Its devices live in a thread of their own and its vCPUs in one each; this
+ * object is the main thread's handle. Nothing on the guest's path waits for the main thread.
+ */
+export class Machine implements MachineClient {
+  readonly description: MachineDescription;
+  readonly #ram: GuestRam;
+  readonly #block: SharedBlock;
+  readonly #wakeFd = newEventfd();
+  readonly #pool: ThreadPool;
+  readonly #ownPool: boolean;
+  readonly #consoles = new Map<string, RingConsole>();
+  readonly #listeners = new Set<(event: MachineEvent) => void>();
+  readonly #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
+  readonly #exited: Promise<unknown>[] = [];
+  readonly #bell = new Uint8Array(new BigUint64Array([1n]).buffer);
+  readonly #ended = Promise.withResolvers<EndState>();
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #postMortem: PostMortem | undefined;
+  #thread!: Worker;
+  #threadAlive = true;
+  #nextId = 1;
+  #state: MachineState = 'created';
+  #end: EndState | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(description: MachineDescription, ram: GuestRam, options: MachineOptions) {
+    this.description = description;
+    this.#ram = ram;
+    this.#pool = options.pool ?? new ThreadPool();
+    this.#ownPool = options.pool === undefined;
+    this.#block = allocateShared(description.cpus.count);
+    Atomics.store(this.#block.words, H.PAUSE, 1);
+    this.#postMortem = options.postMortem ? PostMortem.create(options.postMortem) : undefined;
+    this.#postMortem?.setDescription(description);
+    for (const { port } of description.serial) this.#consoles.set(port, new RingConsole(port, () => this.#wake()));
+    this.#ready.promise.catch(() => {});
+  }
+
+  /**
+   * Makes a machine: maps its memory, starts its threads and loads its kernel. It does not run yet.
+   * @throws NemuError for a description, file or host that does not do.
+   */
+  static async create(input: MachineInput | MachineDescription, options: MachineOptions = {}): Promise<Machine> {
+    const description = parseMachine(input);
+    const ram = await GuestRam.allocate(description.memory, options.onPrealloc);
+    const machine = new Machine(description, ram, options);
+    live.add(machine);
+    installExitHandler();
+    machine.#startThreads(options);
+    try {
+      await machine.#ready.promise;
+    } catch (error) {
+      await machine.close();
+      throw error;
+    }
+    return machine;
+  }
+
+  #startThreads(options: MachineOptions): void {
+    const { description } = this;
+    const data: MachineThreadData = {
+      role: 'machine',
+      description,
+      shared: this.#block.buffer,
+      wakeFd: this.#wakeFd,
+      memory: this.#ram.handle,
+      serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
+      postMortem: options.postMortem,
+      ...(options.fault && { faultAt: options.fault }),
+    };
+    this.#thread = this.#pool.take(data);
+    this.#thread.on('message', (message: FromMachine) => this.#receive(message));
+    this.#watch(this.#thread, 'the machine thread', () => {
+      this.#threadAlive = false;
+    });
+    const local = localRegisters(description);
+    for (let index = 0; index < description.cpus.count; index++) {
+      const vcpu: VcpuThreadData = {
+        role: 'vcpu',
+        index,
+        vcpus: description.cpus.count,
+        shared: this.#block.buffer,
+        wakeFd: this.#wakeFd,
+        local,
+        pinning: description.cpus.pin?.[index],
+        ...(options.fault === `vcpu${index}` && { fault: true }),
+      };
+      this.#watch(this.#pool.take(vcpu), `the thread of vCPU ${index}`, () => {});
+    }
+  }
+
+  /** A thread of ours may end only when the machine does. */
+  #watch(worker: Worker, name: string, onExit: () => void): void {
+    let error: unknown;
+    worker.on('error', (thrown) => {
+      error = thrown;
+    });
+    this.#exited.push(
+      new Promise<void>((resolve) => {
+        worker.once('exit', () => {
+          onExit();
+          if (error !== undefined || !Atomics.load(this.#block.words, H.STOP)) {
+            const why = error instanceof Error ? error.message : error === undefined ? 'it exited' : String(error);
+            this.#fail(new NemuError('ENGINE', `The engine failed: ${name} ended (${why}).`, { cause: error }));
+          }
+          resolve();
+        });
+      }),
+    );
+  }
+
+  /** The engine itself broke: everything stops, callers hear why. */
+  #fail(error: NemuError): void {
+    if (this.#end?.reason === 'engine-error' || this.#state === 'closed') return;
+    this.#postMortem?.setError(error.cause instanceof Error ? (error.cause.stack ?? error.message) : error.message);
+    this.#setEnd({ reason: 'engine-error', detail: error.message });
+    this.#emit({ type: 'state', state: 'ended' });
+    this.#ready.reject(error);
+    for (const { reject } of this.#calls.values()) reject(error);
+    this.#calls.clear();
+    this.stopNow();
+  }
+
+  #setEnd(end: EndState): void {
+    this.#end ??= end;
+    this.#state = 'ended';
+    this.#ended.resolve(this.#end);
+  }
+
+  #receive(message: FromMachine): void {
+    switch (message.type) {
+      case 'ready':
+        this.#ready.resolve();
+        break;
+      case 'failed': {
+        const error = NemuError.fromJSON(message.error);
+        if (message.error.stack) this.#postMortem?.setError(message.error.stack);
+        Atomics.store(this.#block.words, H.STOP, 1);
+        this.#ready.reject(error);
+        break;
+      }
+      case 'reply':
+      case 'error': {
+        const call = this.#calls.get(message.id);
+        this.#calls.delete(message.id);
+        if (message.type === 'reply') call?.resolve(message.result as never);
+        else call?.reject(NemuError.fromJSON(message.error));
+        break;
+      }
+      case 'event':
+        // What the guest printed before belongs before the event.
+        for (const console of this.#consoles.values()) console.drain();
+        this.#emit(message.event);
+        break;
+      case 'state':
+        this.#state = message.state;
+        if (message.end) this.#setEnd(message.end);
+        this.#emit({ type: 'state', state: message.state });
+        break;
+      case 'serial':
+        this.#consoles.get(message.name)?.rung();
+        break;
+    }
+  }
+
+  #emit(event: MachineEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #wake(): void {
+    Atomics.store(this.#block.words, H.CONTROL, 1);
+    if (Atomics.exchange(this.#block.words, H.SLEEPING, 0) === 1) raw.write(this.#wakeFd, this.#bell, 8);
+  }
+
+  #call<N extends CallName>(
+    call: N,
+    ...parameter: MachineCalls[N]['parameter'] extends undefined ? [] : [MachineCalls[N]['parameter']]
+  ): Promise<MachineCalls[N]['result']> {
+    if (!this.#threadAlive || this.#state === 'closed') {
+      return Promise.reject(new NemuError('STATE', `Cannot ${call} a machine that is ${this.#state}.`));
+    }
+    const id = this.#nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<MachineCalls[N]['result']>();
+    this.#calls.set(id, { resolve: resolve as (value: never) => void, reject });
+    this.#thread.postMessage({ id, call, parameter: parameter[0] } satisfies ToMachine);
+    this.#wake();
+    return promise;
+  }
+
+  get state(): MachineState {
+    return this.#state;
+  }
+
+  get end(): EndState | undefined {
+    return this.#end;
+  }
+
+  get consoles(): readonly string[] {
+    return [...this.#consoles.keys()];
+  }
+
+  start = (): Promise<void> => this.#call('start');
+  pause = (): Promise<void> => this.#call('pause');
+  resume = (): Promise<void> => this.#call('resume');
+  reset = (): Promise<void> => this.#call('reset');
+  powerButton = (): Promise<void> => this.#call('powerButton');
+  nmi = (): Promise<void> => this.#call('nmi');
+  counters = (): Promise<CountersReport> => this.#call('counters');
+  inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
+  readMemory = (address: number, length: number): Promise<Uint8Array> => this.#call('readMemory', { address, length });
+
+  console(name: string): ConsoleStream {
+    const console = this.#consoles.get(name);
+    if (!console) {
+      throw new NemuError('CONSOLE', `The machine ${this.description.name} has no console "${name}".`, {
+        hint: `It has ${this.consoles.join(', ') || 'none'}.`,
+      });
+    }
+    return console;
+  }
+
+  onEvent(listener: (event: MachineEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  ended(): Promise<EndState> {
+    return this.#ended.promise;
+  }
+
+  /** Stops the vCPU threads and wakes the machine thread, synchronously and from any state: for a dying process. */
+  stopNow(): void {
+    stopVcpus(this.#block, STOP_TIMEOUT_MS);
+    raw.write(this.#wakeFd, this.#bell, 8);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    if (this.#threadAlive && !Atomics.load(this.#block.words, H.STOP)) await this.#call('quit').catch(() => {});
+    this.stopNow();
+    await Promise.all(this.#exited);
+    this.#setEnd({ reason: 'quit', detail: 'The machine was closed.' });
+    this.#state = 'closed';
+    for (const { reject } of this.#calls.values()) reject(new NemuError('STATE', 'The machine was closed.'));
+    this.#calls.clear();
+    for (const console of this.#consoles.values()) console.drain();
+    live.delete(this);
+    this.#ram.free();
+    close(this.#wakeFd);
+    if (this.#ownPool) await this.#pool.close();
+  }
+}
+
+/**
+ * A worker blocked in a system call can neither be terminated nor joined, and would hang `process.exit`:
+ * the exit handler kicks them all out first.
+ */
+function installExitHandler(): void {
+  if (exitHandlerInstalled) return;
+  exitHandlerInstalled = true;
+  process.on('exit', () => {
+    for (const machine of live) machine.stopNow();
+  });
+}

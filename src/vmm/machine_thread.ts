@@ -1,0 +1,331 @@
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { NemuError } from '../client/errors.ts';
+import type { EndState, MachineEvent, MachineState } from '../client/machine_client.ts';
+import { setThreadName } from '../ffi/libc.ts';
+import { type Board, createBoard } from './board.ts';
+import { CoalescedRing } from './coalesced.ts';
+import { describeFatalExit } from './exit.ts';
+import { MachineClock } from './machine_clock.ts';
+import { GuestMemoryView } from './memory.ts';
+import { PostMortem } from './post_mortem.ts';
+import { PostServer } from './post_server.ts';
+import { Processors } from './processors.ts';
+import { Reactor } from './reactor.ts';
+import { reportCounters, reportVcpus } from './reports.ts';
+import { H, type SharedBlock, viewShared } from './shared.ts';
+import type { CallName, ErrorData, FromMachine, MachineThreadData, ToMachine } from './thread_messages.ts';
+
+/**
+ * Looks at the mailbox this many times after serving something before it sleeps: a driver's next access
+ * usually follows at once, and a wake-up costs 18–67 µs.
+ */
+const SPIN_AFTER_WORK = 400;
+/** Counters go to the post-mortem file at most this often, when the thread wakes up anyway. */
+const POST_MORTEM_INTERVAL_MS = 1000;
+
+export function errorData(error: unknown): ErrorData {
+  if (error instanceof NemuError) return { ...error.toJSON(), ...(error.stack && { stack: error.stack }) };
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  return { code: 'ENGINE', message, ...(stack && { stack }) };
+}
+
+/**
+ * The thread that owns a machine: devices, memory map, interrupts. It runs one blocking loop and never
+ * returns to libuv until the machine is closed.
+ */
+export function runMachine(data: MachineThreadData, port: MessagePort): void {
+  const send = (message: FromMachine) => port.postMessage(message);
+  let machine: MachineThread;
+  try {
+    setThreadName('machine');
+    machine = new MachineThread(data, port, send);
+  } catch (error) {
+    send({ type: 'failed', error: errorData(error) });
+    return;
+  }
+  send({ type: 'ready' });
+  machine.run();
+}
+
+class MachineThread {
+  readonly #data: MachineThreadData;
+  readonly #port: MessagePort;
+  readonly #send: (message: FromMachine) => void;
+  readonly #block: SharedBlock;
+  readonly #reactor = new Reactor();
+  readonly #clock: MachineClock;
+  readonly #processors: Processors;
+  readonly #board: Board;
+  readonly #posts: PostServer;
+  readonly #coalesced: CoalescedRing;
+  readonly #postMortem: PostMortem | undefined;
+  #state: MachineState = 'created';
+  #end: EndState | undefined;
+  #quit = false;
+  #wakeups = 0;
+  #postMortemAt = 0;
+  /** A reset that the guest asked for in the middle of an exit: done between two exits. */
+  #resetCause: string | undefined;
+
+  constructor(data: MachineThreadData, port: MessagePort, send: (message: FromMachine) => void) {
+    this.#data = data;
+    this.#port = port;
+    this.#send = send;
+    const { description } = data;
+    this.#block = viewShared(data.shared, description.cpus.count);
+    this.#postMortem = data.postMortem ? PostMortem.open(data.postMortem) : undefined;
+    this.#reactor.addEventfd(data.wakeFd, () => {
+      this.#wakeups++;
+    });
+    this.#clock = new MachineClock(this.#block, this.#reactor);
+    const memory = new GuestMemoryView(data.memory);
+    this.#processors = new Processors(description, data.memory, this.#block);
+    this.#board = createBoard({
+      description,
+      memory,
+      ranges: data.memory.ranges,
+      clock: this.#clock,
+      block: this.#block,
+      vm: this.#processors.vm,
+      serial: data.serial,
+      bell: (name) => send({ type: 'serial', name }),
+      consoleTap: (bytes) => this.#postMortem?.appendConsole(bytes),
+      event: (event) => this.#event(event),
+      powerOff: () => this.#finish({ reason: 'poweroff', detail: 'The guest powered off.' }),
+      requestReset: (cause) => {
+        this.#resetCause ??= cause;
+      },
+      panic: () => this.#panicked(),
+      debugExit: (exitCode) =>
+        this.#finish({ reason: 'debug-exit', detail: `The guest wrote to isa-debug-exit.`, exitCode }),
+    });
+    this.#coalesced = new CoalescedRing(this.#processors, this.#board.pio);
+    this.#posts = new PostServer(this.#block, this.#board.pio, this.#board.mmio, {
+      before: () => this.#coalesced.drain(),
+      other: (vcpu) => this.#fatalExit(vcpu),
+      failed: (vcpu, errno) => this.#runFailed(vcpu, errno),
+    });
+    this.#processors.captureReset();
+    this.#processors.enterBoot(this.#board.boot());
+    this.#processors.publish();
+  }
+
+  run(): void {
+    const { words } = this.#block;
+    let spin = 0;
+    while (!this.#quit && !Atomics.load(words, H.STOP)) {
+      let worked = this.#posts.serve();
+      if (Atomics.exchange(words, H.RING, 0)) {
+        this.#coalesced.drain();
+        worked = true;
+      }
+      if (Atomics.exchange(words, H.CONTROL, 0)) {
+        this.#board.pollSerial();
+        this.#takeCalls();
+        worked = true;
+      }
+      if (this.#resetCause !== undefined) this.#guestReset();
+      spin = worked ? SPIN_AFTER_WORK : spin - 1;
+      if (spin > 0) continue;
+      Atomics.store(words, H.SLEEPING, 1);
+      if (this.#posts.pending || Atomics.load(words, H.RING) || Atomics.load(words, H.CONTROL)) {
+        Atomics.store(words, H.SLEEPING, 0);
+        continue;
+      }
+      this.#recordCounters();
+      this.#reactor.wait(-1);
+      Atomics.store(words, H.SLEEPING, 0);
+    }
+    this.#close();
+  }
+
+  #takeCalls(): void {
+    for (let message = receiveMessageOnPort(this.#port); message; message = receiveMessageOnPort(this.#port)) {
+      const { id, call, parameter } = message.message as ToMachine;
+      if (this.#data.faultAt === call) throw new Error(`Fault injected at ${call}.`);
+      try {
+        this.#send({ type: 'reply', id, result: this.#call(call, parameter) });
+      } catch (error) {
+        this.#send({ type: 'error', id, error: errorData(error) });
+      }
+    }
+  }
+
+  #call(call: CallName, parameter: unknown): unknown {
+    switch (call) {
+      case 'start':
+        this.#require(['created'], 'start');
+        this.#clock.resume();
+        this.#setState('running');
+        return this.#processors.resume();
+      case 'pause':
+        if (this.#state === 'paused') return undefined;
+        this.#require(['running'], 'pause');
+        this.#stopProcessors();
+        return this.#setState('paused');
+      case 'resume':
+        if (this.#state === 'running') return undefined;
+        this.#require(['paused'], 'resume');
+        return this.#resumeProcessors();
+      case 'reset':
+        this.#require(['running', 'paused'], 'reset');
+        return this.#reset('the user');
+      case 'powerButton':
+        this.#require(['running', 'paused'], 'press the power button of');
+        return this.#board.powerButton();
+      case 'nmi':
+        this.#require(['running'], 'send an NMI to');
+        return this.#whileStopped(() => this.#processors.nmi());
+      case 'counters':
+        return this.#counters();
+      case 'inspect':
+        return this.#whileStopped(() => reportVcpus(this.#block, this.#processors, this.#board.local, true));
+      case 'readMemory': {
+        const { address, length } = parameter as { address: number; length: number };
+        const bytes = this.#board.memory.slice(address, length);
+        if (!bytes) {
+          throw new NemuError(
+            'ADDRESS',
+            `0x${address.toString(16)}–0x${(address + length - 1).toString(16)} is not RAM of this machine.`,
+          );
+        }
+        return bytes.slice();
+      }
+      case 'quit':
+        if (!this.#end) this.#finish({ reason: 'quit', detail: 'The machine was closed.' });
+        this.#quit = true;
+        return undefined;
+    }
+  }
+
+  #require(states: MachineState[], verb: string): void {
+    if (states.includes(this.#state)) return;
+    throw new NemuError('STATE', `Cannot ${verb} a machine that is ${this.#state}.`);
+  }
+
+  #counters() {
+    return reportCounters(this.#block, this.#processors, this.#board, this.#coalesced, this.#wakeups);
+  }
+
+  #recordCounters(): void {
+    if (!this.#postMortem) return;
+    const now = performance.now();
+    if (now - this.#postMortemAt < POST_MORTEM_INTERVAL_MS) return;
+    this.#postMortemAt = now;
+    this.#postMortem.setCounters(this.#counters());
+  }
+
+  #event(event: MachineEvent): void {
+    this.#send({ type: 'event', event });
+  }
+
+  #setState(state: MachineState): undefined {
+    this.#state = state;
+    this.#send({ type: 'state', state, ...(this.#end && { end: this.#end }) });
+  }
+
+  /** Brings every vCPU out of the guest, serving what they still post. */
+  #stopProcessors(): void {
+    this.#processors.pause(() => this.#posts.serve());
+    this.#coalesced.drain();
+    this.#clock.pause();
+  }
+
+  #resumeProcessors(): undefined {
+    this.#clock.resume();
+    this.#setState('running');
+    this.#processors.resume();
+  }
+
+  #whileStopped<T>(action: () => T): T {
+    if (this.#state !== 'running') return action();
+    this.#processors.pause(() => this.#posts.serve());
+    try {
+      return action();
+    } finally {
+      // What was served during the pause may have ended the machine.
+      if ((this.#state as MachineState) === 'running') this.#processors.resume();
+    }
+  }
+
+  #guestReset(): void {
+    const cause = this.#resetCause as string;
+    this.#resetCause = undefined;
+    if (this.#state !== 'running') return;
+    if (this.#data.description.onReset === 'stop') {
+      this.#finish({ reason: 'reset', detail: `The guest reset the machine through ${cause}.` });
+    } else {
+      this.#reset(cause);
+    }
+  }
+
+  #reset(cause: string): undefined {
+    const running = this.#state === 'running';
+    this.#stopProcessors();
+    this.#board.reset();
+    this.#processors.reset();
+    this.#processors.enterBoot(this.#board.boot());
+    this.#event({ type: 'reset', cause });
+    if (running) this.#resumeProcessors();
+  }
+
+  #panicked(): void {
+    const { onPanic } = this.#data.description;
+    this.#event({ type: 'panic', detail: 'The guest kernel reported a panic through pvpanic.' });
+    if (onPanic === 'stop') this.#finish({ reason: 'panic', detail: 'The guest kernel panicked.' });
+    else if (onPanic === 'pause' && this.#state === 'running') {
+      this.#processors.requestPause();
+      this.#clock.pause();
+      this.#setState('paused');
+    }
+  }
+
+  /** Ends the machine: vCPUs stay out of the guest, everything can still be looked at until `quit`. */
+  #finish(end: EndState): void {
+    if (this.#end) return;
+    this.#end = end;
+    this.#processors.requestPause();
+    this.#clock.pause();
+    this.#setState('ended');
+    this.#event({ type: 'ended', end });
+    this.#postMortem?.setCounters(this.#counters());
+  }
+
+  /** An exit that no device answers. Called while the vCPU waits for the answer. */
+  #fatalExit(vcpu: number): void {
+    const run = this.#processors.run(vcpu);
+    const detail = describeFatalExit(run);
+    const tripleFault = detail === 'the guest triple-faulted';
+    if (tripleFault) {
+      this.#event({ type: 'triple-fault', vcpu });
+      if (this.#data.description.onTripleFault === 'reset') {
+        this.#processors.requestPause();
+        this.#resetCause ??= 'a triple fault';
+        return;
+      }
+    } else {
+      this.#event({ type: 'internal-error', vcpu, detail });
+    }
+    this.#stopFor(tripleFault ? 'triple-fault' : 'internal-error', vcpu, detail);
+  }
+
+  #runFailed(vcpu: number, errnoName: string): void {
+    const detail = `KVM_RUN failed with ${errnoName}`;
+    this.#event({ type: 'internal-error', vcpu, detail });
+    this.#stopFor('internal-error', vcpu, detail);
+  }
+
+  #stopFor(reason: 'triple-fault' | 'internal-error', vcpu: number, detail: string): void {
+    const registers = this.#processors.registersOf(vcpu);
+    this.#finish({ reason, vcpu, registers, detail: `vCPU ${vcpu}: ${detail}, rip ${registers.rip}.` });
+  }
+
+  #close(): void {
+    this.#processors.stop(() => this.#posts.serve());
+    this.#board.close();
+    this.#processors.close();
+    this.#reactor.close();
+    this.#state = 'closed';
+    this.#send({ type: 'state', state: 'closed', ...(this.#end && { end: this.#end }) });
+  }
+}

@@ -1,0 +1,230 @@
+import { freemem } from 'node:os';
+import type { MachineDescription } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import { Arena, type Pinned } from '../ffi/arena.ts';
+import { KVM_CAP, KVM_CREATE_IRQCHIP, KVM_ENABLE_CAP, KVM_KVMCLOCK_CTRL, kvm_enable_cap } from '../ffi/kvm/common.ts';
+import * as x86 from '../ffi/kvm/x86.ts';
+import { raw } from '../ffi/libc.ts';
+import type { EntryState } from './boot/plan.ts';
+import { signalVcpus, stopVcpus } from './kick.ts';
+import { Kvm, type KvmVcpu, type KvmVm } from './kvm.ts';
+import type { MemoryHandle } from './memory.ts';
+import { FOUR_GIB, GiB } from './memory_layout.ts';
+import { H, RUN_RUNNING, S, type SharedBlock, slotWord } from './shared.ts';
+import { guestCpuid, hasTscDeadline, setCpuid, supportedCpuid } from './x86/cpuid.ts';
+import { apicIdOf, type Topology } from './x86/topology.ts';
+import { type VcpuResetState, X86Vcpu } from './x86/vcpu.ts';
+
+/** Where Intel hosts without unrestricted guest keep a TSS and an identity map: three pages and one, below the BIOS area. */
+const TSS_ADDRESS = 0xfffbd000;
+const IDENTITY_MAP_ADDRESS = 0xfffbc000;
+/** A signal sent just before `immediate_exit` was seen is lost: repeat after this many milliseconds. */
+const RESIGNAL_MS = 5;
+
+/** The virtual machine in KVM, its in-kernel interrupt controllers and its vCPUs; lives in the machine thread. */
+export class Processors {
+  readonly vm: KvmVm;
+  readonly topology: Topology;
+  readonly #kvm: Kvm;
+  readonly #block: SharedBlock;
+  readonly #vcpus: { kvm: KvmVcpu; x86: X86Vcpu }[] = [];
+  readonly #arena = new Arena(16 * 1024);
+  readonly #clock;
+  readonly #irqchips: Pinned[] = [];
+  readonly #pit;
+  #resetStates: VcpuResetState[] = [];
+  #irqchipReset: Uint8Array[] = [];
+  #pitReset: Uint8Array = new Uint8Array(0);
+  #clockSaved = false;
+
+  constructor(description: MachineDescription, memory: MemoryHandle, block: SharedBlock) {
+    this.#block = block;
+    this.topology = description.cpus;
+    this.#kvm = new Kvm();
+    this.#clock = this.#arena.struct(x86.kvm_clock_data);
+    this.#pit = this.#arena.struct(x86.kvm_pit_state2);
+    const most = this.#kvm.extension(KVM_CAP.MAX_VCPUS);
+    if (description.cpus.count > most) {
+      throw new NemuError(
+        'CPU_LIMIT',
+        `The machine has ${description.cpus.count} vCPUs; KVM on this host takes ${most}.`,
+        { hint: `Use --cpus ${most} or fewer.` },
+      );
+    }
+    this.vm = this.#kvm.createVm();
+    this.vm.ioctl(x86.KVM_SET_TSS_ADDR, 'KVM_SET_TSS_ADDR', TSS_ADDRESS);
+    const identity = this.vm.arena.alloc(8);
+    identity.view.setBigUint64(0, BigInt(IDENTITY_MAP_ADDRESS), true);
+    this.vm.ioctl(x86.KVM_SET_IDENTITY_MAP_ADDR, 'KVM_SET_IDENTITY_MAP_ADDR', identity);
+    this.vm.ioctl(KVM_CREATE_IRQCHIP, 'KVM_CREATE_IRQCHIP');
+    const pit = this.vm.arena.struct(x86.kvm_pit_config);
+    pit.fields.flags = x86.KVM_PIT_SPEAKER_DUMMY;
+    this.vm.ioctl(x86.KVM_CREATE_PIT2, 'KVM_CREATE_PIT2', pit);
+    this.#enableX2apicIds(description.cpus.count);
+    this.#mapMemory(memory);
+    const supported = supportedCpuid(this.#kvm);
+    const tscDeadline = hasTscDeadline(this.#kvm);
+    for (let index = 0; index < description.cpus.count; index++) {
+      const kvm = this.vm.createVcpu(apicIdOf(index, this.topology));
+      setCpuid(kvm, guestCpuid(supported, this.topology, index, tscDeadline));
+      const vcpu = new X86Vcpu(kvm);
+      vcpu.initialise();
+      this.#vcpus.push({ kvm, x86: vcpu });
+    }
+    for (const chip of [x86.KVM_IRQCHIP_PIC_MASTER, x86.KVM_IRQCHIP_PIC_SLAVE, x86.KVM_IRQCHIP_IOAPIC]) {
+      const state = this.#arena.struct(x86.kvm_irqchip);
+      state.fields.chip_id = chip;
+      this.#irqchips.push(state);
+    }
+  }
+
+  /** APIC ids above 254 need 32-bit destinations in KVM's interface. */
+  #enableX2apicIds(count: number): void {
+    if (apicIdOf(count - 1, this.topology) < 255) return;
+    const cap = this.vm.arena.struct(kvm_enable_cap);
+    cap.fields.cap = KVM_CAP.X2APIC_API;
+    cap.fields.args.set(0, x86.KVM_X2APIC_API_USE_32BIT_IDS | x86.KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
+    this.vm.ioctl(KVM_ENABLE_CAP, 'KVM_ENABLE_CAP X2APIC_API', cap);
+  }
+
+  #mapMemory(memory: MemoryHandle): void {
+    for (const [slot, { gpa, size }] of memory.ranges.entries()) {
+      try {
+        this.vm.setMemoryRegion(slot, 0, gpa, size, memory.base + gpa);
+      } catch (cause) {
+        const end = gpa >= FOUR_GIB ? ` (guest-physical addresses reach ${Math.ceil((gpa + size) / GiB)} GiB)` : '';
+        throw new NemuError(
+          'MEMORY_LIMIT',
+          `KVM did not take a memory slot of ${Math.round(size / 2 ** 20)} MiB at 0x${gpa.toString(16)}${end}.`,
+          { hint: `The host has ${Math.round(freemem() / 2 ** 20)} MiB free. Use a smaller --memory.`, cause },
+        );
+      }
+    }
+  }
+
+  get count(): number {
+    return this.#vcpus.length;
+  }
+
+  /** kvm_run page of a vCPU. */
+  run(vcpu: number): DataView {
+    return this.#vcpus[vcpu].kvm.run;
+  }
+
+  /** Address of page `page` of the first vCPU's mapping; page 2 is the VM's coalesced ring. */
+  runMapping(): Uint8Array {
+    return this.#vcpus[0].kvm.runBytes;
+  }
+
+  /** Hands descriptors to the vCPU threads and lets them go; they wait while the header says PAUSE. */
+  publish(): void {
+    const { words, doubles } = this.#block;
+    for (const [index, { kvm }] of this.#vcpus.entries()) {
+      const slot = slotWord(index);
+      Atomics.store(words, slot + S.FD, kvm.fd);
+      Atomics.store(words, slot + S.RUN_LENGTH, this.#kvm.vcpuMmapSize);
+      doubles[(slot + S.RUN_ADDRESS) / 2] = kvm.runAddress;
+      Atomics.store(words, slot + S.GO, 1);
+      Atomics.notify(words, slot + S.GO);
+    }
+  }
+
+  enterBoot(entry: EntryState): void {
+    this.#vcpus[0].x86.enter(entry);
+  }
+
+  captureReset(): void {
+    this.#resetStates = this.#vcpus.map(({ x86: vcpu }) => vcpu.captureReset());
+    this.#irqchipReset = this.#irqchips.map((chip) => {
+      this.vm.ioctl(x86.KVM_GET_IRQCHIP, 'KVM_GET_IRQCHIP', chip);
+      return chip.bytes.slice();
+    });
+    this.vm.ioctl(x86.KVM_GET_PIT2, 'KVM_GET_PIT2', this.#pit);
+    this.#pitReset = this.#pit.bytes.slice();
+  }
+
+  /** Puts interrupt controllers and vCPUs back to power-on. They must be paused. */
+  reset(): void {
+    for (const [i, chip] of this.#irqchips.entries()) {
+      chip.bytes.set(this.#irqchipReset[i]);
+      this.vm.ioctl(x86.KVM_SET_IRQCHIP, 'KVM_SET_IRQCHIP', chip);
+    }
+    this.#pit.bytes.set(this.#pitReset);
+    this.vm.ioctl(x86.KVM_SET_PIT2, 'KVM_SET_PIT2', this.#pit);
+    for (const [i, { x86: vcpu }] of this.#vcpus.entries()) vcpu.reset(this.#resetStates[i]);
+  }
+
+  /** Asks every vCPU to leave the guest, without waiting. */
+  requestPause(): void {
+    Atomics.store(this.#block.words, H.PAUSE, 1);
+    for (const { kvm } of this.#vcpus) kvm.requestImmediateExit();
+    signalVcpus(this.#block);
+  }
+
+  /** Returns when every vCPU is out of the guest. `serve` answers what they still post. */
+  pause(serve: () => void): void {
+    this.requestPause();
+    const { words } = this.#block;
+    for (let index = 0; index < this.#vcpus.length; index++) {
+      const word = slotWord(index) + S.RUN_STATE;
+      let signalled = performance.now();
+      while (Atomics.load(words, word) === RUN_RUNNING && !Atomics.load(words, H.STOP)) {
+        serve();
+        Atomics.wait(words, word, RUN_RUNNING, 0.2);
+        if (performance.now() - signalled > RESIGNAL_MS) {
+          signalVcpus(this.#block);
+          signalled = performance.now();
+        }
+      }
+    }
+    if (this.#clockSaved) return;
+    this.vm.ioctl(x86.KVM_GET_CLOCK, 'KVM_GET_CLOCK', this.#clock);
+    this.#clockSaved = true;
+  }
+
+  resume(): undefined {
+    const { words } = this.#block;
+    if (this.#clockSaved) {
+      this.#clock.fields.flags = 0;
+      this.vm.ioctl(x86.KVM_SET_CLOCK, 'KVM_SET_CLOCK', this.#clock);
+      this.#clockSaved = false;
+      // Tells the guest's watchdogs that it was stopped; EINVAL from a vCPU without kvmclock is no fault.
+      for (const { kvm } of this.#vcpus) raw.ioctl(kvm.fd, KVM_KVMCLOCK_CTRL, 0);
+    }
+    Atomics.store(words, H.PAUSE, 0);
+    Atomics.notify(words, H.PAUSE);
+  }
+
+  /** Ends the vCPU threads' loops. */
+  stop(serve: () => void): void {
+    serve();
+    for (const { kvm } of this.#vcpus) kvm.requestImmediateExit();
+    stopVcpus(this.#block, 1000);
+  }
+
+  nmi(): void {
+    for (const { x86: vcpu } of this.#vcpus) vcpu.nmi();
+  }
+
+  apicId(vcpu: number): number {
+    return apicIdOf(vcpu, this.topology);
+  }
+
+  /** Registers of a vCPU that is out of the guest, as hexadecimal strings, and its multiprocessing state. */
+  registersOf(vcpu: number): Record<string, string> & { readonly mpState: string } {
+    const registers = this.#vcpus[vcpu].x86.registers();
+    return Object.fromEntries(
+      Object.entries(registers).map(([name, value]) => [
+        name,
+        name === 'mpState' ? String(value) : `0x${value.toString(16)}`,
+      ]),
+    ) as Record<string, string> & { readonly mpState: string };
+  }
+
+  close(): void {
+    for (const { kvm } of this.#vcpus) kvm.close();
+    this.vm.close();
+    this.#kvm.close();
+    this.#arena.free();
+  }
+}

@@ -1,0 +1,79 @@
+import type { CountersReport, VcpuReport } from '../client/machine_client.ts';
+import { KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED } from '../ffi/kvm/common.ts';
+import type { Board } from './board.ts';
+import type { CoalescedRing } from './coalesced.ts';
+import { exitName } from './exit.ts';
+import type { Processors } from './processors.ts';
+import { C, counterIndex, type LocalRegister, RUN_STATE_NAMES, S, type SharedBlock, slotWord } from './shared.ts';
+
+const ACTIVITY: Record<number, VcpuReport['activity']> = {
+  [KVM_MP_STATE_RUNNABLE]: 'running',
+  [KVM_MP_STATE_UNINITIALIZED]: 'uninitialised',
+  [KVM_MP_STATE_HALTED]: 'halted',
+  2: 'waiting for SIPI',
+  4: 'waiting for SIPI',
+};
+
+/** What each vCPU did and does. @param registers read them too; the vCPUs must be out of the guest. */
+export function reportVcpus(
+  block: SharedBlock,
+  processors: Processors,
+  local: readonly LocalRegister[],
+  registers: boolean,
+): VcpuReport[] {
+  return Array.from({ length: block.vcpus }, (_, index) => {
+    const slot = slotWord(index);
+    const counter = (number: number) => block.doubles[counterIndex(index, number)];
+    const exits: Record<string, number> = {};
+    for (let reason = 0; reason < C.LOCAL; reason++) {
+      if (counter(C.REASON + reason) > 0) exits[exitName(reason)] = counter(C.REASON + reason);
+    }
+    const report: VcpuReport = {
+      index,
+      apicId: processors.apicId(index),
+      threadId: Atomics.load(block.words, slot + S.TID),
+      state: RUN_STATE_NAMES[Atomics.load(block.words, slot + S.RUN_STATE)],
+      exits,
+      local: Object.fromEntries(local.map((register, i) => [register.name, counter(C.LOCAL + i)])),
+      forwarded: counter(C.FORWARDED),
+      slept: counter(C.SLEPT),
+      kicks: counter(C.KICKS),
+    };
+    if (!registers) return report;
+    const { mpState, ...values } = processors.registersOf(index);
+    return { ...report, registers: values, activity: ACTIVITY[Number(mpState)] };
+  });
+}
+
+export function reportCounters(
+  block: SharedBlock,
+  processors: Processors,
+  board: Board,
+  coalesced: CoalescedRing,
+  wakeups: number,
+): CountersReport {
+  const vcpus = reportVcpus(block, processors, board.local, false);
+  const localReads = new Map<string, number>();
+  for (const { local } of vcpus) {
+    for (const [name, count] of Object.entries(local)) localReads.set(name, (localReads.get(name) ?? 0) + count);
+  }
+  const regions = [...board.pio.counters(), ...board.mmio.counters()].map((region) => ({ ...region }));
+  // Reads that a vCPU thread served never reached the bus: they belong to the region all the same.
+  for (const register of board.local) {
+    const region = regions.find(
+      ({ space, base, size }) => space === 'pio' && register.port >= base && register.port < base + size,
+    );
+    if (region) region.reads += localReads.get(register.name) ?? 0;
+  }
+  return {
+    vcpus,
+    regions,
+    unclaimed: {
+      reads: board.pio.unclaimed.reads + board.mmio.unclaimed.reads,
+      writes: board.pio.unclaimed.writes + board.mmio.unclaimed.writes,
+    },
+    coalesced: { writes: coalesced.writes, drains: coalesced.drains },
+    total: vcpus.reduce((sum, { exits }) => sum + Object.values(exits).reduce((a, b) => a + b, 0), 0),
+    wakeups,
+  };
+}

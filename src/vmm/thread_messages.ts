@@ -1,0 +1,51 @@
+/** What the main thread and a machine thread say to each other. Plain data, typed in both directions. */
+import type { MachineDescription } from '../client/description.ts';
+import type { CountersReport, EndState, MachineEvent, MachineState, VcpuReport } from '../client/machine_client.ts';
+import type { MemoryHandle } from './memory.ts';
+import type { SerialRings } from './serial_channel.ts';
+
+export interface MachineThreadData {
+  readonly role: 'machine';
+  readonly description: MachineDescription;
+  readonly shared: SharedArrayBuffer;
+  readonly wakeFd: number;
+  readonly memory: MemoryHandle;
+  readonly serial: Readonly<Record<string, SerialRings>>;
+  readonly postMortem: string | undefined;
+  /** Makes the thread throw when this call arrives: for the tests of what a fault leaves behind. */
+  readonly faultAt?: string;
+}
+
+/** Calls that the machine thread answers, by name: parameter and result. */
+export interface MachineCalls {
+  start: { parameter: undefined; result: undefined };
+  pause: { parameter: undefined; result: undefined };
+  resume: { parameter: undefined; result: undefined };
+  reset: { parameter: undefined; result: undefined };
+  powerButton: { parameter: undefined; result: undefined };
+  nmi: { parameter: undefined; result: undefined };
+  quit: { parameter: undefined; result: undefined };
+  counters: { parameter: undefined; result: CountersReport };
+  inspect: { parameter: undefined; result: VcpuReport[] };
+  readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
+}
+export type CallName = keyof MachineCalls;
+
+export interface ErrorData {
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string;
+  readonly stack?: string;
+}
+
+export type ToMachine = { readonly id: number; readonly call: CallName; readonly parameter: unknown };
+
+export type FromMachine =
+  | { readonly type: 'ready' }
+  | { readonly type: 'failed'; readonly error: ErrorData }
+  | { readonly type: 'reply'; readonly id: number; readonly result: unknown }
+  | { readonly type: 'error'; readonly id: number; readonly error: ErrorData }
+  | { readonly type: 'event'; readonly event: MachineEvent }
+  | { readonly type: 'state'; readonly state: MachineState; readonly end?: EndState }
+  /** Serial port `name` has bytes to take, or room to give. */
+  | { readonly type: 'serial'; readonly name: string };

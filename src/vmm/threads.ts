@@ -1,0 +1,53 @@
+import { SHARE_ENV, Worker } from 'node:worker_threads';
+import { installKickHandler } from './kick.ts';
+
+/** The same module from the sources and from the bundle, where it stands beside the main one. */
+const ENTRY = new URL(import.meta.url.endsWith('.ts') ? './engine_thread.ts' : './engine_thread.js', import.meta.url);
+
+/**
+ * Starts worker threads for machines, and keeps some started ahead: a worker takes 30–60 ms to come up, so
+ * a spare one makes a machine, or a hot-plugged vCPU, start that much sooner. One pool can serve any number
+ * of machines; a thread that has played its role ends.
+ */
+export class ThreadPool {
+  readonly #spares: Worker[] = [];
+  #closed = false;
+
+  constructor() {
+    installKickHandler();
+  }
+
+  /** Starts threads now that `take` will hand out later. */
+  prepare(count: number): void {
+    while (this.#spares.length < count && !this.#closed) this.#spares.push(this.#start());
+  }
+
+  /** A thread that was given its role; `error` and `exit` events are the caller's to watch. */
+  take(role: object): Worker {
+    const worker = this.#spares.shift() ?? this.#start();
+    worker.removeAllListeners('error');
+    worker.ref();
+    worker.postMessage(role);
+    return worker;
+  }
+
+  #start(): Worker {
+    const worker = new Worker(ENTRY, {
+      env: SHARE_ENV,
+      stdin: false,
+      stdout: false,
+      stderr: false,
+      trackUnmanagedFds: false,
+    });
+    // A spare thread must not keep the process, nor end it unheard: a failure shows when it is used.
+    worker.on('error', () => {});
+    worker.unref();
+    return worker;
+  }
+
+  /** Ends the spare threads. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.#spares.splice(0).map((worker) => worker.terminate()));
+  }
+}
