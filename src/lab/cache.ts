@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 
@@ -45,6 +45,28 @@ export async function publishFile(target: string, fill: (path: string) => Promis
   } finally {
     await rm(path, { force: true });
   }
+}
+
+/** Notes that an entry of the cache was used now: `dropUnused` goes by that. True when there is such an entry. */
+export async function touch(path: string): Promise<boolean> {
+  const now = new Date();
+  return utimes(path, now, now).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Removes the entries of `folder` whose name matches, all but the `keep` that were used last. */
+export async function dropUnused(folder: string, name: RegExp, keep: number): Promise<void> {
+  const names = (await readdir(folder).catch(() => [])).filter((entry) => name.test(entry));
+  const dated = await Promise.all(
+    names.map(async (entry) => {
+      const info = await stat(join(folder, entry)).catch(() => undefined);
+      return { entry, time: info?.mtimeMs ?? 0 };
+    }),
+  );
+  dated.sort((a, b) => b.time - a.time);
+  for (const { entry } of dated.slice(keep)) await rm(join(folder, entry), { recursive: true, force: true });
 }
 
 function temporaryBeside(target: string): string {

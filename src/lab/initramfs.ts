@@ -4,13 +4,16 @@ import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import { readAsset } from './assets.ts';
 import { findBusybox } from './busybox.ts';
-import { cacheRoot, publishFile } from './cache.ts';
+import { cacheRoot, dropUnused, publishFile, touch } from './cache.ts';
 import { type CpioEntry, writeCpio } from './cpio.ts';
 import type { Guest } from './guest.ts';
 import { type LoadedModule, modulesAlias, modulesDep, openModules, resolveModules } from './modules.ts';
 
 /** Raise it when the layout of what is built here changes. */
 const FORMAT = 1;
+
+/** Archives that are kept besides a new one; each is 2 MB and more. */
+const KEPT = 24;
 
 /**
  * Applets that have their link from the start, for programs that are not busybox itself: its shell and its
@@ -65,15 +68,11 @@ export async function buildInitramfs(options: InitramfsOptions): Promise<string>
     [init.toString('latin1'), hotplug.toString('latin1')],
   ];
   const hash = createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
-  const path = join(cacheRoot(), 'initramfs', `${guest.name}-${hash}.cpio`);
-  if (
-    await stat(path).then(
-      () => true,
-      () => false,
-    )
-  )
-    return path;
+  const folder = join(cacheRoot(), 'initramfs');
+  const path = join(folder, `${guest.name}-${hash}.cpio`);
+  if (await touch(path)) return path;
 
+  await dropUnused(folder, /^\d.*\.cpio$/, KEPT);
   const tree = await openModules(guest.modules);
   const modules = await resolveModules(tree, needed, [...available, ...DEFAULT_MODULES]);
   const lines = (names: readonly string[]) => Buffer.from(`${names.join(' ')}\n`);

@@ -1,0 +1,240 @@
+import { createHash } from 'node:crypto';
+import { access, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { NemuError } from '../client/errors.ts';
+import { cacheRoot, dropUnused, publishFolder, touch } from './cache.ts';
+import { commandOutput } from './command.ts';
+import { fetchGuest, findGuest, type Guest } from './guest.ts';
+import { findQemu, type LabMachine, LabQemu, restoreState, saveState } from './lab_qemu.ts';
+import { buildLabRoot, labRootIdentity } from './lab_root.ts';
+import { LoaderClient } from './loader_client.ts';
+
+/** Raise it when QEMU's arguments or what is saved changes. */
+const FORMAT = 1;
+
+/** Images of other keys that are kept; each is some hundred megabytes. */
+const IMAGES_KEPT = 4;
+
+export interface LabProgress {
+  step: 'kernel' | 'initramfs' | 'boot' | 'prepare' | 'save';
+  /** Steps done and steps in all; while a kernel is fetched, its bytes. */
+  done: number;
+  total: number;
+}
+
+export interface LabImageOptions extends Partial<LabMachine> {
+  /** Path of an engine bundle that is loaded, and whose `prepare` is run, before the image is saved. */
+  bundle?: string;
+  onProgress?: (progress: LabProgress) => void;
+}
+
+/** A lab that was saved when it was ready; `startLab` restores it. */
+export interface LabImage {
+  folder: string;
+  memoryFile: string;
+  stateFile: string;
+  machine: LabMachine;
+}
+
+/** What a lab cannot be restored without: the same machine. */
+export const DEFAULT_MACHINE: LabMachine = { memory: 4096, cpus: 2, devices: [] };
+
+const STEPS = ['kernel', 'initramfs', 'boot', 'prepare', 'save'] as const;
+const BOOT_APPEND = 'console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable';
+const BOOT_TIMEOUT_MS = 120_000;
+
+/**
+ * The saved lab for these options, made first when there is none. It is kept by all that goes into it: kernel,
+ * Node, koffi, QEMU, init, machine and bundle. With a bundle the lab without one is made too, since the
+ * bundle is then loaded into a restored copy of it, which takes a second instead of a boot.
+ * @throws NemuError LAB_BOOT, LAB_ENDED, LAB_SAVE, LAB_PROGRAM, LAB_REQUEST
+ */
+export async function buildLabImage(options: LabImageOptions = {}): Promise<LabImage> {
+  const onProgress = options.onProgress ?? (() => {});
+  const report = (step: (typeof STEPS)[number]) => onProgress({ step, done: STEPS.indexOf(step), total: STEPS.length });
+  const machine = machineOf(options);
+  const guest = await labKernel(onProgress);
+  const identity = [FORMAT, machine, await qemuIdentity(), await labRootIdentity(guest)];
+  const base = await publishImage(identity, machine, async (image) => {
+    const initrd = await ensureLabRoot(guest, report);
+    report('boot');
+    const boot = { kernel: guest.kernel, initrd, append: BOOT_APPEND };
+    const qemu = new LabQemu(machine, { memoryFile: image.memoryFile, share: true, boot });
+    await saving(qemu, image, report, async (loader) => {
+      await qemu.qmp.start();
+      await qemu.qmp.command('cont');
+      await withTimeout(loader.greeted, qemu);
+    });
+  });
+  if (options.bundle === undefined) return base;
+  const bundle = await readFile(options.bundle);
+  const digest = createHash('sha256').update(bundle).digest('hex');
+  return publishImage([identity, digest], machine, async (image) => {
+    report('prepare');
+    await copySparse(base.memoryFile, image.memoryFile);
+    const qemu = new LabQemu(machine, { memoryFile: image.memoryFile, share: true, stateFile: base.stateFile });
+    await saving(qemu, image, report, async (loader) => {
+      await restoreState(qemu);
+      await loadBundle(loader, bundle);
+    });
+  });
+}
+
+/** Boots a lab without saving it, for hardware whose state QEMU cannot save. */
+export async function bootLab(
+  options: LabImageOptions,
+  memoryFile: string,
+): Promise<{ qemu: LabQemu; loader: LoaderClient }> {
+  const machine = machineOf(options);
+  const onProgress = options.onProgress ?? (() => {});
+  const report = (step: (typeof STEPS)[number]) => onProgress({ step, done: STEPS.indexOf(step), total: STEPS.length });
+  const guest = await labKernel(onProgress);
+  const initrd = await ensureLabRoot(guest, report);
+  report('boot');
+  await writeFile(memoryFile, '');
+  await truncate(memoryFile, machine.memory * 2 ** 20);
+  const boot = { kernel: guest.kernel, initrd, append: BOOT_APPEND };
+  const qemu = new LabQemu(machine, { memoryFile, share: true, boot });
+  const loader = new LoaderClient(qemu.loader);
+  qemu.ended.then((error) => loader.fail(error));
+  try {
+    await qemu.orEnd(qemu.qmp.start());
+    await qemu.orEnd(qemu.qmp.command('cont'));
+    await withTimeout(loader.greeted, qemu);
+    return { qemu, loader };
+  } catch (error) {
+    await qemu.kill();
+    throw error;
+  }
+}
+
+/** Sends a bundle into a lab and imports it there. */
+export async function loadBundle(loader: LoaderClient, bundle: Uint8Array): Promise<void> {
+  await putFile(loader, BUNDLE_PATH, bundle, 0o644);
+  await loader.call('load', { path: BUNDLE_PATH }).result;
+}
+
+const BUNDLE_PATH = '/nemu/lab-agent.mjs';
+
+/** Writes a file in a lab; folders above it are made. */
+export async function putFile(loader: LoaderClient, path: string, bytes: Uint8Array, mode: number): Promise<void> {
+  const call = loader.call('put', { path, mode });
+  call.write(bytes);
+  call.end();
+  await call.result;
+}
+
+function machineOf(options: LabImageOptions): LabMachine {
+  const { memory = DEFAULT_MACHINE.memory, cpus = DEFAULT_MACHINE.cpus, devices = DEFAULT_MACHINE.devices } = options;
+  if (!Number.isInteger(memory) || memory < 1024 || !Number.isInteger(cpus) || cpus < 1 || cpus > 255) {
+    throw new NemuError('LAB_MACHINE', `A lab with ${memory} MiB of memory and ${cpus} processors cannot be made.`, {
+      hint: 'It needs whole numbers: 1024 MiB or more, and 1 to 255 processors.',
+    });
+  }
+  return { memory, cpus, devices };
+}
+
+async function labKernel(onProgress: (progress: LabProgress) => void): Promise<Guest> {
+  onProgress({ step: 'kernel', done: 0, total: STEPS.length });
+  try {
+    return await findGuest('6.12-full');
+  } catch {
+    const guest = await fetchGuest({ flavour: 'full' }, ({ step, bytes, total }) => {
+      if (step === 'download') onProgress({ step: 'kernel', done: bytes, total });
+    });
+    return guest;
+  }
+}
+
+async function qemuIdentity(): Promise<unknown[]> {
+  const path = findQemu();
+  const { size, mtimeMs } = await stat(path);
+  return [path, size, mtimeMs];
+}
+
+async function ensureLabRoot(guest: Guest, report: (step: 'initramfs') => void): Promise<string> {
+  const folder = join(cacheRoot(), 'initramfs');
+  const path = join(folder, `lab-${keyOf(await labRootIdentity(guest))}.cpio`);
+  if (await touch(path)) return path;
+  report('initramfs');
+  await dropUnused(folder, /^lab-/, 0);
+  await buildLabRoot(guest, path);
+  return path;
+}
+
+function keyOf(identity: unknown): string {
+  return createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
+}
+
+async function publishImage(
+  identity: unknown,
+  machine: LabMachine,
+  make: (image: LabImage) => Promise<void>,
+): Promise<LabImage> {
+  const parent = join(cacheRoot(), 'lab');
+  const key = keyOf(identity);
+  const at = (folder: string): LabImage => ({
+    folder,
+    memoryFile: join(folder, 'memory'),
+    stateFile: join(folder, 'state'),
+    machine,
+  });
+  const image = at(join(parent, key));
+  if (!(await exists(image.stateFile))) {
+    // A lab that runs from an image keeps its files open.
+    await dropUnused(parent, /^[0-9a-f]{16}$/, IMAGES_KEPT);
+    await publishFolder(image.folder, async (folder) => {
+      const draft = at(folder);
+      await writeFile(draft.memoryFile, '');
+      await truncate(draft.memoryFile, machine.memory * 2 ** 20);
+      await make(draft);
+    });
+  }
+  await touch(image.folder);
+  return image;
+}
+
+async function saving(
+  qemu: LabQemu,
+  image: LabImage,
+  report: (step: 'save') => void,
+  ready: (loader: LoaderClient) => Promise<void>,
+): Promise<void> {
+  try {
+    const loader = new LoaderClient(qemu.loader);
+    qemu.ended.then((error) => loader.fail(error));
+    await qemu.orEnd(ready(loader));
+    report('save');
+    await saveState(qemu, image.stateFile);
+  } finally {
+    await qemu.kill();
+  }
+}
+
+async function withTimeout(promise: Promise<void>, qemu: LabQemu): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      const words = qemu.consoleTail().trim().split('\n').slice(-12).join('\n');
+      const text = `The lab was not ready within ${BOOT_TIMEOUT_MS / 1000} seconds. Its console:\n${words}`;
+      reject(new NemuError('LAB_BOOT', text, { hint: 'Is this machine very busy? Try again when it is not.' }));
+    }, BOOT_TIMEOUT_MS);
+  });
+  try {
+    await qemu.orEnd(Promise.race([promise, timeout]));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Node copies holes as zeros, four gigabytes of them; cp does not. */
+async function copySparse(from: string, to: string): Promise<void> {
+  await commandOutput('cp', ['--reflink=auto', '--sparse=always', '--', from, to]);
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
