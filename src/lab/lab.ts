@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { bootLab, buildLabImage, type LabImageOptions, loadBundle, putFile } from './lab_image.ts';
+import { bootLab, buildLabImage, type LabImage, type LabImageOptions, loadBundle, putFile } from './lab_image.ts';
 import { LabQemu, restoreState } from './lab_qemu.ts';
 import { LoaderClient } from './loader_client.ts';
 
@@ -80,8 +80,18 @@ export async function startLab(options: LabOptions = {}): Promise<Lab> {
   }
 }
 
+/** An image that does not come to life, after a full disk for example, is made anew once. */
 async function restoreLab(options: LabOptions): Promise<{ qemu: LabQemu; loader: LoaderClient }> {
-  const { machine, memoryFile, stateFile } = await buildLabImage(options);
+  const image = await buildLabImage(options);
+  try {
+    return await restoreImage(image);
+  } catch {
+    await rm(image.folder, { recursive: true, force: true });
+    return restoreImage(await buildLabImage(options));
+  }
+}
+
+async function restoreImage({ machine, memoryFile, stateFile }: LabImage) {
   const qemu = new LabQemu(machine, { memoryFile, stateFile, share: false });
   try {
     const loader = new LoaderClient(qemu.loader);

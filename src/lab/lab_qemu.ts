@@ -42,6 +42,7 @@ export class LabQemu {
   /** Settles when QEMU has ended. */
   readonly ended: Promise<NemuError>;
   readonly #child: ChildProcess;
+  #closing = false;
   #consoleTail = '';
   #stderrTail = '';
 
@@ -98,12 +99,14 @@ export class LabQemu {
 
   /** Ends QEMU and waits until it is gone. */
   async kill(): Promise<void> {
+    this.#closing = true;
     this.#child.kill('SIGKILL');
     await this.ended;
     for (const stream of this.#child.stdio) stream?.destroy();
   }
 
   #endError(what: string, cause?: unknown): NemuError {
+    if (this.#closing) return new NemuError('LAB_CLOSED', 'The lab was closed.');
     const words = [this.#stderrTail.trim(), lastLines(this.#consoleTail, 12)].filter(Boolean).join('\n');
     return new NemuError('LAB_ENDED', `The lab is gone: ${what}.${words ? ` Its last words:\n${words}` : ''}`, {
       hint: 'Free memory or disk may be short; "nemu doctor" checks what the lab needs.',

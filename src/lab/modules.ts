@@ -112,7 +112,7 @@ export function modulesDep(modules: readonly LoadedModule[]): string {
   const position = new Map(modules.map((module, index) => [module, index]));
   return modules
     .map((module) => {
-      const paths = [...needs(module, new Set())].sort((a, b) => position.get(b)! - position.get(a)!);
+      const paths = [...needs(module, new Set([module]))].slice(1).sort((a, b) => position.get(b)! - position.get(a)!);
       return `${module.path}:${paths.map((other) => ` ${other.path}`).join('')}\n`;
     })
     .join('');

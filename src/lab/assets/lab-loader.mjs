@@ -142,9 +142,10 @@ const operations = {
     return new Promise((resolve) => uploads.set(channel, { file, resolve }));
   },
 
-  async shell({ rows, columns }) {
-    await operations.resize({ rows, columns });
-    const script = 'exec setsid -c sh -i <>/dev/hvc0 >/dev/null 2>&0';
+  shell({ rows, columns }) {
+    // The terminal forgets its size when nobody has it open.
+    const size = `rows ${Number(rows)} columns ${Number(columns)}`;
+    const script = `exec <>/dev/hvc0 >/dev/null 2>&0; stty ${size}; exec setsid -c sh -i`;
     writeFileSync('/run/shellrc', 'unset ENV\nexec >&0\n');
     return new Promise((resolve, reject) => {
       const child = spawn('/bin/sh', ['-c', script], {

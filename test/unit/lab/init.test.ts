@@ -1,0 +1,133 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findProgram } from '../../../src/lab/command.ts';
+import { findGuest, type Guest } from '../../../src/lab/guest.ts';
+import { buildInitramfs, concatenateArchives, type GuestTask, taskOverlay } from '../../../src/lab/initramfs.ts';
+import { TtyStdinEncoder } from '../../../src/lab/tty_stdin.ts';
+
+/** The init's contract over four serial ports, with Debian's QEMU as the machine. */
+let guest: Guest | undefined;
+let folder: string;
+
+beforeAll(async () => {
+  guest = await findGuest(undefined).catch(() => undefined);
+  folder = await mkdtemp(join(tmpdir(), 'nemu-test-'));
+});
+
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** A guest under way: what each serial port has said, and a way to wait for words. */
+async function boot(task: GuestTask) {
+  const initrd = join(folder, 'initrd');
+  const base = await readFile(await buildInitramfs({ guest: guest! }));
+  await writeFile(initrd, concatenateArchives([base, taskOverlay(task)]));
+  const serials = [3, 4, 5, 6].flatMap((fd) => ['-chardev', `socket,id=c${fd},fd=${fd}`, '-serial', `chardev:c${fd}`]);
+  const machine = [
+    '-M',
+    'q35,accel=tcg',
+    '-m',
+    '512',
+    '-nodefaults',
+    '-no-user-config',
+    '-display',
+    'none',
+    '-no-reboot',
+  ];
+  const append = ['-append', 'console=ttyS0 quiet panic=-1'];
+  const child = spawn(
+    'setpriv',
+    [
+      '--pdeathsig',
+      'KILL',
+      'qemu-system-x86_64',
+      ...machine,
+      ...serials,
+      '-kernel',
+      guest!.kernel,
+      '-initrd',
+      initrd,
+      ...append,
+    ],
+    { stdio: ['ignore', 'inherit', 'inherit', 'pipe', 'pipe', 'pipe', 'pipe'] },
+  );
+  const ports = [3, 4, 5, 6].map((fd) => child.stdio[fd] as unknown as Duplex);
+  const said = ports.map(() => Buffer.alloc(0));
+  let wake = () => {};
+  for (const [index, port] of ports.entries()) {
+    port.on('data', (bytes: Buffer) => {
+      said[index] = Buffer.concat([said[index]!, bytes]);
+      wake();
+    });
+    port.on('error', () => {});
+  }
+  const ended = new Promise<void>((resolve) => {
+    child.on('close', () => resolve());
+  });
+  const until = async (port: number, words: string) => {
+    while (!said[port]!.includes(words)) {
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          wake = resolve;
+        }),
+        ended.then(() => {
+          throw new Error(`The guest ended before serial port ${port} said "${words}", but: ${said[port]}`);
+        }),
+      ]);
+    }
+  };
+  return { ports, said, ended, until };
+}
+
+describe('the init of a guest', () => {
+  it('runs a command with binary input, output, errors and status', { timeout: 60_000 }, async ({ skip }) => {
+    if (!guest || !findProgram('qemu-system-x86_64')) skip('It needs QEMU and a fetched guest kernel.');
+    const input = Buffer.from(Array.from({ length: 30_000 }, (_, index) => (index * index + (index >> 8)) & 0xff));
+    const { ports, said, ended, until } = await boot({
+      command: 'md5sum; printf "\\001\\r\\n\\377"; echo "$WHO" >&2; hostname >&2; exit 7',
+      env: { WHO: "it's me" },
+    });
+    await until(3, 'phase ready');
+    const encoder = new TtyStdinEncoder();
+    ports[1]!.write(encoder.encode(input));
+    ports[1]!.write(encoder.end());
+    await ended;
+    const sum = createHash('md5').update(input).digest('hex');
+    expect(said[1]!.toString('latin1')).toBe(`${sum}  -\n\x01\r\n\xff`);
+    expect(said[2]!.toString()).toBe("it's me\nnemu\n");
+    expect(said[0]!.toString()).toBe('');
+    expect(said[3]!.toString().replaceAll('\r', '')).toMatch(/^phase init \d+\.\d+\nphase ready \d+\.\d+\nexit 7\n$/);
+  });
+
+  it('gives a shell with job control and a size, and tells signals on', { timeout: 60_000 }, async ({ skip }) => {
+    if (!guest || !findProgram('qemu-system-x86_64')) skip('It needs QEMU and a fetched guest kernel.');
+    const { ports, said, ended, until } = await boot({});
+    await until(0, '# ');
+    // Nothing but the prompt, which ends with the shell's question for the cursor's position.
+    expect(said[0]!.toString()).toBe('~ # \x1b[6n');
+    ports[3]!.write('size 43 121\n');
+    ports[0]!.write('until [ "$(stty size)" = "43 121" ]; do sleep 0.1; done; tty; sleep 1000\r');
+    await until(0, '/dev/ttyS0\r\n');
+    ports[0]!.write('\x03');
+    await until(0, '^C');
+    ports[0]!.write('echo "status=$?"; exit 3\r');
+    await until(0, 'status=130');
+    await ended;
+    expect(said[3]!.toString()).toMatch(/exit 3\r?\n$/);
+  });
+
+  it('passes a signal to a command', { timeout: 60_000 }, async ({ skip }) => {
+    if (!guest || !findProgram('qemu-system-x86_64')) skip('It needs QEMU and a fetched guest kernel.');
+    const { ports, said, ended, until } = await boot({ command: 'echo started; exec sleep 1000' });
+    await until(1, 'started');
+    ports[3]!.write('signal INT\n');
+    await ended;
+    expect(said[3]!.toString()).toMatch(/exit 130\r?\n$/);
+  });
+});
