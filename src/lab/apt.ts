@@ -3,7 +3,7 @@ import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import { cacheRoot } from './cache.ts';
-import { commandOutput, findProgram, runCommand } from './command.ts';
+import { type CommandResult, commandOutput, findProgram, runCommand } from './command.ts';
 
 /** Debian's name of an architecture. */
 export type DebianArch = 'amd64' | 'arm64';
@@ -55,7 +55,7 @@ export async function privateApt(arch: DebianArch, refresh: boolean): Promise<Ap
   const hasLists = async () => (await readdir(lists)).some((name) => name.includes('_Packages'));
   if (refresh || !(await hasLists())) {
     // One source of several that fails makes the status non-zero: what counts is whether lists are there.
-    const update = await runCommand('apt-get', [...apt.options, '-q', 'update']);
+    const update = await updateLists(apt);
     if (!(await hasLists())) {
       throw new NemuError('APT_OFFLINE', `APT could not fetch any package list: ${lastLines(update.stderr)}`, {
         hint: 'Check the network and /etc/apt/sources.list, then try again.',
@@ -63,6 +63,19 @@ export async function privateApt(arch: DebianArch, refresh: boolean): Promise<Ap
     }
   }
   return apt;
+}
+
+const LOCK_RETRY_MS = 300;
+const LOCK_TIMEOUT_MS = 120_000;
+
+/** `apt-get update`, waiting for another process of ours that does the same: for lists APT itself does not wait. */
+async function updateLists(apt: Apt): Promise<CommandResult> {
+  const deadline = Date.now() + LOCK_TIMEOUT_MS;
+  for (;;) {
+    const result = await runCommand('apt-get', [...apt.options, '-q', 'update']);
+    if (!result.stderr.includes('Could not get lock') || Date.now() > deadline) return result;
+    await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+  }
 }
 
 /** What APT knows of a package (of its newest version), or undefined. */

@@ -91,10 +91,12 @@ async function publishGuest(name: string, arch: GuestArch, unpack: (folder: stri
     for (const file of ['config', 'System.map']) {
       await rename(join(unpacked, 'boot', `${file}-${name}`), join(folder, file)).catch(ignoreMissing);
     }
-    await rename(join(unpacked, 'lib'), join(folder, 'lib')).catch(ignoreMissing);
+    const modules = join(folder, 'lib', 'modules');
+    await mkdir(join(folder, 'lib'));
     // Debian 13 and later ship the modules below /usr/lib.
-    await rename(join(unpacked, 'usr', 'lib'), join(folder, 'lib')).catch(ignoreMissing);
-    await access(join(folder, 'lib', 'modules', name));
+    await rename(join(unpacked, 'lib', 'modules'), modules).catch(ignoreMissing);
+    await rename(join(unpacked, 'usr', 'lib', 'modules'), modules).catch(ignoreMissing);
+    await access(join(modules, name));
     await rm(unpacked, { recursive: true });
     await writeFile(join(folder, GUEST_FILE), `${JSON.stringify({ name, arch, flavour: flavourOf(name) })}\n`);
   });

@@ -1,8 +1,8 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, realpath, rm } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { bootLab, buildLabImage, type LabImage, type LabImageOptions, loadBundle, putFile } from './lab_image.ts';
+import { BUNDLE_PATH, bootLab, buildLabImage, type LabImage, type LabImageOptions, putFile } from './lab_image.ts';
 import { LabQemu, restoreState } from './lab_qemu.ts';
 import { LoaderClient } from './loader_client.ts';
 
@@ -154,7 +154,8 @@ async function wakeLab(qemu: LabQemu, loader: LoaderClient): Promise<Lab> {
     },
     put: (path, bytes, mode = 0o644) => putFile(loader, path, bytes, mode),
     async startEngine(bundle, engineOptions) {
-      if (bundle !== undefined) await loadBundle(loader, await readFile(bundle));
+      if (bundle !== undefined)
+        await loader.call('load', { path: BUNDLE_PATH, source: `/host${await realpath(bundle)}` }).result;
       await loader.call('start', { options: engineOptions }).result;
     },
     qmp: (execute, args) => qemu.qmp.command(execute, args),

@@ -108,13 +108,14 @@ export async function bootLab(
   }
 }
 
-/** Sends a bundle into a lab and imports it there. */
-export async function loadBundle(loader: LoaderClient, bundle: Uint8Array): Promise<void> {
+/** Sends a bundle into a lab and imports it there. The host is not mounted before a lab is saved. */
+async function loadBundle(loader: LoaderClient, bundle: Uint8Array): Promise<void> {
   await putFile(loader, BUNDLE_PATH, bundle, 0o644);
   await loader.call('load', { path: BUNDLE_PATH }).result;
 }
 
-const BUNDLE_PATH = '/nemu/lab-agent.mjs';
+/** Where the engine lies in a lab: below /nemu, so that it finds koffi. */
+export const BUNDLE_PATH = '/nemu/lab-agent.mjs';
 
 /** Writes a file in a lab; folders above it are made. */
 export async function putFile(loader: LoaderClient, path: string, bytes: Uint8Array, mode: number): Promise<void> {

@@ -124,15 +124,20 @@ function lastLines(text: string, count: number): string {
  * @throws NemuError LAB_PROGRAM with the package to install.
  */
 export function findQemu(): string {
-  const [program, debianPackage] =
-    process.arch === 'arm64'
-      ? (['qemu-system-aarch64', 'qemu-system-arm'] as const)
-      : (['qemu-system-x86_64', 'qemu-system-x86'] as const);
-  const path = findProgram(program);
+  if (process.arch !== 'x64') {
+    throw new NemuError(
+      'LAB_PROGRAM',
+      `There is no lab for hosts of the architecture ${process.arch}, only for x86-64.`,
+      {
+        hint: "Use this machine's own KVM: --on kvm.",
+      },
+    );
+  }
+  const path = findProgram('qemu-system-x86_64');
   if (!path || !findProgram('setpriv')) {
-    const missing = path ? 'setpriv' : program;
+    const missing = path ? 'setpriv' : 'qemu-system-x86_64';
     throw new NemuError('LAB_PROGRAM', `The lab needs the program ${missing}, which this machine does not have.`, {
-      hint: `Install it with: sudo apt-get install --no-install-recommends ${path ? 'util-linux' : debianPackage}`,
+      hint: `Install it with: sudo apt-get install --no-install-recommends ${path ? 'util-linux' : 'qemu-system-x86'}`,
     });
   }
   return path;
