@@ -6,6 +6,8 @@ import { runVcpu, type VcpuThreadData } from './vcpu_thread.ts';
 
 if (!parentPort) throw new Error('This module is the entry of a worker thread.');
 const port = parentPort;
+// Says that the code is loaded: a pool may wait for that.
+port.postMessage({ type: 'loaded' });
 port.once('message', (data: MachineThreadData | VcpuThreadData) => {
   if (data.role === 'machine') runMachine(data, port);
   else runVcpu(data);

@@ -172,6 +172,8 @@ export class Machine implements MachineClient {
 
   #receive(message: FromMachine): void {
     switch (message.type) {
+      case 'loaded':
+        break;
       case 'ready':
         this.#ready.resolve();
         break;

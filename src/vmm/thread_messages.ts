@@ -41,6 +41,7 @@ export interface ErrorData {
 export type ToMachine = { readonly id: number; readonly call: CallName; readonly parameter: unknown };
 
 export type FromMachine =
+  | { readonly type: 'loaded' }
   | { readonly type: 'ready' }
   | { readonly type: 'failed'; readonly error: ErrorData }
   | { readonly type: 'reply'; readonly id: number; readonly result: unknown }

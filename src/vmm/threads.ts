@@ -10,16 +10,25 @@ const ENTRY = new URL(import.meta.url.endsWith('.ts') ? './engine_thread.ts' : '
  * of machines; a thread that has played its role ends.
  */
 export class ThreadPool {
+  readonly #entry: URL;
   readonly #spares: Worker[] = [];
+  readonly #online = new WeakMap<Worker, Promise<unknown>>();
   #closed = false;
 
-  constructor() {
+  /** @param entry module that plays engine_thread.ts. */
+  constructor(entry: URL = ENTRY) {
+    this.#entry = entry;
     installKickHandler();
   }
 
   /** Starts threads now that `take` will hand out later. */
   prepare(count: number): void {
     while (this.#spares.length < count && !this.#closed) this.#spares.push(this.#start());
+  }
+
+  /** Resolves when every spare thread has loaded its code. */
+  async ready(): Promise<void> {
+    await Promise.all(this.#spares.map((worker) => this.#online.get(worker)));
   }
 
   /** A thread that was given its role; `error` and `exit` events are the caller's to watch. */
@@ -32,7 +41,7 @@ export class ThreadPool {
   }
 
   #start(): Worker {
-    const worker = new Worker(ENTRY, {
+    const worker = new Worker(this.#entry, {
       env: SHARE_ENV,
       stdin: false,
       stdout: false,
@@ -41,6 +50,7 @@ export class ThreadPool {
     });
     // A spare thread must not keep the process, nor end it unheard: a failure shows when it is used.
     worker.on('error', () => {});
+    this.#online.set(worker, new Promise((resolve) => worker.once('message', resolve)));
     worker.unref();
     return worker;
   }

@@ -1,0 +1,83 @@
+/** Shell completion, written from the command tree itself. */
+import type { Command } from 'commander';
+
+export const SHELLS = ['bash', 'zsh', 'fish'] as const;
+export type Shell = (typeof SHELLS)[number];
+
+interface Entry {
+  /** Words of the command, for example `guest fetch`. */
+  readonly path: string;
+  readonly words: { readonly name: string; readonly description: string }[];
+}
+
+interface HiddenCommand {
+  readonly _hidden?: boolean;
+}
+
+function visible(command: Command): Command[] {
+  return command.commands.filter((each) => !(each as Command & HiddenCommand)._hidden);
+}
+
+function entries(command: Command, path: string[] = []): Entry[] {
+  const words = [
+    ...visible(command).map((each) => ({ name: each.name(), description: each.description() })),
+    ...command.options.flatMap(({ long, description }) => (long ? [{ name: long, description }] : [])),
+    { name: '--help', description: 'help' },
+  ];
+  return [
+    { path: path.join(' '), words },
+    ...visible(command).flatMap((each) => entries(each, [...path, each.name()])),
+  ];
+}
+
+const single = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
+
+/** A script to source. Options that take a file complete to files. */
+export function completionScript(shell: Shell, root: Command): string {
+  const all = entries(root);
+  if (shell === 'fish') {
+    return `${all
+      .flatMap(({ path, words }) => {
+        const condition =
+          path === ''
+            ? '__fish_use_subcommand'
+            : path
+                .split(' ')
+                .map((word) => `__fish_seen_subcommand_from ${word}`)
+                .join('; and ');
+        return words.map(({ name, description }) =>
+          name.startsWith('--')
+            ? `complete -c nemu -n ${single(condition)} -l ${name.slice(2)} -d ${single(description)}`
+            : `complete -c nemu -f -n ${single(condition)} -a ${name} -d ${single(description)}`,
+        );
+      })
+      .join('\n')}\n`;
+  }
+  const cases = all
+    .map(({ path, words }) => `    ${single(path)}) words=${single(words.map(({ name }) => name).join(' '))} ;;`)
+    .join('\n');
+  const body = `_nemu() {
+  local path='' word words='' current="\${COMP_WORDS[COMP_CWORD]}"
+  for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    case "$word" in
+      --) return 0 ;;
+      -*) ;;
+      *) case "\${path:+$path }$word" in
+${all
+  .filter(({ path }) => path !== '')
+  .map(({ path }) => `        ${single(path)}) path=${single(path)} ;;`)
+  .join('\n')}
+      esac ;;
+    esac
+  done
+  case "$path" in
+${cases}
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+  [ "$path" = run ] && [[ "$current" != -* ]] && COMPREPLY+=($(compgen -f -- "$current"))
+  return 0
+}
+complete -o filenames -F _nemu nemu
+`;
+  return shell === 'zsh' ? `autoload -U +X bashcompinit && bashcompinit\n${body}` : body;
+}

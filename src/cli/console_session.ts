@@ -1,0 +1,165 @@
+import type { ReadStream, WriteStream } from 'node:tty';
+import type { ConsoleStream } from '../client/machine_client.ts';
+
+/** What the escape keys do. */
+export interface SessionActions {
+  quit(): void;
+  togglePause(): Promise<string>;
+  reset(): Promise<string>;
+  powerButton(): Promise<string>;
+  /** @returns the file that the console's output was saved to. */
+  saveLog(): Promise<string>;
+  inspect(): Promise<string>;
+  /** The terminal has a new size. */
+  resized(rows: number, columns: number): void;
+}
+
+const CONTROL_A = 1;
+
+/**
+ * A prefix key from `^A`, `Ctrl-a`, `ctrl-]` and the like.
+ * @returns its byte, or undefined when that is no control key.
+ */
+export function parsePrefix(text: string): number | undefined {
+  const match = /^(?:\^|ctrl-|c-)([a-z[\]\\^_@])$/i.exec(text.trim());
+  return match ? match[1].toUpperCase().charCodeAt(0) & 0x1f : undefined;
+}
+
+/** `Ctrl-a` for 1, as people say it. */
+export const prefixName = (byte: number): string => `Ctrl-${String.fromCharCode(byte + 64).toLowerCase()}`;
+
+/**
+ * This terminal on one console of a guest: raw both ways, with a prefix key for the machine's own commands.
+ * `end` puts the terminal back; it is safe to call more than once.
+ */
+export class ConsoleSession {
+  readonly #input: ReadStream;
+  readonly #output: WriteStream;
+  readonly #console: ConsoleStream;
+  readonly #actions: SessionActions;
+  readonly #prefix: number;
+  #escaped = false;
+  /** Keys that the guest has not taken yet. */
+  #waiting: Uint8Array[] = [];
+  #ended = false;
+
+  constructor(
+    input: ReadStream,
+    output: WriteStream,
+    console: ConsoleStream,
+    actions: SessionActions,
+    prefix: number = CONTROL_A,
+  ) {
+    this.#input = input;
+    this.#output = output;
+    this.#console = console;
+    this.#actions = actions;
+    this.#prefix = prefix;
+    input.setRawMode(true);
+    input.resume();
+    input.on('data', this.#keys);
+    output.on('resize', this.#resized);
+    console.onWritable = () => this.#flush();
+  }
+
+  get help(): string {
+    const name = prefixName(this.#prefix);
+    return [
+      `${name} h  this help`,
+      `${name} x  quit: end the machine at once`,
+      `${name} p  pause or resume`,
+      `${name} o  press the power button`,
+      `${name} r  reset`,
+      `${name} i  what the vCPUs are doing`,
+      `${name} s  save the console's output to a file`,
+      `${name} ${name}  send ${name} to the guest`,
+    ].join('\r\n');
+  }
+
+  /** A line of ours, apart from what the guest prints. */
+  say(text: string): void {
+    this.#output.write(`\r\n\x1b[2m[nemu]\x1b[0m ${text.replaceAll(/\r?\n/g, '\r\n')}\r\n`);
+  }
+
+  readonly #resized = (): void => this.#actions.resized(this.#output.rows, this.#output.columns);
+
+  readonly #keys = (bytes: Buffer): void => {
+    let from = 0;
+    for (let i = 0; i < bytes.length; i++) {
+      if (this.#escaped) {
+        this.#escaped = false;
+        from = i + 1;
+        if (bytes[i] === this.#prefix) this.#send(bytes.subarray(i, i + 1));
+        else this.#command(String.fromCharCode(bytes[i]).toLowerCase());
+      } else if (bytes[i] === this.#prefix) {
+        this.#send(bytes.subarray(from, i));
+        from = i + 1;
+        this.#escaped = true;
+      }
+    }
+    if (!this.#escaped) this.#send(bytes.subarray(from));
+  };
+
+  #send(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.#waiting.push(bytes);
+    this.#flush();
+  }
+
+  #flush(): void {
+    while (this.#waiting.length > 0) {
+      const count = this.#console.write(this.#waiting[0]);
+      if (count < this.#waiting[0].length) {
+        this.#waiting[0] = this.#waiting[0].subarray(count);
+        return;
+      }
+      this.#waiting.shift();
+    }
+  }
+
+  #command(key: string): void {
+    const report = (action: Promise<string>) =>
+      action.then(
+        (text) => this.say(text),
+        (error: Error) => this.say(error.message),
+      );
+    switch (key) {
+      case 'x':
+        this.#actions.quit();
+        break;
+      case 'p':
+        void report(this.#actions.togglePause());
+        break;
+      case 'o':
+        void report(this.#actions.powerButton());
+        break;
+      case 'r':
+        void report(this.#actions.reset());
+        break;
+      case 'i':
+        void report(this.#actions.inspect());
+        break;
+      case 's':
+        void report(this.#actions.saveLog());
+        break;
+      case 'h':
+      case '?':
+        this.say(`\n${this.help}`);
+        break;
+      default:
+        this.say(
+          `There is no ${prefixName(this.#prefix)} ${JSON.stringify(key)}; ${prefixName(this.#prefix)} h shows what there is.`,
+        );
+    }
+  }
+
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#input.off('data', this.#keys);
+    this.#output.off('resize', this.#resized);
+    this.#console.onWritable = undefined;
+    this.#input.setRawMode(false);
+    this.#input.pause();
+  }
+}

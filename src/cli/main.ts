@@ -1,0 +1,29 @@
+import { constants } from 'node:os';
+import { CommanderError } from 'commander';
+import { NemuError } from '../client/errors.ts';
+import { setParentDeathSignal } from '../ffi/libc.ts';
+import { EXIT } from './exit_codes.ts';
+import { program } from './program.ts';
+
+// The supervisor is there to tidy up; without it nobody would read our exit status.
+if (process.env.NEMU_SUPERVISOR) setParentDeathSignal(constants.signals.SIGTERM);
+
+/** Errors that are the caller's: wrong words on the command line, a description that is not valid. */
+const USAGE_CODES = new Set(['USAGE', 'DESCRIPTION', 'SIZE_FORMAT']);
+
+try {
+  await program().parseAsync(process.argv);
+} catch (error) {
+  if (error instanceof CommanderError) {
+    // commander has said what is wrong; help and version are no errors.
+    process.exitCode = error.exitCode === 0 ? EXIT.OK : EXIT.USAGE;
+  } else if (error instanceof NemuError) {
+    process.stderr.write(`nemu: ${error.text}\n`);
+    process.exitCode = USAGE_CODES.has(error.code) ? EXIT.USAGE : EXIT.HOST;
+  } else {
+    process.stderr.write(`nemu: this is a fault in NEMU itself: ${(error as Error).stack ?? error}\n`);
+    process.exitCode = EXIT.HOST;
+  }
+}
+// Standard input may still be open, in raw or in cooked mode: nothing waits for it any more.
+process.stdin.unref?.();

@@ -1,0 +1,155 @@
+/** Values of command-line options as people write them: `2G`, `size=2G,backend=file`, `sockets=2,cores=4`. */
+import type { MachineInput } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+
+/** How one key of an option is read. */
+type Kind = 'text' | 'number' | 'switch' | 'list';
+interface Key {
+  readonly kind: Kind;
+  /** Name in the machine description, when it is not the key itself. */
+  readonly field?: string;
+}
+type Keys = Readonly<Record<string, Key>>;
+
+/** Edit distance of two short words (Levenshtein). */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length];
+}
+
+/** The known word that is nearest to a mistyped one, if any is near. */
+export function didYouMean(word: string, known: readonly string[]): string | undefined {
+  const [best] = known.map((each) => ({ each, cost: distance(word, each) })).sort((a, b) => a.cost - b.cost);
+  return best && best.cost <= Math.max(1, Math.floor(word.length / 3)) ? best.each : undefined;
+}
+
+/**
+ * Reads `VALUE,key=value,…`.
+ * @param option the option's name, for messages.
+ * @param positional key of a first item without `=`.
+ * @throws NemuError `USAGE`.
+ */
+export function parseKeyValues(option: string, text: string, keys: Keys, positional?: string): Record<string, unknown> {
+  const out: Record<string, unknown> = {};
+  for (const [index, item] of text.split(',').entries()) {
+    const equals = item.indexOf('=');
+    const name = equals < 0 && index === 0 && positional ? positional : equals < 0 ? item : item.slice(0, equals);
+    const key = Object.hasOwn(keys, name) ? keys[name] : undefined;
+    if (!key) {
+      const near = didYouMean(name, Object.keys(keys));
+      throw new NemuError('USAGE', `${option}: there is no "${name}".`, {
+        hint: near ? `Did you mean ${near}=?` : `It takes ${Object.keys(keys).join('=, ')}=.`,
+      });
+    }
+    const field = key.field ?? name;
+    if (field in out) throw new NemuError('USAGE', `${option}: ${name} is given twice.`);
+    const value = equals < 0 && !(index === 0 && positional) ? 'on' : equals < 0 ? item : item.slice(equals + 1);
+    out[field] = convert(option, name, key.kind, value);
+  }
+  return out;
+}
+
+function convert(option: string, name: string, kind: Kind, value: string): unknown {
+  switch (kind) {
+    case 'text':
+      if (value === '') throw new NemuError('USAGE', `${option}: ${name}= needs a value.`);
+      return value;
+    case 'number':
+      if (!/^\d+$/.test(value)) throw new NemuError('USAGE', `${option}: ${name}=${value} is not a whole number.`);
+      return Number(value);
+    case 'switch':
+      if (['on', 'yes', 'true'].includes(value)) return true;
+      if (['off', 'no', 'false'].includes(value)) return false;
+      throw new NemuError('USAGE', `${option}: ${name}=${value} is neither on nor off.`);
+    case 'list':
+      return numberList(option, value);
+  }
+}
+
+/** `0-3+8` as numbers. */
+function numberList(option: string, text: string): number[] {
+  return text.split('+').flatMap((part) => {
+    const match = /^(\d+)(?:-(\d+))?$/.exec(part);
+    const first = Number(match?.[1]);
+    const last = Number(match?.[2] ?? match?.[1]);
+    if (!match || last < first || last - first > 4096) {
+      throw new NemuError('USAGE', `${option}: "${text}" is not a list of numbers.`, { hint: 'Write it like 0-3+8.' });
+    }
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+}
+
+const CPU_KEYS: Keys = {
+  count: { kind: 'number' },
+  sockets: { kind: 'number' },
+  cores: { kind: 'number' },
+  threads: { kind: 'number' },
+};
+
+/** `4`, or `count=8,sockets=2,cores=2,threads=2`; without a count, the product. */
+export function parseCpus(text: string): NonNullable<MachineInput['cpus']> {
+  const cpus = parseKeyValues('--cpus', text, CPU_KEYS, 'count') as {
+    count?: number;
+    sockets?: number;
+    cores?: number;
+    threads?: number;
+  };
+  if (cpus.count === undefined) cpus.count = (cpus.sockets ?? 1) * (cpus.cores ?? 1) * (cpus.threads ?? 1);
+  return cpus;
+}
+
+/** `0,1,2-3`: one item a vCPU, each a host CPU, a range, or a sum like `0+4`. */
+export const parsePinning = (text: string): number[][] => text.split(',').map((item) => numberList('--pin', item));
+
+const MEMORY_KEYS: Keys = {
+  size: { kind: 'text' },
+  backend: { kind: 'text' },
+  path: { kind: 'text' },
+  share: { kind: 'switch' },
+  hugepages: { kind: 'text' },
+  thp: { kind: 'switch' },
+  prealloc: { kind: 'switch' },
+  'prealloc-threads': { kind: 'number', field: 'preallocThreads' },
+  lock: { kind: 'switch' },
+  'host-nodes': { kind: 'list', field: 'hostNodes' },
+  policy: { kind: 'text' },
+};
+
+/** `2G`, or `size=2G,backend=file,path=F,share=on,…`. */
+export function parseMemory(text: string): NonNullable<MachineInput['memory']> {
+  const memory = parseKeyValues('--memory', text, MEMORY_KEYS, 'size') as NonNullable<MachineInput['memory']>;
+  if (memory.path !== undefined && memory.backend === undefined) memory.backend = 'file';
+  return memory;
+}
+
+const SERIAL_KEYS: Keys = { port: { kind: 'text' }, flow: { kind: 'text' } };
+
+/** `com2`, or `com2,flow=wait`. */
+export const parseSerial = (text: string) =>
+  parseKeyValues('--serial', text, SERIAL_KEYS, 'port') as NonNullable<MachineInput['serial']>[number];
+
+/** `name=opt/org.example/x,string=…` or `…,file=…`; a comma in a string is written twice. */
+export function parseFwCfg(text: string): NonNullable<MachineInput['fwCfg']>[number] {
+  const keys: Keys = { name: { kind: 'text' }, string: { kind: 'text' }, file: { kind: 'text' } };
+  const COMMA = '\u0000';
+  const raw = parseKeyValues('--fw-cfg', text.replaceAll(',,', COMMA), keys, 'name');
+  return Object.fromEntries(
+    Object.entries(raw).map(([key, value]) => [key, String(value).replaceAll(COMMA, ',')]),
+  ) as NonNullable<MachineInput['fwCfg']>[number];
+}
+
+/** Seconds, or a number with `ms`, `s`, `m` or `h`; gives milliseconds. */
+export function parseDuration(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
+  if (!match) {
+    throw new NemuError('USAGE', `"${text}" is not a time.`, { hint: 'Write seconds, or 500ms, 90s, 5m, 1h.' });
+  }
+  return Number(match[1]) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match[2] ?? 's']!;
+}

@@ -1,0 +1,35 @@
+/** Where this program's own files are, and where a run keeps what dies with it. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The engine as one file, for the lab: always the bundle. */
+export const labAgentPath = (): string =>
+  fileURLToPath(
+    new URL(import.meta.url.endsWith('.ts') ? '../../dist/lab-agent.js' : './lab-agent.js', import.meta.url),
+  );
+
+let folder: string | undefined;
+
+/**
+ * This run's folder. The supervisor makes it and takes it away; without one it is made here and goes when
+ * the process ends.
+ */
+export function runFolder(): string {
+  if (folder) return folder;
+  const given = process.env.NEMU_RUN_DIR;
+  if (given) {
+    folder = given;
+  } else {
+    folder = mkdtempSync(join(process.env.XDG_RUNTIME_DIR ?? tmpdir(), 'nemu.'));
+    process.on('exit', () => rmSync(folder as string, { recursive: true, force: true }));
+  }
+  return folder;
+}
+
+/** `$XDG_STATE_HOME/nemu`: logs and post-mortems that people look at later. */
+export const stateFolder = (): string => join(process.env.XDG_STATE_HOME ?? join(homedir(), '.local', 'state'), 'nemu');
+
+/** `$XDG_CACHE_HOME/nemu`. */
+export const cacheFolder = (): string => join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'nemu');

@@ -1,0 +1,114 @@
+import { realpathSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { MachineDescription } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type { MachineClient } from '../client/machine_client.ts';
+import { EngineConnection } from '../client/remote.ts';
+import { type Lab, startLab } from '../lab/lab.ts';
+import { Machine, type MachineOptions } from '../vmm/machine.ts';
+import { ThreadPool } from '../vmm/threads.ts';
+import { labAgentPath } from './paths.ts';
+import { hostVerdict } from './probe.ts';
+
+export type PlaceChoice = 'auto' | 'kvm' | 'lab';
+
+/** Where machines run: under this host's KVM in this process, or in the lab. */
+export interface Place {
+  readonly kind: 'kvm' | 'lab';
+  /** Why the lab was taken, when that was not asked for. */
+  readonly reason: string | undefined;
+  create(description: MachineDescription, options?: MachineOptions): Promise<MachineClient>;
+  /** Milliseconds of silence after which a user of this place wonders. */
+  readonly patience: number;
+  readonly lab: Lab | undefined;
+  close(): Promise<void>;
+}
+
+export interface PlaceOptions {
+  readonly onProgress?: (text: string, done: number, total: number) => void;
+  /** Threads to start while the rest is got ready: a machine thread and its vCPUs'. */
+  readonly threads?: number;
+}
+
+/**
+ * Opens a place to run machines.
+ * @throws NemuError when `kvm` was asked for and cannot serve, or the lab does not start.
+ */
+export async function openPlace(choice: PlaceChoice, options: PlaceOptions = {}): Promise<Place> {
+  let reason: string | undefined;
+  if (choice === 'auto') {
+    const verdict = await hostVerdict();
+    if (!verdict.stockKernels) reason = verdict.reason;
+  }
+  if (choice === 'kvm' || (choice === 'auto' && reason === undefined)) return openHost(options.threads ?? 2);
+  return openLab(reason, options);
+}
+
+function openHost(threads: number): Place {
+  const pool = new ThreadPool();
+  pool.prepare(threads);
+  return {
+    kind: 'kvm',
+    reason: undefined,
+    patience: 5000,
+    lab: undefined,
+    create: (description, machineOptions) => Machine.create(description, { ...machineOptions, pool }),
+    close: () => pool.close(),
+  };
+}
+
+async function openLab(reason: string | undefined, options: PlaceOptions): Promise<Place> {
+  const bundle = labAgentPath();
+  const lab = await startLab({
+    bundle,
+    ...(options.onProgress && { onProgress: options.onProgress }),
+  });
+  try {
+    await lab.startEngine();
+  } catch (error) {
+    await lab.close();
+    throw error;
+  }
+  const connection = new EngineConnection(lab.port, () => {
+    const tail = lab.consoleTail().trim();
+    return new NemuError('CONNECTION', `The lab ended.${tail ? ` Its last lines:\n${tail}` : ''}`);
+  });
+  return {
+    kind: 'lab',
+    reason,
+    patience: 20_000,
+    lab,
+    create: (description) => connection.create(inLab(description)),
+    close: async () => {
+      connection.close();
+      await lab.close();
+    },
+  };
+}
+
+/** The host's files are below /host in the lab; links are followed here, where they lead somewhere. */
+function labPath(path: string): string {
+  try {
+    return `/host${realpathSync(resolve(path))}`;
+  } catch {
+    return `/host${resolve(path)}`;
+  }
+}
+
+function inLab(description: MachineDescription): MachineDescription {
+  const { kernel, memory, fwCfg } = description;
+  if (memory.path) {
+    throw new NemuError(
+      'LAB_READ_ONLY',
+      `The lab sees this host's files read-only: memory path=${memory.path} cannot be there.`,
+      {
+        hint: 'Use another memory backend, or --on kvm.',
+      },
+    );
+  }
+  return {
+    ...description,
+    kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map(labPath) },
+    fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),
+  };
+}

@@ -1,0 +1,240 @@
+import { Command, Option } from 'commander';
+import { NemuError } from '../client/errors.ts';
+import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts';
+import { completionScript, SHELLS, type Shell } from './completion.ts';
+import { examine, formatReport } from './doctor.ts';
+import { EXIT, EXIT_TEXT } from './exit_codes.ts';
+import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
+import { showPostMortem } from './post_mortem_command.ts';
+import { fetchProgress, ProgressLine } from './progress.ts';
+import { table } from './report.ts';
+import { type RunOptions, run } from './run.ts';
+import { setUp } from './setup.ts';
+import { tour } from './tour.ts';
+
+const collect = (value: string, before: string[]) => [...before, value];
+
+const onOption = () =>
+  new Option('--on <place>', "where machines run: this host's KVM, the lab, or what works")
+    .choices(['auto', 'kvm', 'lab'])
+    .default('auto');
+
+const EXAMPLES = `
+Examples:
+  nemu run                                   a shell in the default guest
+  nemu run -- uname -a                       one command in a guest; its output and status are nemu's
+  nemu run --cpus 4 --memory 2G -- nproc
+  nemu run ./bzImage --append 'loglevel=7'   your own kernel with our initramfs
+  nemu run vmlinux --initrd root.cpio --append 'console=ttyS0'
+  nemu run --on lab -- dmesg
+  echo hello | nemu run -- tr a-z A-Z
+`;
+
+const STATUSES = `
+Exit status:
+${EXIT_TEXT.map(([status, text]) => `  ${String(status).padStart(3)}  ${text}`).join('\n')}
+  With a command after --, its own status.
+`;
+
+/** The command line: every command, option and example. Errors are thrown, exit statuses set. */
+export function program(): Command {
+  const nemu = new Command('nemu')
+    .description('Boots kernels under KVM, in this process.')
+    .version('0.1.0', '-V, --version')
+    .showSuggestionAfterError()
+    .showHelpAfterError('(add --help for what there is)')
+    .exitOverride()
+    .configureHelp({ sortSubcommands: false })
+    .addHelpText('after', STATUSES);
+
+  addRun(nemu);
+
+  nemu
+    .command('start', { hidden: true })
+    .description('what npm start does: a shell in a terminal, a short tour elsewhere')
+    .addOption(onOption())
+    .action(async ({ on }) => {
+      process.exitCode =
+        process.stdin.isTTY && process.stdout.isTTY
+          ? await run(undefined, [], { ...RUN_DEFAULTS, on })
+          : await tour(on);
+    });
+
+  nemu
+    .command('doctor')
+    .description('runs the probe guest, and says what is missing here and what mends it')
+    .option('--json', 'print the report as JSON')
+    .action(async ({ json }) => {
+      const report = await examine();
+      process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : formatReport(report));
+      process.exitCode = report.place === 'none' ? EXIT.HOST : EXIT.OK;
+    });
+
+  addGuest(nemu);
+  addLab(nemu);
+
+  nemu
+    .command('completion')
+    .description('prints a completion script: source it in your shell')
+    .argument('<shell>', `one of ${SHELLS.join(', ')}`)
+    .action((shell: string) => {
+      if (!(SHELLS as readonly string[]).includes(shell)) {
+        throw new NemuError('USAGE', `There is no completion for "${shell}".`, {
+          hint: `It can be ${SHELLS.join(', ')}.`,
+        });
+      }
+      process.stdout.write(completionScript(shell as Shell, nemu));
+    });
+
+  nemu
+    .command('post-mortem')
+    .description('shows what a crashed engine left')
+    .argument('<file>')
+    .option('--signal <number>', 'signal that ended the engine', '0')
+    .action((file: string, { signal }) => showPostMortem(file, Number(signal)));
+
+  nemu
+    .command('setup', { hidden: true })
+    .argument('<task>', 'start or test')
+    .action(async (task: string) => setUp(task === 'test' ? 'test' : 'start'));
+
+  return nemu;
+}
+
+const RUN_DEFAULTS: RunOptions = {
+  on: 'auto',
+  initrd: [],
+  serial: [],
+  fwCfg: [],
+  rtc: true,
+  pvpanic: true,
+  reboot: true,
+  prefix: '^A',
+};
+
+function addRun(nemu: Command): void {
+  nemu
+    .command('run')
+    .description('boots a kernel: with this terminal on its console, or a command in it')
+    .argument('[kernel]', 'bzImage, ELF64 or Multiboot file, or a name from `nemu guest list`')
+    .argument('[command...]', 'after --: runs in the guest as root')
+    .passThroughOptions(false)
+    .addOption(onOption())
+    .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect, [])
+    .option('--append <string>', 'more for the kernel command line (all of it, with --initrd)')
+    .option('--cpus <n|key=value,…>', 'vCPUs: 4, or sockets=2,cores=4,threads=2')
+    .option(
+      '--memory <size|key=value,…>',
+      'RAM: 2G, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
+    )
+    .option('--pin <list>', 'host CPUs for each vCPU: 0,1,2-3')
+    .option('--name <name>', 'name of the machine')
+    .option('--serial <port[,flow=drop|wait]>', 'adds a 16550A: com1 to com4', collect, [])
+    .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect, [])
+    .option('--debug-exit', 'adds isa-debug-exit at port 0xf4')
+    .option('--i8042', 'adds a keyboard controller')
+    .option('--no-rtc', 'leaves the CMOS clock out')
+    .option('--no-pvpanic', 'leaves the panic device out')
+    .option('--no-reboot', 'ends when the guest resets')
+    .option('--log <file>', "writes the console's output to a file too")
+    .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
+    .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
+    .option('--dry-run', 'prints the machine description and ends')
+    .option('--prefix <key>', 'key before the console commands', '^A')
+    .option('-v, --verbose', "shows the kernel's console of a command's guest, and guest faults")
+    .addHelpText('after', EXAMPLES)
+    .action(async (kernel: string | undefined, command: string[], options: RunOptions, self: Command) => {
+      const { first, rest } = splitCommand(kernel, command, self);
+      process.exitCode = await run(first, rest, options);
+    });
+}
+
+/** Words before `--` are the kernel, those after it the guest's command. */
+function splitCommand(
+  kernel: string | undefined,
+  command: string[],
+  self: Command,
+): { first: string | undefined; rest: string[] } {
+  const raw = (self.parent as Command & { rawArgs: string[] }).rawArgs;
+  const dashes = raw.indexOf('--');
+  if (dashes < 0) {
+    if (command.length > 0) {
+      throw new NemuError('USAGE', `There is more than one kernel: ${[kernel, ...command].join(' ')}.`, {
+        hint: 'A command for the guest stands after --, for example: nemu run -- uname -a',
+      });
+    }
+    return { first: kernel, rest: [] };
+  }
+  const after = raw.slice(dashes + 1);
+  const words = [kernel, ...command].filter((word) => word !== undefined);
+  const before = words.slice(0, words.length - after.length);
+  if (before.length > 1) throw new NemuError('USAGE', `There is more than one kernel: ${before.join(' ')}.`);
+  return { first: before[0], rest: after };
+}
+
+function addGuest(nemu: Command): void {
+  const guest = nemu.command('guest').description('kernels to boot as guests');
+  guest
+    .command('fetch')
+    .description('fetches a Debian kernel into the cache; no root needed')
+    .argument('[release]', 'series (6.12, 6.1) or exact release')
+    .addOption(
+      new Option('--flavour <name>', 'small for virtual machines, or with every driver')
+        .choices(['cloud', 'full'])
+        .default('cloud'),
+    )
+    .action(async (release: string | undefined, { flavour }) => {
+      const line = new ProgressLine();
+      const fetched = await fetchGuest({ flavour, ...(release && { series: release }) }, fetchProgress(line));
+      line.done();
+      process.stdout.write(`${fetched.name}\n`);
+    });
+  guest
+    .command('list')
+    .description('lists what was fetched')
+    .option('--json', 'print JSON')
+    .action(async ({ json }) => {
+      const guests = await listGuests();
+      const all =
+        guests.length > 0
+          ? guests
+          : await hostGuest().then(
+              (host) => [host],
+              () => [],
+            );
+      if (json) process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
+      else if (all.length === 0) process.stdout.write('No kernel was fetched yet: nemu guest fetch\n');
+      else
+        process.stdout.write(
+          `${table(
+            ['name', 'flavour', 'source', 'kernel'],
+            all.map((each) => [each.name, each.flavour, each.source, each.kernel]),
+          )}\n`,
+        );
+    });
+  guest
+    .command('rm')
+    .description('removes a fetched kernel')
+    .argument('<name>')
+    .action(async (name: string) => removeGuest(name));
+}
+
+function addLab(nemu: Command): void {
+  const lab = nemu.command('lab').description('an emulated host with KVM in it, for machines without');
+  lab.command('build').description('makes the saved lab that runs start from').action(labBuild);
+  lab
+    .command('shell')
+    .description('a root shell in a lab of its own')
+    .action(async () => {
+      process.exitCode = await labShell();
+    });
+  lab
+    .command('exec')
+    .description("runs a command in a lab, with this machine's files")
+    .argument('<command...>', 'after --')
+    .action(async (command: string[]) => {
+      process.exitCode = await labExec(command);
+    });
+  lab.command('list').description('lists saved labs and what they take').option('--json', 'print JSON').action(labList);
+  lab.command('rm').description('removes the saved labs').action(labRemove);
+}

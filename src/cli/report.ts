@@ -1,0 +1,55 @@
+/** Reports for people, from what a machine tells. */
+import type { CountersReport, VcpuReport } from '../client/machine_client.ts';
+
+/** Columns padded to the widest cell; numbers to the right. */
+export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+  const cells = [head, ...rows.map((row) => row.map(String))];
+  const widths = head.map((_, column) => Math.max(...cells.map((row) => row[column].length)));
+  return cells
+    .map((row, index) =>
+      row
+        .map((cell, column) =>
+          typeof rows[Math.max(0, index - 1)]?.[column] === 'number'
+            ? cell.padStart(widths[column])
+            : cell.padEnd(widths[column]),
+        )
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** Exits by reason, over all vCPUs. */
+export function exitsByReason(counters: CountersReport): [string, number][] {
+  const sums = new Map<string, number>();
+  for (const { exits } of counters.vcpus) {
+    for (const [reason, count] of Object.entries(exits)) sums.set(reason, (sums.get(reason) ?? 0) + count);
+  }
+  return [...sums].sort((a, b) => b[1] - a[1]);
+}
+
+/** One line a vCPU: what it does, and where. */
+export function describeVcpus(vcpus: readonly VcpuReport[]): string {
+  return vcpus
+    .map(({ index, activity, registers, exits }) => {
+      const most = Object.entries(exits)
+        .sort((a, b) => b[1] - a[1])
+        .slice(0, 3)
+        .map(([reason, count]) => `${reason} ${count}`)
+        .join(', ');
+      return `vCPU ${index}: ${activity ?? 'unknown'}, rip ${registers?.rip ?? '?'}, exits so far: ${most || 'none'}`;
+    })
+    .join('\n');
+}
+
+/** Regions that the guest used, busiest first. */
+export function regionTable(counters: CountersReport, most = 12): string {
+  const used = counters.regions
+    .filter(({ reads, writes }) => reads + writes > 0)
+    .sort((a, b) => b.reads + b.writes - (a.reads + a.writes))
+    .slice(0, most);
+  return table(
+    ['device', 'space', 'address', 'reads', 'writes'],
+    used.map(({ name, space, base, reads, writes }) => [name, space, `0x${base.toString(16)}`, reads, writes]),
+  );
+}

@@ -1,0 +1,506 @@
+import {
+  createWriteStream,
+  existsSync,
+  fstatSync,
+  statSync,
+  type WriteStream,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'node:tty';
+import { type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
+import { ttyStdinTransform } from '../lab/tty_stdin.ts';
+import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
+import { guestBoot } from './default_guest.ts';
+import { EXIT, exitStatusOf } from './exit_codes.ts';
+import { GuestSession } from './guest_session.ts';
+import { parseCpus, parseDuration, parseFwCfg, parseMemory, parsePinning, parseSerial } from './options.ts';
+import { runFolder, stateFolder } from './paths.ts';
+import { openPlace, type Place, type PlaceChoice } from './place.ts';
+import { labProgress } from './progress.ts';
+import { describeVcpus } from './report.ts';
+
+/** Options of `nemu run` as commander gives them. */
+export interface RunOptions {
+  on: PlaceChoice;
+  guest?: string;
+  initrd: string[];
+  append?: string;
+  cpus?: string;
+  memory?: string;
+  pin?: string;
+  name?: string;
+  serial: string[];
+  fwCfg: string[];
+  debugExit?: boolean;
+  i8042?: boolean;
+  rtc: boolean;
+  pvpanic: boolean;
+  reboot: boolean;
+  log?: string;
+  timeout?: string;
+  json?: string | true;
+  dryRun?: boolean;
+  prefix: string;
+  verbose?: boolean;
+}
+
+const PANIC_LINE = /Kernel panic - not syncing[^\r\n]*/;
+/** Console bytes kept for messages and for `s`. */
+const TAIL_BYTES = 1 << 20;
+/** After the guest's end its last bytes are on their way through two rings at most this long. */
+const SETTLE_MS = 30;
+
+/**
+ * `nemu run`: boots a kernel, with this terminal on its console or a command in it.
+ * @returns the exit status.
+ */
+export async function run(
+  kernel: string | undefined,
+  command: readonly string[],
+  options: RunOptions,
+): Promise<number> {
+  const prefix = parsePrefix(options.prefix);
+  if (prefix === undefined) {
+    throw new NemuError('USAGE', `--prefix ${options.prefix} is not a control key.`, {
+      hint: 'Write it like ^A or Ctrl-b.',
+    });
+  }
+  const timeout = options.timeout === undefined ? undefined : parseDuration(options.timeout);
+  const description = await describe(kernel, command, options);
+  if (options.dryRun) {
+    process.stdout.write(`${JSON.stringify(description, null, 2)}\n`);
+    return EXIT.OK;
+  }
+  const events = new EventLog(options.json);
+  const place = await openPlace(options.on, { threads: description.cpus.count + 1, onProgress: labProgress(events) });
+  try {
+    if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
+    const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
+    try {
+      return await new Run(place, machine, command, options, events, prefix, timeout).toTheEnd();
+    } finally {
+      await machine.close();
+    }
+  } finally {
+    await place.close();
+    events.close();
+  }
+}
+
+const note = (events: EventLog, text: string) => {
+  if (!events.active) process.stderr.write(`nemu: ${text}\n`);
+};
+
+/** The machine that the options ask for. */
+async function describe(
+  kernel: string | undefined,
+  command: readonly string[],
+  options: RunOptions,
+): Promise<MachineDescription> {
+  const isFile = kernel !== undefined && (kernel.includes('/') || existsSync(kernel));
+  if (isFile && !existsSync(kernel)) {
+    throw new NemuError('KERNEL_FILE', `The kernel ${kernel} does not exist.`, {
+      hint: 'Give a file, or a name from `nemu guest list`; without one the default guest is booted.',
+    });
+  }
+  if (isFile && !statSync(kernel).isFile()) throw new NemuError('KERNEL_FILE', `The kernel ${kernel} is not a file.`);
+  for (const initrd of options.initrd) {
+    if (!existsSync(initrd)) throw new NemuError('INITRD_FILE', `The initrd ${initrd} does not exist.`);
+  }
+  const terminal = isatty(0) && isatty(1);
+  const size = terminal ? { rows: process.stdout.rows, columns: process.stdout.columns } : undefined;
+  const boot = await guestBoot({
+    kernel,
+    isFile,
+    initrd: options.initrd,
+    append: options.append,
+    task: {
+      ...(command.length > 0 && { command: command.length === 1 ? command[0] : command }),
+      ...(size && { terminal: size }),
+      env: { TERM: process.env.TERM && terminal ? process.env.TERM : 'linux' },
+    },
+  });
+  const { name, ...kernelInput } = boot;
+  // The user's own initrd knows nothing of our channels: it gets a console and no more.
+  const ours = options.initrd.length === 0;
+  const serial: NonNullable<MachineInput['serial']> = ours
+    ? [
+        'com1',
+        ...(command.length > 0 ? (['com2', 'com3'] as const).map((port) => ({ port, flow: 'wait' as const })) : []),
+        { port: 'com4', flow: 'wait' },
+      ]
+    : ['com1'];
+  for (const extra of options.serial.map(parseSerial)) {
+    const port = typeof extra === 'string' ? extra : extra.port;
+    const index = serial.findIndex((each) => (typeof each === 'string' ? each : each.port) === port);
+    if (index >= 0) serial.splice(index, 1, extra);
+    else serial.push(extra);
+  }
+  const cpus = options.cpus === undefined ? {} : parseCpus(options.cpus);
+  return parseMachine({
+    name: options.name ?? 'nemu',
+    cpus: options.pin === undefined ? cpus : { ...cpus, pin: parsePinning(options.pin) },
+    memory: options.memory === undefined ? {} : parseMemory(options.memory),
+    kernel: kernelInput,
+    serial,
+    rtc: options.rtc,
+    pvpanic: options.pvpanic,
+    debugExit: options.debugExit ?? false,
+    i8042: options.i8042 ?? false,
+    fwCfg: options.fwCfg.map(parseFwCfg),
+    onReset: options.reboot && command.length === 0 ? 'reset' : 'stop',
+  });
+}
+
+/** `--json`: one event a line on a file descriptor. */
+export class EventLog {
+  readonly #fd: number | undefined;
+
+  constructor(json: string | true | undefined) {
+    if (json === undefined) return;
+    this.#fd = json === true ? 2 : Number(json);
+    try {
+      fstatSync(this.#fd);
+    } catch {
+      throw new NemuError('USAGE', `--json ${json}: file descriptor ${json} is not open.`, {
+        hint: 'Open it in the shell, for example: nemu run --json 3 3>events.jsonl',
+      });
+    }
+  }
+
+  get active(): boolean {
+    return this.#fd !== undefined;
+  }
+
+  write(event: object): void {
+    if (this.#fd === undefined) return;
+    const line = Buffer.from(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
+    for (let at = 0; at < line.length; ) at += writeSync(this.#fd, line, at);
+  }
+
+  close(): void {}
+}
+
+/** One run of a machine, from its start to an exit status. */
+class Run {
+  readonly #place: Place;
+  readonly #machine: MachineClient;
+  readonly #command: readonly string[];
+  readonly #options: RunOptions;
+  readonly #events: EventLog;
+  readonly #prefix: number;
+  readonly #timeoutMs: number | undefined;
+  readonly #guest: GuestSession | undefined;
+  #session: ConsoleSession | undefined;
+  #log: WriteStream | undefined;
+  #tail = Buffer.alloc(0);
+  #sawOutput = false;
+  #panicSeen = false;
+  #timedOut = false;
+  readonly #quit = Promise.withResolvers<'quit' | 'interrupt'>();
+
+  constructor(
+    place: Place,
+    machine: MachineClient,
+    command: readonly string[],
+    options: RunOptions,
+    events: EventLog,
+    prefix: number,
+    timeoutMs: number | undefined,
+  ) {
+    this.#place = place;
+    this.#machine = machine;
+    this.#command = command;
+    this.#options = options;
+    this.#events = events;
+    this.#prefix = prefix;
+    this.#timeoutMs = timeoutMs;
+    this.#guest = GuestSession.of(machine);
+  }
+
+  async toTheEnd(): Promise<number> {
+    const machine = this.#machine;
+    machine.onEvent((event) => this.#event(event));
+    if (this.#options.log) this.#log = createWriteStream(this.#options.log);
+    if (this.#guest) {
+      this.#guest.onPhase = (phase) => {
+        this.#sawOutput = true;
+        this.#events.write({ type: 'guest-phase', ...phase });
+      };
+      this.#guest.onStatus = (status) => this.#events.write({ type: 'exit-status', status });
+    }
+    const restore = this.#command.length > 0 ? this.#connectCommand() : this.#connectConsole();
+    const timers = this.#startTimers();
+    const signals = this.#handleSignals();
+    try {
+      await machine.start();
+      const outcome = await Promise.race([machine.ended(), this.#quit.promise]);
+      if (typeof outcome !== 'string') await this.#settle();
+      return typeof outcome === 'string' ? (outcome === 'quit' ? EXIT.OK : 130) : this.#verdict(outcome);
+    } finally {
+      signals();
+      timers();
+      restore();
+      this.#log?.end();
+    }
+  }
+
+  /** Lets bytes that the guest wrote before its end arrive. */
+  async #settle(): Promise<void> {
+    let before: number;
+    do {
+      before = this.#received;
+      await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    } while (this.#received !== before);
+  }
+
+  #received = 0;
+
+  #verdict(end: EndState): number {
+    if (this.#timedOut) return EXIT.TIMEOUT;
+    const panic = end.reason === 'panic' || (this.#panicSeen && ['reset', 'poweroff'].includes(end.reason));
+    if (panic) {
+      this.#complain(`The guest kernel panicked.${this.#shown() ? '' : `\n${this.#panicLines()}`}`);
+      return EXIT.PANIC;
+    }
+    if (end.reason === 'poweroff' || end.reason === 'reset' || end.reason === 'quit') {
+      if (this.#guest?.status !== undefined && this.#command.length > 0) return this.#guest.status;
+      if (this.#command.length > 0) {
+        this.#complain(`The guest ended before the command did: ${end.detail}\n${this.#lastLines()}`);
+        return EXIT.NO_STATUS;
+      }
+      return EXIT.OK;
+    }
+    if (end.reason !== 'debug-exit') {
+      const registers = end.registers
+        ? `\n${Object.entries(end.registers)
+            .map(([name, value]) => `${name}=${value}`)
+            .join(' ')}`
+        : '';
+      this.#complain(`${end.detail}${registers}${this.#shown() ? '' : `\n${this.#lastLines()}`}`);
+    }
+    return exitStatusOf(end.reason, end.exitCode);
+  }
+
+  /** Is the kernel's console before the user's eyes anyway? */
+  #shown(): boolean {
+    return this.#command.length === 0 || Boolean(this.#options.verbose);
+  }
+
+  #complain(text: string): void {
+    this.#session?.end();
+    if (!this.#events.active) process.stderr.write(`nemu: ${text.trimEnd()}\n`);
+  }
+
+  #panicLines(): string {
+    const text = this.#tail.toString('utf8');
+    const at = text.search(PANIC_LINE);
+    // What led to it stands just above.
+    const from = at < 0 ? Math.max(0, text.length - 4000) : Math.max(0, text.lastIndexOf('\n', Math.max(0, at - 2000)));
+    return text.slice(from).trim();
+  }
+
+  #lastLines(): string {
+    const lines = this.#tail.toString('utf8').trim().split(/\r?\n/).slice(-15).join('\n');
+    return lines ? `The console's last lines:\n${lines}` : 'The console printed nothing.';
+  }
+
+  #event(event: MachineEvent): void {
+    this.#events.write(event);
+    if (event.type === 'guest-fault' && this.#options.verbose) this.#say(`${event.device}: ${event.text}`);
+    if (event.type === 'reset') this.#say(`The guest was reset by ${event.cause}.`);
+  }
+
+  #say(text: string): void {
+    if (this.#session) this.#session.say(text);
+    else if (!this.#events.active) process.stderr.write(`nemu: ${text}\n`);
+  }
+
+  /** Every byte of the kernel's console passes here. */
+  #observe(bytes: Uint8Array): void {
+    this.#sawOutput = true;
+    this.#received += bytes.length;
+    this.#log?.write(bytes);
+    this.#tail = Buffer.concat([this.#tail, bytes]);
+    if (!this.#panicSeen && PANIC_LINE.test(this.#tail.subarray(-bytes.length - 200).toString('latin1'))) {
+      this.#panicSeen = true;
+    }
+    if (this.#tail.length > 2 * TAIL_BYTES) this.#tail = this.#tail.subarray(-TAIL_BYTES);
+  }
+
+  /** This terminal, or standard input and output, on the kernel's console. */
+  #connectConsole(): () => void {
+    const console = this.#machine.console('com1');
+    console.onLost = (count) => this.#say(`${count} bytes of the console were lost: nobody took them in time.`);
+    console.onData = (bytes) => {
+      this.#observe(bytes);
+      process.stdout.write(bytes);
+    };
+    if (!(isatty(0) && isatty(1))) return this.#feed(console, (input) => input);
+    this.#session = new ConsoleSession(
+      process.stdin as ReadStream,
+      process.stdout as unknown as TtyWriteStream,
+      console,
+      {
+        quit: () => this.#quit.resolve('quit'),
+        togglePause: async () => {
+          if (this.#machine.state === 'paused') {
+            await this.#machine.resume();
+            return 'Running.';
+          }
+          await this.#machine.pause();
+          return `Paused; ${prefixName(this.#prefix)} p resumes.`;
+        },
+        reset: async () => {
+          await this.#machine.reset();
+          return 'Reset.';
+        },
+        powerButton: async () => {
+          await this.#machine.powerButton();
+          return 'The power button was pressed.';
+        },
+        saveLog: () => this.#saveLog(),
+        inspect: async () => describeVcpus(await this.#machine.inspect()),
+        resized: (rows, columns) => this.#guest?.resize(rows, columns),
+      },
+      this.#prefix,
+    );
+    if (!this.#options.json)
+      process.stderr.write(
+        `\x1b[2m[nemu] ${prefixName(this.#prefix)} h for help, ${prefixName(this.#prefix)} x to quit\x1b[0m\r\n`,
+      );
+    return () => this.#session?.end();
+  }
+
+  async #saveLog(): Promise<string> {
+    const path = join(stateFolder(), `console-${new Date().toISOString().replaceAll(':', '')}.log`);
+    await mkdir(dirname(path), { recursive: true });
+    writeFileSync(path, this.#tail);
+    return `Saved ${this.#tail.length} bytes to ${path}.`;
+  }
+
+  /** A command: its standard streams are ours; the kernel's console is kept for when something goes wrong. */
+  #connectCommand(): () => void {
+    const kernel = this.#machine.console('com1');
+    kernel.onData = (bytes) => {
+      this.#observe(bytes);
+      if (this.#options.verbose) process.stderr.write(bytes);
+    };
+    const output = this.#machine.console('com2');
+    this.#pipe(output, process.stdout);
+    this.#pipe(this.#machine.console('com3'), process.stderr);
+    if (isatty(0) && isatty(1)) {
+      const input = process.stdin as ReadStream;
+      input.setRawMode(true);
+      const stop = this.#feed(output, (stream) => stream);
+      const resized = () => this.#guest?.resize(process.stdout.rows, process.stdout.columns);
+      process.stdout.on('resize', resized);
+      return () => {
+        stop();
+        process.stdout.off('resize', resized);
+        input.setRawMode(false);
+      };
+    }
+    return this.#feed(output, (stream) => stream.pipe(ttyStdinTransform()));
+  }
+
+  /** The guest waits while our reader does: a pipe has no bottom that we could invent. */
+  #pipe(console: ConsoleStream, to: NodeJS.WriteStream): void {
+    const take = (bytes: Uint8Array) => {
+      this.#received += bytes.length;
+      this.#sawOutput = true;
+      if (to.write(bytes)) return;
+      console.onData = undefined;
+      to.once('drain', () => {
+        console.onData = take;
+      });
+    };
+    to.on('error', () => {
+      // A reader that is gone (`| head`): the rest goes nowhere, as with SIGPIPE.
+      console.onData = () => {};
+    });
+    console.onData = take;
+  }
+
+  /** Standard input to a console, at the guest's pace. */
+  #feed(console: ConsoleStream, through: (input: NodeJS.ReadableStream) => NodeJS.ReadableStream): () => void {
+    const source = through(process.stdin);
+    let rest: Uint8Array | undefined;
+    const send = (bytes: Uint8Array) => {
+      const count = console.write(bytes);
+      if (count === bytes.length) {
+        rest = undefined;
+        source.resume();
+      } else {
+        rest = bytes.subarray(count);
+        source.pause();
+      }
+    };
+    console.onWritable = () => rest && send(rest);
+    source.on('data', (bytes: string | Buffer) => send(typeof bytes === 'string' ? Buffer.from(bytes) : bytes));
+    return () => {
+      console.onWritable = undefined;
+      process.stdin.pause();
+      process.stdin.unref?.();
+    };
+  }
+
+  #startTimers(): () => void {
+    const timers: NodeJS.Timeout[] = [];
+    if (this.#timeoutMs !== undefined) {
+      timers.push(
+        setTimeout(() => {
+          this.#timedOut = true;
+          void this.#explain(`--timeout ${this.#options.timeout} ran out.`).then(() => this.#machine.close());
+        }, this.#timeoutMs),
+      );
+    }
+    timers.push(
+      setTimeout(() => {
+        if (!this.#sawOutput && this.#machine.state === 'running') {
+          void this.#explain(
+            `The guest has printed nothing for ${this.#place.patience / 1000} s.`,
+            'If it should have: add console=ttyS0 earlyprintk=ttyS0 with --append, and look that the kernel has CONFIG_SERIAL_8250_CONSOLE.',
+          );
+        }
+      }, this.#place.patience),
+    );
+    return () => {
+      for (const timer of timers) clearTimeout(timer);
+    };
+  }
+
+  /** Says what the vCPUs are doing. */
+  async #explain(what: string, hint?: string): Promise<void> {
+    try {
+      const vcpus = await this.#machine.inspect();
+      this.#events.write({ type: 'inspect', what, vcpus });
+      this.#say([what, describeVcpus(vcpus.slice(0, 8)), hint].filter(Boolean).join('\n'));
+    } catch {
+      // The machine ended meanwhile, which says more than this could.
+    }
+  }
+
+  #handleSignals(): () => void {
+    const interrupt = () => {
+      if (this.#command.length > 0 && this.#guest) this.#guest.signal('INT');
+      else this.#quit.resolve('interrupt');
+      // A second one does not wait for the guest.
+      process.once('SIGINT', () => this.#quit.resolve('interrupt'));
+    };
+    const terminate = () => this.#quit.resolve('interrupt');
+    process.once('SIGINT', interrupt);
+    process.once('SIGTERM', terminate);
+    process.once('SIGHUP', terminate);
+    return () => {
+      process.off('SIGINT', interrupt);
+      process.off('SIGTERM', terminate);
+      process.off('SIGHUP', terminate);
+    };
+  }
+}
