@@ -1,0 +1,83 @@
+import { describe, expect, test } from 'vitest';
+import { parsePrefix, prefixName } from '../../../src/cli/console_session.ts';
+import {
+  didYouMean,
+  parseCpus,
+  parseDuration,
+  parseFwCfg,
+  parseMemory,
+  parsePinning,
+  parseSerial,
+} from '../../../src/cli/options.ts';
+import { parseMachine, parseSize } from '../../../src/client/description.ts';
+
+const kernel = { image: '/boot/vmlinuz' };
+
+describe('sizes', () => {
+  test.each([
+    ['4096', 4096],
+    ['512M', 512 * 2 ** 20],
+    ['2G', 2 ** 31],
+    ['1.5GiB', 1.5 * 2 ** 30],
+    ['64k', 65536],
+  ])('%s', (text, bytes) => expect(parseSize(text)).toBe(bytes));
+  test.each(['', 'G', '-1M', '2X', '1e9', '0.3'])('"%s" is none', (text) => {
+    expect(() => parseSize(text)).toThrow(/is not a size/);
+  });
+});
+
+describe('--cpus', () => {
+  test('a number, or a topology whose product is the count', () => {
+    expect(parseCpus('4')).toEqual({ count: 4 });
+    expect(parseCpus('sockets=2,cores=4,threads=2')).toEqual({ count: 16, sockets: 2, cores: 4, threads: 2 });
+  });
+  test('a typo is met with what was meant', () => {
+    expect(() => parseCpus('socket=2')).toThrow(expect.objectContaining({ hint: 'Did you mean sockets=?' }));
+    expect(() => parseCpus('four')).toThrow('count=four is not a whole number');
+  });
+  test('what does not multiply out is refused with the numbers', () => {
+    expect(() => parseMachine({ kernel, cpus: parseCpus('count=5,sockets=2,cores=2') })).toThrow(
+      '2 sockets of 2 cores of 1 threads are 4 processors, not 5',
+    );
+  });
+  test('what is not said becomes cores', () => {
+    expect(parseMachine({ kernel, cpus: { count: 6 } }).cpus).toMatchObject({ sockets: 1, cores: 6, threads: 1 });
+    expect(parseMachine({ kernel, cpus: { count: 8, sockets: 2 } }).cpus).toMatchObject({ cores: 4 });
+    expect(parseMachine({ kernel, cpus: { count: 8, threads: 2 } }).cpus).toMatchObject({ cores: 4, sockets: 1 });
+  });
+});
+
+describe('--memory', () => {
+  test('a size, or fields', () => {
+    expect(parseMemory('2G')).toEqual({ size: '2G' });
+    expect(parseMemory('size=1G,path=/tmp/x,share=on,host-nodes=0-1+3')).toEqual({
+      size: '1G',
+      path: '/tmp/x',
+      backend: 'file',
+      share: true,
+      hostNodes: [0, 1, 3],
+    });
+  });
+  test('what contradicts itself is refused', () => {
+    expect(() => parseMachine({ kernel, memory: { size: '512M', backend: 'file' } })).toThrow('needs path=FILE');
+    expect(() => parseMachine({ kernel, memory: { size: 5000 } })).toThrow('not a multiple of the page size');
+    expect(() => parseMemory('1G,share=maybe')).toThrow('share=maybe is neither on nor off');
+  });
+});
+
+test('other values', () => {
+  expect(parsePinning('0,1,2-3')).toEqual([[0], [1], [2, 3]]);
+  expect(parseSerial('com2,flow=wait')).toEqual({ port: 'com2', flow: 'wait' });
+  expect(parseFwCfg('name=opt/x,string=a,,b')).toEqual({ name: 'opt/x', string: 'a,b' });
+  expect([parseDuration('90'), parseDuration('500ms'), parseDuration('2m')]).toEqual([90_000, 500, 120_000]);
+  expect(() => parseDuration('soon')).toThrow('"soon" is not a time');
+  expect([parsePrefix('^A'), parsePrefix('Ctrl-b'), parsePrefix('ctrl-]'), parsePrefix('x')]).toEqual([
+    1,
+    2,
+    29,
+    undefined,
+  ]);
+  expect(prefixName(1)).toBe('Ctrl-a');
+  expect(didYouMean('memroy', ['memory', 'cpus'])).toBe('memory');
+  expect(didYouMean('zzz', ['memory', 'cpus'])).toBeUndefined();
+});
