@@ -6,11 +6,11 @@ import { readAsset } from './assets.ts';
 import { findBusybox } from './busybox.ts';
 import { cacheRoot, dropUnused, publishFile, touch } from './cache.ts';
 import { type CpioEntry, writeCpio } from './cpio.ts';
-import type { Guest } from './guest.ts';
+import type { Guest, GuestArch } from './guest.ts';
 import { type LoadedModule, modulesAlias, modulesDep, openModules, resolveModules } from './modules.ts';
 
 /** Raise it when the layout of what is built here changes. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 /** Archives that are kept besides a new one; each is 2 MB and more. */
 const KEPT = 24;
@@ -52,38 +52,53 @@ export interface GuestTask {
  * @throws NemuError MODULE_UNKNOWN, BUSYBOX_MISSING
  */
 export async function buildInitramfs(options: InitramfsOptions): Promise<string> {
-  const { guest } = options;
-  const busybox = await findBusybox(guest.arch);
-  const [init, hotplug, busyboxStat, modulesStat] = await Promise.all([
+  const { guest, modules = [], available = [] } = options;
+  const { mtimeMs } = await stat(guest.modules);
+  const identity = [guest.modules, mtimeMs, modules, available, DEFAULT_MODULES];
+  return cachedArchive(guest.name, guest.arch, identity, async () => {
+    const tree = await openModules(guest.modules);
+    const lines = (names: readonly string[]) => Buffer.from(`${names.join(' ')}\n`);
+    return [
+      ...moduleEntries(guest.name, await resolveModules(tree, modules, [...available, ...DEFAULT_MODULES])),
+      { type: 'file', path: 'nemu/modules', data: lines(modules) },
+      { type: 'file', path: 'nemu/modules.late', data: lines(DEFAULT_MODULES) },
+    ];
+  });
+}
+
+/**
+ * Path of an initramfs with busybox and our init alone, for a kernel whose modules nobody knows.
+ * @throws NemuError BUSYBOX_MISSING
+ */
+export async function busyboxInitramfs(arch: GuestArch): Promise<string> {
+  return cachedArchive(`busybox-${arch}`, arch, [], async () => []);
+}
+
+async function cachedArchive(
+  name: string,
+  arch: GuestArch,
+  identity: unknown,
+  further: () => Promise<CpioEntry[]>,
+): Promise<string> {
+  const busybox = await findBusybox(arch);
+  const [init, hotplug, { size, mtimeMs }] = await Promise.all([
     readAsset('init.sh'),
     readAsset('hotplug.sh'),
     stat(busybox),
-    stat(guest.modules),
   ]);
-  const needed = options.modules ?? [];
-  const available = options.available ?? [];
-  const identity = [
-    [FORMAT, guest.name, guest.modules, modulesStat.mtimeMs, needed, available, DEFAULT_MODULES],
-    [busybox, busyboxStat.size, busyboxStat.mtimeMs],
-    [init.toString('latin1'), hotplug.toString('latin1')],
-  ];
-  const hash = createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
+  const key = [FORMAT, identity, busybox, size, mtimeMs, init.toString('latin1'), hotplug.toString('latin1')];
+  const hash = createHash('sha256').update(JSON.stringify(key)).digest('hex').slice(0, 16);
   const folder = join(cacheRoot(), 'initramfs');
-  const path = join(folder, `${guest.name}-${hash}.cpio`);
+  const path = join(folder, `${name}-${hash}.cpio`);
   if (await touch(path)) return path;
 
-  await dropUnused(folder, /^\d.*\.cpio$/, KEPT);
-  const tree = await openModules(guest.modules);
-  const modules = await resolveModules(tree, needed, [...available, ...DEFAULT_MODULES]);
-  const lines = (names: readonly string[]) => Buffer.from(`${names.join(' ')}\n`);
+  await dropUnused(folder, /^(\d|busybox-).*\.cpio$/, KEPT);
   const archive = writeCpio([
     ...(await baseEntries(busybox)),
-    ...moduleEntries(guest.name, modules),
     { type: 'file', path: 'init', mode: 0o755, data: init },
     { type: 'file', path: 'nemu/hotplug', mode: 0o755, data: hotplug },
     { type: 'file', path: 'nemu/shellrc', data: Buffer.from('unset ENV\nexec >&0\n') },
-    { type: 'file', path: 'nemu/modules', data: lines(needed) },
-    { type: 'file', path: 'nemu/modules.late', data: lines(DEFAULT_MODULES) },
+    ...(await further()),
   ]);
   await publishFile(path, (target) => writeFile(target, archive));
   return path;

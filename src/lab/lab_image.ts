@@ -15,17 +15,13 @@ const FORMAT = 1;
 /** Images of other keys that are kept; each is some hundred megabytes. */
 const IMAGES_KEPT = 4;
 
-export interface LabProgress {
-  step: 'kernel' | 'initramfs' | 'boot' | 'prepare' | 'save';
-  /** Steps done and steps in all; while a kernel is fetched, its bytes. */
-  done: number;
-  total: number;
-}
+/** Told where the making of a lab is: words for people, and how much of that is done (steps, or bytes). */
+export type LabProgress = (text: string, done: number, total: number) => void;
 
 export interface LabImageOptions extends Partial<LabMachine> {
   /** Path of an engine bundle that is loaded, and whose `prepare` is run, before the image is saved. */
   bundle?: string;
-  onProgress?: (progress: LabProgress) => void;
+  onProgress?: LabProgress;
 }
 
 /** A lab that was saved when it was ready; `startLab` restores it. */
@@ -39,7 +35,15 @@ export interface LabImage {
 /** What a lab cannot be restored without: the same machine. */
 export const DEFAULT_MACHINE: LabMachine = { memory: 4096, cpus: 2, devices: [] };
 
-const STEPS = ['kernel', 'initramfs', 'boot', 'prepare', 'save'] as const;
+const STEPS = {
+  initramfs: 'Packing the lab',
+  boot: 'Booting the lab once, to save it',
+  prepare: 'Loading the engine into the lab',
+  save: 'Saving the lab',
+} as const;
+
+type Step = keyof typeof STEPS;
+
 const BOOT_APPEND = 'console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable';
 const BOOT_TIMEOUT_MS = 120_000;
 
@@ -50,10 +54,9 @@ const BOOT_TIMEOUT_MS = 120_000;
  * @throws NemuError LAB_BOOT, LAB_ENDED, LAB_SAVE, LAB_PROGRAM, LAB_REQUEST
  */
 export async function buildLabImage(options: LabImageOptions = {}): Promise<LabImage> {
-  const onProgress = options.onProgress ?? (() => {});
-  const report = (step: (typeof STEPS)[number]) => onProgress({ step, done: STEPS.indexOf(step), total: STEPS.length });
+  const report = reporter(options.onProgress);
   const machine = machineOf(options);
-  const guest = await labKernel(onProgress);
+  const guest = await labKernel(options.onProgress);
   const identity = [FORMAT, machine, await qemuIdentity(), await labRootIdentity(guest)];
   const base = await publishImage(identity, machine, async (image) => {
     const initrd = await ensureLabRoot(guest, report);
@@ -86,9 +89,8 @@ export async function bootLab(
   memoryFile: string,
 ): Promise<{ qemu: LabQemu; loader: LoaderClient }> {
   const machine = machineOf(options);
-  const onProgress = options.onProgress ?? (() => {});
-  const report = (step: (typeof STEPS)[number]) => onProgress({ step, done: STEPS.indexOf(step), total: STEPS.length });
-  const guest = await labKernel(onProgress);
+  const report = reporter(options.onProgress);
+  const guest = await labKernel(options.onProgress);
   const initrd = await ensureLabRoot(guest, report);
   report('boot');
   await writeFile(memoryFile, '');
@@ -135,15 +137,18 @@ function machineOf(options: LabImageOptions): LabMachine {
   return { memory, cpus, devices };
 }
 
-async function labKernel(onProgress: (progress: LabProgress) => void): Promise<Guest> {
-  onProgress({ step: 'kernel', done: 0, total: STEPS.length });
+function reporter(onProgress: LabProgress | undefined): (step: Step) => void {
+  const steps = Object.keys(STEPS);
+  return (step) => onProgress?.(STEPS[step], steps.indexOf(step), steps.length);
+}
+
+async function labKernel(onProgress: LabProgress | undefined): Promise<Guest> {
   try {
     return await findGuest('6.12-full');
   } catch {
-    const guest = await fetchGuest({ flavour: 'full' }, ({ step, bytes, total }) => {
-      if (step === 'download') onProgress({ step: 'kernel', done: bytes, total });
+    return fetchGuest({ flavour: 'full' }, ({ step, bytes, total }) => {
+      if (step === 'download') onProgress?.("Fetching the lab's kernel", bytes, total);
     });
-    return guest;
   }
 }
 

@@ -7,7 +7,13 @@ import type { Duplex } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findProgram } from '../../../src/lab/command.ts';
 import { findGuest, type Guest } from '../../../src/lab/guest.ts';
-import { buildInitramfs, concatenateArchives, type GuestTask, taskOverlay } from '../../../src/lab/initramfs.ts';
+import {
+  buildInitramfs,
+  busyboxInitramfs,
+  concatenateArchives,
+  type GuestTask,
+  taskOverlay,
+} from '../../../src/lab/initramfs.ts';
 import { TtyStdinEncoder } from '../../../src/lab/tty_stdin.ts';
 
 /** The init's contract over four serial ports, with Debian's QEMU as the machine. */
@@ -24,9 +30,9 @@ afterAll(async () => {
 });
 
 /** A guest under way: what each serial port has said, and a way to wait for words. */
-async function boot(task: GuestTask) {
+async function boot(task: GuestTask, archive?: string) {
   const initrd = join(folder, 'initrd');
-  const base = await readFile(await buildInitramfs({ guest: guest! }));
+  const base = await readFile(archive ?? (await buildInitramfs({ guest: guest! })));
   await writeFile(initrd, concatenateArchives([base, taskOverlay(task)]));
   const serials = [3, 4, 5, 6].flatMap((fd) => ['-chardev', `socket,id=c${fd},fd=${fd}`, '-serial', `chardev:c${fd}`]);
   const machine = [
@@ -124,7 +130,10 @@ describe('the init of a guest', () => {
 
   it('passes a signal to a command', { timeout: 60_000 }, async ({ skip }) => {
     if (!guest || !findProgram('qemu-system-x86_64')) skip('It needs QEMU and a fetched guest kernel.');
-    const { ports, said, ended, until } = await boot({ command: 'echo started; exec sleep 1000' });
+    const { ports, said, ended, until } = await boot(
+      { command: 'echo started; exec sleep 1000' },
+      await busyboxInitramfs(guest.arch),
+    );
     await until(1, 'started');
     ports[3]!.write('signal INT\n');
     await ended;
