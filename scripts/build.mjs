@@ -1,6 +1,6 @@
 // Bundles each entry point into one file under dist/: a thread or a program then starts by reading one file,
 // which matters most in the lab, where every file costs a round trip.
-import { writeFileSync } from 'node:fs';
+import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 
@@ -22,7 +22,7 @@ await build({
   external: ['koffi'],
   // CommonJS packages in an ES module bundle still ask for require.
   banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
-  loader: { '.sh': 'text' },
   logLevel: 'warning',
 });
+cpSync(join(root, 'src', 'lab', 'assets'), join(root, 'dist', 'assets'), { recursive: true });
 writeFileSync(join(root, 'dist', '.built'), '');

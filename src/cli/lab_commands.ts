@@ -8,12 +8,11 @@ import { cacheFolder, labAgentPath } from './paths.ts';
 import { labProgress } from './progress.ts';
 import { table } from './report.ts';
 
-const quiet = { active: false, write: () => {} };
 const labsFolder = () => join(cacheFolder(), 'lab');
 
 export async function labBuild(): Promise<void> {
   const begin = performance.now();
-  const image = await buildLabImage({ bundle: labAgentPath(), onProgress: labProgress(quiet) });
+  const image = await buildLabImage({ bundle: labAgentPath(), onProgress: labProgress() });
   process.stdout.write(`${image.folder} (${((performance.now() - begin) / 1000).toFixed(1)} s)\n`);
 }
 
@@ -22,7 +21,7 @@ export async function labShell(): Promise<number> {
   if (!process.stdin.isTTY || !process.stdout.isTTY) {
     throw new NemuError('USAGE', 'A shell in the lab needs a terminal.', { hint: 'Use `nemu lab exec -- COMMAND`.' });
   }
-  const lab = await startLab({ bundle: labAgentPath(), onProgress: labProgress(quiet) });
+  const lab = await startLab({ bundle: labAgentPath(), onProgress: labProgress() });
   try {
     const { rows, columns } = process.stdout;
     const shell = lab.shell({ rows, columns });
@@ -43,7 +42,7 @@ export async function labShell(): Promise<number> {
 
 /** Runs a program in a lab with the host's files. Its output is ours, and its status. */
 export async function labExec(command: string[]): Promise<number> {
-  const lab = await startLab({ bundle: labAgentPath(), onProgress: labProgress(quiet) });
+  const lab = await startLab({ bundle: labAgentPath(), onProgress: labProgress() });
   try {
     const { status } = await lab.exec(command, {
       hostRoot: true,

@@ -56,12 +56,12 @@ export function fetchProgress(line: ProgressLine): (progress: FetchProgress) => 
 }
 
 /** Progress of building a lab, which is once a version. */
-export function labProgress(events: EventSink): (progress: LabProgress) => void {
+export function labProgress(events?: EventSink): LabProgress {
   const line = new ProgressLine();
-  return (progress) => {
-    events.write({ type: 'lab', ...progress });
-    if (events.active) return;
-    if (progress.done >= progress.total) line.done();
-    else line.show(`preparing the lab (once): ${progress.step}`, progress.done / progress.total);
+  return (text, done, total) => {
+    events?.write({ type: 'lab', text, done, total });
+    if (events?.active) return;
+    if (done >= total) line.done();
+    else line.show(`preparing the lab (once): ${text}`, done / total);
   };
 }

@@ -48,7 +48,7 @@ export async function setUp(task: 'start' | 'test'): Promise<void> {
   }
   await findGuest();
   if (needsLab) {
-    await buildLabImage({ bundle: labAgentPath(), onProgress: labProgress({ active: false, write: () => {} }) });
+    await buildLabImage({ bundle: labAgentPath(), onProgress: labProgress() });
   }
 }
 
@@ -63,6 +63,7 @@ async function installPackages(requirements: readonly Requirement[]): Promise<vo
       hint: 'Install what brings them on this distribution and start again.',
     });
   }
+  process.env.DEBIAN_FRONTEND = 'noninteractive';
   const root = process.getuid?.() === 0;
   const prefix = root ? [] : ['sudo', '-n'];
   const maySudo =
@@ -71,10 +72,9 @@ async function installPackages(requirements: readonly Requirement[]): Promise<vo
     throw new NemuError('SETUP', `Debian packages are missing: ${list}.`, { hint: `Run: sudo ${install}` });
   }
   process.stderr.write(`nemu: installing ${list}\n`);
-  const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const run = (command: string[]) => {
     const [first, ...rest] = [...prefix, ...command];
-    return runCommand(first, rest, { env: environment });
+    return runCommand(first, rest);
   };
   let result = await run(install.split(' '));
   if (result.status !== 0) {

@@ -146,6 +146,10 @@ function writeField(view: DataView, offset: number, type: FieldType, value: unkn
       view.setBigInt64(offset, value as bigint, true);
       break;
     default:
+      if (isPlaced(type)) {
+        writeField(view, offset, type.type, value);
+        break;
+      }
       throw new TypeError('Only scalar fields can be assigned; write into a nested structure field by field.');
   }
 }

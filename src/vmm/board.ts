@@ -1,0 +1,205 @@
+import { readFileSync } from 'node:fs';
+import type { MachineDescription, UartName } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type { MachineEvent } from '../client/machine_client.ts';
+import type { Device, IrqLine } from '../devices/device.ts';
+import { Ich9Pm } from '../devices/ich9_pm.ts';
+import {
+  DebugPort,
+  IsaDebugExit,
+  PVPANIC_CRASH_LOADED,
+  PVPANIC_PANICKED,
+  PVPANIC_SHUTDOWN,
+  Pvpanic,
+  ResetControl,
+} from '../devices/small_ports.ts';
+import { Uart16550 } from '../devices/uart16550.ts';
+import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
+import { Bus } from './bus.ts';
+import { ByteRing } from './byte_ring.ts';
+import type { KvmVm } from './kvm.ts';
+import type { MachineClock } from './machine_clock.ts';
+import type { GuestMemoryView } from './memory.ts';
+import type { RamRange } from './memory_layout.ts';
+import { SerialChannel, type SerialRings } from './serial_channel.ts';
+import { H, type LocalRegister, type SharedBlock } from './shared.ts';
+
+/** Where a PC has its serial ports. COM3 and COM4 get lines of their own instead of sharing: ACPI tells the guest. */
+const UARTS: Record<UartName, { port: number; irq: number }> = {
+  com1: { port: 0x3f8, irq: 4 },
+  com2: { port: 0x2f8, irq: 3 },
+  com3: { port: 0x3e8, irq: 5 },
+  com4: { port: 0x2e8, irq: 7 },
+};
+const LSR_OFFSET = 5;
+/** q35's PMBASE as its firmware sets it, and the SCI that goes with it. */
+const PM_BASE = 0x600;
+const PM_TIMER_OFFSET = 8;
+const SCI_GSI = 9;
+
+export interface BoardOptions {
+  readonly description: MachineDescription;
+  readonly memory: GuestMemoryView;
+  readonly ranges: readonly RamRange[];
+  readonly clock: MachineClock;
+  readonly block: SharedBlock;
+  readonly vm: KvmVm;
+  readonly serial: Readonly<Record<string, SerialRings>>;
+  /** Rings the main thread: serial port `name` has bytes, or room. */
+  readonly bell: (name: string) => void;
+  /** Sees what the guest writes to its console. */
+  readonly consoleTap: (bytes: Uint8Array) => void;
+  readonly event: (event: MachineEvent) => void;
+  readonly powerOff: () => void;
+  readonly requestReset: (cause: string) => void;
+  readonly panic: () => void;
+  readonly debugExit: (exitCode: number) => void;
+}
+
+export interface Board {
+  readonly pio: Bus;
+  readonly mmio: Bus;
+  readonly memory: GuestMemoryView;
+  readonly local: readonly LocalRegister[];
+  /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
+  boot(): EntryState;
+  reset(): void;
+  powerButton(): undefined;
+  /** The main thread rang: serial input, or room for output. */
+  pollSerial(): void;
+  close(): void;
+}
+
+/** Registers that vCPU threads serve, in the order of their counters. */
+export function localRegisters(description: MachineDescription): LocalRegister[] {
+  const uarts = description.serial.map(
+    ({ port }, index): LocalRegister => ({
+      kind: 'lsr',
+      name: `${port} LSR`,
+      port: UARTS[port].port + LSR_OFFSET,
+      size: 1,
+      word: H.REGISTERS + index,
+    }),
+  );
+  return [...uarts, { kind: 'pm-timer', name: 'PM_TMR', port: PM_BASE + PM_TIMER_OFFSET, size: 4, word: 0 }];
+}
+
+/** Builds the machine's devices and puts each at its place. */
+export function createBoard(options: BoardOptions): Board {
+  const { description, block, vm } = options;
+  const pio = new Bus('pio');
+  const mmio = new Bus('mmio');
+  const devices: Device[] = [];
+  const channels: SerialChannel[] = [];
+  const line = (gsi: number): IrqLine => ({ set: (level) => vm.setIrq(gsi, level) });
+
+  for (const [index, { port, flow }] of description.serial.entries()) {
+    const rings = options.serial[port];
+    const channel = new SerialChannel(
+      new ByteRing(rings.output),
+      new ByteRing(rings.input),
+      flow,
+      () => options.bell(port),
+      port === 'com1' ? options.consoleTap : () => {},
+    );
+    const uart = new Uart16550({
+      name: port,
+      irq: line(UARTS[port].irq),
+      channel,
+      shared: { publish: (lsr) => void Atomics.store(block.words, H.REGISTERS + index, lsr) },
+    });
+    pio.insert(UARTS[port].port, uart);
+    vm.coalescePort(UARTS[port].port, 1, true);
+    devices.push(uart);
+    channels.push(channel);
+  }
+
+  const pm = new Ich9Pm({ clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff });
+  pio.insert(PM_BASE, pm);
+  const resetControl = new ResetControl(() => options.requestReset('the reset control register'));
+  pio.insert(0xcf9, resetControl);
+  const debugPort = new DebugPort();
+  pio.insert(0x80, debugPort);
+  devices.push(pm, resetControl, debugPort);
+  if (description.pvpanic) {
+    const pvpanic = new Pvpanic((events) => {
+      if (events & PVPANIC_PANICKED) options.panic();
+      if (events & PVPANIC_CRASH_LOADED) options.event({ type: 'crash-loaded' });
+      if (events & PVPANIC_SHUTDOWN) options.powerOff();
+    });
+    pio.insert(0x505, pvpanic);
+    devices.push(pvpanic);
+  }
+  if (description.debugExit) {
+    const debugExit = new IsaDebugExit(options.debugExit);
+    pio.insert(0xf4, debugExit);
+    devices.push(debugExit);
+  }
+
+  return {
+    pio,
+    mmio,
+    memory: options.memory,
+    local: localRegisters(description),
+    boot: () => loadKernel(description, options.memory, options.ranges),
+    reset: () => {
+      for (const device of devices) device.reset();
+    },
+    powerButton: () => pm.pressPowerButton() as undefined,
+    pollSerial: () => {
+      for (const channel of channels) channel.poll();
+    },
+    close: () => {},
+  };
+}
+
+const EBDA = 0x9fc00;
+const BIOS_AREA = 0xe0000;
+const MiB = 2 ** 20;
+
+function memoryMap(ranges: readonly RamRange[]): E820Entry[] {
+  const [low, ...high] = ranges;
+  return [
+    { gpa: 0, size: EBDA, type: 'ram' },
+    { gpa: BIOS_AREA, size: MiB - BIOS_AREA, type: 'reserved' },
+    { gpa: MiB, size: low.size - MiB, type: 'ram' },
+    ...high.map(({ gpa, size }): E820Entry => ({ gpa, size, type: 'ram' })),
+  ];
+}
+
+function readFile(path: string, what: string): Uint8Array {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new NemuError(`${what.toUpperCase()}_FILE`, `The ${what} ${path} cannot be read (${code}).`, { cause });
+  }
+}
+
+function loadKernel(description: MachineDescription, memory: GuestMemoryView, ranges: readonly RamRange[]): EntryState {
+  const { kernel } = description;
+  const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
+  const plan = planBoot({
+    kernel: readFile(kernel.image, 'kernel'),
+    kernelName: kernel.image,
+    ...(initrds.length > 0 && { initrd: joinInitrds(initrds) }),
+    cmdline: kernel.cmdline,
+    memoryMap: memoryMap(ranges),
+    rsdp: 0,
+  });
+  for (const { gpa, bytes } of plan.writes) {
+    if (!memory.write(gpa, bytes)) {
+      throw new NemuError(
+        'MEMORY_LIMIT',
+        `${bytes.length} bytes at 0x${gpa.toString(16)} are outside of the guest's memory.`,
+      );
+    }
+  }
+  return plan.entry;
+}
+
+/** Archives stand behind each other, each at a multiple of four bytes. */
+function joinInitrds(files: readonly Uint8Array[]): Uint8Array {
+  if (files.length === 1) return files[0];
+  return Buffer.concat(files.flatMap((file) => [file, Buffer.alloc(-file.length & 3)]));
+}
