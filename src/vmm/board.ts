@@ -22,6 +22,7 @@ import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
 import type { RamRange } from './memory_layout.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
+import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
 
 /** Where a PC has its serial ports. COM3 and COM4 get lines of their own instead of sharing: ACPI tells the guest. */
@@ -45,6 +46,7 @@ export interface BoardOptions {
   readonly block: SharedBlock;
   readonly vm: KvmVm;
   readonly serial: Readonly<Record<string, SerialRings>>;
+  readonly coalescing: SerialCoalescing;
   /** Rings the main thread: serial port `name` has bytes, or room. */
   readonly bell: (name: string) => void;
   /** Sees what the guest writes to its console. */
@@ -108,8 +110,7 @@ export function createBoard(options: BoardOptions): Board {
       channel,
       shared: { publish: (lsr) => void Atomics.store(block.words, H.REGISTERS + index, lsr) },
     });
-    pio.insert(UARTS[port].port, uart);
-    vm.coalescePort(UARTS[port].port, 1, true);
+    pio.insert(UARTS[port].port, options.coalescing.watch(uart, UARTS[port].port));
     devices.push(uart);
     channels.push(channel);
   }

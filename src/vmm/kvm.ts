@@ -113,12 +113,14 @@ export class KvmVm extends KvmObject {
   readonly #mmapSize: number;
   readonly #region;
   readonly #irq;
+  readonly #zone;
 
   constructor(fd: number, mmapSize: number) {
     super(fd, new Arena(64 * 1024));
     this.#mmapSize = mmapSize;
     this.#region = this.arena.struct(kvm.kvm_userspace_memory_region);
     this.#irq = this.arena.struct(kvm.kvm_irq_level);
+    this.#zone = this.arena.struct(kvm.kvm_coalesced_mmio_zone);
   }
 
   /** KVM_SET_USER_MEMORY_REGION; `size` 0 deletes the slot. Addresses and sizes in bytes, page aligned. */
@@ -141,7 +143,7 @@ export class KvmVm extends KvmObject {
 
   /** Writes to one port gather in the coalesced ring instead of leaving the kernel. */
   coalescePort(port: number, size: number, on: boolean): void {
-    const zone = this.arena.struct(kvm.kvm_coalesced_mmio_zone);
+    const zone = this.#zone;
     zone.fields.addr = BigInt(port);
     zone.fields.size = size;
     zone.fields.pio = 1;

@@ -156,8 +156,12 @@ export class Machine implements MachineClient {
   #fail(error: NemuError): void {
     if (this.#end?.reason === 'engine-error' || this.#state === 'closed') return;
     this.#postMortem?.setError(error.cause instanceof Error ? (error.cause.stack ?? error.message) : error.message);
+    const known = this.#end !== undefined;
     this.#setEnd({ reason: 'engine-error', detail: error.message });
-    this.#emit({ type: 'state', state: 'ended' });
+    if (!known) {
+      this.#emit({ type: 'state', state: 'ended' });
+      this.#emit({ type: 'ended', end: this.#end as EndState });
+    }
     this.#ready.reject(error);
     for (const { reject } of this.#calls.values()) reject(error);
     this.#calls.clear();

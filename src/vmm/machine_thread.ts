@@ -12,6 +12,7 @@ import { PostServer } from './post_server.ts';
 import { Processors } from './processors.ts';
 import { Reactor } from './reactor.ts';
 import { reportCounters, reportVcpus } from './reports.ts';
+import { GATHER_TICK_MS, SerialCoalescing } from './serial_coalescing.ts';
 import { H, type SharedBlock, viewShared } from './shared.ts';
 import type { CallName, ErrorData, FromMachine, MachineThreadData, ToMachine } from './thread_messages.ts';
 
@@ -58,6 +59,7 @@ class MachineThread {
   readonly #board: Board;
   readonly #posts: PostServer;
   readonly #coalesced: CoalescedRing;
+  readonly #serialCoalescing: SerialCoalescing;
   readonly #postMortem: PostMortem | undefined;
   #state: MachineState = 'created';
   #end: EndState | undefined;
@@ -80,6 +82,10 @@ class MachineThread {
     this.#clock = new MachineClock(this.#block, this.#reactor);
     const memory = new GuestMemoryView(data.memory);
     this.#processors = new Processors(description, data.memory, this.#block);
+    this.#serialCoalescing = new SerialCoalescing(
+      (port, on) => this.#processors.vm.coalescePort(port, 1, on),
+      () => this.#coalesced.drain(),
+    );
     this.#board = createBoard({
       description,
       memory,
@@ -88,6 +94,7 @@ class MachineThread {
       block: this.#block,
       vm: this.#processors.vm,
       serial: data.serial,
+      coalescing: this.#serialCoalescing,
       bell: (name) => send({ type: 'serial', name }),
       consoleTap: (bytes) => this.#postMortem?.appendConsole(bytes),
       event: (event) => this.#event(event),
@@ -133,8 +140,9 @@ class MachineThread {
         continue;
       }
       this.#recordCounters();
-      this.#reactor.wait(-1);
+      this.#reactor.wait(this.#serialCoalescing.active ? GATHER_TICK_MS : -1);
       Atomics.store(words, H.SLEEPING, 0);
+      if (this.#serialCoalescing.active) this.#serialCoalescing.tick();
     }
     this.#close();
   }

@@ -88,7 +88,9 @@ test('string I/O repeats one address, or goes through the region in one piece', 
 test('an overlap is refused with both names and ranges; a region can be taken off again', () => {
   const bus = new Bus('pio');
   const remove = bus.insert(0x3f8, registers('com1', 8).region);
-  expect(() => bus.insert(0x3ff, registers('other', 2).region)).toThrow('other at pio 0x3ff-0x400 overlaps com1 at 0x3f8-0x3ff.';
+  expect(() => bus.insert(0x3ff, registers('other', 2).region)).toThrow(
+    'other at pio 0x3ff-0x400 overlaps com1 at 0x3f8-0x3ff.',
+  );
   expect(bus.read(0x3f8, 1)).toBe(0);
   remove();
   expect(bus.read(0x3f8, 1)).toBe(0xff);

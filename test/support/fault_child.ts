@@ -1,0 +1,46 @@
+/** Runs a machine and breaks something, as the first argument says. For test/micro/faults.test.ts. */
+import { Machine } from '../../src/vmm/machine.ts';
+
+const [, , fault, kernel] = process.argv;
+const machine = await Machine.create(
+  { name: 'fault', memory: { size: '16M' }, kernel: { image: kernel }, cpus: { count: 2 } },
+  { ...(fault === 'vcpu0' || fault === 'vcpu1' || fault === 'counters' ? { fault } : {}) },
+);
+machine.onEvent((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
+// A vCPU thread may have failed before it is asked to run.
+await machine.start().catch((error: Error) => process.stdout.write(`${error.message}\n`));
+process.stdout.write('running\n');
+switch (fault) {
+  case 'throw':
+    setTimeout(() => {
+      throw new Error('Thrown in the main thread.');
+    }, 50);
+    break;
+  case 'exit':
+    setTimeout(() => process.exit(5), 50);
+    break;
+  case 'exit-paused':
+    await machine.pause();
+    process.exit(6);
+    break;
+  case 'abort':
+    setTimeout(() => process.abort(), 50);
+    break;
+  case 'reject':
+    void Promise.reject(new Error('Nobody listens.'));
+    break;
+  case 'counters':
+    await machine.counters().catch((error: Error) => process.stdout.write(`${error.message}\n`));
+    await machine.close();
+    break;
+  case 'vcpu0':
+  case 'vcpu1': {
+    const end = await machine.ended();
+    process.stdout.write(`${end.reason}: ${end.detail}\n`);
+    await machine.close();
+    break;
+  }
+  case 'close':
+    await machine.close();
+    break;
+}
