@@ -2,7 +2,7 @@
  * The machine description: one schema from which command-line options, `machine.yaml`, dry runs and the
  * wire format derive. Sizes are bytes here; people write `2G`.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { NemuError } from './errors.ts';
 
 const UNITS: Record<string, number> = { '': 1, B: 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };

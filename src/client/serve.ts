@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { MachineInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
