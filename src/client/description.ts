@@ -24,17 +24,16 @@ export function parseSize(text: string): number {
 
 const MiB = 2 ** 20;
 
-const byteSize = z.union([
-  z.number().int().positive(),
-  z.string().transform((text, context) => {
-    try {
-      return parseSize(text);
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: (error as NemuError).text });
-      return z.NEVER;
-    }
-  }),
-]);
+// A union of types would answer a mistake with "invalid input" alone.
+const byteSize = z.preprocess((value, context) => {
+  if (typeof value !== 'string') return value;
+  try {
+    return parseSize(value);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: (error as NemuError).text });
+    return z.NEVER;
+  }
+}, z.number().int().positive()) as z.ZodPipe<z.ZodTransform<unknown, number | string>, z.ZodNumber>;
 
 const cpuList = z.array(z.number().int().min(0).max(1023)).min(1);
 
@@ -104,18 +103,22 @@ export const UART_NAMES = ['com1', 'com2', 'com3', 'com4'] as const;
 export type UartName = (typeof UART_NAMES)[number];
 
 /** A serial port: its name, or also what happens when nobody takes its output. */
-const serialSchema = z
-  .union([
-    z.enum(UART_NAMES),
-    z.strictObject({
-      port: z.enum(UART_NAMES),
-      flow: z
-        .enum(['drop', 'wait'])
-        .default('drop')
-        .describe('without a reader: lose bytes (counted), or hold the guest'),
-    }),
-  ])
-  .transform((serial) => (typeof serial === 'string' ? { port: serial, flow: 'drop' as const } : serial));
+const serialSchema = z.preprocess(
+  (value) => (typeof value === 'string' ? { port: value } : value),
+  z.strictObject({
+    port: z.enum(UART_NAMES),
+    flow: z
+      .enum(['drop', 'wait'])
+      .default('drop')
+      .describe('without a reader: lose bytes (counted), or hold the guest'),
+  }),
+) as z.ZodPipe<
+  z.ZodTransform<unknown, UartName | { port: UartName; flow?: 'drop' | 'wait' | undefined }>,
+  z.ZodObject<{
+    port: z.ZodEnum<{ [K in UartName]: K }>;
+    flow: z.ZodDefault<z.ZodEnum<{ drop: 'drop'; wait: 'wait' }>>;
+  }>
+>;
 
 export const machineSchema = z.strictObject({
   name: z

@@ -93,7 +93,7 @@ async function boot(task: GuestTask, archive?: string) {
 
 describe('the init of a guest', () => {
   it('runs a command with binary input, output, errors and status', { timeout: 60_000 }, async ({ skip }) => {
-    if (!guest || !findProgram('qemu-system-x86_64')) skip('It needs QEMU and a fetched guest kernel.');
+    if (!guest || !findProgram('qemu-system-x86_64')) return skip('It needs QEMU and a fetched guest kernel.');
     const input = Buffer.from(Array.from({ length: 30_000 }, (_, index) => (index * index + (index >> 8)) & 0xff));
     const { ports, said, ended, until } = await boot({
       command: 'md5sum; printf "\\001\\r\\n\\377"; echo "$WHO" >&2; hostname >&2; exit 7',
@@ -112,7 +112,7 @@ describe('the init of a guest', () => {
   });
 
   it('gives a shell with job control and a size, and tells signals on', { timeout: 60_000 }, async ({ skip }) => {
-    if (!guest || !findProgram('qemu-system-x86_64')) skip('It needs QEMU and a fetched guest kernel.');
+    if (!guest || !findProgram('qemu-system-x86_64')) return skip('It needs QEMU and a fetched guest kernel.');
     const { ports, said, ended, until } = await boot({});
     await until(0, '# ');
     // Nothing but the prompt, which ends with the shell's question for the cursor's position.
@@ -129,7 +129,7 @@ describe('the init of a guest', () => {
   });
 
   it('passes a signal to a command', { timeout: 60_000 }, async ({ skip }) => {
-    if (!guest || !findProgram('qemu-system-x86_64')) skip('It needs QEMU and a fetched guest kernel.');
+    if (!guest || !findProgram('qemu-system-x86_64')) return skip('It needs QEMU and a fetched guest kernel.');
     const { ports, said, ended, until } = await boot(
       { command: 'echo started; exec sleep 1000' },
       await busyboxInitramfs(guest.arch),
