@@ -79,7 +79,7 @@ function probe(verdict: HostVerdict): Finding {
   return {
     name,
     status: 'missing',
-    text: `stock kernels cannot run: ${verdict.reason}.${passed}`,
+    text: `stock kernels cannot run: ${verdict.reason}.${verdict.detail ? ` ${verdict.detail}` : ''}${passed}`,
     ...(verdict.hint && { fix: verdict.hint }),
   };
 }

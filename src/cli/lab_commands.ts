@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
-import { startLab } from '../lab/lab.ts';
+import { type Lab, startLab } from '../lab/lab.ts';
 import { buildLabImage } from '../lab/lab_image.ts';
 import { cacheFolder, labAgentPath } from './paths.ts';
 import { labProgress } from './progress.ts';
@@ -12,8 +12,15 @@ const labsFolder = () => join(cacheFolder(), 'lab');
 
 export async function labBuild(): Promise<void> {
   const begin = performance.now();
-  const image = await buildLabImage({ bundle: labAgentPath(), onProgress: labProgress() });
+  const progress = labProgress();
+  const image = await buildLabImage({ bundle: labAgentPath(), onProgress: progress.report }).finally(progress.done);
   process.stdout.write(`${image.folder} (${((performance.now() - begin) / 1000).toFixed(1)} s)\n`);
+}
+
+/** A lab of this command's own. */
+function openLab(): Promise<Lab> {
+  const progress = labProgress();
+  return startLab({ bundle: labAgentPath(), onProgress: progress.report }).finally(progress.done);
 }
 
 /** A root shell in a lab, with this terminal. Its exit status is the shell's. */
@@ -21,7 +28,7 @@ export async function labShell(): Promise<number> {
   if (!process.stdin.isTTY || !process.stdout.isTTY) {
     throw new NemuError('USAGE', 'A shell in the lab needs a terminal.', { hint: 'Use `nemu lab exec -- COMMAND`.' });
   }
-  const lab = await startLab({ bundle: labAgentPath(), onProgress: labProgress() });
+  const lab = await openLab();
   try {
     const { rows, columns } = process.stdout;
     const shell = lab.shell({ rows, columns });
@@ -42,7 +49,7 @@ export async function labShell(): Promise<number> {
 
 /** Runs a program in a lab with the host's files. Its output is ours, and its status. */
 export async function labExec(command: string[]): Promise<number> {
-  const lab = await startLab({ bundle: labAgentPath(), onProgress: labProgress() });
+  const lab = await openLab();
   try {
     const { status } = await lab.exec(command, {
       hostRoot: true,

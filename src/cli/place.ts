@@ -25,7 +25,8 @@ export interface Place {
 }
 
 export interface PlaceOptions {
-  readonly onProgress?: (text: string, done: number, total: number) => void;
+  /** Told of the lab's making, which may take a while. */
+  readonly progress?: { report: (text: string, done: number, total: number) => void; done: () => void };
   /** Threads to start while the rest is got ready: a machine thread and its vCPUs'. */
   readonly threads?: number;
 }
@@ -61,8 +62,8 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
   const bundle = labAgentPath();
   const lab = await startLab({
     bundle,
-    ...(options.onProgress && { onProgress: options.onProgress }),
-  });
+    ...(options.progress && { onProgress: options.progress.report }),
+  }).finally(() => options.progress?.done());
   try {
     await lab.startEngine();
   } catch (error) {

@@ -14,6 +14,8 @@ export interface HostVerdict {
   readonly stockKernels: boolean;
   /** Why not. */
   readonly reason: string;
+  /** What KVM said when the probe stopped. */
+  readonly detail?: string | undefined;
   /** What to do about it. */
   readonly hint: string | undefined;
   /** Names of the steps that the probe passed, and the one where it stopped. */
@@ -26,7 +28,7 @@ export interface HostVerdict {
 
 /** Long for a guest of some thousand instructions, even where each is emulated. */
 const PROBE_TIMEOUT_MS = 5000;
-const VERSION = 1;
+const VERSION = 2;
 
 /** Runs the probe guest. Never throws: whatever goes wrong is the verdict. */
 export async function probeHost(): Promise<HostVerdict> {
@@ -71,7 +73,8 @@ export async function probeHost(): Promise<HostVerdict> {
     return {
       kvm: true,
       stockKernels: false,
-      reason: `it failed at "${stopped.name}"${end.reason === 'internal-error' || end.reason === 'triple-fault' ? `: ${end.detail.replace(/\.$/, '')}` : ''}`,
+      reason: stopped.lack,
+      detail: end.reason === 'internal-error' || end.reason === 'triple-fault' ? end.detail : undefined,
       hint: 'Use --on lab (nemu run does so by itself), or a host with hardware virtualization.',
       passed,
       failed: stopped.name,

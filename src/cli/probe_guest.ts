@@ -66,12 +66,12 @@ export function probeGuest(): Uint8Array {
   return elf64(asm.assemble(), PROBE_BASE);
 }
 
-/** What each letter proves. */
+/** What each letter proves, and what is said when it is missing. */
 export const PROBE_STEPS = [
-  { letter: 'A', name: '64-bit kernel code runs' },
-  { letter: 'B', name: 'int3 is delivered in kernel mode' },
-  { letter: 'C', name: 'lock cmpxchg16b works in kernel mode' },
-  { letter: 'D', name: 'xsave and xrstor work in kernel mode' },
-  { letter: 'E', name: 'port exits served on the vCPU thread' },
-  { letter: 'F', name: 'port exits forwarded to the machine thread' },
+  { letter: 'A', name: '64-bit kernel code runs', lack: 'not even 64-bit kernel code runs' },
+  { letter: 'B', name: 'int3 is delivered in kernel mode', lack: 'int3 is not delivered in kernel mode' },
+  { letter: 'C', name: 'lock cmpxchg16b works in kernel mode', lack: 'lock cmpxchg16b fails in kernel mode' },
+  { letter: 'D', name: 'xsave and xrstor work in kernel mode', lack: 'xsave or xrstor fails in kernel mode' },
+  { letter: 'E', name: 'port exits are served on the vCPU thread', lack: 'port exits are not served' },
+  { letter: 'F', name: 'port exits are forwarded to the machine thread', lack: 'port exits are not forwarded' },
 ] as const;

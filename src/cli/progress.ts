@@ -55,13 +55,14 @@ export function fetchProgress(line: ProgressLine): (progress: FetchProgress) => 
   };
 }
 
-/** Progress of building a lab, which is once a version. */
-export function labProgress(events?: EventSink): LabProgress {
+/** Progress of building a lab, which is once a version; `done` takes the line away. */
+export function labProgress(events?: EventSink): { report: LabProgress; done: () => void } {
   const line = new ProgressLine();
-  return (text, done, total) => {
-    events?.write({ type: 'lab', text, done, total });
-    if (events?.active) return;
-    if (done >= total) line.done();
-    else line.show(`preparing the lab (once): ${text}`, done / total);
+  return {
+    report: (text, done, total) => {
+      events?.write({ type: 'lab', text, done, total });
+      if (!events?.active) line.show(`preparing the lab (once): ${text}`, done / total);
+    },
+    done: () => line.done(),
   };
 }

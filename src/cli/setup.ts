@@ -48,7 +48,8 @@ export async function setUp(task: 'start' | 'test'): Promise<void> {
   }
   await findGuest();
   if (needsLab) {
-    await buildLabImage({ bundle: labAgentPath(), onProgress: labProgress() });
+    const progress = labProgress();
+    await buildLabImage({ bundle: labAgentPath(), onProgress: progress.report }).finally(progress.done);
   }
 }
 

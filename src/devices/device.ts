@@ -63,7 +63,7 @@ export interface ByteChannel {
   read(): number;
   /** True when at least one byte can be read. */
   readonly readable: boolean;
-  /** Called when bytes arrive after none were there. */
+  /** Called when bytes may have arrived; more than once for the same bytes. */
   onReadable?: () => void;
   /** Called when there is room again after a short `write`. */
   onWritable?: () => void;

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import type { MachineDescription, UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { MachineEvent } from '../client/machine_client.ts';
+import { CmosRtc } from '../devices/cmos_rtc.ts';
 import type { Device, IrqLine } from '../devices/device.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
 import {
@@ -37,6 +38,7 @@ const LSR_OFFSET = 5;
 const PM_BASE = 0x600;
 const PM_TIMER_OFFSET = 8;
 const SCI_GSI = 9;
+const RTC_GSI = 8;
 
 export interface BoardOptions {
   readonly description: MachineDescription;
@@ -130,6 +132,17 @@ export function createBoard(options: BoardOptions): Board {
     });
     pio.insert(0x505, pvpanic);
     devices.push(pvpanic);
+  }
+  if (description.rtc) {
+    const rtc = new CmosRtc({
+      clock: options.clock,
+      irq: line(RTC_GSI),
+      lowMemory: options.ranges[0].size,
+      highMemory: options.ranges.slice(1).reduce((sum, { size }) => sum + size, 0),
+      cpus: description.cpus.count,
+    });
+    pio.insert(0x70, rtc);
+    devices.push(rtc);
   }
   if (description.debugExit) {
     const debugExit = new IsaDebugExit(options.debugExit);

@@ -23,7 +23,6 @@ export class SerialChannel implements ByteChannel {
   readonly #flow: SerialFlow;
   readonly #ring: () => void;
   readonly #tap: (bytes: Uint8Array) => void;
-  #inputWasEmpty = true;
 
   /**
    * @param ring tells the main thread that it has bytes to take, or room to give.
@@ -64,12 +63,7 @@ export class SerialChannel implements ByteChannel {
 
   /** Called after each wake-up by the main thread: input may have come, or room. */
   poll(): void {
-    const readable = this.readable;
-    if (readable && this.#inputWasEmpty) {
-      this.#inputWasEmpty = false;
-      this.onReadable?.();
-    }
-    this.#inputWasEmpty = !this.readable;
+    if (this.readable) this.onReadable?.();
     if (this.#output.space > 0) this.onWritable?.();
   }
 }
