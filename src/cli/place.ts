@@ -6,6 +6,7 @@ import type { MachineClient } from '../client/machine_client.ts';
 import { EngineConnection } from '../client/remote.ts';
 import { type Lab, startLab } from '../lab/lab.ts';
 import { Machine, type MachineOptions } from '../vmm/machine.ts';
+import { PostMortem } from '../vmm/post_mortem.ts';
 import { ThreadPool } from '../vmm/threads.ts';
 import { labAgentPath } from './paths.ts';
 import { hostVerdict } from './probe.ts';
@@ -21,6 +22,8 @@ export interface Place {
   /** Milliseconds of silence after which a user of this place wonders. */
   readonly patience: number;
   readonly lab: Lab | undefined;
+  /** Takes what a remote machine's console prints into this process's post-mortem; the engine does so itself. */
+  readonly recordConsole: ((bytes: Uint8Array) => void) | undefined;
   close(): Promise<void>;
 }
 
@@ -53,6 +56,7 @@ function openHost(threads: number): Place {
     reason: undefined,
     patience: 5000,
     lab: undefined,
+    recordConsole: undefined,
     create: (description, machineOptions) => Machine.create(description, { ...machineOptions, pool }),
     close: () => pool.close(),
   };
@@ -74,12 +78,18 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
     const tail = lab.consoleTail().trim();
     return new NemuError('CONNECTION', `The lab ended.${tail ? ` Its last lines:\n${tail}` : ''}`);
   });
+  let postMortem: PostMortem | undefined;
   return {
     kind: 'lab',
     reason,
     patience: 20_000,
     lab,
-    create: (description) => connection.create(inLab(description)),
+    recordConsole: (bytes) => postMortem?.appendConsole(bytes),
+    create: (description, machineOptions) => {
+      postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
+      postMortem?.setDescription(description);
+      return connection.create(inLab(description));
+    },
     close: async () => {
       connection.close();
       await lab.close();

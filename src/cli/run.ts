@@ -326,6 +326,7 @@ class Run {
     this.#sawOutput = true;
     this.#received += bytes.length;
     this.#log?.write(bytes);
+    this.#place.recordConsole?.(bytes);
     this.#tail = Buffer.concat([this.#tail, bytes]);
     if (!this.#panicSeen && PANIC_LINE.test(this.#tail.subarray(-bytes.length - 200).toString('latin1'))) {
       this.#panicSeen = true;
