@@ -187,7 +187,9 @@ class MachineThread {
       case 'counters':
         return this.#counters();
       case 'inspect':
-        return this.#whileStopped(() => reportVcpus(this.#block, this.#processors, this.#board.local, true));
+        return this.#whileStopped(() =>
+          reportVcpus(this.#block, this.#processors, this.#board.local, this.#board.memory),
+        );
       case 'readMemory': {
         const { address, length } = parameter as { address: number; length: number };
         const bytes = this.#board.memory.slice(address, length);

@@ -1,6 +1,7 @@
 import { freemem } from 'node:os';
 import type { MachineDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import type { GuestMemory } from '../devices/device.ts';
 import { Arena, type Pinned } from '../ffi/arena.ts';
 import { KVM_CAP, KVM_CREATE_IRQCHIP, KVM_ENABLE_CAP, KVM_KVMCLOCK_CTRL, kvm_enable_cap } from '../ffi/kvm/common.ts';
 import * as x86 from '../ffi/kvm/x86.ts';
@@ -208,6 +209,19 @@ export class Processors {
 
   apicId(vcpu: number): number {
     return apicIdOf(vcpu, this.topology);
+  }
+
+  /**
+   * Does the vCPU stand just behind a HLT, with interrupts on? A kick takes it out of KVM's halted state, so
+   * that one cannot be asked for it.
+   */
+  standsAtHlt(vcpu: number, memory: GuestMemory): boolean {
+    const HLT = 0xf4;
+    const RFLAGS_IF = 1n << 9n;
+    const { rip, rflags } = this.#vcpus[vcpu].x86.registers();
+    if (!(rflags & RFLAGS_IF) || rip === 0n) return false;
+    const gpa = this.#vcpus[vcpu].x86.translate(rip - 1n);
+    return gpa !== undefined && memory.slice(gpa, 1)?.[0] === HLT;
   }
 
   /** Registers of a vCPU that is out of the guest, as hexadecimal strings, and its multiprocessing state. */

@@ -1,4 +1,5 @@
 import type { CountersReport, VcpuReport } from '../client/machine_client.ts';
+import type { GuestMemory } from '../devices/device.ts';
 import { KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED } from '../ffi/kvm/common.ts';
 import type { Board } from './board.ts';
 import type { CoalescedRing } from './coalesced.ts';
@@ -14,12 +15,12 @@ const ACTIVITY: Record<number, VcpuReport['activity']> = {
   4: 'waiting for SIPI',
 };
 
-/** What each vCPU did and does. @param registers read them too; the vCPUs must be out of the guest. */
+/** What each vCPU did and does. @param memory to read registers too; the vCPUs must be out of the guest. */
 export function reportVcpus(
   block: SharedBlock,
   processors: Processors,
   local: readonly LocalRegister[],
-  registers: boolean,
+  memory: GuestMemory | undefined,
 ): VcpuReport[] {
   return Array.from({ length: block.vcpus }, (_, index) => {
     const slot = slotWord(index);
@@ -39,9 +40,11 @@ export function reportVcpus(
       slept: counter(C.SLEPT),
       kicks: counter(C.KICKS),
     };
-    if (!registers) return report;
+    if (!memory) return report;
     const { mpState, ...values } = processors.registersOf(index);
-    return { ...report, registers: values, activity: ACTIVITY[Number(mpState)] };
+    const activity = ACTIVITY[Number(mpState)];
+    const halted = activity === 'running' && processors.standsAtHlt(index, memory);
+    return { ...report, registers: values, activity: halted ? 'halted' : activity };
   });
 }
 
@@ -52,7 +55,7 @@ export function reportCounters(
   coalesced: CoalescedRing,
   wakeups: number,
 ): CountersReport {
-  const vcpus = reportVcpus(block, processors, board.local, false);
+  const vcpus = reportVcpus(block, processors, board.local, undefined);
   const localReads = new Map<string, number>();
   for (const { local } of vcpus) {
     for (const [name, count] of Object.entries(local)) localReads.set(name, (localReads.get(name) ?? 0) + count);

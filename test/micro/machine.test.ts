@@ -158,6 +158,15 @@ describe('a running machine', () => {
     await guest.machine.close();
   });
 
+  test('knows a halted vCPU', async () => {
+    const guest = await boot((asm) => asm.print(THR, '.').sti().label('halt').hlt().jump('halt'));
+    await guest.machine.start();
+    await guest.printed('.');
+    // Printed is not yet halted.
+    while ((await guest.machine.inspect())[0].activity !== 'halted')
+      await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+
   test('is reset by its user', async () => {
     const guest = await counter();
     await guest.machine.start();

@@ -58,6 +58,7 @@ export class X86Vcpu {
   readonly #debug;
   readonly #xcrs;
   readonly #fpu;
+  readonly #translation;
   readonly #msrs;
 
   constructor(vcpu: KvmVcpu) {
@@ -71,6 +72,7 @@ export class X86Vcpu {
     this.#debug = arena.struct(x86.kvm_debugregs);
     this.#xcrs = arena.struct(x86.kvm_xcrs);
     this.#fpu = arena.struct(x86.kvm_fpu);
+    this.#translation = arena.struct(x86.kvm_translation);
     this.#msrs = arena.alloc(x86.kvm_msrs.size + 64 * x86.kvm_msr_entry.size);
   }
 
@@ -151,6 +153,13 @@ export class X86Vcpu {
       cs: cs.selector,
       mpState: this.#mp.fields.mp_state,
     } as unknown as Registers;
+  }
+
+  /** Guest-physical address of a linear one by the vCPU's own page tables; undefined when it is not mapped. */
+  translate(linear: bigint): number | undefined {
+    this.#translation.fields.linear_address = linear;
+    this.kvm.ioctl(x86.KVM_TRANSLATE, 'KVM_TRANSLATE', this.#translation);
+    return this.#translation.fields.valid ? Number(this.#translation.fields.physical_address) : undefined;
   }
 
   nmi(): void {
