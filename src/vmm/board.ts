@@ -4,6 +4,15 @@ import { NemuError } from '../client/errors.ts';
 import type { MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
 import type { Device, IrqLine } from '../devices/device.ts';
+import {
+  FW_CFG_BOOT_MENU,
+  FW_CFG_MAX_CPUS,
+  FW_CFG_NB_CPUS,
+  FW_CFG_NOGRAPHIC,
+  FW_CFG_RAM_SIZE,
+  FwCfg,
+  littleEndian,
+} from '../devices/fw_cfg.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
 import {
   DebugPort,
@@ -15,6 +24,7 @@ import {
   ResetControl,
 } from '../devices/small_ports.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
+import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
@@ -25,6 +35,7 @@ import type { RamRange } from './memory_layout.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
 import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
+import { apicIdOf } from './x86/topology.ts';
 
 /** Where a PC has its serial ports. COM3 and COM4 get lines of their own instead of sharing: ACPI tells the guest. */
 const UARTS: Record<UartName, { port: number; irq: number }> = {
@@ -144,6 +155,9 @@ export function createBoard(options: BoardOptions): Board {
     pio.insert(0x70, rtc);
     devices.push(rtc);
   }
+  const fwCfg = createFwCfg(description, options.memory);
+  pio.insert(0x510, fwCfg);
+  devices.push(fwCfg);
   if (description.debugExit) {
     const debugExit = new IsaDebugExit(options.debugExit);
     pio.insert(0xf4, debugExit);
@@ -167,6 +181,29 @@ export function createBoard(options: BoardOptions): Board {
   };
 }
 
+/** fw_cfg with the items that QEMU gives a PC, and the user's files. */
+function createFwCfg(description: MachineDescription, memory: GuestMemoryView): FwCfg {
+  const fwCfg = new FwCfg({ memory });
+  fwCfg.addItem(FW_CFG_RAM_SIZE, littleEndian(description.memory.size, 8));
+  fwCfg.addItem(FW_CFG_NOGRAPHIC, littleEndian(1, 2));
+  fwCfg.addItem(FW_CFG_NB_CPUS, littleEndian(description.cpus.count, 2));
+  fwCfg.addItem(FW_CFG_BOOT_MENU, littleEndian(0, 2));
+  // The name is older than sparse APIC ids: firmware wants the first id that no processor has.
+  fwCfg.addItem(FW_CFG_MAX_CPUS, littleEndian(apicIdOf(description.cpus.count - 1, description.cpus) + 1, 2));
+  fwCfg.addFile(VMCOREINFO_FILE, new Vmcoreinfo().bytes, () => {});
+  for (const { name, string, file } of description.fwCfg) {
+    const bytes = file === undefined ? new TextEncoder().encode(string) : readFile(file, 'fw_cfg item');
+    try {
+      fwCfg.addFile(name, bytes);
+    } catch (cause) {
+      throw new NemuError('FW_CFG_ITEM', (cause as Error).message, {
+        hint: 'Name the item like opt/org.example/item, once.',
+      });
+    }
+  }
+  return fwCfg;
+}
+
 const EBDA = 0x9fc00;
 const BIOS_AREA = 0xe0000;
 const MiB = 2 ** 20;
@@ -186,7 +223,11 @@ function readFile(path: string, what: string): Uint8Array {
     return readFileSync(path);
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    throw new NemuError(`${what.toUpperCase()}_FILE`, `The ${what} ${path} cannot be read (${code}).`, { cause });
+    throw new NemuError(
+      `${what.toUpperCase().replaceAll(' ', '_')}_FILE`,
+      `The ${what} ${path} cannot be read (${code}).`,
+      { cause },
+    );
   }
 }
 
