@@ -1,0 +1,204 @@
+/** A machine over a byte stream: the served side and the remote side against each other, and a rude peer. */
+import { duplexPair } from 'node:stream';
+import { describe, expect, test } from 'vitest';
+import { parseMachine } from '../../../src/client/description.ts';
+import { NemuError } from '../../../src/client/errors.ts';
+import { encodeFrame, FrameDecoder } from '../../../src/client/frames.ts';
+import type { ConsoleStream, MachineClient, MachineEvent } from '../../../src/client/machine_client.ts';
+import { FRAME_BYTES, FRAME_CONTROL, WINDOW } from '../../../src/client/protocol.ts';
+import { EngineConnection } from '../../../src/client/remote.ts';
+import { serveMachines } from '../../../src/client/serve.ts';
+
+class FakeConsole implements ConsoleStream {
+  readonly name = 'com1';
+  onData: ((bytes: Uint8Array) => void) | undefined;
+  onLost: ((count: number) => void) | undefined;
+  onWritable: (() => void) | undefined;
+  received: Buffer[] = [];
+  room = Number.POSITIVE_INFINITY;
+  write(bytes: Uint8Array): number {
+    const count = Math.min(this.room, bytes.length);
+    this.room -= count;
+    this.received.push(Buffer.from(bytes.subarray(0, count)));
+    return count;
+  }
+  get text(): string {
+    return Buffer.concat(this.received).toString();
+  }
+}
+
+/** As much of a machine as the protocol touches. */
+function fakeMachine() {
+  const console = new FakeConsole();
+  const calls: string[] = [];
+  let emit: (event: MachineEvent) => void = () => {};
+  const call = (name: string) => async () => {
+    calls.push(name);
+  };
+  const machine = {
+    description: parseMachine({ kernel: { image: '/k' } }),
+    state: 'created',
+    end: undefined,
+    consoles: ['com1'],
+    console: () => console,
+    start: call('start'),
+    pause: async () => {
+      throw new NemuError('STATE', 'Cannot pause a machine that is created.', { hint: 'Start it.' });
+    },
+    resume: call('resume'),
+    reset: call('reset'),
+    powerButton: call('powerButton'),
+    nmi: call('nmi'),
+    counters: async () => ({ total: 5 }),
+    inspect: async () => [],
+    readMemory: async (address: number, length: number) => Buffer.alloc(length, address & 0xff),
+    onEvent: (listener: (event: MachineEvent) => void) => {
+      emit = listener;
+      return () => {};
+    },
+    ended: () => new Promise(() => {}),
+    close: call('close'),
+  } as unknown as MachineClient;
+  return { machine, console, calls, emit: (event: MachineEvent) => emit(event) };
+}
+
+function connect() {
+  const fake = fakeMachine();
+  const [ours, theirs] = duplexPair();
+  const served = serveMachines(theirs, async (description) => {
+    parseMachine(description);
+    return fake.machine;
+  });
+  return { ...fake, served, stream: ours, connection: new EngineConnection(ours) };
+}
+
+const settled = () => new Promise((resolve) => setTimeout(resolve, 10));
+
+describe('both ends', () => {
+  test('calls, results, errors with code and hint, events and memory get through', async () => {
+    const { connection, calls, emit, served } = connect();
+    const machine = await connection.create({ kernel: { image: '/k' } });
+    const events: MachineEvent[] = [];
+    machine.onEvent((event) => events.push(event));
+    await machine.start();
+    await expect(machine.pause()).rejects.toMatchObject({ code: 'STATE', hint: 'Start it.' });
+    expect(await machine.counters()).toEqual({ total: 5 });
+    expect([...(await machine.readMemory(0x41, 3))]).toEqual([0x41, 0x41, 0x41]);
+    emit({ type: 'panic', detail: 'x' });
+    emit({ type: 'state', state: 'running' });
+    await settled();
+    expect(events.map(({ type }) => type)).toEqual(['panic', 'state']);
+    expect(machine.state).toBe('running');
+    connection.close();
+    await served;
+    expect(calls).toEqual(['start', 'close']);
+    await expect(machine.reset()).rejects.toMatchObject({ code: 'CONNECTION' });
+    expect(await machine.ended()).toMatchObject({ reason: 'engine-error' });
+  });
+
+  test('a description that is not valid is refused with the reason', async () => {
+    const { connection } = connect();
+    await expect(connection.create({ kernel: { image: '' } })).rejects.toMatchObject({ code: 'DESCRIPTION' });
+    connection.close();
+  });
+
+  test('a reader that stalls holds its console at a window, and gets every byte later', async () => {
+    const { connection, console } = connect();
+    const machine = await connection.create({ kernel: { image: '/k' } });
+    const piece = Buffer.alloc(50_000);
+    let sent = 0;
+    while (console.onData && sent < 100 * WINDOW) {
+      piece.fill(sent / piece.length);
+      console.onData(Buffer.from(piece));
+      sent += piece.length;
+    }
+    expect(sent).toBeLessThan(2 * WINDOW);
+    await settled();
+    const seen: Buffer[] = [];
+    machine.console('com1').onData = (bytes) => seen.push(Buffer.from(bytes));
+    await settled();
+    const all = Buffer.concat(seen);
+    expect(all.length).toBe(sent);
+    for (let i = 0; i < all.length; i += piece.length) expect(all[i]).toBe(i / piece.length);
+    expect(console.onData).toBeDefined();
+    connection.close();
+  });
+
+  test('a guest that takes no input stops the writer at a window, and then gets all of it', async () => {
+    const { connection, console } = connect();
+    const machine = await connection.create({ kernel: { image: '/k' } });
+    console.room = 10;
+    const remote = machine.console('com1');
+    const text = Buffer.from('0123456789'.repeat(60_000));
+    let at = remote.write(text);
+    expect(at).toBe(WINDOW);
+    remote.onWritable = () => {
+      at += remote.write(text.subarray(at));
+    };
+    await settled();
+    expect(console.text).toBe('0123456789');
+    console.room = Number.POSITIVE_INFINITY;
+    console.onWritable?.();
+    while (console.text.length < text.length) await settled();
+    expect(console.text).toBe(text.toString());
+    connection.close();
+  });
+});
+
+describe('a rude peer', () => {
+  const talk = async (bytes: Uint8Array) => {
+    const { served, stream, calls } = connect();
+    stream.write(bytes);
+    await settled();
+    stream.destroy();
+    await served;
+    return calls;
+  };
+
+  test('messages that do not parse are answered, and the session goes on', async () => {
+    const fake = fakeMachine();
+    const [ours, theirs] = duplexPair();
+    const served = serveMachines(theirs, async () => fake.machine);
+    const answers: { id: number; error?: { code: string } }[] = [];
+    const decoder = new FrameDecoder();
+    ours.on('data', (bytes) => {
+      for (const { payload } of decoder.push(bytes)) answers.push(JSON.parse(Buffer.from(payload).toString()));
+    });
+    for (const text of [
+      '',
+      'null',
+      '[]',
+      '{"id":3}',
+      '{"id":4,"method":"start","machine":9}',
+      '{"id":5,"method":"__proto__","machine":1}',
+    ]) {
+      ours.write(encodeFrame(FRAME_CONTROL, 0, Buffer.from(text)));
+    }
+    await settled();
+    expect(answers.map(({ id }) => id)).toEqual([-1, -1, -1, 3, 4, 5]);
+    expect(answers.every(({ error }) => error !== undefined)).toBe(true);
+    ours.destroy();
+    await served;
+  });
+
+  test('more input than the window allows ends the stream', async () => {
+    const { served, stream, console, connection } = connect();
+    await connection.create({ kernel: { image: '/k' } });
+    console.room = 0;
+    for (let i = 0; i < 4; i++) stream.write(encodeFrame(FRAME_BYTES, 16, Buffer.alloc(WINDOW / 2)));
+    await served;
+    expect(stream.destroyed || stream.readableEnded).toBe(true);
+  });
+
+  test('random bytes end the session or are ignored; nothing is thrown and nothing is left', async () => {
+    let seed = 11;
+    const random = () => {
+      seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
+      return seed / 0x7fffffff;
+    };
+    for (let round = 0; round < 30; round++) {
+      const length = Math.floor(random() * 200);
+      await talk(Buffer.from(Array.from({ length }, () => (random() < 0.5 ? 0 : Math.floor(random() * 256)))));
+    }
+  });
+});
