@@ -25,6 +25,8 @@ import {
 } from '../devices/small_ports.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
+import type { AcpiBoard } from './acpi/board.ts';
+import { buildAcpi } from './acpi/tables.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
@@ -49,6 +51,11 @@ const LSR_OFFSET = 5;
 const PM_BASE = 0x600;
 const PM_TIMER_OFFSET = 8;
 const SCI_GSI = 9;
+const RESET_CONTROL_PORT = 0xcf9;
+/** RST_CPU and SYS_RST: a hard reset. */
+const RESET_CONTROL_VALUE = 0x06;
+const PVPANIC_PORT = 0x505;
+const FW_CFG_PORT = 0x510;
 const RTC_GSI = 8;
 
 export interface BoardOptions {
@@ -131,7 +138,7 @@ export function createBoard(options: BoardOptions): Board {
   const pm = new Ich9Pm({ clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff });
   pio.insert(PM_BASE, pm);
   const resetControl = new ResetControl(() => options.requestReset('the reset control register'));
-  pio.insert(0xcf9, resetControl);
+  pio.insert(RESET_CONTROL_PORT, resetControl);
   const debugPort = new DebugPort();
   pio.insert(0x80, debugPort);
   devices.push(pm, resetControl, debugPort);
@@ -141,7 +148,7 @@ export function createBoard(options: BoardOptions): Board {
       if (events & PVPANIC_CRASH_LOADED) options.event({ type: 'crash-loaded' });
       if (events & PVPANIC_SHUTDOWN) options.powerOff();
     });
-    pio.insert(0x505, pvpanic);
+    pio.insert(PVPANIC_PORT, pvpanic);
     devices.push(pvpanic);
   }
   if (description.rtc) {
@@ -156,7 +163,7 @@ export function createBoard(options: BoardOptions): Board {
     devices.push(rtc);
   }
   const fwCfg = createFwCfg(description, options.memory);
-  pio.insert(0x510, fwCfg);
+  pio.insert(FW_CFG_PORT, fwCfg);
   devices.push(fwCfg);
   if (description.debugExit) {
     const debugExit = new IsaDebugExit(options.debugExit);
@@ -231,8 +238,26 @@ function readFile(path: string, what: string): Uint8Array {
   }
 }
 
+/** What the tables say; each value is the one that `createBoard` used. */
+function acpiBoard(description: MachineDescription): AcpiBoard {
+  const { cpus } = description;
+  return {
+    cpus: Array.from({ length: cpus.count }, (_, uid) => ({ uid, apicId: apicIdOf(uid, cpus), online: true })),
+    ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
+    pmBase: PM_BASE,
+    sci: SCI_GSI,
+    resetRegister: { port: RESET_CONTROL_PORT, value: RESET_CONTROL_VALUE },
+    uarts: description.serial.map(({ port }) => ({ name: port.toUpperCase(), ...UARTS[port] })),
+    rtc: description.rtc,
+    i8042: description.i8042,
+    fwCfg: { port: FW_CFG_PORT, length: 12 },
+    pvpanicPort: description.pvpanic ? PVPANIC_PORT : undefined,
+  };
+}
+
 function loadKernel(description: MachineDescription, memory: GuestMemoryView, ranges: readonly RamRange[]): EntryState {
   const { kernel } = description;
+  const acpi = buildAcpi(acpiBoard(description), BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),
@@ -240,9 +265,9 @@ function loadKernel(description: MachineDescription, memory: GuestMemoryView, ra
     ...(initrds.length > 0 && { initrd: joinInitrds(initrds) }),
     cmdline: kernel.cmdline,
     memoryMap: memoryMap(ranges),
-    rsdp: 0,
+    rsdp: acpi.rsdp,
   });
-  for (const { gpa, bytes } of plan.writes) {
+  for (const { gpa, bytes } of [...plan.writes, { gpa: BIOS_AREA, bytes: acpi.bytes }]) {
     if (!memory.write(gpa, bytes)) {
       throw new NemuError(
         'MEMORY_LIMIT',

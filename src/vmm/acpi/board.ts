@@ -1,0 +1,28 @@
+/** What the ACPI tables say about a machine: plain data, made by the board. */
+export interface AcpiCpu {
+  readonly uid: number;
+  readonly apicId: number;
+  readonly online: boolean;
+}
+
+export interface AcpiUart {
+  /** Name below \_SB: COM1 … COM4. */
+  readonly name: string;
+  readonly port: number;
+  readonly irq: number;
+}
+
+export interface AcpiBoard {
+  readonly cpus: readonly AcpiCpu[];
+  readonly ioapic: { readonly id: number; readonly address: number; readonly gsiBase: number };
+  /** ICH9 power management block: PM1a_EVT, PM1a_CNT, PM_TMR and GPE0 at their offsets from it. */
+  readonly pmBase: number;
+  readonly sci: number;
+  readonly resetRegister: { readonly port: number; readonly value: number };
+  readonly uarts: readonly AcpiUart[];
+  /** MC146818 at 0x70, irq 8, with a century byte at 0x32. */
+  readonly rtc: boolean;
+  readonly i8042: boolean;
+  readonly fwCfg: { readonly port: number; readonly length: number } | undefined;
+  readonly pvpanicPort: number | undefined;
+}
