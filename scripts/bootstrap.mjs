@@ -35,9 +35,15 @@ function step(command, commandArgs, what) {
 
 function installPackages() {
   const stamp = join(root, 'node_modules', '.nemu-lock');
-  const lock = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex');
+  const lock = createHash('sha256')
+    .update(readFileSync(join(root, 'package-lock.json')))
+    .digest('hex');
   if (existsSync(stamp) && existsSync(node) && readFileSync(stamp, 'utf8') === lock) return;
-  step('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], 'installing the npm packages of package-lock.json');
+  step(
+    'npm',
+    ['ci', '--no-audit', '--no-fund', '--loglevel=error'],
+    'installing the npm packages of package-lock.json',
+  );
   if (!existsSync(node)) {
     fail('npm left out the optional package that brings Node 24. Run "npm ci --include=optional" and try again.');
   }
@@ -67,7 +73,11 @@ function buildWhenStale() {
 /** Runs a program in the foreground and takes its exit status over; signals reach it through the terminal or us. */
 function exec(command, commandArgs, environment = {}) {
   return new Promise((resolve) => {
-    const child = spawn(command, commandArgs, { cwd: task === 'nemu' ? process.env.INIT_CWD : root, stdio: 'inherit', env: { ...process.env, ...environment } });
+    const child = spawn(command, commandArgs, {
+      cwd: task === 'nemu' ? process.env.INIT_CWD : root,
+      stdio: 'inherit',
+      env: { ...process.env, ...environment },
+    });
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
       process.on(signal, () => {
         // The terminal sends Ctrl-C to the whole group already.

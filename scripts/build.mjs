@@ -24,7 +24,9 @@ await build({
   // koffi loads a native addon that stands beside its own files.
   external: ['koffi'],
   // CommonJS packages in an ES module bundle still ask for require.
-  banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
+  banner: {
+    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
   logLevel: 'warning',
 });
 cpSync(join(root, 'src', 'lab', 'assets'), join(root, 'dist', 'assets'), { recursive: true });
