@@ -6,6 +6,9 @@ import { createReadStream, createWriteStream, openSync } from 'node:fs';
 import { Duplex } from 'node:stream';
 import { isMainThread } from 'node:worker_threads';
 import { serveMachines } from '../client/serve.ts';
+import { KVM_CREATE_IRQCHIP } from '../ffi/kvm/common.ts';
+import { KVM_GET_SREGS, KVM_SET_SREGS, kvm_sregs } from '../ffi/kvm/x86.ts';
+import { Kvm } from '../vmm/kvm.ts';
 import { Machine } from '../vmm/machine.ts';
 import { ThreadPool } from '../vmm/threads.ts';
 
@@ -14,9 +17,30 @@ const SPARE_THREADS = 5;
 
 let pool: ThreadPool | undefined;
 
+/**
+ * KVM patches its own code when the first local APIC becomes disabled and when the last one stops being so.
+ * Emulated processors now and then run into such a patch half done, and the lab's kernel dies of it. Two
+ * vCPUs that never run keep both conditions true, so that nothing is patched. Their descriptors are never
+ * closed.
+ */
+function holdStaticKeys(): void {
+  const vm = new Kvm().createVm();
+  vm.ioctl(KVM_CREATE_IRQCHIP, 'KVM_CREATE_IRQCHIP');
+  vm.createVcpu(0);
+  const hardwareDisabled = vm.createVcpu(1);
+  const sregs = hardwareDisabled.arena.struct(kvm_sregs);
+  hardwareDisabled.ioctl(KVM_GET_SREGS, 'KVM_GET_SREGS', sregs);
+  const APIC_BASE_ENABLE = 1n << 11n;
+  sregs.fields.apic_base &= ~APIC_BASE_ENABLE;
+  hardwareDisabled.ioctl(KVM_SET_SREGS, 'KVM_SET_SREGS', sregs);
+}
+
 /** Starts threads ahead, so that they are in the saved lab. */
 export async function prepare(): Promise<void> {
-  pool ??= new ThreadPool(new URL(import.meta.url));
+  if (!pool) {
+    holdStaticKeys();
+    pool = new ThreadPool(new URL(import.meta.url));
+  }
   pool.prepare(SPARE_THREADS);
   await pool.ready();
 }

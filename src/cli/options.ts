@@ -3,7 +3,7 @@ import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 
 /** How one key of an option is read. */
-type Kind = 'text' | 'number' | 'switch' | 'list';
+type Kind = 'text' | 'number' | 'switch' | 'list' | 'words';
 interface Key {
   readonly kind: Kind;
   /** Name in the machine description, when it is not the key itself. */
@@ -68,6 +68,8 @@ function convert(option: string, name: string, kind: Kind, value: string): unkno
       if (['on', 'yes', 'true'].includes(value)) return true;
       if (['off', 'no', 'false'].includes(value)) return false;
       throw new NemuError('USAGE', `${option}: ${name}=${value} is neither on nor off.`);
+    case 'words':
+      return value.split('+');
     case 'list':
       return numberList(option, value);
   }
@@ -91,16 +93,12 @@ const CPU_KEYS: Keys = {
   sockets: { kind: 'number' },
   cores: { kind: 'number' },
   threads: { kind: 'number' },
+  without: { kind: 'words' },
 };
 
-/** `4`, or `count=8,sockets=2,cores=2,threads=2`; without a count, the product. */
+/** `4`, or `count=8,sockets=2,cores=2,threads=2,without=avx+pku`; without a count, the product. */
 export function parseCpus(text: string): NonNullable<MachineInput['cpus']> {
-  const cpus = parseKeyValues('--cpus', text, CPU_KEYS, 'count') as {
-    count?: number;
-    sockets?: number;
-    cores?: number;
-    threads?: number;
-  };
+  const cpus = parseKeyValues('--cpus', text, CPU_KEYS, 'count') as NonNullable<MachineInput['cpus']>;
   if (cpus.count === undefined) cpus.count = (cpus.sockets ?? 1) * (cpus.cores ?? 1) * (cpus.threads ?? 1);
   return cpus;
 }

@@ -119,6 +119,9 @@ function inLab(description: MachineDescription): MachineDescription {
   }
   return {
     ...description,
+    // The emulated processor does not intercept XSETBV: KVM never learns of a guest's XCR0 and puts its own
+    // back, so that a guest that uses AVX would die of it.
+    cpus: { ...description.cpus, without: [...new Set([...description.cpus.without, 'xsave' as const])] },
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map(labPath) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),
   };

@@ -37,12 +37,46 @@ const byteSize = z.preprocess((value, context) => {
 
 const cpuList = z.array(z.number().int().min(0).max(1023)).min(1);
 
+/** Features that can be taken from a guest; src/vmm/x86/features.ts has where each stands in CPUID. */
+export const CPU_FEATURES = [
+  'xsave',
+  'avx',
+  'fma',
+  'f16c',
+  'pcid',
+  'x2apic',
+  'tsc_deadline_timer',
+  'aes',
+  'rdrand',
+  'hypervisor',
+  'fsgsbase',
+  'avx2',
+  'smep',
+  'erms',
+  'invpcid',
+  'rtm',
+  'avx512f',
+  'rdseed',
+  'smap',
+  'sha_ni',
+  'umip',
+  'pku',
+  'la57',
+  'rdpid',
+  'pdpe1gb',
+  'rdtscp',
+] as const;
+
 export const cpusSchema = z
   .strictObject({
     count: z.number().int().min(1).max(254).default(1).describe('vCPUs at boot'),
     sockets: z.number().int().min(1).max(254).optional().describe('packages; by default what the other counts leave'),
     cores: z.number().int().min(1).max(254).optional().describe('cores a package'),
     threads: z.number().int().min(1).max(2).optional().describe('threads a core'),
+    without: z
+      .array(z.enum(CPU_FEATURES))
+      .default([])
+      .describe('features of the host that the guest does not get, by their names in /proc/cpuinfo'),
     pin: z.array(cpuList).optional().describe('host CPUs for each vCPU, in order'),
   })
   .transform((cpus, context) => {

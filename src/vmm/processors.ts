@@ -13,6 +13,7 @@ import type { MemoryHandle } from './memory.ts';
 import { FOUR_GIB, GiB } from './memory_layout.ts';
 import { H, RUN_RUNNING, S, type SharedBlock, slotWord } from './shared.ts';
 import { guestCpuid, hasTscDeadline, setCpuid, supportedCpuid } from './x86/cpuid.ts';
+import { withoutFeatures } from './x86/features.ts';
 import { apicIdOf, type Topology } from './x86/topology.ts';
 import { type VcpuResetState, X86Vcpu } from './x86/vcpu.ts';
 
@@ -63,8 +64,8 @@ export class Processors {
     this.vm.ioctl(x86.KVM_CREATE_PIT2, 'KVM_CREATE_PIT2', pit);
     this.#enableX2apicIds(description.cpus.count);
     this.#mapMemory(memory);
-    const supported = supportedCpuid(this.#kvm);
-    const tscDeadline = hasTscDeadline(this.#kvm);
+    const supported = withoutFeatures(supportedCpuid(this.#kvm), description.cpus.without);
+    const tscDeadline = hasTscDeadline(this.#kvm) && !description.cpus.without.includes('tsc_deadline_timer');
     for (let index = 0; index < description.cpus.count; index++) {
       const kvm = this.vm.createVcpu(apicIdOf(index, this.topology));
       setCpuid(kvm, guestCpuid(supported, this.topology, index, tscDeadline));
