@@ -3,7 +3,7 @@ import type { MachineDescription, UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
-import type { Device, IrqLine } from '../devices/device.ts';
+import type { Device, IrqLine, Region } from '../devices/device.ts';
 import {
   FW_CFG_BOOT_MENU,
   FW_CFG_MAX_CPUS,
@@ -51,6 +51,7 @@ const LSR_OFFSET = 5;
 const PM_BASE = 0x600;
 const PM_TIMER_OFFSET = 8;
 const SCI_GSI = 9;
+const PCI_CONFIG_ADDRESS = 0xcf8;
 const RESET_CONTROL_PORT = 0xcf9;
 /** RST_CPU and SYS_RST: a hard reset. */
 const RESET_CONTROL_VALUE = 0x06;
@@ -138,7 +139,7 @@ export function createBoard(options: BoardOptions): Board {
   const pm = new Ich9Pm({ clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff });
   pio.insert(PM_BASE, pm);
   const resetControl = new ResetControl(() => options.requestReset('the reset control register'));
-  pio.insert(RESET_CONTROL_PORT, resetControl);
+  pio.insert(PCI_CONFIG_ADDRESS, besideConfigAddress(resetControl));
   const debugPort = new DebugPort();
   pio.insert(0x80, debugPort);
   devices.push(pm, resetControl, debugPort);
@@ -236,6 +237,23 @@ function readFile(path: string, what: string): Uint8Array {
       { cause },
     );
   }
+}
+
+/**
+ * The reset control register stands inside the four ports of the PCI configuration address. Accesses of four
+ * bytes are meant for that, whatever the byte in its second place: only a byte access is a reset.
+ */
+function besideConfigAddress(resetControl: ResetControl): Region {
+  const isByte = (offset: number, size: number) => offset === RESET_CONTROL_PORT - PCI_CONFIG_ADDRESS && size === 1;
+  return {
+    name: resetControl.name,
+    size: 4,
+    read: (offset, size) =>
+      isByte(offset, size) ? resetControl.read() : size === 4 ? 0xffffffff : 0xffff >> (16 - 8 * size),
+    write: (offset, size, value) => {
+      if (isByte(offset, size)) resetControl.write(0, 1, value);
+    },
+  };
 }
 
 /** What the tables say; each value is the one that `createBoard` used. */

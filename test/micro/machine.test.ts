@@ -88,6 +88,15 @@ describe('a machine from start to end', () => {
     expect(causes).toEqual(['the reset control register']);
   });
 
+  test('a PCI configuration address is no reset, whatever its bytes', async () => {
+    const guest = await boot((asm) => {
+      asm.movImm('rdx', 0xcf8).movImm('rax', 0x8000ffff).out(4).in(4).print(THR, 'on').outByte(DEBUG_EXIT, 0);
+    });
+    await guest.machine.start();
+    expect(await guest.machine.ended()).toMatchObject({ reason: 'debug-exit' });
+    await guest.printed('on');
+  });
+
   test('with onReset=stop a reset is the end', async () => {
     const guest = await boot((asm) => asm.outByte(0xcf9, 6).label('halt').hlt().jump('halt'));
     await guest.machine.start();
