@@ -231,6 +231,7 @@ class Run {
       this.#guest.onPhase = (phase) => {
         this.#sawOutput = true;
         this.#events.write({ type: 'guest-phase', ...phase });
+        if (phase.name === 'ready') this.#ready.resolve();
       };
       this.#guest.onStatus = (status) => this.#events.write({ type: 'exit-status', status });
     }
@@ -260,6 +261,8 @@ class Run {
   }
 
   #received = 0;
+  /** The guest's init has set its terminals up: before that, input would be echoed or edited. */
+  readonly #ready = Promise.withResolvers<void>();
 
   #verdict(end: EndState): number {
     if (this.#timedOut) return EXIT.TIMEOUT;
@@ -407,7 +410,11 @@ class Run {
         input.setRawMode(false);
       };
     }
-    return this.#feed(output, (stream) => stream.pipe(ttyStdinTransform()));
+    let stop = () => {};
+    void this.#ready.promise.then(() => {
+      stop = this.#feed(output, (stream) => stream.pipe(ttyStdinTransform()));
+    });
+    return () => stop();
   }
 
   /** The guest waits while our reader does: a pipe has no bottom that we could invent. */
