@@ -1,21 +1,37 @@
 import { NemuError } from '../../client/errors.ts';
+import { isBzImage, planBzImage } from './bzimage.ts';
+import { isElf, parseElf } from './elf.ts';
+import { planElf64 } from './elf64.ts';
+import { unknownKernel } from './identify.ts';
+import { findMultibootHeader, planMultiboot1 } from './multiboot1.ts';
+import { findPvhEntry, planPvh } from './pvh.ts';
+
+/** Kinds of address ranges that firmware reports (ACPI 6.5, section 15, table 15.1). */
+export type E820Type = 'ram' | 'reserved' | 'acpi' | 'nvs' | 'unusable' | 'pmem';
 
 export interface E820Entry {
+  /** First guest-physical address. */
   readonly gpa: number;
+  /** Length in bytes. */
   readonly size: number;
-  readonly type: 'ram' | 'reserved' | 'acpi';
+  readonly type: E820Type;
 }
 
 export interface BootRequest {
   readonly kernel: Uint8Array;
+  /** The kernel's file name: for messages, and the first word of a Multiboot command line. */
   readonly kernelName: string;
   readonly initrd?: Uint8Array;
   readonly cmdline: string;
+  /** What the guest is told about its memory, without overlaps. Everything is placed in its RAM. */
   readonly memoryMap: readonly E820Entry[];
+  /** Guest-physical address of the RSDP, or 0 when there are no ACPI tables. */
   readonly rsdp: number;
 }
 
+/** Where the boot processor starts. Registers that are left out are 0. */
 export interface EntryState {
+  /** Long mode with paging by `cr3`, or protected mode with flat 32-bit segments and no paging. */
   readonly mode: 'long64' | 'protected32';
   readonly rip: number;
   readonly rsi?: number;
@@ -23,72 +39,48 @@ export interface EntryState {
   readonly rax?: number;
   readonly rsp?: number;
   readonly cr3?: number;
+  /** Code is selector 0x10 and data 0x18 in every mode. */
   readonly gdt: { readonly base: number; readonly limit: number };
 }
 
+export type BootProtocol = 'bzimage' | 'pvh' | 'elf64' | 'multiboot1';
+
 export interface BootPlan {
-  readonly protocol: 'bzimage' | 'pvh' | 'elf64' | 'multiboot1';
-  readonly writes: { readonly gpa: number; readonly bytes: Uint8Array }[];
+  readonly protocol: BootProtocol;
+  /** What goes into guest memory, in RAM and without overlaps. The bytes may be views of the request's files. */
+  readonly writes: readonly { readonly gpa: number; readonly bytes: Uint8Array }[];
+  /** Ranges that must read as zero when the guest starts: fresh memory does, memory of an earlier boot does not. */
+  readonly zeroes: readonly { readonly gpa: number; readonly size: number }[];
   readonly entry: EntryState;
-  readonly warnings: string[];
+  /** Full sentences about what was found odd but good enough. */
+  readonly warnings: readonly string[];
 }
 
+/**
+ * Decides how a kernel file is started, and with what in memory. Pure: reads and writes nothing.
+ *
+ * The format is found in the file. A bzImage is started by Linux's 64-bit boot protocol. An ELF file with a PVH
+ * note is started by it, also when it has a Multiboot header: only PVH tells the kernel where the ACPI tables
+ * are. Then come Multiboot 1, and an ELF64 file as it is.
+ *
+ * @throws NemuError `KERNEL_FORMAT` (not a kernel, or a malformed one), `KERNEL_TRUNCATED`, `KERNEL_TOO_BIG` (for
+ * this guest's RAM), `KERNEL_ADDRESS` (wants to be where something else is), `INITRD_TOO_BIG`, `CMDLINE_TOO_LONG`,
+ * `CMDLINE_FORMAT`, `MEMORY_MAP` (the machine's fault, not the kernel's).
+ */
 export function planBoot(request: BootRequest): BootPlan {
-  const k = Buffer.from(request.kernel.buffer, request.kernel.byteOffset, request.kernel.length);
-  const writes: { gpa: number; bytes: Uint8Array }[] = [];
-  const gdt = Buffer.alloc(32);
-  gdt.writeBigUInt64LE(0x00af9b000000ffffn, 16);
-  gdt.writeBigUInt64LE(0x00cf93000000ffffn, 24);
-  writes.push({ gpa: 0x500, bytes: gdt });
-  const pt = Buffer.alloc(6 * 4096);
-  pt.writeBigUInt64LE(BigInt(0xa000 | 3), 0);
-  for (let i = 0; i < 4; i++) pt.writeBigUInt64LE(BigInt((0xb000 + i * 4096) | 3), 4096 + i * 8);
-  for (let i = 0; i < 2048; i++) pt.writeBigUInt64LE((BigInt(i) * 0x200000n) | 0x83n, 8192 + i * 8);
-  writes.push({ gpa: 0x9000, bytes: pt });
-  const zp = Buffer.alloc(4096);
-  const cmd = Buffer.from(`${request.cmdline}\0`);
-  writes.push({ gpa: 0x20000, bytes: cmd });
-  let rip: number;
-  if (k.readUInt32BE(0) === 0x7f454c46) {
-    rip = Number(k.readBigUInt64LE(24));
-    const phoff = Number(k.readBigUInt64LE(32));
-    for (let i = 0; i < k.readUInt16LE(56); i++) {
-      const p = phoff + i * 56;
-      if (k.readUInt32LE(p) !== 1) continue;
-      const off = Number(k.readBigUInt64LE(p + 8));
-      writes.push({
-        gpa: Number(k.readBigUInt64LE(p + 24)),
-        bytes: k.subarray(off, off + Number(k.readBigUInt64LE(p + 32))),
-      });
-    }
-  } else if (k.toString('latin1', 0x202, 0x206) === 'HdrS') {
-    const setup = ((k[0x1f1] || 4) + 1) * 512;
-    k.copy(zp, 0x1f1, 0x1f1, 0x202 + k[0x201]);
-    writes.push({ gpa: 0x1000000, bytes: k.subarray(setup) });
-    rip = 0x1000000 + 0x200;
-    zp[0x210] = 0xff;
-    zp[0x211] |= 1;
-    zp.writeUInt32LE(0x20000, 0x228);
-    if (request.initrd) {
-      const low = request.memoryMap.filter((e) => e.type === 'ram' && e.gpa < 2 ** 32).at(-1)!;
-      const at = Math.floor((Math.min(low.gpa + low.size, 0x7ff00000) - request.initrd.length) / 4096) * 4096;
-      writes.push({ gpa: at, bytes: request.initrd });
-      zp.writeUInt32LE(at, 0x218);
-      zp.writeUInt32LE(request.initrd.length, 0x21c);
-    }
-  } else throw new NemuError('KERNEL_FORMAT', `${request.kernelName} is not a kernel.`);
-  zp.writeBigUInt64LE(BigInt(request.rsdp), 0x70);
-  zp[0x1e8] = request.memoryMap.length;
-  for (const [i, e] of request.memoryMap.entries()) {
-    zp.writeBigUInt64LE(BigInt(e.gpa), 0x2d0 + i * 20);
-    zp.writeBigUInt64LE(BigInt(e.size), 0x2d8 + i * 20);
-    zp.writeUInt32LE({ ram: 1, reserved: 2, acpi: 3 }[e.type], 0x2e0 + i * 20);
+  const { kernel, kernelName, cmdline } = request;
+  if (cmdline.includes('\0')) {
+    throw new NemuError('CMDLINE_FORMAT', 'The kernel command line contains a NUL character, which would end it.');
   }
-  writes.push({ gpa: 0x7000, bytes: zp });
-  return {
-    protocol: 'elf64',
-    writes,
-    entry: { mode: 'long64', rip, rsi: 0x7000, rsp: 0x8000, cr3: 0x9000, gdt: { base: 0x500, limit: 31 } },
-    warnings: [],
-  };
+  if (isBzImage(kernel)) return planBzImage(request);
+  const multiboot = findMultibootHeader(kernel);
+  if (isElf(kernel)) {
+    const elf = parseElf(kernel, kernelName);
+    const pvhEntry = findPvhEntry(elf, kernelName);
+    if (pvhEntry !== undefined) return planPvh(request, elf, pvhEntry);
+    if (multiboot) return planMultiboot1(request, multiboot, elf);
+    return planElf64(request, elf);
+  }
+  if (multiboot) return planMultiboot1(request, multiboot);
+  throw unknownKernel(kernel, kernelName);
 }
