@@ -1,0 +1,131 @@
+/** The interactive console in a real terminal. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { nemu } from '../support/cli.ts';
+import { hasTmux, Terminal } from '../support/tmux.ts';
+
+const LIMIT_MS = 120_000;
+
+describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
+  let folder: string;
+  let terminal: Terminal;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nemu-console-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+  beforeEach(() => {
+    terminal = new Terminal(100, 30, { XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: folder });
+  });
+  afterEach(() => terminal.close());
+
+  /** No run folder may be left of a run that has ended. */
+  const runFolders = () => readdirSync(folder).filter((name) => name.startsWith('nemu.'));
+
+  test(
+    'a shell that echoes, edits, resizes, pauses and powers off',
+    async () => {
+      terminal.line(`${nemu} run; echo "status $?"`);
+      await terminal.until('~ # ');
+      terminal.line('echo $((6 * 7))');
+      await terminal.until('\n42\n');
+
+      // Editing: a typo is taken back, a word is put in before another.
+      terminal.type('echo onee');
+      terminal.press('BSpace', 'Home', 'Right', 'Right', 'Right', 'Right', 'Right');
+      terminal.line('two');
+      await terminal.until('\ntwoone\n');
+
+      terminal.line('stty size');
+      await terminal.until('\n30 100\n');
+      terminal.resize(120, 40);
+      // The new size arrives over the control channel, beside what is typed.
+      terminal.line('until [ "$(stty size)" = "40 120" ]; do sleep 0.2; done; echo resized');
+      await terminal.until('\nresized\n');
+
+      // Ctrl-C is the guest's.
+      terminal.line('sleep 1000');
+      terminal.press('C-c');
+      terminal.line('echo "after $?"');
+      await terminal.until('after 130');
+
+      terminal.press('C-a', 'h');
+      await terminal.until('send Ctrl-a to the guest');
+      terminal.press('C-a', 'p');
+      await terminal.until('Paused; Ctrl-a p resumes.');
+      terminal.type('echo unheard');
+      terminal.press('C-a', 'p');
+      await terminal.until('Running.');
+      terminal.press('Enter');
+      await terminal.until('\nunheard\n');
+      terminal.press('C-a', 'i');
+      await terminal.until(/vCPU 0: .*rip 0x/);
+      terminal.press('C-a', 's');
+      const [, saved] = /Saved \d+ bytes to (\S+)\.\n/.exec(await terminal.until(/Saved \d+ bytes to/)) ?? [];
+      expect(readFileSync(saved, 'utf8')).toContain('echo $((6 * 7))');
+
+      terminal.line('poweroff');
+      await terminal.until('status 0');
+      terminal.line('stty -a');
+      await terminal.until(/ icanon .* echo /s);
+      expect(runFolders()).toEqual([]);
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    'Ctrl-a x ends it at once, and the terminal is as before',
+    async () => {
+      terminal.line(`${nemu} run --prefix ^B; echo "status $?"`);
+      await terminal.until('~ # ');
+      terminal.press('C-b', 'x');
+      await terminal.until('status 0', 5000);
+      terminal.line('echo back');
+      await terminal.until('\nback\n');
+      expect(runFolders()).toEqual([]);
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    'a killed engine leaves a sane terminal, a post-mortem, and nothing else',
+    async () => {
+      terminal.line(`${nemu} run; echo "status $?"`);
+      await terminal.until('~ # ');
+      const engine = execFileSync('pgrep', ['-f', `dist/nemu.js run$`], { encoding: 'utf8' })
+        .trim()
+        .split('\n')
+        .map(Number)
+        .find((pid) => readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`XDG_RUNTIME_DIR=${folder}`));
+      process.kill(engine as number, 'SIGKILL');
+      const screen = await terminal.until('status 74', 10_000);
+      expect(screen).toContain('the engine was killed by SIGKILL');
+      const [, kept] = /The post-mortem is in (\S+);/.exec(screen.replaceAll('\n', '')) ?? [];
+      expect(existsSync(kept)).toBe(true);
+      terminal.line('stty -a');
+      await terminal.until(/ icanon .* echo /s);
+      expect(runFolders()).toEqual([]);
+      expect(processes(folder)).toEqual([]);
+    },
+    LIMIT_MS,
+  );
+});
+
+/** Processes other than shells whose environment has this folder: nothing of an ended run may be there. */
+function processes(folder: string): string[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+        return (
+          /node|qemu/.test(command) &&
+          readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`XDG_RUNTIME_DIR=${folder}`)
+        );
+      } catch {
+        return false;
+      }
+    });
+}
