@@ -1,74 +1,57 @@
 import * as aml from './aml.ts';
 import type { AcpiBoard } from './board.ts';
-import { io, irqNoFlags, resourceTemplate } from './resources.ts';
+import { type Descriptor, io, irqNoFlags, resourceTemplate } from './resources.ts';
 
-const present = (status = 0x0f) => aml.name('_STA', aml.integer(status));
+/** _STA: present, enabled, functioning; and shown in a user interface (ACPI specification 6.4, section 6.3.7). */
+const STA_HIDDEN = 0x0b;
+const STA_SHOWN = 0x0f;
 
-/** `C000`, `C001`, …: three hexadecimal digits number 254 processors. */
-const cpuName = (uid: number) => `C${uid.toString(16).toUpperCase().padStart(3, '0')}`;
+const hid = (id: string) => aml.name('_HID', /^[A-Z]{3}[0-9A-F]{4}$/.test(id) ? aml.eisaId(id) : aml.string(id));
+const uid = (id: number) => aml.name('_UID', id);
+const sta = (status: number) => aml.name('_STA', status);
+const crs = (...descriptors: readonly Descriptor[]) => aml.name('_CRS', resourceTemplate(...descriptors));
 
-/** Contents of the DSDT, behind its header. */
-export function dsdt(board: AcpiBoard): number[] {
-  const devices: aml.Aml[] = board.cpus.map(({ uid }) =>
-    aml.device(cpuName(uid), aml.name('_HID', aml.string('ACPI0007')), aml.name('_UID', aml.integer(uid))),
+/** `C000`, `C001`, …: three hexadecimal digits number 4096 processors. */
+const cpuName = (number: number) => `C${number.toString(16).toUpperCase().padStart(3, '0')}`;
+
+/** \_SB.CPUS, a container as QEMU has it: plugging processors adds registers and methods to it. */
+function processors(board: AcpiBoard): aml.Aml {
+  const list = board.cpus.map((cpu) => aml.device(cpuName(cpu.uid), hid('ACPI0007'), uid(cpu.uid)));
+  return aml.device('CPUS', hid('ACPI0010'), aml.name('_CID', aml.eisaId('PNP0A05')), ...list);
+}
+
+/** QEMU's pvpanic. The methods are those of the interface; Linux uses the port in _CRS. */
+function pvpanic(port: number): aml.Aml {
+  return aml.device(
+    'PEVT',
+    hid('QEMU0001'),
+    crs(io(port, 1)),
+    aml.operationRegion('PEOR', aml.SPACE.systemIo, port, 1),
+    aml.field('PEOR', { access: 'byte' }, { name: 'PEPT', bits: 8 }),
+    sta(STA_SHOWN),
+    aml.method('RDPT', {}, aml.store(aml.path('PEPT'), aml.local(0)), aml.returnValue(aml.local(0))),
+    aml.method('WRPT', { args: 1 }, aml.store(aml.arg(0), 'PEPT')),
   );
+}
+
+/** Contents of the DSDT, behind its header: what no guest could find by itself. */
+export function dsdt(board: AcpiBoard): aml.Aml {
+  const devices = [processors(board)];
   for (const [index, { name, port, irq }] of board.uarts.entries()) {
-    devices.push(
-      aml.device(
-        name,
-        aml.name('_HID', aml.eisaId('PNP0501')),
-        aml.name('_UID', aml.integer(index + 1)),
-        aml.name('_CRS', resourceTemplate(io(port, 8), irqNoFlags(irq))),
-      ),
-    );
+    devices.push(aml.device(name, hid('PNP0501'), uid(index + 1), crs(io(port, 8), irqNoFlags(irq))));
   }
-  if (board.rtc) {
-    devices.push(
-      aml.device(
-        'RTC',
-        aml.name('_HID', aml.eisaId('PNP0B00')),
-        aml.name('_CRS', resourceTemplate(io(0x70, 2), irqNoFlags(8))),
-      ),
-    );
-  }
+  if (board.rtc) devices.push(aml.device('RTC', hid('PNP0B00'), crs(io(0x70, 2), irqNoFlags(8))));
   if (board.i8042) {
-    devices.push(
-      aml.device(
-        'KBD',
-        aml.name('_HID', aml.eisaId('PNP0303')),
-        aml.name('_CRS', resourceTemplate(io(0x60, 1), io(0x64, 1), irqNoFlags(1))),
-      ),
-    );
+    devices.push(aml.device('KBD', hid('PNP0303'), crs(io(0x60, 1), io(0x64, 1), irqNoFlags(1))));
   }
   if (board.fwCfg) {
-    devices.push(
-      aml.device(
-        'FWCF',
-        aml.name('_HID', aml.string('QEMU0002')),
-        // Present and working, but nothing for a user interface to show: as QEMU has it.
-        present(0x0b),
-        aml.name('_CRS', resourceTemplate(io(board.fwCfg.port, board.fwCfg.length))),
-      ),
-    );
+    const { port, length } = board.fwCfg;
+    devices.push(aml.device('FWCF', hid('QEMU0002'), sta(STA_HIDDEN), crs(io(port, length))));
   }
-  if (board.pvpanicPort !== undefined) {
-    devices.push(
-      aml.device(
-        'PEVT',
-        aml.name('_HID', aml.string('QEMU0001')),
-        aml.name('_CRS', resourceTemplate(io(board.pvpanicPort, 1))),
-        aml.operationRegion('PEOR', aml.SPACE.systemIo, aml.integer(board.pvpanicPort), aml.integer(1)),
-        aml.field('PEOR', aml.ACCESS.byte, aml.UPDATE.preserve, [{ name: 'PEPT', bits: 8 }]),
-        present(),
-        aml.method('RDPT', 0, false, aml.store(aml.path('PEPT'), aml.local(0)), aml.giveBack(aml.local(0))),
-        aml.method('WRPT', 1, false, aml.store(aml.arg(0), aml.path('PEPT'))),
-      ),
-    );
-  }
-  const zero = aml.integer(0);
-  return [
-    ...aml.scope('\\_SB', ...devices),
-    // SLP_TYP of S5 in PM1a_CNT and PM1b_CNT; the chip's side is S5_SLP_TYP in ich9_pm.ts.
-    ...aml.name('\\_S5', aml.packageOf(zero, zero, zero, zero)),
-  ];
+  if (board.pvpanicPort !== undefined) devices.push(pvpanic(board.pvpanicPort));
+  return aml.terms(
+    aml.scope('\\_SB', ...devices),
+    // SLP_TYP of PM1a_CNT and PM1b_CNT for soft off; the chip's side is S5_SLP_TYP in ich9_pm.ts.
+    aml.name('\\_S5', aml.packageOf(0, 0, 0, 0)),
+  );
 }

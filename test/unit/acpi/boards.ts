@@ -1,0 +1,48 @@
+/** Boards for tests of the tables: from nothing but what is needed to everything there is. */
+import type { AcpiBoard } from '../../../src/vmm/acpi/board.ts';
+
+const UARTS = [
+  { name: 'COM1', port: 0x3f8, irq: 4 },
+  { name: 'COM2', port: 0x2f8, irq: 3 },
+  { name: 'COM3', port: 0x3e8, irq: 5 },
+  { name: 'COM4', port: 0x2e8, irq: 7 },
+];
+
+export const processors = (count: number, apicIdOf = (uid: number) => uid): AcpiBoard['cpus'] =>
+  Array.from({ length: count }, (_, uid) => ({ uid, apicId: apicIdOf(uid), online: true }));
+
+/** One processor and nothing else. */
+export const bareBoard: AcpiBoard = {
+  cpus: processors(1),
+  ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
+  pmBase: 0x600,
+  sci: 9,
+  resetRegister: { port: 0xcf9, value: 0x06 },
+  uarts: [],
+  rtc: false,
+  i8042: false,
+  fwCfg: undefined,
+  pvpanicPort: undefined,
+};
+
+export const fullBoard = (cpus: number): AcpiBoard => ({
+  ...bareBoard,
+  cpus: processors(cpus),
+  uarts: UARTS,
+  rtc: true,
+  i8042: true,
+  fwCfg: { port: 0x510, length: 12 },
+  pvpanicPort: 0x505,
+});
+
+export const boards: readonly (readonly [string, AcpiBoard])[] = [
+  ['one processor and nothing else', bareBoard],
+  ['one processor and every device', fullBoard(1)],
+  ['64 processors', fullBoard(64)],
+  ['254 processors', fullBoard(254)],
+  [
+    '254 processors in packages of 3, with APIC ids above 254',
+    { ...fullBoard(1), cpus: processors(254, (uid) => Math.floor(uid / 3) * 4 + (uid % 3)) },
+  ],
+  ['processors to be plugged', { ...bareBoard, cpus: processors(8).map((cpu) => ({ ...cpu, online: cpu.uid < 2 })) }],
+];
