@@ -64,7 +64,7 @@ export function fadt(board: AcpiBoard, facs: number, dsdt: number): Uint8Array {
   out.set(ioRegister(board.resetRegister.port, 8, 'byte'), 116);
   out[128] = board.resetRegister.value;
   out[131] = FADT_MINOR_REVISION;
-  out.writeBigUInt64LE(BigInt(facs), 132);
+  // X_FIRMWARE_CTRL stays 0: with both set, Linux takes the one FACS for two.
   out.writeBigUInt64LE(BigInt(dsdt), 140);
   out.set(ioRegister(port(PM1_EVT), 8 * PM1_EVT.bytes, 'word'), 148);
   out.set(ioRegister(port(PM1_CNT), 8 * PM1_CNT.bytes, 'word'), 172);
