@@ -2,7 +2,7 @@
  * The engine's side of the lab, as one file: the lab's loader imports it before the lab is saved (`prepare`)
  * and starts it after the lab was restored (`start`). It is also the entry of the engine's threads there.
  */
-import { createReadStream, createWriteStream, openSync } from 'node:fs';
+import { createReadStream, createWriteStream, openSync, writeFileSync } from 'node:fs';
 import { Duplex } from 'node:stream';
 import { isMainThread } from 'node:worker_threads';
 import { serveMachines } from '../client/serve.ts';
@@ -35,9 +35,25 @@ function holdStaticKeys(): void {
   hardwareDisabled.ioctl(KVM_SET_SREGS, 'KVM_SET_SREGS', sregs);
 }
 
+/**
+ * Keeps the lab's kernel from moving guest memory behind the guest's back. An emulated processor loses the
+ * interrupt that it was delivering when the page it needs for that has just been unmapped, and the guest
+ * triple-faults; khugepaged and compaction unmap pages all the time.
+ */
+function keepGuestMemoryStill(): void {
+  for (const [path, value] of [
+    ['/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs', '4294967295'],
+    ['/sys/kernel/mm/transparent_hugepage/khugepaged/defrag', '0'],
+    ['/proc/sys/vm/compaction_proactiveness', '0'],
+  ]) {
+    writeFileSync(path, value);
+  }
+}
+
 /** Starts threads ahead, so that they are in the saved lab. */
 export async function prepare(): Promise<void> {
   if (!pool) {
+    keepGuestMemoryStill();
     holdStaticKeys();
     pool = new ThreadPool(new URL(import.meta.url));
   }

@@ -487,7 +487,8 @@ class Run {
   async #explain(what: string, hint?: string): Promise<void> {
     try {
       const vcpus = await this.#machine.inspect();
-      if (this.#events.active) this.#events.write({ type: 'inspect', what, vcpus, counters: await this.#machine.counters() });
+      if (this.#events.active)
+        this.#events.write({ type: 'inspect', what, vcpus, counters: await this.#machine.counters() });
       this.#say([what, describeVcpus(vcpus.slice(0, 8)), hint].filter(Boolean).join('\n'));
     } catch {
       // The machine ended meanwhile, which says more than this could.
