@@ -5,7 +5,7 @@ import { NemuError } from '../client/errors.ts';
 import { cacheRoot, dropUnused, publishFolder, touch } from './cache.ts';
 import { commandOutput } from './command.ts';
 import { fetchGuest, findGuest, type Guest } from './guest.ts';
-import { findQemu, type LabMachine, LabQemu, restoreState, saveState } from './lab_qemu.ts';
+import { findQemu, type LabMachine, LabQemu, machineIdentity, restoreState, saveState } from './lab_qemu.ts';
 import { buildLabRoot, labRootIdentity } from './lab_root.ts';
 import { LoaderClient } from './loader_client.ts';
 
@@ -57,7 +57,7 @@ export async function buildLabImage(options: LabImageOptions = {}): Promise<LabI
   const report = reporter(options.onProgress);
   const machine = machineOf(options);
   const guest = await labKernel(options.onProgress);
-  const identity = [FORMAT, machine, await qemuIdentity(), await labRootIdentity(guest)];
+  const identity = [FORMAT, machineIdentity(machine), await qemuIdentity(), await labRootIdentity(guest)];
   const base = await publishImage(identity, machine, async (image) => {
     const initrd = await ensureLabRoot(guest, report);
     report('boot');

@@ -143,13 +143,25 @@ export function findQemu(): string {
   return path;
 }
 
+/**
+ * The emulated host's processor. Without cmpxchg16b, because the emulator stops all its processors for each one
+ * with a lock prefix, and QEMU 7.2 delivers an interrupt that was injected into a guest a second time when its
+ * processor is stopped before the guest's next exit: guests then hang in a lock, or triple-fault.
+ */
+const CPU_MODEL = 'max,-cx16';
+
+/** Arguments that say what the machine is, whatever its memory's file and however it starts. */
+export function machineIdentity(machine: LabMachine): string {
+  return qemuArguments(machine, { memoryFile: '', share: false }).join(' ');
+}
+
 function qemuArguments(machine: LabMachine, start: LabStart): string[] {
   const memory = `memory-backend-file,id=memory,size=${machine.memory}M,mem-path=${escapeComma(start.memoryFile)},share=${start.share ? 'on' : 'off'}`;
   const socket = (id: string, fd: number) => ['-chardev', `socket,id=${id},fd=${fd}`];
   return [
     // Nothing that was not asked for: no default devices, no configuration files of the user.
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-S'],
-    ...['-machine', 'q35,accel=tcg,memory-backend=memory', '-cpu', 'max', '-smp', String(machine.cpus)],
+    ...['-machine', 'q35,accel=tcg,memory-backend=memory', '-cpu', CPU_MODEL, '-smp', String(machine.cpus)],
     ...['-m', `${machine.memory}M`, '-object', memory],
     ...socket('console', FD.console),
     ...['-serial', 'chardev:console'],
