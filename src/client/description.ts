@@ -170,6 +170,9 @@ export const machineSchema = z.strictObject({
       message: 'Each serial port can be named once.',
     })
     .describe('16550A ports that exist'),
+  pcie: z
+    .strictObject({ rootPorts: z.int().min(0).max(64).default(4).describe('hot-plug slots that are there at boot') })
+    .prefault({}),
   rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),
   pvpanic: z.boolean().default(true),
   debugExit: z.boolean().default(false).describe('isa-debug-exit at port 0xf4'),

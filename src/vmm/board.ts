@@ -3,7 +3,7 @@ import type { MachineDescription, UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
-import type { Device, IrqLine, Region } from '../devices/device.ts';
+import type { Device, GuestFault, IrqLine } from '../devices/device.ts';
 import {
   FW_CFG_BOOT_MENU,
   FW_CFG_MAX_CPUS,
@@ -34,6 +34,10 @@ import type { KvmVm } from './kvm.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
 import type { RamRange } from './memory_layout.ts';
+import { newConfigPages } from './pci/config_pages.ts';
+import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, ECAM_BASE, Q35Pci } from './pci/q35.ts';
+import { ECAM_SIZE } from './pci/root.ts';
+import type { Reactor } from './reactor.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
 import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
@@ -51,7 +55,6 @@ const LSR_OFFSET = 5;
 const PM_BASE = 0x600;
 const PM_TIMER_OFFSET = 8;
 const SCI_GSI = 9;
-const PCI_CONFIG_ADDRESS = 0xcf8;
 const RESET_CONTROL_PORT = 0xcf9;
 /** RST_CPU and SYS_RST: a hard reset. */
 const RESET_CONTROL_VALUE = 0x06;
@@ -66,6 +69,10 @@ export interface BoardOptions {
   readonly clock: MachineClock;
   readonly block: SharedBlock;
   readonly vm: KvmVm;
+  readonly reactor: Reactor;
+  readonly configPages: SharedArrayBuffer | undefined;
+  /** Width of the guest's physical addresses. */
+  readonly physicalBits: number;
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
   /** Rings the main thread: serial port `name` has bytes, or room. */
@@ -76,6 +83,8 @@ export interface BoardOptions {
   readonly powerOff: () => void;
   readonly requestReset: (cause: string) => void;
   readonly panic: () => void;
+  /** A guest did what no driver should: said at a limited rate. */
+  readonly fault: GuestFault;
   readonly debugExit: (exitCode: number) => void;
 }
 
@@ -104,7 +113,12 @@ export function localRegisters(description: MachineDescription): LocalRegister[]
       word: H.REGISTERS + index,
     }),
   );
-  return [...uarts, { kind: 'pm-timer', name: 'PM_TMR', port: PM_BASE + PM_TIMER_OFFSET, size: 4, word: 0 }];
+  return [
+    ...uarts,
+    { kind: 'pm-timer', name: 'PM_TMR', port: PM_BASE + PM_TIMER_OFFSET, size: 4, word: 0 },
+    { kind: 'pci-address', name: 'PCI config address', port: CONFIG_ADDRESS_PORT, size: 4, word: 0 },
+    { kind: 'pci-data', name: 'PCI config data', port: CONFIG_DATA_PORT, size: 4, word: 0 },
+  ];
 }
 
 /** Builds the machine's devices and puts each at its place. */
@@ -137,9 +151,28 @@ export function createBoard(options: BoardOptions): Board {
   }
 
   const pm = new Ich9Pm({ clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff });
-  pio.insert(PM_BASE, pm);
+  let takePmAway = pio.insert(PM_BASE, pm);
   const resetControl = new ResetControl(() => options.requestReset('the reset control register'));
-  pio.insert(PCI_CONFIG_ADDRESS, besideConfigAddress(resetControl));
+  const pci = new Q35Pci({
+    pio,
+    mmio,
+    memory: options.memory,
+    ranges: options.ranges,
+    vm,
+    reactor: options.reactor,
+    block,
+    configPages: options.configPages ?? newConfigPages(),
+    physicalBits: options.physicalBits,
+    pmBase: PM_BASE,
+    rootPorts: description.pcie.rootPorts,
+    resetControl,
+    pmMoved: (base) => {
+      takePmAway();
+      takePmAway = () => {};
+      if (base) takePmAway = pio.insert(base, pm);
+    },
+    fault: options.fault,
+  });
   const debugPort = new DebugPort();
   pio.insert(0x80, debugPort);
   devices.push(pm, resetControl, debugPort);
@@ -177,9 +210,13 @@ export function createBoard(options: BoardOptions): Board {
     mmio,
     memory: options.memory,
     local: localRegisters(description),
-    boot: () => loadKernel(description, options.memory, options.ranges),
+    boot: () => {
+      pci.assign();
+      return loadKernel(description, options.memory, options.ranges, pci);
+    },
     reset: () => {
       for (const device of devices) device.reset();
+      pci.reset();
     },
     powerButton: () => pm.pressPowerButton() as undefined,
     pollSerial: () => {
@@ -222,6 +259,7 @@ function memoryMap(ranges: readonly RamRange[]): E820Entry[] {
     { gpa: 0, size: EBDA, type: 'ram' },
     { gpa: BIOS_AREA, size: MiB - BIOS_AREA, type: 'reserved' },
     { gpa: MiB, size: low.size - MiB, type: 'ram' },
+    { gpa: ECAM_BASE, size: ECAM_SIZE, type: 'reserved' },
     ...high.map(({ gpa, size }): E820Entry => ({ gpa, size, type: 'ram' })),
   ];
 }
@@ -239,27 +277,11 @@ function readFile(path: string, what: string): Uint8Array {
   }
 }
 
-/**
- * The reset control register stands inside the four ports of the PCI configuration address. Accesses of four
- * bytes are meant for that, whatever the byte in its second place: only a byte access is a reset.
- */
-function besideConfigAddress(resetControl: ResetControl): Region {
-  const isByte = (offset: number, size: number) => offset === RESET_CONTROL_PORT - PCI_CONFIG_ADDRESS && size === 1;
-  return {
-    name: resetControl.name,
-    size: 4,
-    read: (offset, size) =>
-      isByte(offset, size) ? resetControl.read() : size === 4 ? 0xffffffff : 0xffff >> (16 - 8 * size),
-    write: (offset, size, value) => {
-      if (isByte(offset, size)) resetControl.write(0, 1, value);
-    },
-  };
-}
-
 /** What the tables say; each value is the one that `createBoard` used. */
-function acpiBoard(description: MachineDescription): AcpiBoard {
+function acpiBoard(description: MachineDescription, pci: Q35Pci): AcpiBoard {
   const { cpus } = description;
   return {
+    pci: pci.acpi(),
     cpus: Array.from({ length: cpus.count }, (_, uid) => ({ uid, apicId: apicIdOf(uid, cpus), online: true })),
     ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
     pmBase: PM_BASE,
@@ -273,9 +295,14 @@ function acpiBoard(description: MachineDescription): AcpiBoard {
   };
 }
 
-function loadKernel(description: MachineDescription, memory: GuestMemoryView, ranges: readonly RamRange[]): EntryState {
+function loadKernel(
+  description: MachineDescription,
+  memory: GuestMemoryView,
+  ranges: readonly RamRange[],
+  pci: Q35Pci,
+): EntryState {
   const { kernel } = description;
-  const acpi = buildAcpi(acpiBoard(description), BIOS_AREA);
+  const acpi = buildAcpi(acpiBoard(description, pci), BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),
@@ -285,6 +312,7 @@ function loadKernel(description: MachineDescription, memory: GuestMemoryView, ra
     memoryMap: memoryMap(ranges),
     rsdp: acpi.rsdp,
   });
+  for (const { gpa, size } of plan.zeroes) memory.slice(gpa, size)?.fill(0);
   for (const { gpa, bytes } of [...plan.writes, { gpa: BIOS_AREA, bytes: acpi.bytes }]) {
     if (!memory.write(gpa, bytes)) {
       throw new NemuError(

@@ -30,6 +30,8 @@ const REQUIRED = [
   'PIT2',
   'ADJUST_CLOCK',
   'IMMEDIATE_EXIT',
+  'IRQ_ROUTING',
+  'SIGNAL_MSI',
 ] as const satisfies readonly (keyof typeof kvm.KVM_CAP)[];
 
 /** /dev/kvm. */
@@ -114,10 +116,14 @@ export class KvmVm extends KvmObject {
   readonly #region;
   readonly #irq;
   readonly #zone;
+  readonly #msi;
+  readonly #ioeventfd;
 
   constructor(fd: number, mmapSize: number) {
     super(fd, new Arena(64 * 1024));
     this.#mmapSize = mmapSize;
+    this.#msi = this.arena.struct(kvm.kvm_msi);
+    this.#ioeventfd = this.arena.struct(kvm.kvm_ioeventfd);
     this.#region = this.arena.struct(kvm.kvm_userspace_memory_region);
     this.#irq = this.arena.struct(kvm.kvm_irq_level);
     this.#zone = this.arena.struct(kvm.kvm_coalesced_mmio_zone);
@@ -139,6 +145,47 @@ export class KvmVm extends KvmObject {
     this.#irq.fields.irq = gsi;
     this.#irq.fields.level = level ? 1 : 0;
     this.ioctl(kvm.KVM_IRQ_LINE, `KVM_IRQ_LINE gsi ${gsi}`, this.#irq);
+  }
+
+  /** KVM_SIGNAL_MSI: a message-signalled interrupt, as a device's write of `data` to `address` would make it. */
+  signalMsi(address: number, data: number): void {
+    const { fields } = this.#msi;
+    fields.address_lo = address >>> 0;
+    fields.address_hi = Math.floor(address / 2 ** 32);
+    fields.data = data >>> 0;
+    // KVM answers 0 when no vCPU took the interrupt, and EINVAL for an address that is none of the local APICs':
+    // both are the guest's own doing.
+    raw.ioctl(this.fd, kvm.KVM_SIGNAL_MSI, this.#msi.address);
+  }
+
+  /** KVM_IOEVENTFD: guest writes of `size` bytes at `address` add to `fd` instead of leaving the kernel. */
+  ioeventfd(fd: number, address: number, size: number, space: 'pio' | 'mmio', on: boolean): void {
+    const { fields } = this.#ioeventfd;
+    fields.addr = BigInt(address);
+    fields.len = size;
+    fields.fd = fd;
+    fields.flags = (space === 'pio' ? kvm.KVM_IOEVENTFD_FLAG_PIO : 0) | (on ? 0 : kvm.KVM_IOEVENTFD_FLAG_DEASSIGN);
+    this.ioctl(kvm.KVM_IOEVENTFD, `KVM_IOEVENTFD 0x${address.toString(16)}`, this.#ioeventfd);
+  }
+
+  /** KVM_SET_GSI_ROUTING: replaces all routes. @param routes each with the words of the header's union. */
+  setRouting(routes: readonly { gsi: number; type: number; words: readonly number[] }[]): void {
+    const header = kvm.kvm_irq_routing.size;
+    const entry = kvm.kvm_irq_routing_entry.size;
+    const arena = new Arena(header + routes.length * entry);
+    try {
+      const table = arena.alloc(header + routes.length * entry);
+      table.view.setUint32(0, routes.length, true);
+      for (const [index, { gsi, type, words }] of routes.entries()) {
+        const at = header + index * entry;
+        table.view.setUint32(at, gsi, true);
+        table.view.setUint32(at + 4, type, true);
+        for (const [i, word] of words.entries()) table.view.setUint32(at + 16 + 4 * i, word, true);
+      }
+      this.ioctl(kvm.KVM_SET_GSI_ROUTING, `KVM_SET_GSI_ROUTING of ${routes.length} routes`, table);
+    } finally {
+      arena.free();
+    }
   }
 
   /** Writes to one port gather in the coalesced ring instead of leaving the kernel. */

@@ -15,6 +15,7 @@ import { localRegisters } from './board.ts';
 import { RingConsole } from './console_stream.ts';
 import { stopVcpus } from './kick.ts';
 import { GuestRam } from './memory.ts';
+import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
 import { allocateShared, H, type SharedBlock } from './shared.ts';
@@ -101,10 +102,12 @@ export class Machine implements MachineClient {
 
   #startThreads(options: MachineOptions): void {
     const { description } = this;
+    const configPages = description.machine === 'q35' ? newConfigPages() : undefined;
     const data: MachineThreadData = {
       role: 'machine',
       description,
       shared: this.#block.buffer,
+      configPages,
       wakeFd: this.#wakeFd,
       memory: this.#ram.handle,
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
@@ -125,6 +128,7 @@ export class Machine implements MachineClient {
         shared: this.#block.buffer,
         wakeFd: this.#wakeFd,
         local,
+        configPages,
         pinning: description.cpus.pin?.[index],
         ...(options.fault === `vcpu${index}` && { fault: true }),
       };

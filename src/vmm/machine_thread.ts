@@ -23,6 +23,9 @@ import type { CallName, ErrorData, FromMachine, MachineThreadData, ToMachine } f
 const SPIN_AFTER_WORK = 400;
 /** Counters go to the post-mortem file at most this often, when the thread wakes up anyway. */
 const POST_MORTEM_INTERVAL_MS = 1000;
+/** A driver that loops over a mistake must not fill anybody's log. */
+const FAULT_INTERVAL_MS = 1000;
+const FAULTS_AT_ONCE = 10;
 
 export function errorData(error: unknown): ErrorData {
   if (error instanceof NemuError) return { ...error.toJSON(), ...(error.stack && { stack: error.stack }) };
@@ -66,6 +69,9 @@ class MachineThread {
   #quit = false;
   #wakeups = 0;
   #postMortemAt = 0;
+  #faults = 0;
+  #faultAt = 0;
+  #faultsUnsaid = 0;
   /** A reset that the guest asked for in the middle of an exit: done between two exits. */
   #resetCause: string | undefined;
 
@@ -93,6 +99,10 @@ class MachineThread {
       clock: this.#clock,
       block: this.#block,
       vm: this.#processors.vm,
+      reactor: this.#reactor,
+      configPages: data.configPages,
+      physicalBits: this.#processors.physicalBits,
+      fault: (device, text) => this.#guestFault(device, text),
       serial: data.serial,
       coalescing: this.#serialCoalescing,
       bell: (name) => send({ type: 'serial', name }),
@@ -227,6 +237,20 @@ class MachineThread {
 
   #event(event: MachineEvent): void {
     this.#send({ type: 'event', event });
+  }
+
+  /** Tells of a guest's faults, of the first ones at once and then of no more than one a second. */
+  #guestFault(device: string, text: string): void {
+    const now = performance.now();
+    if (now - this.#faultAt < FAULT_INTERVAL_MS && this.#faults >= FAULTS_AT_ONCE) {
+      this.#faultsUnsaid++;
+      return;
+    }
+    this.#faults++;
+    this.#faultAt = now;
+    const unsaid = this.#faultsUnsaid;
+    this.#faultsUnsaid = 0;
+    this.#event({ type: 'guest-fault', device, text: unsaid > 0 ? `${text} (${unsaid} more were not shown)` : text });
   }
 
   #setState(state: MachineState): undefined {

@@ -7,12 +7,13 @@ import { KVM_CAP, KVM_CREATE_IRQCHIP, KVM_ENABLE_CAP, KVM_KVMCLOCK_CTRL, kvm_ena
 import * as x86 from '../ffi/kvm/x86.ts';
 import { raw } from '../ffi/libc.ts';
 import type { EntryState } from './boot/plan.ts';
+import { setPcRouting } from './irq_routing.ts';
 import { signalVcpus, stopVcpus } from './kick.ts';
 import { Kvm, type KvmVcpu, type KvmVm } from './kvm.ts';
 import type { MemoryHandle } from './memory.ts';
 import { FOUR_GIB, GiB } from './memory_layout.ts';
 import { H, RUN_RUNNING, S, type SharedBlock, slotWord } from './shared.ts';
-import { guestCpuid, hasTscDeadline, setCpuid, supportedCpuid } from './x86/cpuid.ts';
+import { guestCpuid, hasTscDeadline, physicalAddressBits, setCpuid, supportedCpuid } from './x86/cpuid.ts';
 import { withoutFeatures } from './x86/features.ts';
 import { apicIdOf, type Topology } from './x86/topology.ts';
 import { type VcpuResetState, X86Vcpu } from './x86/vcpu.ts';
@@ -27,6 +28,8 @@ const RESIGNAL_MS = 5;
 export class Processors {
   readonly vm: KvmVm;
   readonly topology: Topology;
+  /** Width of the guest's physical addresses. */
+  readonly physicalBits: number;
   readonly #kvm: Kvm;
   readonly #block: SharedBlock;
   readonly #vcpus: { kvm: KvmVcpu; x86: X86Vcpu }[] = [];
@@ -59,12 +62,14 @@ export class Processors {
     identity.view.setBigUint64(0, BigInt(IDENTITY_MAP_ADDRESS), true);
     this.vm.ioctl(x86.KVM_SET_IDENTITY_MAP_ADDR, 'KVM_SET_IDENTITY_MAP_ADDR', identity);
     this.vm.ioctl(KVM_CREATE_IRQCHIP, 'KVM_CREATE_IRQCHIP');
+    setPcRouting(this.vm);
     const pit = this.vm.arena.struct(x86.kvm_pit_config);
     pit.fields.flags = x86.KVM_PIT_SPEAKER_DUMMY;
     this.vm.ioctl(x86.KVM_CREATE_PIT2, 'KVM_CREATE_PIT2', pit);
     this.#enableX2apicIds(description.cpus.count);
     this.#mapMemory(memory);
     const supported = withoutFeatures(supportedCpuid(this.#kvm), description.cpus.without);
+    this.physicalBits = physicalAddressBits(supported);
     const tscDeadline = hasTscDeadline(this.#kvm) && !description.cpus.without.includes('tsc_deadline_timer');
     for (let index = 0; index < description.cpus.count; index++) {
       const kvm = this.vm.createVcpu(apicIdOf(index, this.topology));

@@ -15,6 +15,8 @@ export const H = {
   RING: 3,
   /** 1 when a control message waits on the machine thread's port. */
   CONTROL: 4,
+  /** The address that the next access to PCI's configuration data port is for: what was written to 0xcf8. */
+  PCI_ADDRESS: 5,
   /** Eight words: one bit for each vCPU with a posted exit. */
   PENDING: 8,
   /** Clock offset in nanoseconds: an int64 at word 16 (see clock.ts). */
@@ -116,12 +118,14 @@ export const slotData = (block: SharedBlock, vcpu: number): Uint8Array =>
 
 /**
  * A register that vCPU threads read without the machine thread. `lsr` is published by its UART, and is
- * served only while no error bit is set (reading those clears them); `pm-timer` is computed from the clock.
+ * served only while no error bit is set (reading those clears them); `pm-timer` is computed from the clock;
+ * `pci-address` is a latch, written here too; `pci-data` is read from the shared configuration pages.
  */
 export interface LocalRegister {
-  readonly kind: 'lsr' | 'pm-timer';
+  readonly kind: 'lsr' | 'pm-timer' | 'pci-address' | 'pci-data';
   readonly name: string;
   readonly port: number;
+  /** Bytes of an access; for `pci-data` the ports that there are. */
   readonly size: number;
   /** Word of the published value. */
   readonly word: number;

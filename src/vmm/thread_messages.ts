@@ -8,6 +8,8 @@ export interface MachineThreadData {
   readonly role: 'machine';
   readonly description: MachineDescription;
   readonly shared: SharedArrayBuffer;
+  /** See config_pages.ts; a machine without PCI has none. */
+  readonly configPages: SharedArrayBuffer | undefined;
   readonly wakeFd: number;
   readonly memory: MemoryHandle;
   readonly serial: Readonly<Record<string, SerialRings>>;

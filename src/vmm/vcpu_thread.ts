@@ -3,6 +3,7 @@ import { KVM_COALESCED_MMIO_PAGE_OFFSET, KVM_RUN, kvm_run } from '../ffi/kvm/com
 import { EAGAIN, EINTR, errno, gettid, raw, schedSetaffinity, setThreadName, viewOf } from '../ffi/libc.ts';
 import { guestNow } from './clock.ts';
 import { decodeExit, newExit } from './exit.ts';
+import { readConfig } from './pci/config_pages.ts';
 import {
   C,
   counterIndex,
@@ -30,6 +31,8 @@ export interface VcpuThreadData {
   /** eventfd that wakes the machine thread. */
   readonly wakeFd: number;
   readonly local: readonly LocalRegister[];
+  /** Configuration space of every PCI function, in a machine that has PCI. */
+  readonly configPages: SharedArrayBuffer | undefined;
   readonly pinning: readonly number[] | undefined;
   /** Makes the thread throw instead of entering the guest: for the tests of what a fault leaves behind. */
   readonly fault?: boolean;
@@ -44,6 +47,8 @@ export const KIND_OTHER = 2;
 export const KIND_ERROR = 3;
 
 const PAGE = 4096;
+/** Of a write to 0xcf8: enable, bus, device, function and register. */
+const PCI_ADDRESS_BITS = 0x80fffffc | 0;
 /** Bits of LSR whose read has the side effect of clearing them: OE, PE, FE, BI. */
 const LSR_ERRORS = 0x1e;
 /**
@@ -85,7 +90,13 @@ export function runVcpu(data: VcpuThreadData): void {
   const immediateExit = kvm_run.offsets.immediate_exit;
   const bell = new Uint8Array(new BigUint64Array([1n]).buffer);
   const exit = newExit();
-  const localByPort = new Map(data.local.map((register, index) => [register.port, { ...register, index }]));
+  const localByPort = new Map(
+    data.local.flatMap((register, index) => {
+      const ports = register.kind === 'pci-data' ? register.size : 1;
+      return Array.from({ length: ports }, (_, i) => [register.port + i, { ...register, index }] as const);
+    }),
+  );
+  const configWords = new Int32Array(data.configPages ?? new SharedArrayBuffer(0));
   const pendingWord = H.PENDING + (data.index >> 5);
   const pendingBit = 1 << (data.index & 31);
   let spin = SPIN_MAX;
@@ -116,7 +127,7 @@ export function runVcpu(data: VcpuThreadData): void {
     decodeExit(run, exit);
     count(C.REASON + (exit.reason < C.LOCAL ? exit.reason : 0));
     if (exit.kind === 'io') {
-      if (exit.count === 1 && !exit.isWrite && serveLocally()) continue;
+      if (exit.count === 1 && serveLocally()) continue;
       forwardIo();
     } else if (exit.kind === 'mmio') {
       forwardMmio();
@@ -142,11 +153,26 @@ export function runVcpu(data: VcpuThreadData): void {
 
   function serveLocally(): boolean {
     const register = localByPort.get(exit.address);
-    if (register === undefined || register.size !== exit.size) return false;
-    if (register.kind === 'lsr') {
+    if (register === undefined) return false;
+    if (exit.isWrite) {
+      if (register.kind !== 'pci-address' || exit.size !== register.size) return false;
+      Atomics.store(words, H.PCI_ADDRESS, run.getInt32(exit.dataOffset, true) & PCI_ADDRESS_BITS);
+    } else if (register.kind === 'pci-data') {
+      const offset = exit.address - register.port;
+      if (offset + exit.size > register.size) return false;
+      const address = Atomics.load(words, H.PCI_ADDRESS);
+      // Bit 31 is the enable bit: without it nobody answers.
+      const value =
+        address < 0 ? readConfig(configWords, (address >>> 8) & 0xffff, (address & 0xfc) + offset, exit.size) : -1;
+      run.setUint32(exit.dataOffset, value >>> 0, true);
+    } else if (register.size !== exit.size) {
+      return false;
+    } else if (register.kind === 'lsr') {
       const value = Atomics.load(words, register.word);
       if (value & LSR_ERRORS) return false;
       run.setUint8(exit.dataOffset, value);
+    } else if (register.kind === 'pci-address') {
+      run.setInt32(exit.dataOffset, Atomics.load(words, H.PCI_ADDRESS), true);
     } else {
       run.setUint32(exit.dataOffset, pmTimerValue(guestNow(block)), true);
     }

@@ -10,6 +10,10 @@ import {
   PCI_STATUS_INTERRUPT,
 } from './config_space.ts';
 
+/** The subsystem that QEMU gives its emulated devices. */
+const PCI_VENDOR_ID_REDHAT_QUMRANET = 0x1af4;
+const PCI_SUBDEVICE_ID_QEMU = 0x1100;
+
 /** Where a message-signalled interrupt goes: a write of `data` to `address`. */
 export interface MsiSink {
   /** @param address byte address (the local APICs' range on x86), @param data 32 bits. */
@@ -62,6 +66,8 @@ export interface PciIdentity {
   readonly subsystem?: number;
   /** 1 for INTA … 4 for INTD, 0 for none. */
   readonly pin?: number;
+  /** A bridge has a header of type 1, in which the subsystem stands in a capability. */
+  readonly bridge?: boolean;
 }
 
 /** A function of a PCI device: configuration space, what it decodes, and its interrupt pin. */
@@ -84,8 +90,12 @@ export class PciFunction implements Device {
     config.set(PCI.REVISION_ID, 1, identity.revision ?? 0);
     config.set(PCI.CLASS_PROG, 1, identity.classCode);
     config.set(PCI.CLASS_DEVICE, 2, identity.classCode >>> 8);
-    config.set(PCI.SUBSYSTEM_VENDOR_ID, 2, identity.subsystemVendor ?? 0);
-    config.set(PCI.SUBSYSTEM_ID, 2, identity.subsystem ?? 0);
+    if (identity.bridge) {
+      config.set(PCI.HEADER_TYPE, 1, 1);
+    } else {
+      config.set(PCI.SUBSYSTEM_VENDOR_ID, 2, identity.subsystemVendor ?? PCI_VENDOR_ID_REDHAT_QUMRANET);
+      config.set(PCI.SUBSYSTEM_ID, 2, identity.subsystem ?? PCI_SUBDEVICE_ID_QEMU);
+    }
     config.set(PCI.INTERRUPT_PIN, 1, identity.pin ?? 0);
     config.allow(PCI.COMMAND, 2, PCI_COMMAND_MASTER | PCI_COMMAND_SERR);
     if (identity.pin) config.allow(PCI.COMMAND, 2, PCI_COMMAND_INTX_DISABLE);

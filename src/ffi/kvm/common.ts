@@ -34,6 +34,31 @@ export const kvm_ioeventfd = struct('kvm_ioeventfd', {
   pad: array('u8', 36),
 });
 
+/** The header's union holds the addresses of a route's other end; `irqchip` and `msi` share its first words. */
+export const kvm_irq_routing_entry = struct('kvm_irq_routing_entry', {
+  gsi: 'u32',
+  type: 'u32',
+  flags: 'u32',
+  pad: 'u32',
+  u: array('u32', 8),
+});
+export const KVM_IRQ_ROUTING_IRQCHIP = 1;
+export const KVM_IRQ_ROUTING_MSI = 2;
+/** `kvm_irq_routing_entry` elements follow it. */
+export const kvm_irq_routing = struct('kvm_irq_routing', { nr: 'u32', flags: 'u32' });
+
+export const kvm_msi = struct('kvm_msi', {
+  address_lo: 'u32',
+  address_hi: 'u32',
+  data: 'u32',
+  flags: 'u32',
+  devid: 'u32',
+  pad: array('u8', 12),
+});
+
+export const KVM_IOEVENTFD_FLAG_PIO = 1 << 1;
+export const KVM_IOEVENTFD_FLAG_DEASSIGN = 1 << 2;
+
 export const kvm_enable_cap = struct('kvm_enable_cap', {
   cap: 'u32',
   flags: 'u32',
@@ -149,6 +174,7 @@ export const KVM_CAP = {
   MP_STATE: 14,
   COALESCED_MMIO: 15,
   IRQFD: 32,
+  IRQ_ROUTING: 25,
   PIT2: 33,
   IOEVENTFD: 36,
   ADJUST_CLOCK: 39,
@@ -156,6 +182,8 @@ export const KVM_CAP = {
   MAX_VCPUS: 66,
   TSC_DEADLINE_TIMER: 72,
   KVMCLOCK_CTRL: 76,
+  SIGNAL_MSI: 77,
+  IOEVENTFD_ANY_LENGTH: 122,
   IMMEDIATE_EXIT: 136,
   MAX_VCPU_ID: 128,
   X2APIC_API: 129,
@@ -172,6 +200,8 @@ export const KVM_CREATE_IRQCHIP = IO(KVMIO, 0x60);
 export const KVM_IRQ_LINE = IOW(KVMIO, 0x61, kvm_irq_level.size);
 export const KVM_REGISTER_COALESCED_MMIO = IOW(KVMIO, 0x67, kvm_coalesced_mmio_zone.size);
 export const KVM_UNREGISTER_COALESCED_MMIO = IOW(KVMIO, 0x68, kvm_coalesced_mmio_zone.size);
+export const KVM_SET_GSI_ROUTING = IOW(KVMIO, 0x6a, kvm_irq_routing.size);
+export const KVM_SIGNAL_MSI = IOW(KVMIO, 0xa5, kvm_msi.size);
 export const KVM_IRQFD = IOW(KVMIO, 0x76, kvm_irqfd.size);
 export const KVM_IOEVENTFD = IOW(KVMIO, 0x79, kvm_ioeventfd.size);
 export const KVM_RUN = IO(KVMIO, 0x80);
@@ -188,6 +218,9 @@ export const commonLayouts = [
   kvm_irq_level,
   kvm_irqfd,
   kvm_ioeventfd,
+  kvm_irq_routing_entry,
+  kvm_irq_routing,
+  kvm_msi,
   kvm_enable_cap,
   kvm_mp_state,
   kvm_coalesced_mmio_zone,
@@ -207,6 +240,12 @@ export const commonNumbers = {
   KVM_IRQ_LINE,
   KVM_REGISTER_COALESCED_MMIO,
   KVM_UNREGISTER_COALESCED_MMIO,
+  KVM_SET_GSI_ROUTING,
+  KVM_SIGNAL_MSI,
+  KVM_IRQ_ROUTING_IRQCHIP,
+  KVM_IRQ_ROUTING_MSI,
+  KVM_IOEVENTFD_FLAG_PIO,
+  KVM_IOEVENTFD_FLAG_DEASSIGN,
   KVM_IRQFD,
   KVM_IOEVENTFD,
   KVM_RUN,

@@ -12,7 +12,30 @@ export interface AcpiUart {
   readonly irq: number;
 }
 
+export interface AcpiRange {
+  /** First and last address. */
+  readonly min: number;
+  readonly max: number;
+}
+
+export interface AcpiPci {
+  readonly ecamBase: number;
+  /** Ports and memory that the root hands on; memory above 4 GiB is prefetchable. */
+  readonly io: readonly AcpiRange[];
+  readonly memory: readonly AcpiRange[];
+  /** Which GSI a pin (1 to 4) of a device on the root bus raises. */
+  readonly interrupts: readonly { readonly device: number; readonly pin: number; readonly gsi: number }[];
+  readonly ports: readonly {
+    readonly name: string;
+    readonly device: number;
+    readonly function: number;
+    readonly slotNumber: number;
+  }[];
+}
+
 export interface AcpiBoard {
+  /** A machine without PCI has none. */
+  readonly pci: AcpiPci | undefined;
   readonly cpus: readonly AcpiCpu[];
   readonly ioapic: { readonly id: number; readonly address: number; readonly gsiBase: number };
   /** ICH9 power management block: PM1a_EVT, PM1a_CNT, PM_TMR and GPE0 at their offsets from it. */

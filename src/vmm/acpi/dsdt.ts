@@ -1,5 +1,6 @@
 import * as aml from './aml.ts';
 import type { AcpiBoard } from './board.ts';
+import { boardResources, pciRoot } from './pci.ts';
 import { type Descriptor, io, irqNoFlags, resourceTemplate } from './resources.ts';
 
 /** _STA: present, enabled, functioning; and shown in a user interface (ACPI specification 6.4, section 6.3.7). */
@@ -37,6 +38,7 @@ function pvpanic(port: number): aml.Aml {
 /** Contents of the DSDT, behind its header: what no guest could find by itself. */
 export function dsdt(board: AcpiBoard): aml.Aml {
   const devices = [processors(board)];
+  if (board.pci) devices.push(pciRoot(board.pci), boardResources(board.pci));
   for (const [index, { name, port, irq }] of board.uarts.entries()) {
     devices.push(aml.device(name, hid('PNP0501'), uid(index + 1), crs(io(port, 8), irqNoFlags(irq))));
   }

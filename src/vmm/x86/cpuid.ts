@@ -40,6 +40,10 @@ export function supportedCpuid(kvm: Kvm): CpuidEntry[] {
   return entries;
 }
 
+/** Width of physical addresses: leaf 0x80000008, or 36 bits where there is none. */
+export const physicalAddressBits = (entries: readonly CpuidEntry[]): number =>
+  (entries.find((entry) => entry.function === 0x80000008)?.eax ?? 36) & 0xff;
+
 const LEAF1_ECX_X2APIC = 1 << 21;
 const LEAF1_ECX_TSC_DEADLINE = 1 << 24;
 const LEAF1_ECX_OSXSAVE = 1 << 27;

@@ -1,5 +1,5 @@
 /** Boards for tests of the tables: from nothing but what is needed to everything there is. */
-import type { AcpiBoard } from '../../../src/vmm/acpi/board.ts';
+import type { AcpiBoard, AcpiPci } from '../../../src/vmm/acpi/board.ts';
 
 const UARTS = [
   { name: 'COM1', port: 0x3f8, irq: 4 },
@@ -23,6 +23,25 @@ export const bareBoard: AcpiBoard = {
   i8042: false,
   fwCfg: undefined,
   pvpanicPort: undefined,
+  pci: undefined,
+};
+
+const pci: AcpiPci = {
+  ecamBase: 0xb0000000,
+  io: [
+    { min: 0, max: 0xcf7 },
+    { min: 0xd00, max: 0xffff },
+  ],
+  memory: [
+    { min: 0xc0000000, max: 0xfebfffff },
+    { min: 0x100000000, max: 0x10ffffffff },
+  ],
+  interrupts: Array.from({ length: 128 }, (_, i) => ({
+    device: i >> 2,
+    pin: (i & 3) + 1,
+    gsi: 16 + ((i + (i >> 2)) & 7),
+  })),
+  ports: Array.from({ length: 4 }, (_, i) => ({ name: `RP0${i}`, device: 0x1c, function: i, slotNumber: i + 1 })),
 };
 
 export const fullBoard = (cpus: number): AcpiBoard => ({
@@ -33,6 +52,7 @@ export const fullBoard = (cpus: number): AcpiBoard => ({
   i8042: true,
   fwCfg: { port: 0x510, length: 12 },
   pvpanicPort: 0x505,
+  pci,
 });
 
 export const boards: readonly (readonly [string, AcpiBoard])[] = [
