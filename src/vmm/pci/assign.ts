@@ -5,6 +5,7 @@ import type { PciBus, PciRoot } from './root.ts';
 
 /** Addresses that the root bus may give out; `limit` is the first that it may not. */
 export interface Aperture {
+  /** First that is free. */
   base: number;
   readonly limit: number;
 }
@@ -21,7 +22,9 @@ const HOTPLUG_MEMORY = 2 * 2 ** 20;
 const HOTPLUG_MEMORY_64 = 2 ** 30;
 const MEMORY_GRANULE = 2 ** 20;
 const IO_GRANULE = 0x1000;
-/** Bus numbers behind a port: one, and room for a switch with eight ports. */
+/** Interrupt Line of a function that reaches the IOAPIC alone. */
+const NO_ISA_IRQ = 0xff;
+/** Bus numbers behind a port. */
 const HOTPLUG_BUSES = 1;
 
 const alignUp = (value: number, alignment: number) => Math.ceil(value / alignment) * alignment;
@@ -44,22 +47,13 @@ function take(aperture: Aperture, size: number, alignment: number, what: string)
  * first, and turns decoding on.
  * @throws OutOfAddresses naming what does not fit.
  */
-export function assignResources(
-  root: PciRoot,
-  apertures: Apertures,
-  irqOf: (device: number, pin: number) => number,
-): void {
+export function assignResources(root: PciRoot, apertures: Apertures): void {
   root.hold(() => {
     numberBuses(root, root.rootBus, 0);
-    assignBus(root, root.rootBus, apertures);
-    for (const { function: each, devfn, on } of root.walk()) {
-      const pin = each.config.read(PCI.INTERRUPT_PIN, 1);
-      if (pin)
-        each.config.write(
-          PCI.INTERRUPT_LINE,
-          1,
-          irqOf(rootDevice(root, on, devfn, pin).device, rootDevice(root, on, devfn, pin).pin),
-        );
+    const { io, memory, memory64 } = apertures;
+    assignBus(root, root.rootBus, { io: { ...io }, memory: { ...memory }, memory64: { ...memory64 } });
+    for (const { function: each } of root.walk()) {
+      if (each.config.read(PCI.INTERRUPT_PIN, 1)) each.config.write(PCI.INTERRUPT_LINE, 1, NO_ISA_IRQ);
       each.config.write(PCI.COMMAND, 2, each.command | decoding(each));
     }
   });
@@ -70,18 +64,6 @@ function decoding(each: PciFunction): number {
   const memory = each.bars.some(({ kind }) => kind !== 'io');
   if (each instanceof PciBridge) return PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
   return (io ? PCI_COMMAND_IO : 0) | (memory ? PCI_COMMAND_MEMORY : 0);
-}
-
-function rootDevice(root: PciRoot, bus: PciBus, devfn: number, pin: number): { device: number; pin: number } {
-  let at = { device: devfn >> 3, pin };
-  for (let on = bus; on.bridge; ) {
-    const bridge = on.bridge;
-    const above = [...root.walk()].find((each) => each.function === bridge);
-    if (!above) break;
-    at = { device: above.devfn >> 3, pin: ((at.pin - 1 + at.device) % 4) + 1 };
-    on = above.on;
-  }
-  return at;
 }
 
 /** Depth first. @returns the highest number below `bus`. */

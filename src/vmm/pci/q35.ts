@@ -263,8 +263,7 @@ export class Q35Pci {
 
   /** Firmware's part, for a kernel that is started without one. */
   assign(): void {
-    const { io, memory, memory64 } = this.#apertures;
-    assignResources(this.root, { io: { ...io }, memory: { ...memory }, memory64: { ...memory64 } }, () => 0xff);
+    assignResources(this.root, this.#apertures);
   }
 
   reset(): void {
