@@ -178,7 +178,7 @@ describe('decoding', () => {
     second.config.write(0x14, 4, 1);
     expect(faults.length).toBeGreaterThan(0);
     second.config.write(0x14, 4, 7);
-    expect(mmio.read(0x700000000, 4)).toBe(0x2000);
+    expect(mmio.read(0x700002000, 4)).toBe(0x2000);
   });
 
   test('what does not fit is named', () => {
