@@ -8,6 +8,7 @@ import { x86Layouts, x86Numbers } from '../../../src/ffi/kvm/x86.ts';
 import * as libc from '../../../src/ffi/libc.ts';
 import { epoll_event, osLayouts, osNumbers } from '../../../src/ffi/os.ts';
 import type { Layout } from '../../../src/ffi/struct.ts';
+import { tunLayouts, tunNumbers } from '../../../src/ffi/tun.ts';
 
 /** Fields that stand in an anonymous union under another name than ours, or that only name padding. */
 const C_NAME: Record<string, string> = { 'epoll_event.fd': 'data.fd', 'epoll_event.pad': 'data' };
@@ -18,10 +19,16 @@ const libcNumbers = Object.fromEntries(
   ),
 ) as Record<string, number>;
 
-const layouts: Layout[] = [...commonLayouts, ...osLayouts, ...(process.arch === 'x64' ? x86Layouts : [])] as Layout[];
+const layouts: Layout[] = [
+  ...commonLayouts,
+  ...osLayouts,
+  ...tunLayouts,
+  ...(process.arch === 'x64' ? x86Layouts : []),
+] as Layout[];
 const numbers: Record<string, number> = {
   ...commonNumbers,
   ...osNumbers,
+  ...tunNumbers,
   ...libcNumbers,
   ...(process.arch === 'x64' ? x86Numbers : {}),
 };
@@ -33,9 +40,11 @@ function compileAndRun(): Map<string, string> {
       '#define _GNU_SOURCE',
       '#include <errno.h>',
       '#include <fcntl.h>',
+      '#include <linux/if_tun.h>',
       '#include <linux/kvm.h>',
       '#include <linux/memfd.h>',
       '#include <linux/mempolicy.h>',
+      '#include <net/if.h>',
       '#include <signal.h>',
       '#include <stddef.h>',
       '#include <stdio.h>',
@@ -52,7 +61,7 @@ function compileAndRun(): Map<string, string> {
       lines.push(`printf("sizeof ${layout.name} %zu\\n", sizeof(struct ${layout.name}));`);
       for (const field of Object.keys(layout.fields)) {
         const name = C_NAME[`${layout.name}.${field}`] ?? field;
-        if (name === 'data' && layout.name === 'epoll_event') continue;
+        if ((name === 'data' && layout.name === 'epoll_event') || (name === 'pad' && layout.name === 'ifreq')) continue;
         lines.push(`printf("offsetof ${layout.name}.${field} %zu\\n", offsetof(struct ${layout.name}, ${name}));`);
       }
     }
