@@ -3,8 +3,10 @@
  * and starts it after the lab was restored (`start`). It is also the entry of the engine's threads there.
  */
 import { createReadStream, createWriteStream, openSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { Duplex } from 'node:stream';
 import { isMainThread } from 'node:worker_threads';
+import type { MachineDescription } from '../client/description.ts';
 import { serveMachines } from '../client/serve.ts';
 import { KVM_CREATE_IRQCHIP } from '../ffi/kvm/common.ts';
 import { KVM_GET_SREGS, KVM_SET_SREGS, kvm_sregs } from '../ffi/kvm/x86.ts';
@@ -61,6 +63,17 @@ export async function prepare(): Promise<void> {
   await pool.ready();
 }
 
+/**
+ * Keeps each vCPU on one of the lab's processors. When a vCPU moves, the emulated processor that it left may
+ * once more write its own registers over the guest's, and the guest never comes back from that.
+ */
+function pinned(description: MachineDescription): MachineDescription {
+  const { cpus } = description;
+  const processors = availableParallelism();
+  const pin = cpus.pin ?? Array.from({ length: cpus.count }, (_, index) => [(index + 1) % processors]);
+  return { ...description, cpus: { ...cpus, pin } };
+}
+
 /** Serves machines on a virtio-serial port until the lab ends. */
 export async function start({ portPath }: { portPath: string }): Promise<void> {
   await prepare();
@@ -69,7 +82,7 @@ export async function start({ portPath }: { portPath: string }): Promise<void> {
     readable: createReadStream('', { fd, autoClose: false, highWaterMark: 64 * 1024 }),
     writable: createWriteStream('', { fd, autoClose: false }),
   });
-  void serveMachines(stream, (description) => Machine.create(description, { pool }));
+  void serveMachines(stream, (description) => Machine.create(pinned(description), { pool }));
 }
 
 if (!isMainThread) await import('../vmm/engine_thread.ts');
