@@ -6,7 +6,7 @@ import { createReadStream, createWriteStream, openSync, writeFileSync } from 'no
 import { availableParallelism } from 'node:os';
 import { Duplex } from 'node:stream';
 import { isMainThread } from 'node:worker_threads';
-import type { MachineDescription } from '../client/description.ts';
+import { type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
 import { serveMachines } from '../client/serve.ts';
 import { KVM_CREATE_IRQCHIP } from '../ffi/kvm/common.ts';
 import { KVM_GET_SREGS, KVM_SET_SREGS, kvm_sregs } from '../ffi/kvm/x86.ts';
@@ -67,7 +67,8 @@ export async function prepare(): Promise<void> {
  * Keeps each vCPU on one of the lab's processors. When a vCPU moves, the emulated processor that it left may
  * once more write its own registers over the guest's, and the guest never comes back from that.
  */
-function pinned(description: MachineDescription): MachineDescription {
+function pinned(input: MachineInput): MachineDescription {
+  const description = parseMachine(input);
   const { cpus } = description;
   const processors = availableParallelism();
   const pin = cpus.pin ?? Array.from({ length: cpus.count }, (_, index) => [(index + 1) % processors]);
