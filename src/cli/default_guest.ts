@@ -8,12 +8,8 @@ import { runFolder } from './paths.ts';
 /** Kernel, initrds and command line of a guest that runs our init. */
 export type GuestBoot = NonNullable<MachineInput['kernel']> & { readonly name: string };
 
-/**
- * What our init's contract needs, and what keeps a fast boot quiet. `panic=-1`: a panic resets at once.
- * `iommu=noaperture`: on AMD processors Linux else looks for an AGP bridge at all 8192 places where a device
- * can be.
- */
-const CMDLINE = 'console=ttyS0 quiet panic=-1 iommu=noaperture';
+/** What our init's contract needs, and what keeps a fast boot quiet. `panic=-1`: a panic resets at once. */
+const CMDLINE = 'console=ttyS0 quiet panic=-1';
 
 export interface GuestBootOptions {
   /** Selector of a fetched kernel (`nemu guest list`), or a kernel file of the user's. */

@@ -20,6 +20,8 @@ export interface AcpiRange {
 
 export interface AcpiPci {
   readonly ecamBase: number;
+  /** Highest bus number that the root hands on: a guest may look at every place of every bus up to it. */
+  readonly lastBus: number;
   /** Ports and memory that the root hands on; memory above 4 GiB is prefetchable. */
   readonly io: readonly AcpiRange[];
   readonly memory: readonly AcpiRange[];

@@ -5,8 +5,7 @@ import { busNumbers, io, ioSpace, memory32Fixed, memorySpace, resourceTemplate }
 import { table } from './table.ts';
 
 const FOUR_GIB = 2 ** 32;
-const ECAM_SIZE = 0x10000000;
-const LAST_BUS = 255;
+const ECAM_BYTES_PER_BUS = 0x100000;
 /** _OSC (PCI Firmware Specification 3.2, section 4.5.1). */
 const OSC_UUID = '33db4d5b-1ff7-401c-9657-7441c03dd766';
 const OSC_REVISION = 1;
@@ -36,7 +35,7 @@ function osc(): aml.Aml {
 
 function resources(pci: AcpiPci): aml.Aml {
   return resourceTemplate(
-    busNumbers({ min: 0, max: LAST_BUS }),
+    busNumbers({ min: 0, max: pci.lastBus }),
     io(0xcf8, 8),
     ...pci.io.map((range) => ioSpace('word', range)),
     ...pci.memory.map((range) =>
@@ -77,7 +76,7 @@ export function boardResources(pci: AcpiPci): aml.Aml {
     'MBRD',
     aml.name('_HID', aml.eisaId('PNP0C02')),
     aml.name('_UID', 1),
-    aml.name('_CRS', resourceTemplate(memory32Fixed(pci.ecamBase, ECAM_SIZE, true))),
+    aml.name('_CRS', resourceTemplate(memory32Fixed(pci.ecamBase, (pci.lastBus + 1) * ECAM_BYTES_PER_BUS, true))),
   );
 }
 
@@ -87,6 +86,6 @@ export function mcfg(pci: AcpiPci): Uint8Array {
   return table(
     'MCFG',
     1,
-    join(reserved, littleEndian(pci.ecamBase, 8), littleEndian(0, 2), 0, LAST_BUS, littleEndian(0, 4)),
+    join(reserved, littleEndian(pci.ecamBase, 8), littleEndian(0, 2), 0, pci.lastBus, littleEndian(0, 4)),
   );
 }

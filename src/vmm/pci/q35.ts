@@ -31,6 +31,7 @@ const LPC_DEVICE = 0x1f;
 const ROOT_PORT_DEVICE = 0x1c;
 const FIRST_FREE_DEVICE = 2;
 const FUNCTIONS = 8;
+const MIN_LAST_BUS = 15;
 /** Slots for guest memory behind BARs, behind those of RAM. */
 const FIRST_BAR_MEMSLOT = 64;
 
@@ -274,11 +275,18 @@ export class Q35Pci {
     this.#options.pmMoved(this.lpc.pmBase);
   }
 
+  /** Linux tries all 32 places of each bus up to the last, two exits each: room to grow, but not all 256. */
+  #lastBus(): number {
+    const used = Math.max(...[...this.root.walk()].map(({ bus }) => bus), this.rootPorts.length);
+    return Math.min(255, Math.max(MIN_LAST_BUS, 2 ** Math.ceil(Math.log2(used + 2)) - 1));
+  }
+
   /** What the tables say. */
   acpi(): AcpiPci {
     const { io, memory, memory64 } = this.#apertures;
     return {
       ecamBase: ECAM_BASE,
+      lastBus: this.#lastBus(),
       io: [
         { min: 0, max: CONFIG_ADDRESS_PORT - 1 },
         { min: 0xd00, max: io.limit - 1 },

@@ -28,6 +28,7 @@ export const bareBoard: AcpiBoard = {
 
 const pci: AcpiPci = {
   ecamBase: 0xb0000000,
+  lastBus: 15,
   io: [
     { min: 0, max: 0xcf7 },
     { min: 0xd00, max: 0xffff },
