@@ -171,7 +171,7 @@ export const machineSchema = z.strictObject({
     })
     .describe('16550A ports that exist'),
   pcie: z
-    .strictObject({ rootPorts: z.int().min(0).max(64).default(4).describe('hot-plug slots that are there at boot') })
+    .strictObject({ rootPorts: z.int().min(0).max(64).default(2).describe('hot-plug slots that are there at boot') })
     .prefault({}),
   rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),
   pvpanic: z.boolean().default(true),

@@ -31,7 +31,7 @@ const LPC_DEVICE = 0x1f;
 const ROOT_PORT_DEVICE = 0x1c;
 const FIRST_FREE_DEVICE = 2;
 const FUNCTIONS = 8;
-const MIN_LAST_BUS = 15;
+const MIN_LAST_BUS = 7;
 /** Slots for guest memory behind BARs, behind those of RAM. */
 const FIRST_BAR_MEMSLOT = 64;
 
