@@ -13,6 +13,7 @@ import {
   FwCfg,
   littleEndian,
 } from '../devices/fw_cfg.ts';
+import { I8042 } from '../devices/i8042.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
 import {
   DebugPort,
@@ -61,6 +62,9 @@ const RESET_CONTROL_VALUE = 0x06;
 const PVPANIC_PORT = 0x505;
 const FW_CFG_PORT = 0x510;
 const RTC_GSI = 8;
+const I8042_DATA_PORT = 0x60;
+const I8042_COMMAND_PORT = 0x64;
+const KBD_GSI = 1;
 
 export interface BoardOptions {
   readonly description: MachineDescription;
@@ -195,6 +199,15 @@ export function createBoard(options: BoardOptions): Board {
     });
     pio.insert(0x70, rtc);
     devices.push(rtc);
+  }
+  if (description.i8042) {
+    const i8042 = new I8042({
+      irq: line(KBD_GSI),
+      reset: () => options.requestReset('the keyboard controller'),
+    });
+    pio.insert(I8042_DATA_PORT, i8042.data);
+    pio.insert(I8042_COMMAND_PORT, i8042.command);
+    devices.push(i8042);
   }
   const fwCfg = createFwCfg(description, options.memory);
   pio.insert(FW_CFG_PORT, fwCfg);
