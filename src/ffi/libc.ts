@@ -35,6 +35,10 @@ export const raw = {
   close: libc.func('int close(int)'),
   read: libc.func('long read(int, void*, size_t)'),
   write: libc.func('long write(int, const void*, size_t)'),
+  pread: libc.func('long pread(int, void*, size_t, long)'),
+  pwrite: libc.func('long pwrite(int, const void*, size_t, long)'),
+  fdatasync: libc.func('int fdatasync(int)'),
+  fallocate: libc.func('int fallocate(int, int, long, long)'),
   // Declared without varargs: on x86-64 and AArch64 integer arguments travel alike in both.
   ioctl: libc.func('int ioctl(int, unsigned long, uintptr_t)'),
   fcntl: libc.func('int fcntl(int, int, long)'),
@@ -71,6 +75,8 @@ export const O_RDONLY = 0;
 export const O_RDWR = 2;
 export const O_CREAT = 0o100;
 export const O_NONBLOCK = 0o4000;
+/** x86-64's; AArch64 has 0o200000. */
+export const O_DIRECT = process.arch === 'arm64' ? 0o200000 : 0o40000;
 export const O_CLOEXEC = 0o2000000;
 
 /** @returns a file descriptor that the caller owns. */
@@ -217,5 +223,15 @@ export function addressOf(symbol: string): number {
 
 /** An ArrayBuffer over foreign memory. It leaks until the thread ends: make one per region, for life. */
 export function viewOf(address: number, length: number): ArrayBuffer {
-  return koffi.view(BigInt(address), length);
+  const view = koffi.view(BigInt(address), length);
+  addresses.set(view, address);
+  return view;
+}
+
+const addresses = new WeakMap<ArrayBufferLike, number>();
+
+/** Address of memory that `viewOf` made a view of; undefined for memory of the JavaScript engine, which may move. */
+export function addressOfView(view: ArrayBufferView): number | undefined {
+  const base = addresses.get(view.buffer);
+  return base === undefined ? undefined : base + view.byteOffset;
 }

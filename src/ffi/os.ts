@@ -31,13 +31,25 @@ export const sigaction_t = struct('sigaction', {
   sa_restorer: 'u64',
 });
 
-export const osLayouts = [timespec, itimerspec, sigaction_t];
+export const flock = struct('flock', { l_type: 's16', l_whence: 's16', l_start: 's64', l_len: 's64', l_pid: 's32' });
+export const F_RDLCK = 0;
+export const F_WRLCK = 1;
+export const F_UNLCK = 2;
+export const F_OFD_GETLK = 36;
+export const F_OFD_SETLK = 37;
+
+export const osLayouts = [flock, timespec, itimerspec, sigaction_t];
 export const osNumbers = {
   EPOLL_CTL_ADD,
   EPOLL_CTL_DEL,
   EPOLL_CTL_MOD,
   EPOLLIN,
   EPOLLPRI,
+  F_RDLCK,
+  F_WRLCK,
+  F_UNLCK,
+  F_OFD_GETLK,
+  F_OFD_SETLK,
   EPOLLOUT,
   EPOLLERR,
   EPOLLHUP,

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { uringLayouts, uringNumbers } from '../../../src/ffi/io_uring.ts';
 import { commonLayouts, commonNumbers } from '../../../src/ffi/kvm/common.ts';
 import { x86Layouts, x86Numbers } from '../../../src/ffi/kvm/x86.ts';
 import * as libc from '../../../src/ffi/libc.ts';
@@ -23,12 +24,14 @@ const layouts: Layout[] = [
   ...commonLayouts,
   ...osLayouts,
   ...tunLayouts,
+  ...uringLayouts,
   ...(process.arch === 'x64' ? x86Layouts : []),
 ] as Layout[];
 const numbers: Record<string, number> = {
   ...commonNumbers,
   ...osNumbers,
   ...tunNumbers,
+  ...uringNumbers,
   ...libcNumbers,
   ...(process.arch === 'x64' ? x86Numbers : {}),
 };
@@ -41,6 +44,7 @@ function compileAndRun(): Map<string, string> {
       '#include <errno.h>',
       '#include <fcntl.h>',
       '#include <linux/if_tun.h>',
+      '#include <linux/io_uring.h>',
       '#include <linux/kvm.h>',
       '#include <linux/memfd.h>',
       '#include <linux/mempolicy.h>',

@@ -1,0 +1,231 @@
+import type { GuestMemory } from '../device.ts';
+
+/** Descriptor flags (virtio 1.2, sections 2.7.5 and 2.8.1). */
+export const DESC_NEXT = 1;
+export const DESC_WRITE = 2;
+export const DESC_INDIRECT = 4;
+export const DESC_SIZE = 16;
+
+/** A driver broke the rules of its ring: the device needs a reset (section 2.1.2). */
+export class RingError extends Error {
+  override readonly name = 'RingError';
+}
+
+const hex = (value: number) => `0x${value.toString(16)}`;
+
+/** A buffer that the driver has made available: what the device reads, then what it writes. */
+export class Chain {
+  /** Identifies the buffer to the driver. */
+  readonly id: number;
+  /** Ring descriptors that it takes, which a packed ring has to know. */
+  descriptors = 0;
+  /** Place in the order in which buffers were made available. */
+  readonly sequence: number;
+  readonly readable: Uint8Array[] = [];
+  readonly writable: Uint8Array[] = [];
+  readLength = 0;
+  writeLength = 0;
+
+  constructor(id: number, sequence: number) {
+    this.id = id;
+    this.sequence = sequence;
+  }
+
+  /** @throws RingError for a buffer that is not wholly RAM, or in the wrong order. */
+  add(memory: GuestMemory, gpa: number, length: number, write: boolean): void {
+    if (length === 0) throw new RingError('a descriptor has no bytes');
+    const view = memory.slice(gpa, length);
+    if (!view) throw new RingError(`a descriptor's ${length} bytes at ${hex(gpa)} are not RAM`);
+    if (write) {
+      this.writable.push(view);
+      this.writeLength += length;
+    } else {
+      if (this.writable.length > 0) throw new RingError('a readable descriptor follows a writable one');
+      this.readable.push(view);
+      this.readLength += length;
+    }
+  }
+
+  /** Copies readable bytes from `offset` on. @returns how many there were. */
+  read(into: Uint8Array, offset = 0): number {
+    return copy(this.readable, offset, into.length, (view, at) => into.set(view, at));
+  }
+
+  /** Fills writable bytes from `offset` on. @returns how many fitted. */
+  write(from: Uint8Array, offset = 0): number {
+    return copy(this.writable, offset, from.length, (view, at) => view.set(from.subarray(at, at + view.length)));
+  }
+}
+
+function copy(
+  views: readonly Uint8Array[],
+  offset: number,
+  length: number,
+  each: (view: Uint8Array, at: number) => void,
+) {
+  let skip = offset;
+  let done = 0;
+  for (const view of views) {
+    if (done === length) break;
+    if (skip >= view.length) {
+      skip -= view.length;
+      continue;
+    }
+    const piece = view.subarray(skip, Math.min(view.length, skip + length - done));
+    skip = 0;
+    each(piece, done);
+    done += piece.length;
+  }
+  return done;
+}
+
+/** The part of `views` from `offset` on, at most `length` bytes of it. */
+export function sliceViews(views: readonly Uint8Array[], offset: number, length: number): Uint8Array[] {
+  const pieces: Uint8Array[] = [];
+  let skip = offset;
+  let left = length;
+  for (const view of views) {
+    if (left === 0) break;
+    if (skip >= view.length) {
+      skip -= view.length;
+      continue;
+    }
+    const piece = view.subarray(skip, Math.min(view.length, skip + left));
+    skip = 0;
+    left -= piece.length;
+    pieces.push(piece);
+  }
+  return pieces;
+}
+
+/** Where a queue's parts stand in guest memory, and what was negotiated for it. */
+export interface QueueLayout {
+  readonly size: number;
+  readonly descriptors: number;
+  /** Available ring, or the driver's event suppression structure. */
+  readonly driver: number;
+  /** Used ring, or the device's event suppression structure. */
+  readonly device: number;
+  readonly indirect: boolean;
+  readonly eventIndex: boolean;
+  readonly inOrder: boolean;
+}
+
+/** Indices of a queue, for a snapshot. */
+export interface QueueState {
+  readonly available: number;
+  readonly used: number;
+}
+
+/**
+ * A virtqueue as the device sees it. All that stands in guest memory is the guest's to change at any time:
+ * indices are read once, checked, and used from there.
+ */
+export abstract class VirtQueue {
+  protected readonly memory: GuestMemory;
+  protected readonly layout: QueueLayout;
+  /** Buffers that were taken and not given back. */
+  inFlight = 0;
+  #popped = 0;
+  #returned = 0;
+  /** With in-order use: what came back before its turn. */
+  readonly #early = new Map<number, { chain: Chain; written: number }>();
+
+  constructor(memory: GuestMemory, layout: QueueLayout) {
+    this.memory = memory;
+    this.layout = layout;
+  }
+
+  get size(): number {
+    return this.layout.size;
+  }
+
+  /**
+   * Takes the next buffer.
+   * @throws RingError when the driver broke the rules.
+   */
+  pop(): Chain | undefined {
+    const chain = this.take(this.#popped);
+    if (chain) {
+      this.#popped++;
+      this.inFlight++;
+    }
+    return chain;
+  }
+
+  /** Gives a buffer back, of which the device wrote `written` bytes. */
+  push(chain: Chain, written: number): void {
+    this.inFlight--;
+    if (!this.layout.inOrder) {
+      this.give(chain, written);
+      return;
+    }
+    this.#early.set(chain.sequence, { chain, written });
+    for (let next = this.#early.get(this.#returned); next; next = this.#early.get(this.#returned)) {
+      this.#early.delete(this.#returned++);
+      this.give(next.chain, next.written);
+    }
+  }
+
+  protected abstract take(sequence: number): Chain | undefined;
+  protected abstract give(chain: Chain, written: number): void;
+  /** Whether the driver wants an interrupt for what was given back since this was last asked. */
+  abstract wantsInterrupt(): boolean;
+  /** Has the driver tell of new buffers. @returns true when there are some already. */
+  abstract enableNotification(): boolean;
+  abstract disableNotification(): void;
+  /** Whether a buffer waits. @throws RingError */
+  abstract get available(): boolean;
+  abstract save(): QueueState;
+  abstract restore(state: QueueState): void;
+
+  /** Aligned view of a part of the ring. @throws RingError when it is not wholly RAM. */
+  protected words16(gpa: number, bytes: number, what: string): Uint16Array {
+    const view = this.#part(gpa, bytes, 2, what);
+    return new Uint16Array(view.buffer, view.byteOffset, bytes >> 1);
+  }
+
+  protected words32(gpa: number, bytes: number, what: string): Uint32Array {
+    const view = this.#part(gpa, bytes, 4, what);
+    return new Uint32Array(view.buffer, view.byteOffset, bytes >> 2);
+  }
+
+  #part(gpa: number, bytes: number, alignment: number, what: string): Uint8Array {
+    const view = gpa % alignment === 0 ? this.memory.slice(gpa, bytes) : undefined;
+    if (!view || view.byteOffset % alignment !== 0) {
+      throw new RingError(`the ${what} of ${bytes} bytes at ${hex(gpa)} is not RAM aligned to ${alignment} bytes`);
+    }
+    return view;
+  }
+
+  /** Adds all descriptors of an indirect table (section 2.7.5.3). */
+  protected addIndirect(chain: Chain, gpa: number, length: number, linked: boolean): void {
+    if (!this.layout.indirect) throw new RingError('an indirect descriptor was not negotiated');
+    if (length === 0 || length % DESC_SIZE !== 0) throw new RingError(`an indirect table has ${length} bytes`);
+    const count = length / DESC_SIZE;
+    // A longer table would be a longer chain than the rules allow.
+    if (count > MAX_INDIRECT) throw new RingError(`an indirect table has ${count} descriptors`);
+    const view = this.memory.slice(gpa, length);
+    if (!view) throw new RingError(`an indirect table at ${hex(gpa)} is not RAM`);
+    const table = new DataView(view.buffer, view.byteOffset, length);
+    let index = 0;
+    for (let seen = 0; seen < count; seen++) {
+      const at = index * DESC_SIZE;
+      const address = table.getUint32(at, true) + table.getUint32(at + 4, true) * 2 ** 32;
+      const flags = table.getUint16(at + (linked ? 12 : 14), true);
+      if (flags & DESC_INDIRECT) throw new RingError('an indirect table leads to another');
+      chain.add(this.memory, address, table.getUint32(at + 8, true), (flags & DESC_WRITE) !== 0);
+      if (!linked) {
+        index++;
+        continue;
+      }
+      if (!(flags & DESC_NEXT)) return;
+      index = table.getUint16(at + 14, true);
+      if (index >= count) throw new RingError(`descriptor ${index} of an indirect table of ${count}`);
+    }
+    if (linked) throw new RingError('a chain loops');
+  }
+}
+
+/** Descriptors of an indirect table: the largest queue there is. */
+const MAX_INDIRECT = 32768;
