@@ -19,6 +19,8 @@ export interface GuestBootOptions {
   readonly initrd: readonly string[];
   readonly append?: string;
   readonly task: GuestTask;
+  /** Kernel modules that the machine's devices need. */
+  readonly modules?: readonly string[];
 }
 
 /**
@@ -42,5 +44,10 @@ export async function guestBoot(options: GuestBootOptions): Promise<GuestBoot> {
     return { name: 'custom', image: options.kernel as string, initrd: [base, overlay], cmdline };
   }
   const guest = await findGuest(options.kernel);
-  return { name: guest.name, image: guest.kernel, initrd: [await buildInitramfs({ guest }), overlay], cmdline };
+  return {
+    name: guest.name,
+    image: guest.kernel,
+    initrd: [await buildInitramfs({ guest, modules: options.modules ?? [] }), overlay],
+    cmdline,
+  };
 }

@@ -143,6 +143,72 @@ export function parseFwCfg(text: string): NonNullable<MachineInput['fwCfg']>[num
   ) as NonNullable<MachineInput['fwCfg']>[number];
 }
 
+const DISK_KEYS: Keys = {
+  file: { kind: 'text' },
+  id: { kind: 'text' },
+  format: { kind: 'text' },
+  readonly: { kind: 'switch' },
+  serial: { kind: 'text' },
+  queues: { kind: 'number' },
+  cache: { kind: 'text' },
+  packed: { kind: 'switch' },
+  werror: { kind: 'text' },
+  rerror: { kind: 'text' },
+};
+
+/** `disk.img`, or `file=disk.img,readonly=on,…`; a comma in a name is written twice. */
+export function parseDisk(text: string): NonNullable<MachineInput['disks']>[number] {
+  const COMMA = '\u0000';
+  const raw = parseKeyValues('--disk', text.replaceAll(',,', COMMA), DISK_KEYS, 'file');
+  const file = typeof raw.file === 'string' ? raw.file.replaceAll(COMMA, ',') : undefined;
+  if (file === undefined) throw new NemuError('USAGE', '--disk needs a file.', { hint: '--disk disk.img' });
+  return { ...raw, file } as NonNullable<MachineInput['disks']>[number];
+}
+
+const NET_KEYS: Keys = {
+  type: { kind: 'text' },
+  id: { kind: 'text' },
+  mac: { kind: 'text' },
+  mtu: { kind: 'number' },
+  packed: { kind: 'switch' },
+  ifname: { kind: 'text' },
+  queues: { kind: 'number' },
+  net: { kind: 'text' },
+  hostname: { kind: 'text' },
+  restrict: { kind: 'switch' },
+};
+
+/** `user,hostfwd=tcp::2222-:22`, `tap,ifname=tap0`, or `none`, which gives undefined. */
+export function parseNet(text: string): NonNullable<MachineInput['nets']>[number] | undefined {
+  if (text === 'none') return undefined;
+  const items = text.split(',');
+  const isForward = (item: string) => item.startsWith('hostfwd=');
+  const rest = items.filter((item) => !isForward(item)).join(',');
+  const net = parseKeyValues('--net', rest || 'user', NET_KEYS, 'type');
+  const hostForwards = items.filter(isForward).map((item) => parseForward(item.slice('hostfwd='.length)));
+  return { ...net, ...(hostForwards.length > 0 && { hostForwards }) } as NonNullable<MachineInput['nets']>[number];
+}
+
+/** QEMU's form, `[tcp|udp]:[address]:port-[address]:port`; and the short one, `2222:22`. */
+function parseForward(text: string) {
+  const short = /^(\d+):(\d+)$/.exec(text);
+  if (short) return { protocol: 'tcp' as const, hostPort: Number(short[1]), guestPort: Number(short[2]) };
+  const full = /^(tcp|udp)?:([\d.]*):(\d+)-([\d.]*):(\d+)$/.exec(text);
+  if (!full) {
+    throw new NemuError('USAGE', `--net: hostfwd=${text} is no forwarding.`, {
+      hint: 'Write it like hostfwd=tcp::2222-:22, or hostfwd=2222:22.',
+    });
+  }
+  const [, protocol = 'tcp', hostAddress, hostPort, guestAddress, guestPort] = full;
+  return {
+    protocol: protocol as 'tcp' | 'udp',
+    ...(hostAddress && { hostAddress }),
+    hostPort: Number(hostPort),
+    ...(guestAddress && { guestAddress }),
+    guestPort: Number(guestPort),
+  };
+}
+
 /** Seconds, or a number with `ms`, `s`, `m` or `h`; gives milliseconds. */
 export function parseDuration(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);

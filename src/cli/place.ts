@@ -85,9 +85,10 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
     patience: 20_000,
     lab,
     recordConsole: (bytes) => postMortem?.appendConsole(bytes),
-    create: (description, machineOptions) => {
+    create: async (description, machineOptions) => {
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
+      if (description.disks.some(({ readonly }) => !readonly)) await mountWritable(lab);
       return connection.create(inLab(description));
     },
     close: async () => {
@@ -97,12 +98,23 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
   };
 }
 
+/** Disks are the only files of the host that the lab writes: it sees them at /hostrw, once there is one. */
+async function mountWritable(lab: Lab): Promise<void> {
+  const options = 'trans=virtio,version=9p2000.L,msize=512000,cache=none';
+  const { status, stderr } = await lab.exec(
+    `mountpoint -q /hostrw || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
+  );
+  if (status !== 0) {
+    throw new NemuError('LAB_DISKS', `The lab cannot mount this host's files for disks: ${stderr.toString().trim()}`);
+  }
+}
+
 /** The host's files are below /host in the lab; links are followed here, where they lead somewhere. */
-function labPath(path: string): string {
+function labPath(path: string, root = '/host'): string {
   try {
-    return `/host${realpathSync(resolve(path))}`;
+    return `${root}${realpathSync(resolve(path))}`;
   } catch {
-    return `/host${resolve(path)}`;
+    return `${root}${resolve(path)}`;
   }
 }
 
@@ -122,7 +134,11 @@ function inLab(description: MachineDescription): MachineDescription {
     // The emulated processor does not intercept XSETBV: KVM never learns of a guest's XCR0 and puts its own
     // back, so that a guest that uses AVX would die of it.
     cpus: { ...description.cpus, without: [...new Set([...description.cpus.without, 'xsave' as const])] },
-    kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map(labPath) },
+    disks: description.disks.map((disk) => ({
+      ...disk,
+      file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
+    })),
+    kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),
   };
 }

@@ -106,6 +106,8 @@ const RUN_DEFAULTS: RunOptions = {
   initrd: [],
   serial: [],
   fwCfg: [],
+  disk: [],
+  net: [],
   rtc: true,
   pvpanic: true,
   reboot: true,
@@ -130,6 +132,9 @@ function addRun(nemu: Command): void {
     .option('--pin <list>', 'host CPUs for each vCPU: 0,1,2-3')
     .option('--name <name>', 'name of the machine')
     .option('--serial <port[,flow=drop|wait]>', 'adds a 16550A: com1 to com4', collect, [])
+    .option('--disk <file[,key=value…]>', 'adds a disk: a raw image or block device', collect, [])
+    .option('--net <user|tap|none[,key=value…]>', 'adds a network card', collect, [])
+    .option('--rng', 'adds an entropy device')
     .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect, [])
     .option('--debug-exit', 'adds isa-debug-exit at port 0xf4')
     .option('--i8042', 'adds a keyboard controller')

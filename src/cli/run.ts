@@ -18,7 +18,16 @@ import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
 import { guestBoot } from './default_guest.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { GuestSession } from './guest_session.ts';
-import { parseCpus, parseDuration, parseFwCfg, parseMemory, parsePinning, parseSerial } from './options.ts';
+import {
+  parseCpus,
+  parseDisk,
+  parseDuration,
+  parseFwCfg,
+  parseMemory,
+  parseNet,
+  parsePinning,
+  parseSerial,
+} from './options.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace, type Place, type PlaceChoice } from './place.ts';
 import { labProgress } from './progress.ts';
@@ -36,6 +45,9 @@ export interface RunOptions {
   name?: string;
   serial: string[];
   fwCfg: string[];
+  disk: string[];
+  net: string[];
+  rng?: boolean;
   debugExit?: boolean;
   i8042?: boolean;
   rtc: boolean;
@@ -119,6 +131,7 @@ async function describe(
     isFile,
     initrd: options.initrd,
     append: options.append,
+    modules: deviceModules(options),
     task: {
       ...(command.length > 0 && { command: command.length === 1 ? command[0] : command }),
       ...(size && { terminal: size }),
@@ -153,8 +166,19 @@ async function describe(
     debugExit: options.debugExit ?? false,
     i8042: options.i8042 ?? false,
     fwCfg: options.fwCfg.map(parseFwCfg),
+    disks: options.disk.map(parseDisk),
+    nets: options.net.map(parseNet).filter((net) => net !== undefined),
+    rng: options.rng ?? false,
     onReset: options.reboot && command.length === 0 ? 'reset' : 'stop',
   });
+}
+
+/** Modules that the default guest's kernel needs for the machine's devices. */
+function deviceModules(options: RunOptions): string[] {
+  const nets = options.net.some((net) => net !== 'none');
+  const modules = [...(options.disk.length > 0 ? ['virtio_blk'] : []), ...(nets ? ['virtio_net'] : [])];
+  if (options.rng) modules.push('virtio_rng');
+  return modules.length > 0 ? ['virtio_pci', ...modules] : [];
 }
 
 /** `--json`: one event a line on a file descriptor. */

@@ -154,6 +154,69 @@ const serialSchema = z.preprocess(
   }>
 >;
 
+function unique(ids: readonly (string | undefined)[]): boolean {
+  const named = ids.filter((id) => id !== undefined);
+  return new Set(named).size === named.length;
+}
+
+const ID = z
+  .string()
+  .regex(
+    /^[A-Za-z][A-Za-z0-9._-]{0,31}$/,
+    'An id starts with a letter and has letters, digits, dots, dashes and underscores.',
+  );
+const ERROR_POLICY = ['report', 'stop', 'ignore', 'enospc'] as const;
+
+export const diskSchema = z.strictObject({
+  file: z.string().min(1).describe('image or block device'),
+  id: ID.optional().describe('name of the disk; vda, vdb and so on without one'),
+  format: z.enum(['raw']).default('raw'),
+  readonly: z.boolean().default(false),
+  serial: z.string().max(20).optional(),
+  queues: z.int().min(1).max(64).default(1),
+  cache: z.enum(['writeback', 'none']).default('writeback').describe("with the host's page cache, or past it"),
+  packed: z.boolean().default(false).describe('packed virtqueues'),
+  werror: z.enum(ERROR_POLICY).default('enospc').describe('what a failed write does; enospc stops when space is short'),
+  rerror: z.enum(['report', 'stop', 'ignore']).default('report').describe('what a failed read does'),
+});
+
+const MAC = z
+  .string()
+  .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i, 'An address is written like 52:54:00:12:34:56.')
+  .refine((text) => !(Number.parseInt(text.slice(0, 2), 16) & 1), 'This is a group address.');
+const PORT = z.int().min(1).max(65535);
+
+export const netSchema = z
+  .strictObject({
+    type: z.enum(['user', 'tap']),
+    id: ID.optional(),
+    mac: MAC.optional(),
+    mtu: z.int().min(68).max(65535).optional(),
+    packed: z.boolean().default(false),
+    ifname: z.string().min(1).max(15).optional().describe('tap: name of the interface'),
+    queues: z.int().min(1).max(32).default(1).describe('tap: pairs of queues'),
+    net: z.string().optional().describe('user: IPv4 network, 10.0.2.0/24 without one'),
+    hostname: z.string().optional().describe('user: name that DHCP gives'),
+    restrict: z.boolean().default(false).describe('user: nothing but what is forwarded gets in or out'),
+    hostForwards: z
+      .array(
+        z.strictObject({
+          protocol: z.enum(['tcp', 'udp']),
+          hostAddress: z.string().default('127.0.0.1'),
+          hostPort: PORT,
+          guestAddress: z.string().optional(),
+          guestPort: PORT,
+        }),
+      )
+      .default([]),
+  })
+  .refine(({ type, ifname, queues }) => type === 'tap' || (ifname === undefined && queues === 1), {
+    message: 'ifname= and queues= are for tap.',
+  })
+  .refine(({ type, net, hostForwards }) => type === 'user' || (net === undefined && hostForwards.length === 0), {
+    message: 'net= and hostfwd= are for user.',
+  });
+
 export const machineSchema = z.strictObject({
   name: z
     .string()
@@ -173,6 +236,15 @@ export const machineSchema = z.strictObject({
   pcie: z
     .strictObject({ rootPorts: z.int().min(0).max(64).default(2).describe('hot-plug slots that are there at boot') })
     .prefault({}),
+  disks: z
+    .array(diskSchema)
+    .default([])
+    .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two disks have the same id.' }),
+  nets: z
+    .array(netSchema)
+    .default([])
+    .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two network cards have the same id.' }),
+  rng: z.boolean().default(false).describe('virtio entropy device'),
   rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),
   pvpanic: z.boolean().default(true),
   debugExit: z.boolean().default(false).describe('isa-debug-exit at port 0xf4'),
@@ -199,6 +271,8 @@ export const machineSchema = z.strictObject({
 export type MachineInput = z.input<typeof machineSchema>;
 export type MachineDescription = z.output<typeof machineSchema>;
 export type MemoryDescription = MachineDescription['memory'];
+export type DiskDescription = MachineDescription['disks'][number];
+export type NetDescription = MachineDescription['nets'][number];
 export type CpusDescription = MachineDescription['cpus'];
 
 /**

@@ -38,6 +38,15 @@ export type MachineEvent =
   | { readonly type: 'triple-fault'; readonly vcpu: number }
   | { readonly type: 'internal-error'; readonly vcpu: number; readonly detail: string }
   | { readonly type: 'guest-fault'; readonly device: string; readonly text: string }
+  /** A request failed and paused the machine; `resume` tries it again. */
+  | {
+      readonly type: 'disk-error';
+      readonly disk: string;
+      readonly operation: string;
+      readonly errno: string;
+      /** Bytes from the start of the disk. */
+      readonly offset: number;
+    }
   | { readonly type: 'phase'; readonly name: string; readonly ms: number }
   | { readonly type: 'ended'; readonly end: EndState };
 

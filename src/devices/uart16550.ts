@@ -1,10 +1,12 @@
 /**
- * A 16550A UART (National Semiconductor PC16550D data sheet): the chip alone. Bytes go to and come from a
- * ByteChannel as fast as that takes and gives them; there is no baud timing. Nothing is lost by the chip:
- * received bytes stay in the channel until the FIFO has room and the guest's RTS allows (when it uses flow
- * control at all), and THRE stays clear while the channel is full.
+ * A 16550A UART (National Semiconductor PC16550D data sheet): the chip alone. There is no baud timing; bytes go
+ * to a ByteChannel as fast as it takes them, and THRE stays clear while it is full.
+ *
+ * Received bytes stay in the channel for as long as they can, because drivers empty the FIFO unread when they
+ * probe or open a port: the FIFO is filled only while the receive interrupt is enabled, a polling driver is given
+ * byte after byte, and one that has shown that it uses RTS gets none without it.
  */
-import type { ByteChannel, Device, DeviceState, IrqLine, Region } from './device.ts';
+import type { ByteChannel, Clock, Device, DeviceState, IrqLine, Region, Timer } from './device.ts';
 import { booleanIn, byteIn, bytesIn, requireKind } from './state.ts';
 
 const RBR_THR_DLL = 0;
@@ -46,7 +48,8 @@ const LSR_OE = 0x02;
 const LSR_BI = 0x10;
 const LSR_THRE = 0x20;
 const LSR_TEMT = 0x40;
-const LSR_ERRORS = 0x1e;
+const LSR_FIFO_ERROR = 0x80;
+const LSR_ERRORS = LSR_OE | LSR_BI;
 
 const MSR_CTS = 0x10;
 const MSR_DSR = 0x20;
@@ -56,12 +59,28 @@ const MSR_DCD = 0x80;
 const MSR_CONNECTED = MSR_CTS | MSR_DSR | MSR_DCD;
 
 const FIFO_SIZE = 16;
+/** Marks a character in the receiver as a break. */
+const BREAK = 0x100;
+/**
+ * Written bytes that are kept while the channel is full. A guest may have seen THRE before it was cleared: a page
+ * of `rep outsb` and what KVM gathered of single writes can be under way.
+ */
+const MOST_HELD = 8192;
+/**
+ * Bytes that an interrupt handler may take without a pause. Drivers read for as long as bytes keep coming, with
+ * interrupts off; a real line leaves them time between two FIFOs.
+ */
+const RX_BURST = 64;
+/** The pause is a half of the time that the burst took, within these bounds (nanoseconds). */
+const SHORTEST_PAUSE = 50_000n;
+const LONGEST_PAUSE = 20_000_000n;
 const KIND = 'uart16550';
 
 export interface Uart16550Options {
   readonly name: string;
   readonly irq: IrqLine;
   readonly channel: ByteChannel;
+  readonly clock: Clock;
   /** Where vCPU threads look for LSR: they may serve its reads while no error bit is set. */
   readonly shared?: { publish(lsr: number): void };
 }
@@ -71,32 +90,41 @@ export class Uart16550 implements Device, Region {
   readonly size = 8;
   readonly #irq: IrqLine;
   readonly #channel: ByteChannel;
+  readonly #clock: Clock;
+  readonly #pause: Timer;
   readonly #shared: { publish(lsr: number): void } | undefined;
   #ier = 0;
   #fcr = 0;
   #lcr = 0;
   #mcr = 0;
-  #lsr = LSR_THRE | LSR_TEMT;
   #msr = MSR_CONNECTED;
   #scr = 0;
   #divisor = 12;
+  #overrun = false;
   /** The THRE interrupt is an event: set by becoming empty, taken by reading IIR or writing THR. */
   #thri = false;
-  /** Received bytes that sit below the trigger level with nothing more to come. */
-  #timeout = false;
   #level = false;
-  /** The driver dropped RTS once: from then on RTS tells whether it takes bytes. */
-  #flowControl = false;
+  /** The driver set RTS once: from then on RTS tells whether it takes bytes. */
+  #usesRts = false;
   readonly #rx: number[] = [];
   /** Bytes that the channel had no room for; while any are here THRE is clear. */
   #tx: number[] = [];
+  /** Bytes that the interrupt handler took since the channel was last found empty, or since the last pause. */
+  #burst = 0;
+  #burstStart = 0n;
+  #pausing = false;
   readonly #one = new Uint8Array(1);
 
   constructor(options: Uart16550Options) {
     this.name = options.name;
     this.#irq = options.irq;
     this.#channel = options.channel;
+    this.#clock = options.clock;
     this.#shared = options.shared;
+    this.#pause = options.clock.timer(() => {
+      this.#endPause();
+      this.#fill();
+    });
     this.#channel.onReadable = () => this.#fill();
     this.#channel.onWritable = () => this.#drain();
     this.#publish();
@@ -107,15 +135,15 @@ export class Uart16550 implements Device, Region {
     this.#fcr = 0;
     this.#lcr = 0;
     this.#mcr = 0;
-    this.#lsr = LSR_THRE | LSR_TEMT;
     this.#msr = MSR_CONNECTED;
     this.#scr = 0;
     this.#divisor = 12;
+    this.#overrun = false;
     this.#thri = false;
-    this.#timeout = false;
-    this.#flowControl = false;
+    this.#usesRts = false;
     this.#rx.length = 0;
     this.#tx = [];
+    this.#endPause();
     this.#update();
   }
 
@@ -160,7 +188,8 @@ export class Uart16550 implements Device, Region {
       case LSR: {
         const value = this.#lsr;
         if (value & LSR_ERRORS) {
-          this.#lsr &= ~LSR_ERRORS;
+          this.#overrun = false;
+          if (this.#rx.length > 0) this.#rx[0] &= 0xff;
           this.#update();
         }
         return value;
@@ -199,13 +228,15 @@ export class Uart16550 implements Device, Region {
         const enabled = value & ~this.#ier & IER_THRI;
         this.#ier = value & 0x0f;
         // Enabling the interrupt while the register is empty raises it: drivers start transmission so.
-        if (enabled && this.#lsr & LSR_THRE) this.#thri = true;
-        break;
+        if (enabled && this.#tx.length === 0) this.#thri = true;
+        this.#fill();
+        return;
       }
       case IIR_FCR:
         if ((value ^ this.#fcr) & FCR_ENABLE) this.#clearReceiver();
-        if (value & FCR_CLEAR_RCVR) this.#clearReceiver();
-        if (value & FCR_CLEAR_XMIT) this.#clearTransmitter();
+        // Without the enable bit the others mean nothing.
+        if (value & FCR_ENABLE && value & FCR_CLEAR_RCVR) this.#clearReceiver();
+        if (value & FCR_ENABLE && value & FCR_CLEAR_XMIT) this.#clearTransmitter();
         this.#fcr = value & FCR_ENABLE ? value & 0xc9 : 0;
         this.#fill();
         return;
@@ -213,7 +244,7 @@ export class Uart16550 implements Device, Region {
         this.#lcr = value;
         return;
       case MCR:
-        if (this.#mcr & MCR_RTS && !(value & MCR_RTS) && !(value & MCR_LOOP)) this.#flowControl = true;
+        if (value & MCR_RTS) this.#usesRts = true;
         this.#mcr = value & 0x1f;
         this.#fill();
         return;
@@ -223,9 +254,7 @@ export class Uart16550 implements Device, Region {
         return;
       default:
         this.#scr = value;
-        return;
     }
-    this.#update();
   }
 
   #loopedModemLines(): number {
@@ -239,31 +268,17 @@ export class Uart16550 implements Device, Region {
   }
 
   #loopBack(value: number): void {
-    if (this.#rx.length < this.#fifoSize) {
-      this.#rx.push(value);
-      this.#lsr |= LSR_DR;
-      this.#timeout = true;
-    } else {
-      this.#lsr |= LSR_OE;
-    }
+    if (this.#rx.length < this.#fifoSize) this.#rx.push(value);
+    else this.#overrun = true;
     this.#thri = true;
     this.#update();
   }
 
   #transmit(bytes: Uint8Array): void {
-    if (this.#tx.length > 0) {
-      // The guest did not wait for THRE. A FIFO's worth is kept; beyond that it overran its own transmitter.
-      for (const byte of bytes) if (this.#tx.length < FIFO_SIZE) this.#tx.push(byte);
-      return;
-    }
-    const taken = this.#channel.write(bytes);
-    if (taken === bytes.length) {
-      this.#thri = true;
-    } else {
-      this.#tx = [...bytes.subarray(taken)];
-      this.#thri = false;
-      this.#lsr &= ~(LSR_THRE | LSR_TEMT);
-    }
+    let taken = 0;
+    if (this.#tx.length === 0) taken = this.#channel.write(bytes);
+    this.#thri = taken === bytes.length;
+    for (; taken < bytes.length && this.#tx.length < MOST_HELD; taken++) this.#tx.push(bytes[taken]);
     this.#update();
   }
 
@@ -272,23 +287,19 @@ export class Uart16550 implements Device, Region {
     if (this.#tx.length === 0) return;
     const taken = this.#channel.write(Uint8Array.from(this.#tx));
     this.#tx = this.#tx.slice(taken);
-    if (this.#tx.length > 0) return;
-    this.#lsr |= LSR_THRE | LSR_TEMT;
-    this.#thri = true;
+    if (this.#tx.length === 0) this.#thri = true;
     this.#update();
   }
 
   #clearReceiver(): void {
     this.#rx.length = 0;
-    this.#timeout = false;
-    this.#lsr &= ~(LSR_DR | LSR_ERRORS);
+    this.#overrun = false;
     this.#update();
   }
 
   #clearTransmitter(): void {
     if (this.#tx.length === 0) return;
     this.#tx = [];
-    this.#lsr |= LSR_THRE | LSR_TEMT;
     this.#thri = true;
     this.#update();
   }
@@ -297,29 +308,36 @@ export class Uart16550 implements Device, Region {
     return this.#fcr & FCR_ENABLE ? FIFO_SIZE : 1;
   }
 
-  /** Takes bytes from the channel while the FIFO has room and the guest wants them. */
+  /** True while the other end may not send. */
+  get #held(): boolean {
+    return (this.#mcr & MCR_LOOP) !== 0 || (this.#usesRts && !(this.#mcr & MCR_RTS));
+  }
+
+  /** Takes bytes from the channel while the FIFO has room and an interrupt handler is there to empty it. */
   #fill(): void {
-    const held = this.#mcr & MCR_LOOP || (this.#flowControl && !(this.#mcr & MCR_RTS));
-    if (!held) {
-      while (this.#rx.length < this.#fifoSize) {
+    if (this.#ier & IER_RDI && !this.#held && !this.#pausing) {
+      const room = Math.min(this.#fifoSize - this.#rx.length, RX_BURST - this.#burst);
+      for (let i = 0; i < room; i++) {
         const byte = this.#channel.read();
         if (byte < 0) break;
+        if (this.#burst++ === 0) this.#burstStart = this.#clock.now();
         this.#rx.push(byte);
       }
-    }
-    if (this.#rx.length > 0) {
-      this.#lsr |= LSR_DR;
-      // Four character times without a byte: at the host's speed that is now, or more would have come.
-      this.#timeout = true;
     }
     this.#update();
   }
 
   #receive(): number {
-    const byte = this.#rx.shift() ?? 0;
+    const interrupts = (this.#ier & IER_RDI) !== 0;
     if (this.#rx.length === 0) {
-      this.#lsr &= ~LSR_DR;
-      this.#timeout = false;
+      const byte = interrupts || this.#held ? -1 : this.#channel.read();
+      this.#update();
+      return Math.max(0, byte);
+    }
+    const byte = (this.#rx.shift() as number) & 0xff;
+    if (this.#rx.length === 0) {
+      if (!this.#channel.readable) this.#burst = 0;
+      else if (this.#burst >= RX_BURST) this.#startPause();
       this.#fill();
     } else {
       this.#update();
@@ -327,13 +345,39 @@ export class Uart16550 implements Device, Region {
     return byte;
   }
 
+  #startPause(): void {
+    if (this.#pausing) return;
+    const now = this.#clock.now();
+    const half = (now - this.#burstStart) / 2n;
+    this.#pausing = true;
+    this.#pause.armAt(now + (half < SHORTEST_PAUSE ? SHORTEST_PAUSE : half > LONGEST_PAUSE ? LONGEST_PAUSE : half));
+  }
+
+  #endPause(): void {
+    this.#pause.cancel();
+    this.#pausing = false;
+    this.#burst = 0;
+  }
+
+  get #lsr(): number {
+    const rx = this.#rx;
+    const ready = rx.length > 0 || (!(this.#ier & IER_RDI) && !this.#held && this.#channel.readable);
+    let lsr = ready ? LSR_DR : 0;
+    if (this.#overrun) lsr |= LSR_OE;
+    if (this.#tx.length === 0) lsr |= LSR_THRE | LSR_TEMT;
+    // A break shows when it is the next character to be read; before that, that there is one.
+    if (rx.length > 0 && rx[0] & BREAK) lsr |= LSR_BI;
+    if (this.#fcr & FCR_ENABLE && rx.some((character) => character & BREAK)) lsr |= LSR_FIFO_ERROR;
+    return lsr;
+  }
+
   /** The pending interrupt of the highest priority (data sheet, table IV). */
   #iir(): number {
     if (this.#ier & IER_RLSI && this.#lsr & LSR_ERRORS) return IIR_RLSI;
     if (this.#ier & IER_RDI && this.#rx.length > 0) {
       const trigger = this.#fcr & FCR_ENABLE ? FCR_TRIGGER[this.#fcr >> 6] : 1;
-      if (this.#rx.length >= trigger) return IIR_RDI;
-      if (this.#timeout) return IIR_CTI;
+      // Four character times without a byte: at the host's speed that is now, or more would have come.
+      return this.#rx.length >= trigger ? IIR_RDI : IIR_CTI;
     }
     if (this.#ier & IER_THRI && this.#thri) return IIR_THRI;
     if (this.#ier & IER_MSI && this.#msr & 0x0f) return IIR_MSI;
@@ -356,8 +400,8 @@ export class Uart16550 implements Device, Region {
 
   /** A break condition arrived (SysRq on a serial console). */
   sendBreak(): void {
-    this.#rx.push(0);
-    this.#lsr |= LSR_BI | LSR_DR;
+    if (this.#rx.length < this.#fifoSize) this.#rx.push(BREAK);
+    else this.#overrun = true;
     this.#update();
   }
 
@@ -369,41 +413,43 @@ export class Uart16550 implements Device, Region {
       fcr: this.#fcr,
       lcr: this.#lcr,
       mcr: this.#mcr,
-      lsr: this.#lsr,
       msr: this.#msr,
       scr: this.#scr,
       divisorLow: this.#divisor & 0xff,
       divisorHigh: this.#divisor >> 8,
+      overrun: this.#overrun,
       thri: this.#thri,
-      timeout: this.#timeout,
-      flowControl: this.#flowControl,
-      rx: [...this.#rx],
+      usesRts: this.#usesRts,
+      rx: this.#rx.map((character) => character & 0xff),
+      breaks: this.#rx.map((character) => character >> 8),
       tx: [...this.#tx],
     };
   }
 
   restore(state: unknown): void {
     const from = requireKind(state, KIND, 1);
-    const [ier, fcr, lcr, mcr, lsr, msr, scr] = ['ier', 'fcr', 'lcr', 'mcr', 'lsr', 'msr', 'scr'].map((name) =>
-      byteIn(from, name),
-    );
+    const [ier, fcr, lcr, mcr, msr, scr] = ['ier', 'fcr', 'lcr', 'mcr', 'msr', 'scr'].map((name) => byteIn(from, name));
     const divisor = byteIn(from, 'divisorLow') | (byteIn(from, 'divisorHigh') << 8);
-    const [thri, timeout, flowControl] = ['thri', 'timeout', 'flowControl'].map((name) => booleanIn(from, name));
-    const rx = bytesIn(from, 'rx', FIFO_SIZE + 1);
-    const tx = bytesIn(from, 'tx', 4096);
+    const [overrun, thri, usesRts] = ['overrun', 'thri', 'usesRts'].map((name) => booleanIn(from, name));
+    const rx = bytesIn(from, 'rx', FIFO_SIZE);
+    const breaks = bytesIn(from, 'breaks', FIFO_SIZE);
+    if (breaks.length !== rx.length)
+      throw new Error(`The state has ${rx.length} characters and ${breaks.length} breaks.`);
+    const tx = bytesIn(from, 'tx', MOST_HELD);
     this.#ier = ier & 0x0f;
-    this.#fcr = fcr;
+    this.#fcr = fcr & FCR_ENABLE ? fcr & 0xc9 : 0;
     this.#lcr = lcr;
     this.#mcr = mcr & 0x1f;
-    this.#lsr = (lsr & LSR_ERRORS) | (rx.length > 0 ? LSR_DR : 0) | (tx.length > 0 ? 0 : LSR_THRE | LSR_TEMT);
     this.#msr = msr;
     this.#scr = scr;
     this.#divisor = divisor;
+    this.#overrun = overrun;
     this.#thri = thri;
-    this.#timeout = timeout;
-    this.#flowControl = flowControl;
-    this.#rx.splice(0, this.#rx.length, ...rx);
+    this.#usesRts = usesRts;
+    this.#rx.splice(0, this.#rx.length, ...rx.map((byte, index) => byte | (breaks[index] ? BREAK : 0)));
     this.#tx = tx;
-    this.#update();
+    this.#endPause();
+    this.#drain();
+    this.#fill();
   }
 }

@@ -174,6 +174,9 @@ function qemuArguments(machine: LabMachine, start: LabStart): string[] {
     ...['-device', 'virtconsole,bus=ports.0,chardev=shell'],
     ...['-fsdev', 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap'],
     ...['-device', 'virtio-9p-pci,fsdev=host,mount_tag=host'],
+    // The same again for disks of guests, which are the only files that are written.
+    ...['-fsdev', 'local,id=hostrw,path=/,security_model=none,multidevs=remap'],
+    ...['-device', 'virtio-9p-pci,fsdev=hostrw,mount_tag=hostrw'],
     ...['-device', 'virtio-rng-pci'],
     ...FREE_ROOT_PORTS.flatMap((id, index) => [
       '-device',

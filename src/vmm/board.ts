@@ -28,6 +28,7 @@ import { Uart16550 } from '../devices/uart16550.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
 import { buildAcpi } from './acpi/tables.ts';
+import { attachDevices } from './attach.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
@@ -87,6 +88,8 @@ export interface BoardOptions {
   readonly powerOff: () => void;
   readonly requestReset: (cause: string) => void;
   readonly panic: () => void;
+  /** A disk's failed request is to stop the machine. */
+  readonly diskStopped: (disk: string, operation: string, errno: string, offset: number) => void;
   /** A guest did what no driver should: said at a limited rate. */
   readonly fault: GuestFault;
   readonly debugExit: (exitCode: number) => void;
@@ -103,6 +106,8 @@ export interface Board {
   powerButton(): undefined;
   /** The main thread rang: serial input, or room for output. */
   pollSerial(): void;
+  /** The machine goes on after a pause. */
+  resumed(): void;
   close(): void;
 }
 
@@ -147,6 +152,7 @@ export function createBoard(options: BoardOptions): Board {
       name: port,
       irq: line(UARTS[port].irq),
       channel,
+      clock: options.clock,
       shared: { publish: (lsr) => void Atomics.store(block.words, H.REGISTERS + index, lsr) },
     });
     pio.insert(UARTS[port].port, options.coalescing.watch(uart, UARTS[port].port));
@@ -218,6 +224,15 @@ export function createBoard(options: BoardOptions): Board {
     devices.push(debugExit);
   }
 
+  const attached = attachDevices({
+    description,
+    pci,
+    reactor: options.reactor,
+    clock: options.clock,
+    fault: options.fault,
+    stopped: options.diskStopped,
+  });
+
   return {
     pio,
     mmio,
@@ -235,7 +250,8 @@ export function createBoard(options: BoardOptions): Board {
     pollSerial: () => {
       for (const channel of channels) channel.poll();
     },
-    close: () => {},
+    resumed: () => attached.resumed(),
+    close: () => attached.close(),
   };
 }
 

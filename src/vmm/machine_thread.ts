@@ -103,6 +103,7 @@ class MachineThread {
       configPages: data.configPages,
       physicalBits: this.#processors.physicalBits,
       fault: (device, text) => this.#guestFault(device, text),
+      diskStopped: (disk, operation, errno, offset) => this.#diskStopped(disk, operation, errno, offset),
       serial: data.serial,
       coalescing: this.#serialCoalescing,
       bell: (name) => send({ type: 'serial', name }),
@@ -266,6 +267,7 @@ class MachineThread {
   }
 
   #resumeProcessors(): undefined {
+    this.#board.resumed();
     this.#clock.resume();
     this.#setState('running');
     this.#processors.resume();
@@ -312,6 +314,14 @@ class MachineThread {
       this.#clock.pause();
       this.#setState('paused');
     }
+  }
+
+  #diskStopped(disk: string, operation: string, errno: string, offset: number): void {
+    this.#event({ type: 'disk-error', disk, operation, errno, offset });
+    if (this.#state !== 'running') return;
+    this.#processors.requestPause();
+    this.#clock.pause();
+    this.#setState('paused');
   }
 
   /** Ends the machine: vCPUs stay out of the guest, everything can still be looked at until `quit`. */

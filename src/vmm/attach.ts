@@ -1,0 +1,166 @@
+import { getRandomValues } from 'node:crypto';
+import type { DiskDescription, MachineDescription, NetDescription } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type { GuestFault } from '../devices/device.ts';
+import { type BlkErrorAction, type BlkOperation, VirtioBlk } from '../devices/virtio/blk.ts';
+import type { VirtioDevice } from '../devices/virtio/device.ts';
+import { VirtioNet } from '../devices/virtio/net.ts';
+import { VirtioPci } from '../devices/virtio/pci.ts';
+import { VirtioRng } from '../devices/virtio/rng.ts';
+import { errnoName } from '../ffi/libc.ts';
+import { type NetBackend, NetError } from '../net/backend.ts';
+import { SlirpBackend } from '../net/slirp.ts';
+import { openTap } from '../net/tap.ts';
+import { StorageError } from '../storage/error.ts';
+import { ENOSPC } from '../storage/file_queue.ts';
+import { RawImage } from '../storage/raw.ts';
+import type { MachineClock } from './machine_clock.ts';
+import type { Q35Pci } from './pci/q35.ts';
+import type { Reactor } from './reactor.ts';
+
+export interface AttachOptions {
+  readonly description: MachineDescription;
+  readonly pci: Q35Pci;
+  readonly reactor: Reactor;
+  readonly clock: MachineClock;
+  readonly fault: GuestFault;
+  /** A disk's request failed and its policy is to stop: the machine pauses. */
+  readonly stopped: (disk: string, operation: BlkOperation, errno: string, offset: number) => void;
+}
+
+/** The devices that the user asked for, on the machine's buses. */
+export interface Attached {
+  readonly disks: ReadonlyMap<string, VirtioBlk>;
+  readonly nets: ReadonlyMap<string, VirtioNet>;
+  /** The machine goes on: requests that failed and stopped it are tried again. */
+  resumed(): void;
+  /** Puts what is written on stable storage and lets go of files and interfaces. */
+  close(): void;
+}
+
+/** @throws NemuError DISK or NET that names what cannot be had. */
+export function attachDevices(options: AttachOptions): Attached {
+  const { description, pci } = options;
+  const closers: (() => void)[] = [];
+  const disks = new Map<string, VirtioBlk>();
+  const nets = new Map<string, VirtioNet>();
+  const add = (device: VirtioDevice, packed: boolean) =>
+    pci.addIntegrated((slot) => new VirtioPci(device, slot, { packed, fault: options.fault }));
+  try {
+    for (const [index, disk] of description.disks.entries()) {
+      const name = disk.id ?? diskName(index);
+      const image = openDisk(disk, options.reactor);
+      closers.push(() => image.close());
+      const device = new VirtioBlk({
+        name,
+        backend: image,
+        queues: disk.queues,
+        ...(disk.serial !== undefined && { serial: disk.serial }),
+        onError: (operation, errno, offset) => {
+          const action = errorAction(disk, operation, errno);
+          if (action === 'stop') options.stopped(name, operation, errnoName(errno), offset);
+          return action;
+        },
+      });
+      add(device, disk.packed);
+      disks.set(name, device);
+    }
+    for (const [index, net] of description.nets.entries()) {
+      const name = net.id ?? `net${index}`;
+      const backends = openNet(net, options);
+      closers.push(() => {
+        for (const backend of backends) backend.close();
+      });
+      const device = new VirtioNet({
+        name,
+        backends,
+        mac: macAddress(net, index),
+        ...(net.mtu !== undefined && { mtu: net.mtu }),
+      });
+      add(device, net.packed);
+      nets.set(name, device);
+    }
+    if (description.rng) {
+      add(
+        new VirtioRng('rng', (into) => {
+          // The generator takes 64 KiB at a time, and no memory that others share.
+          for (let at = 0; at < into.length; at += 65536) {
+            into.set(getRandomValues(new Uint8Array(Math.min(65536, into.length - at))), at);
+          }
+        }),
+        false,
+      );
+    }
+  } catch (error) {
+    for (const close of closers) close();
+    throw error;
+  }
+  return {
+    disks,
+    nets,
+    resumed: () => {
+      for (const disk of disks.values()) disk.retry();
+    },
+    close: () => {
+      for (const close of closers) close();
+    },
+  };
+}
+
+/** `vda` … `vdz`, `vdaa` …, as Linux counts. */
+export function diskName(index: number): string {
+  const letters = 'abcdefghijklmnopqrstuvwxyz';
+  const last = letters[index % 26];
+  return index < 26 ? `vd${last}` : `${diskName(Math.floor(index / 26) - 1)}${last}`;
+}
+
+function errorAction(disk: DiskDescription, operation: BlkOperation, errno: number): BlkErrorAction {
+  if (operation === 'read') return disk.rerror;
+  if (disk.werror === 'enospc') return errno === ENOSPC ? 'stop' : 'report';
+  return disk.werror;
+}
+
+function openDisk(disk: DiskDescription, reactor: Reactor): RawImage {
+  try {
+    return new RawImage({ path: disk.file, readOnly: disk.readonly, direct: disk.cache === 'none' }, reactor);
+  } catch (cause) {
+    throw translated('DISK', cause);
+  }
+}
+
+function openNet(net: NetDescription, { reactor, clock }: AttachOptions): (NetBackend & { close(): void })[] {
+  try {
+    if (net.type === 'tap') {
+      return openTap({ queues: net.queues, ...(net.ifname !== undefined && { ifname: net.ifname }) }, reactor);
+    }
+    const { net: network, hostname, restrict, hostForwards } = net;
+    return [
+      new SlirpBackend(
+        {
+          restrict,
+          hostForwards: hostForwards.map(({ guestAddress, ...forward }) => ({
+            ...forward,
+            ...(guestAddress !== undefined && { guestAddress }),
+          })),
+          ...(network !== undefined && { net: network }),
+          ...(hostname !== undefined && { hostname }),
+        },
+        reactor,
+        clock,
+      ),
+    ];
+  } catch (cause) {
+    throw translated('NET', cause);
+  }
+}
+
+function translated(code: string, cause: unknown): unknown {
+  if (!(cause instanceof StorageError) && !(cause instanceof NetError)) return cause;
+  return new NemuError(code, cause.message, { ...(cause.hint !== undefined && { hint: cause.hint }), cause });
+}
+
+/** QEMU's locally administered prefix, and the card's number. */
+function macAddress(net: NetDescription, index: number): Uint8Array {
+  if (net.mac !== undefined) return Uint8Array.from(net.mac.split(':'), (byte) => Number.parseInt(byte, 16));
+  return Uint8Array.of(0x52, 0x54, 0x00, 0x12, 0x34, 0x56 + index);
+}
