@@ -89,6 +89,10 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
       if (description.disks.some(({ readonly }) => !readonly)) await mountWritable(lab);
+      for (const { hostForwards } of description.nets) {
+        for (const { protocol, hostAddress, hostPort } of hostForwards)
+          await lab.forward(protocol, hostAddress, hostPort);
+      }
       return connection.create(inLab(description));
     },
     close: async () => {
@@ -137,6 +141,11 @@ function inLab(description: MachineDescription): MachineDescription {
     disks: description.disks.map((disk) => ({
       ...disk,
       file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
+    })),
+    // Connections reach the lab through its own network, where the guest's back end listens at any address.
+    nets: description.nets.map((net) => ({
+      ...net,
+      hostForwards: net.hostForwards.map((forward) => ({ ...forward, hostAddress: '0.0.0.0' })),
     })),
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),

@@ -13,7 +13,11 @@ import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'nod
 import { type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
+import type { GuestAddress } from '../lab/initramfs.ts';
+import { findSlirp } from '../lab/lab_root.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
+import { NetError } from '../net/backend.ts';
+import { userNetAddresses } from '../net/user_net.ts';
 import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
 import { guestBoot } from './default_guest.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
@@ -124,23 +128,25 @@ async function describe(
   for (const initrd of options.initrd) {
     if (!existsSync(initrd)) throw new NemuError('INITRD_FILE', `The initrd ${initrd} does not exist.`);
   }
+  // The user's own initrd knows nothing of our channels: it gets a console and no more.
+  const ours = options.initrd.length === 0;
   const terminal = isatty(0) && isatty(1);
   const size = terminal ? { rows: process.stdout.rows, columns: process.stdout.columns } : undefined;
+  const nets = netInputs(options, ours && !isFile);
   const boot = await guestBoot({
     kernel,
     isFile,
     initrd: options.initrd,
     append: options.append,
-    modules: deviceModules(options),
+    modules: deviceModules(options, nets.length > 0),
     task: {
       ...(command.length > 0 && { command: command.length === 1 ? command[0] : command }),
       ...(size && { terminal: size }),
       env: { TERM: process.env.TERM && terminal ? process.env.TERM : 'linux' },
+      network: nets.map(guestAddress),
     },
   });
   const { name, ...kernelInput } = boot;
-  // The user's own initrd knows nothing of our channels: it gets a console and no more.
-  const ours = options.initrd.length === 0;
   const serial: NonNullable<MachineInput['serial']> = ours
     ? [
         'com1',
@@ -167,15 +173,30 @@ async function describe(
     i8042: options.i8042 ?? false,
     fwCfg: options.fwCfg.map(parseFwCfg),
     disks: options.disk.map(parseDisk),
-    nets: options.net.map(parseNet).filter((net) => net !== undefined),
+    nets,
     rng: options.rng ?? false,
     onReset: options.reboot && command.length === 0 ? 'reset' : 'stop',
   });
 }
 
+/** Network cards that were asked for; the default guest has user networking where the host has its library. */
+function netInputs(options: RunOptions, isDefault: boolean) {
+  if (options.net.length === 0) return isDefault && findSlirp() ? [{ type: 'user' as const }] : [];
+  return options.net.map(parseNet).filter((net) => net !== undefined);
+}
+
+/** @throws NemuError NET for a network that is none. */
+function guestAddress(net: NonNullable<MachineInput['nets']>[number]): GuestAddress | undefined {
+  try {
+    return net.type === 'user' ? userNetAddresses(net.net) : undefined;
+  } catch (cause) {
+    if (!(cause instanceof NetError)) throw cause;
+    throw new NemuError('NET', cause.message, { hint: cause.hint, cause });
+  }
+}
+
 /** Modules that the default guest's kernel needs for the machine's devices. */
-function deviceModules(options: RunOptions): string[] {
-  const nets = options.net.some((net) => net !== 'none');
+function deviceModules(options: RunOptions, nets: boolean): string[] {
   const modules = [...(options.disk.length > 0 ? ['virtio_blk'] : []), ...(nets ? ['virtio_net'] : [])];
   if (options.rng) modules.push('virtio_rng');
   return modules.length > 0 ? ['virtio_pci', ...modules] : [];

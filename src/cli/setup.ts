@@ -3,6 +3,7 @@ import { NemuError } from '../client/errors.ts';
 import { findProgram, runCommand } from '../lab/command.ts';
 import { fetchGuest, findGuest, listGuests } from '../lab/guest.ts';
 import { buildLabImage } from '../lab/lab_image.ts';
+import { findSlirp } from '../lab/lab_root.ts';
 import { labAgentPath } from './paths.ts';
 import { hostVerdict } from './probe.ts';
 import { fetchProgress, labProgress, ProgressLine } from './progress.ts';
@@ -16,6 +17,9 @@ interface Requirement {
 
 const program = (name: string) => () => findProgram(name) !== undefined;
 
+const NETWORK: readonly Requirement[] = [
+  { package: 'libslirp0', present: () => findSlirp() !== undefined, why: 'network of guests without privileges' },
+];
 const LAB: readonly Requirement[] = [
   { package: 'qemu-system-x86', present: program('qemu-system-x86_64'), why: 'emulates the lab' },
 ];
@@ -37,7 +41,7 @@ const TESTS: readonly Requirement[] = [
  */
 export async function setUp(task: 'start' | 'test'): Promise<void> {
   const line = new ProgressLine();
-  await installPackages(task === 'test' ? [...GUEST, ...LAB, ...TESTS] : GUEST);
+  await installPackages([...GUEST, ...NETWORK, ...(task === 'test' ? [...LAB, ...TESTS] : [])]);
   const verdict = await hostVerdict();
   const needsLab = task === 'test' || !verdict.stockKernels;
   if (needsLab) await installPackages(LAB);

@@ -43,6 +43,16 @@ export interface GuestTask {
   env?: Readonly<Record<string, string>>;
   /** Size of the user's terminal. A command then gets a terminal in place of separate byte streams. */
   terminal?: { rows: number; columns: number };
+  /** Addresses of its network cards, in the order of their names; a card without one is left alone. */
+  network?: readonly (GuestAddress | undefined)[];
+}
+
+/** What DHCP would say, without the time that it takes. */
+export interface GuestAddress {
+  /** IPv4 address with the length of the network's prefix, as `10.0.2.15/24`. */
+  address: string;
+  gateway: string;
+  nameserver: string;
 }
 
 /**
@@ -192,6 +202,10 @@ export function taskOverlay(task: GuestTask): Buffer {
       .join('');
   }
   if (terminal) files['nemu/tty'] = `${terminalSize(terminal.rows)} ${terminalSize(terminal.columns)}\n`;
+  const cards = (task.network ?? []).flatMap((card, index) =>
+    card ? [`eth${index} ${card.address} ${card.gateway} ${card.nameserver}\n`] : [],
+  );
+  if (cards.length > 0) files['nemu/net'] = cards.join('');
   return overlayArchive(files);
 }
 

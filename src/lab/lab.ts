@@ -2,8 +2,9 @@ import { mkdtemp, realpath, rm } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
+import { NemuError } from '../client/errors.ts';
 import { BUNDLE_PATH, bootLab, buildLabImage, type LabImage, type LabImageOptions, putFile } from './lab_image.ts';
-import { LabQemu, restoreState } from './lab_qemu.ts';
+import { LAB_ADDRESS, LabQemu, restoreState } from './lab_qemu.ts';
 import { LoaderClient } from './loader_client.ts';
 
 export interface LabOptions extends LabImageOptions {
@@ -57,6 +58,11 @@ export interface Lab {
   startEngine(bundle?: string, options?: unknown): Promise<void>;
   /** One command of QEMU's machine protocol, for plugging hardware into the lab. */
   qmp(execute: string, args?: object): Promise<unknown>;
+  /**
+   * Has connections to a port of this host arrive at the same port of the lab.
+   * @throws NemuError LAB_FORWARD
+   */
+  forward(protocol: 'tcp' | 'udp', hostAddress: string, port: number): Promise<void>;
   /** The last lines of its kernel's console. */
   consoleTail(): string;
   /** Ends it; nothing of it stays. */
@@ -159,6 +165,16 @@ async function wakeLab(qemu: LabQemu, loader: LoaderClient): Promise<Lab> {
       await loader.call('start', { options: engineOptions }).result;
     },
     qmp: (execute, args) => qemu.qmp.command(execute, args),
+    async forward(protocol, hostAddress, port) {
+      const rule = `${protocol}:${hostAddress}:${port}-${LAB_ADDRESS}:${port}`;
+      const answer = await qemu.qmp.command('human-monitor-command', { 'command-line': `hostfwd_add net ${rule}` });
+      // The monitor says nothing when all is well.
+      if (typeof answer === 'string' && answer.trim() !== '') {
+        throw new NemuError('LAB_FORWARD', `The lab cannot listen at ${protocol} ${hostAddress}:${port}.`, {
+          hint: 'Something else may listen there already: take another port.',
+        });
+      }
+    },
     consoleTail: () => qemu.consoleTail(),
     close: () => qemu.kill(),
   };

@@ -150,6 +150,10 @@ export function findQemu(): string {
  */
 const CPU_MODEL = 'max,-cx16';
 
+/** The lab's own network, out of the way of those that guests usually have. Its init has the address .15. */
+const LAB_NETWORK = '172.31.255';
+export const LAB_ADDRESS = `${LAB_NETWORK}.15`;
+
 /** Arguments that say what the machine is, whatever its memory's file and however it starts. */
 export function machineIdentity(machine: LabMachine): string {
   return qemuArguments(machine, { memoryFile: '', share: false }).join(' ');
@@ -177,6 +181,7 @@ function qemuArguments(machine: LabMachine, start: LabStart): string[] {
     // The same again for disks of guests, which are the only files that are written.
     ...['-fsdev', 'local,id=hostrw,path=/,security_model=none,multidevs=remap'],
     ...['-device', 'virtio-9p-pci,fsdev=hostrw,mount_tag=hostrw'],
+    ...['-netdev', `user,id=net,net=${LAB_NETWORK}.0/24`, '-device', 'virtio-net-pci,netdev=net'],
     ...['-device', 'virtio-rng-pci'],
     ...FREE_ROOT_PORTS.flatMap((id, index) => [
       '-device',

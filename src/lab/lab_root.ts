@@ -1,5 +1,6 @@
 /** The initramfs of a lab: Node with what it needs, koffi, kernel modules, our init and the loader. */
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
@@ -27,30 +28,33 @@ const MODULES = [
     'ccp',
     'kvm-amd',
   ],
-  ...['tun', 'vhost_net', 'vhost_vsock'],
+  ...['tun', 'vhost_net', 'vhost_vsock', 'virtio_net'],
 ];
+
+/** User networking's library, where a distribution puts it. A host without it has a lab without it. */
+const LIBRARY_FOLDERS = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib'];
+
+/** Path of libslirp, if this host has it. */
+export const findSlirp = (): string | undefined =>
+  LIBRARY_FOLDERS.map((folder) => `${folder}/libslirp.so.0`).find((path) => existsSync(path));
 
 /** In the lab for tests and for hardware that is plugged later, but not loaded. */
 const AVAILABLE_MODULES = [
   ...['vfio', 'vfio_iommu_type1', 'vfio-pci-core', 'vfio-pci', 'mdev', 'vhost_scsi', 'macvtap', 'bridge', 'nvme'],
-  ...[
-    'virtio_net',
-    'virtio_blk',
-    'virtio_scsi',
-    'virtio_balloon',
-    'virtio-iommu',
-    'e1000e',
-    'tpm_crb',
-    'tpm_tis',
-    'nbd',
-    'loop',
-  ],
+  ...['virtio_blk', 'virtio_scsi', 'virtio_balloon', 'virtio-iommu', 'e1000e', 'tpm_crb', 'tpm_tis', 'nbd', 'loop'],
 ];
 
 /** Everything that decides what a lab's initramfs holds; equal identities give equal archives. */
 export async function labRootIdentity(guest: Guest): Promise<unknown[]> {
   const koffi = koffiFolder();
-  const files = [process.execPath, await findBusybox(), guest.kernel, join(koffi, 'package.json')];
+  const slirp = findSlirp();
+  const files = [
+    process.execPath,
+    await findBusybox(),
+    guest.kernel,
+    join(koffi, 'package.json'),
+    ...(slirp ? [slirp] : []),
+  ];
   const stats = await Promise.all(files.map((file) => stat(file)));
   const assets = await Promise.all([readAsset('lab-init.sh'), readAsset('lab-loader.mjs')]);
   const digest = createHash('sha256');
@@ -72,6 +76,8 @@ export async function buildLabRoot(guest: Guest, path: string): Promise<void> {
   const native = koffi.find((entry) => entry.path.endsWith('.node'));
   const libraries = new Set(await sharedLibraries(process.execPath));
   if (native) for (const library of await sharedLibraries(native.source)) libraries.add(library);
+  const slirp = findSlirp();
+  if (slirp) for (const library of [slirp, ...(await sharedLibraries(slirp))]) libraries.add(library);
   const file = async (target: string, source: string, mode = 0o755): Promise<CpioEntry> => ({
     type: 'file',
     path: target,

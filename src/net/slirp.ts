@@ -23,6 +23,7 @@ import {
   type SlirpLibrary,
   slirpLibrary,
 } from './slirp_library.ts';
+import { DEFAULT_USER_NET, parseIpv4, parseNetwork } from './user_net.ts';
 
 const EPOLL_CLOEXEC = 0o2000000;
 const MAX_EVENTS = 64;
@@ -91,7 +92,7 @@ export class SlirpBackend implements NetBackend {
     this.#library = slirpLibrary();
     this.#poller = poller;
     this.#clock = clock;
-    const { network, mask } = parseNetwork(options.net ?? '10.0.2.0/24');
+    const { network, mask } = parseNetwork(options.net ?? DEFAULT_USER_NET);
     const register = (callback: (...args: never[]) => unknown, type: string) => {
       const registered = koffi.register(callback as (...args: unknown[]) => unknown, koffi.pointer(type));
       this.#callbacks.push(registered);
@@ -301,25 +302,6 @@ const POLL_TO_EPOLL = [
 const toEpoll = (events: number) => POLL_TO_EPOLL.reduce((sum, [poll, epoll]) => sum | (events & poll ? epoll : 0), 0);
 const fromEpoll = (events: number) =>
   POLL_TO_EPOLL.reduce((sum, [poll, epoll]) => sum | (events & epoll ? poll : 0), 0);
-
-/** An IPv4 address as a number. @throws NetError */
-export function parseIpv4(text: string): number {
-  const bytes = text.split('.').map(Number);
-  if (bytes.length !== 4 || bytes.some((byte) => !Number.isInteger(byte) || byte < 0 || byte > 255)) {
-    throw new NetError(`"${text}" is no IPv4 address.`, 'Write it like 10.0.2.15.');
-  }
-  return bytes.reduce((sum, byte) => sum * 256 + byte, 0);
-}
-
-function parseNetwork(text: string): { network: number; mask: number } {
-  const [address, bits = '24'] = text.split('/');
-  const length = Number(bits);
-  if (!Number.isInteger(length) || length < 8 || length > 28) {
-    throw new NetError(`"${text}" is no network for a guest.`, 'Write it like 10.0.2.0/24, with 8 to 28 bits.');
-  }
-  const mask = (-1 << (32 - length)) >>> 0;
-  return { network: (parseIpv4(address) & mask) >>> 0, mask };
-}
 
 /** The bytes of an address in network order, read as a little-endian integer. */
 const networkOrder = (address: number): number =>

@@ -1,5 +1,6 @@
 /** The command line as a user runs it: the supervisor and the bundle. */
 import { spawn } from 'node:child_process';
+import type { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 
 export const nemu = fileURLToPath(new URL('../../bin/nemu', import.meta.url));
@@ -16,7 +17,10 @@ export interface CliOptions {
   cwd?: string;
   /** Called with the supervisor's process number. */
   started?: (pid: number) => void;
-  onOutput?: (text: string) => void;
+  /** Told what it prints on either stream, with its standard input. */
+  onOutput?: (text: string, input: Writable) => void;
+  /** Leaves standard input open after `input`. */
+  keepInput?: boolean;
 }
 
 /** Runs `nemu` with its standard streams on pipes. */
@@ -31,18 +35,20 @@ export function runNemu(args: readonly string[], options: CliOptions = {}): Prom
     const stderr: Buffer[] = [];
     child.stdout.on('data', (bytes: Buffer) => {
       stdout.push(bytes);
-      options.onOutput?.(bytes.toString());
+      options.onOutput?.(bytes.toString(), child.stdin);
     });
     child.stderr.on('data', (bytes: Buffer) => {
       stderr.push(bytes);
-      options.onOutput?.(bytes.toString());
+      options.onOutput?.(bytes.toString(), child.stdin);
     });
     child.stdin.on('error', () => {});
     child.on('error', reject);
+    child.on('exit', () => child.stdin.destroy());
     child.on('close', (code) =>
       resolve({ status: code ?? -1, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() }),
     );
     options.started?.(child.pid as number);
-    child.stdin.end(options.input ?? Buffer.alloc(0));
+    child.stdin.write(options.input ?? '');
+    if (!options.keepInput) child.stdin.end();
   });
 }

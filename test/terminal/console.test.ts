@@ -46,7 +46,8 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
       await terminal.until('\nresized\n');
 
       // Ctrl-C is the guest's.
-      terminal.line('sleep 1000');
+      terminal.line('sh -c "echo \\$((40 + 3)); exec sleep 1000"');
+      await terminal.until('\n43\n');
       terminal.press('C-c');
       terminal.line('echo "after $?"');
       await terminal.until('after 130');

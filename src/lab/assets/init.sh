@@ -5,6 +5,7 @@
 #   /nemu/command   in mode "command": a shell script, sourced by its own shell
 #   /nemu/env       assignments to export, sourced
 #   /nemu/tty       "ROWS COLUMNS": the user's terminal; in mode "command" the command then gets a terminal
+#   /nemu/net       a line for each network card: INTERFACE ADDRESS/BITS GATEWAY NAMESERVER
 #   /nemu/modules   modules to load before anything runs; /nemu/modules.late: after that
 #
 # Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
@@ -40,6 +41,12 @@ finish_setup() {
 	mount -t devpts devpts /dev/pts
 	ip link set lo up
 	[ -n "$modules" ] && modprobe -qa $modules
+	while read -r interface address gateway nameserver; do
+		ip addr add "$address" dev "$interface"
+		ip link set "$interface" up
+		ip route add default via "$gateway" dev "$interface"
+		echo "nameserver $nameserver" >>/etc/resolv.conf
+	done </nemu/net
 }
 
 # What nobody waits for: late modules, and processors that are plugged in while the guest runs.

@@ -64,7 +64,7 @@ export function pciRoot(pci: AcpiPci): aml.Aml {
     aml.name('_SEG', 0),
     aml.name('_BBN', 0),
     aml.name('_CRS', resources(pci)),
-    aml.name('_PRT', aml.varPackage(routes.length, ...routes)),
+    aml.name('_PRT', aml.packageOf(...routes)),
     osc(),
     ...ports,
   );

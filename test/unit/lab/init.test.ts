@@ -118,7 +118,7 @@ describe('the init of a guest', () => {
     // Nothing but the prompt, which ends with the shell's question for the cursor's position.
     expect(said[0]!.toString()).toBe('~ # \x1b[6n');
     ports[3]!.write('size 43 121\n');
-    ports[0]!.write('until [ "$(stty size)" = "43 121" ]; do sleep 0.1; done; tty; sleep 1000\r');
+    ports[0]!.write('until [ "$(stty size)" = "43 121" ]; do sleep 0.1; done; sh -c "tty; exec sleep 1000"\r');
     await until(0, '/dev/ttyS0\r\n');
     ports[0]!.write('\x03');
     await until(0, '^C');
