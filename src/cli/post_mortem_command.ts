@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { PostMortem } from '../vmm/post_mortem.ts';
 import { stateFolder } from './paths.ts';
+import { printable } from './report.ts';
 
 const CONSOLE_LINES = 15;
 
@@ -13,7 +14,7 @@ export function showPostMortem(path: string, signal: number): void {
   if (!existsSync(path)) return;
   const report = PostMortem.read(path);
   if (report.error) process.stderr.write(`${report.error}\n`);
-  const lines = report.console.trimEnd().split(/\r?\n/).slice(-CONSOLE_LINES);
+  const lines = printable(report.console).trimEnd().split(/\r?\n/).slice(-CONSOLE_LINES);
   if (report.console)
     process.stderr.write(`The guest's console ended with:\n${lines.map((line) => `  ${line}`).join('\n')}\n`);
   const { total } = (report.counters ?? {}) as { total?: number };

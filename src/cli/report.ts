@@ -1,4 +1,5 @@
 /** Reports for people, from what a machine tells. */
+import { stripVTControlCharacters } from 'node:util';
 import type { CountersReport, VcpuReport } from '../client/machine_client.ts';
 
 /** Columns padded to the widest cell; numbers to the right. */
@@ -17,6 +18,15 @@ export function table(head: readonly string[], rows: readonly (readonly (string 
         .trimEnd(),
     )
     .join('\n');
+}
+
+/**
+ * What a guest printed, for a message of ours: without sequences that move the cursor, set modes or have the
+ * terminal answer.
+ */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+  return stripVTControlCharacters(text).replaceAll(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '');
 }
 
 /** Exits by reason, over all vCPUs. */

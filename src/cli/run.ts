@@ -35,7 +35,7 @@ import {
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace, type Place, type PlaceChoice } from './place.ts';
 import { labProgress } from './progress.ts';
-import { describeVcpus } from './report.ts';
+import { describeVcpus, printable } from './report.ts';
 
 /** Options of `nemu run` as commander gives them. */
 export interface RunOptions {
@@ -346,7 +346,7 @@ class Run {
   }
 
   #panicLines(): string {
-    const text = this.#tail.toString('utf8');
+    const text = printable(this.#tail.toString('utf8'));
     const at = text.search(PANIC_LINE);
     // What led to it stands just above.
     const from = at < 0 ? Math.max(0, text.length - 4000) : Math.max(0, text.lastIndexOf('\n', Math.max(0, at - 2000)));
@@ -354,7 +354,7 @@ class Run {
   }
 
   #lastLines(): string {
-    const lines = this.#tail.toString('utf8').trim().split(/\r?\n/).slice(-15).join('\n');
+    const lines = printable(this.#tail.toString('utf8')).trim().split(/\r?\n/).slice(-15).join('\n');
     return lines ? `The console's last lines:\n${lines}` : 'The console printed nothing.';
   }
 

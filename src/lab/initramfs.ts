@@ -28,6 +28,15 @@ const CORE_APPLETS = [
 /** Modules that are in every guest's initramfs as far as its kernel has them, and are loaded late. */
 export const DEFAULT_MODULES = ['pvpanic-mmio', 'qemu_fw_cfg'];
 
+/**
+ * Read by the interactive shell. Its process 1 is a script that waits for it and obeys no signal, as busybox
+ * would have it without -f.
+ */
+const SHELL_RC = `unset ENV
+exec >&0
+alias poweroff='poweroff -f' reboot='reboot -f' halt='halt -f'
+`;
+
 export interface InitramfsOptions {
   guest: Guest;
   /** Modules to put in and to load before the shell or the command; they must exist. */
@@ -96,7 +105,7 @@ async function cachedArchive(
     readAsset('hotplug.sh'),
     stat(busybox),
   ]);
-  const key = [FORMAT, identity, busybox, size, mtimeMs, init.toString('latin1'), hotplug.toString('latin1')];
+  const key = [FORMAT, SHELL_RC, identity, busybox, size, mtimeMs, init.toString('latin1'), hotplug.toString('latin1')];
   const hash = createHash('sha256').update(JSON.stringify(key)).digest('hex').slice(0, 16);
   const folder = join(cacheRoot(), 'initramfs');
   const path = join(folder, `${name}-${hash}.cpio`);
@@ -107,7 +116,7 @@ async function cachedArchive(
     ...(await baseEntries(busybox)),
     { type: 'file', path: 'init', mode: 0o755, data: init },
     { type: 'file', path: 'nemu/hotplug', mode: 0o755, data: hotplug },
-    { type: 'file', path: 'nemu/shellrc', data: Buffer.from('unset ENV\nexec >&0\n') },
+    { type: 'file', path: 'nemu/shellrc', data: Buffer.from(SHELL_RC) },
     ...(await further()),
   ]);
   await publishFile(path, (target) => writeFile(target, archive));

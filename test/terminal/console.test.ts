@@ -65,7 +65,7 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
       await terminal.until(/vCPU 0: .*rip 0x/);
       terminal.press('C-a', 's');
       const [, saved] = /Saved \d+ bytes to (\S+)\.\n/.exec(await terminal.until(/Saved \d+ bytes to/)) ?? [];
-      expect(readFileSync(saved, 'utf8')).toContain('echo $((6 * 7))');
+      expect(readFileSync(saved, 'utf8')).toContain('\r\n42\r\n');
 
       terminal.line('poweroff');
       await terminal.until('status 0');

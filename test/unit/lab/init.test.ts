@@ -114,7 +114,7 @@ describe('the init of a guest', () => {
   it('gives a shell with job control and a size, and tells signals on', { timeout: 60_000 }, async ({ skip }) => {
     if (!guest || !findProgram('qemu-system-x86_64')) return skip('It needs QEMU and a fetched guest kernel.');
     const { ports, said, ended, until } = await boot({});
-    await until(0, '# ');
+    await until(0, '\x1b[6n');
     // Nothing but the prompt, which ends with the shell's question for the cursor's position.
     expect(said[0]!.toString()).toBe('~ # \x1b[6n');
     ports[3]!.write('size 43 121\n');
