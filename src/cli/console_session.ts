@@ -25,6 +25,12 @@ export function parsePrefix(text: string): number | undefined {
   return match ? match[1].toUpperCase().charCodeAt(0) & 0x1f : undefined;
 }
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: device status, cursor position and attributes (ECMA-48)
+const QUESTION = /\x1b\[[?>=]?\d*[nc]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: as above
+const ANSWER = /\x1b\[[?>=]?[\d;]*[Rnc]/;
+const ANSWER_MS = 300;
+
 /** `Ctrl-a` for 1, as people say it. */
 export const prefixName = (byte: number): string => `Ctrl-${String.fromCharCode(byte + 64).toLowerCase()}`;
 
@@ -42,6 +48,9 @@ export class ConsoleSession {
   /** Keys that the guest has not taken yet. */
   #waiting: Uint8Array[] = [];
   #ended = false;
+  /** The terminal has been asked something and has not answered yet. */
+  #asked = false;
+  #answered: (() => void) | undefined;
 
   constructor(
     input: ReadStream,
@@ -83,7 +92,25 @@ export class ConsoleSession {
 
   readonly #resized = (): void => this.#actions.resized(this.#output.rows, this.#output.columns);
 
+  /** What the guest prints passes here on its way to the terminal. */
+  printed(bytes: Uint8Array): void {
+    if (QUESTION.test(Buffer.from(bytes).toString('latin1'))) this.#asked = true;
+  }
+
+  /** Takes the terminal's answer to a last question of the guest: the next shell would read it as keys. */
+  async takeAnswer(): Promise<void> {
+    if (!this.#asked || this.#ended) return;
+    await new Promise<void>((resolve) => {
+      this.#answered = resolve;
+      setTimeout(resolve, ANSWER_MS);
+    });
+  }
+
   readonly #keys = (bytes: Buffer): void => {
+    if (this.#asked && ANSWER.test(bytes.toString('latin1'))) {
+      this.#asked = false;
+      this.#answered?.();
+    }
     let from = 0;
     for (let i = 0; i < bytes.length; i++) {
       if (this.#escaped) {

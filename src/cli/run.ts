@@ -287,6 +287,7 @@ class Run {
       await machine.start();
       const outcome = await Promise.race([machine.ended(), this.#quit.promise]);
       if (typeof outcome !== 'string') await this.#settle();
+      await this.#session?.takeAnswer();
       return typeof outcome === 'string' ? (outcome === 'quit' ? EXIT.OK : 130) : this.#verdict(outcome);
     } finally {
       signals();
@@ -389,6 +390,7 @@ class Run {
     console.onData = (bytes) => {
       this.#observe(bytes);
       process.stdout.write(bytes);
+      this.#session?.printed(bytes);
     };
     if (!(isatty(0) && isatty(1))) return this.#feed(console, (input) => input);
     this.#session = new ConsoleSession(

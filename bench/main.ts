@@ -1,0 +1,48 @@
+/** `npm run bench`: side by side with Debian's QEMU in the same run. docs/performance.md explains the figures. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { findProgram } from '../src/lab/command.ts';
+import { bootFigures } from './boot.ts';
+import { exitFigures } from './exits.ts';
+import { type Figure, figureTable } from './figures.ts';
+import { memoryFigures } from './memory.ts';
+import { startupFigures } from './startup.ts';
+
+const SUITES = {
+  startup: startupFigures,
+  exits: exitFigures,
+  boot: bootFigures,
+  memory: memoryFigures,
+} as const satisfies Record<string, (folder: string) => Promise<Figure[]>>;
+type Suite = keyof typeof SUITES;
+
+const program = new Command('npm run bench --')
+  .description("Compares NEMU with Debian's QEMU on the same work, in turns, in one run.")
+  .argument('[suites...]', `what to measure: ${Object.keys(SUITES).join(', ')}; everything without one`)
+  .option('--json <file>', 'writes the figures as JSON, - for standard output')
+  .parse();
+const chosen = (program.args.length > 0 ? program.args : Object.keys(SUITES)) as Suite[];
+for (const suite of chosen) if (!Object.hasOwn(SUITES, suite)) program.error(`There is no suite "${suite}".`);
+if (!findProgram('qemu-system-x86_64')) program.error('QEMU is missing: apt-get install qemu-system-x86.');
+const { json } = program.opts<{ json?: string }>();
+
+const folder = mkdtempSync(join(tmpdir(), 'nemu-bench-'));
+const figures: Figure[] = [];
+try {
+  for (const suite of chosen) {
+    process.stderr.write(`bench: ${suite}\n`);
+    const found = await SUITES[suite](folder);
+    figures.push(...found);
+    if (json !== '-') process.stdout.write(`\n### ${suite}\n\n${figureTable(found)}\n`);
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+if (json !== undefined) {
+  const report = { date: new Date().toISOString(), processor: cpus()[0]?.model, processors: cpus().length, figures };
+  const text = `${JSON.stringify(report, null, 2)}\n`;
+  if (json === '-') process.stdout.write(text);
+  else writeFileSync(json, text);
+}
