@@ -24,7 +24,7 @@ const LOOPS: readonly Loop[] = [
   { what: 'port read, forwarded to the machine thread (CMOS data)', body: inByte(0x71), only: ['q35'] },
   { what: 'port write, forwarded to the machine thread (16550 scratch)', body: outByte(0x3ff) },
   { what: 'port read that no device answers', body: inByte(0x2e0) },
-  { what: 'memory read, served by the vCPU thread (ECAM)', body: load(0xb000_0000), only: ['q35'] },
+  { what: 'memory read, forwarded to the machine thread (ECAM)', body: load(0xb000_0000), only: ['q35'] },
   { what: 'memory read that no device answers', body: load(0xfed8_0000) },
 ];
 

@@ -25,7 +25,7 @@ export class Run {
   output = Buffer.alloc(0);
   /** Milliseconds from the start to the first byte of output. */
   firstByte: number | undefined;
-  #errors = '';
+  errors = '';
   #waiters: (() => void)[] = [];
 
   constructor(command: string, args: readonly string[]) {
@@ -36,7 +36,7 @@ export class Run {
       for (const wake of this.#waiters.splice(0)) wake();
     });
     this.child.stderr?.on('data', (bytes: Buffer) => {
-      this.#errors += bytes;
+      this.errors += bytes;
     });
     this.exited = new Promise((resolve, reject) => {
       this.child.on('error', reject);
@@ -51,7 +51,7 @@ export class Run {
   async bytes(count: number): Promise<Buffer> {
     while (this.output.length < count) {
       if (this.child.exitCode !== null) {
-        throw new Error(`${this.child.spawnargs.join(' ')}\nended after ${this.output.length} bytes: ${this.#errors}`);
+        throw new Error(`${this.child.spawnargs.join(' ')}\nended after ${this.output.length} bytes: ${this.errors}`);
       }
       await new Promise<void>((resolve) => this.#waiters.push(resolve));
     }

@@ -288,6 +288,7 @@ class Run {
       const outcome = await Promise.race([machine.ended(), this.#quit.promise]);
       if (typeof outcome !== 'string') await this.#settle();
       await this.#session?.takeAnswer();
+      if (this.#events.active) this.#events.write({ type: 'counters', ...(await machine.counters()) });
       return typeof outcome === 'string' ? (outcome === 'quit' ? EXIT.OK : 130) : this.#verdict(outcome);
     } finally {
       signals();
