@@ -1,0 +1,112 @@
+import { CmosRtc } from '../../../src/devices/cmos_rtc.ts';
+import { FwCfg } from '../../../src/devices/fw_cfg.ts';
+import { I8042 } from '../../../src/devices/i8042.ts';
+import { Ich9Pm } from '../../../src/devices/ich9_pm.ts';
+import { RootPort } from '../../../src/devices/pci/root_port.ts';
+import { DebugPort, IsaDebugExit, Pvpanic, ResetControl } from '../../../src/devices/small_ports.ts';
+import { Uart16550 } from '../../../src/devices/uart16550.ts';
+import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
+import type { VirtioDevice } from '../../../src/devices/virtio/device.ts';
+import { VirtioNet } from '../../../src/devices/virtio/net.ts';
+import { VirtioPci } from '../../../src/devices/virtio/pci.ts';
+import { VirtioRng } from '../../../src/devices/virtio/rng.ts';
+import { FakeChannel, FakeClock, FakeLine, FakeMemory } from '../../support/board.ts';
+import { deviceContract, type Subject } from '../../support/device_contract.ts';
+import { FakeSlot, regionsOf } from '../../support/pci_slot.ts';
+import { MemoryDisk, QuietNet } from '../../support/virtio_backends.ts';
+
+const MIB = 2 ** 20;
+
+deviceContract('16550A', () => {
+  const clock = new FakeClock();
+  const channel = new FakeChannel();
+  const device = new Uart16550({ name: 'com1', irq: new FakeLine(), channel, clock });
+  return {
+    device,
+    regions: [device],
+    clock,
+    disturb: (pick) => {
+      if (channel.input.length < 100) channel.input.push(pick(256));
+      channel.onReadable?.();
+      channel.written.length = 0;
+      clock.advance(BigInt(pick(10_000_000)));
+    },
+  };
+});
+
+deviceContract('MC146818', () => {
+  const clock = new FakeClock();
+  const device = new CmosRtc({ clock, irq: new FakeLine(), lowMemory: 512 * MIB, highMemory: 0, cpus: 2 });
+  return {
+    device,
+    regions: [device],
+    disturb: (pick) => clock.advance(BigInt(pick(2_000_000_000))),
+    clock,
+    // The battery holds memory and clock.
+    keeps: Object.keys(device.save()),
+  };
+});
+
+deviceContract('fw_cfg', () => {
+  const device = new FwCfg({ memory: new FakeMemory(MIB) });
+  return { device, regions: [device] };
+});
+
+deviceContract('i8042', () => {
+  const device = new I8042({ irq: new FakeLine(), reset: () => {} });
+  return { device, regions: [device.data, device.command] };
+});
+
+deviceContract('ICH9 power management', () => {
+  const clock = new FakeClock();
+  const device = new Ich9Pm({ clock, sci: new FakeLine(), powerOff: () => {} });
+  return { device, regions: [device], clock, disturb: (pick) => clock.advance(BigInt(pick(5_000_000_000))) };
+});
+
+for (const make of [
+  () => new ResetControl(() => {}),
+  () => new Pvpanic(() => {}),
+  () => new IsaDebugExit(() => {}),
+  () => new DebugPort(),
+]) {
+  deviceContract(make().name, () => {
+    const device = make();
+    return { device, regions: [device] };
+  });
+}
+
+deviceContract('root port', () => {
+  const device = new RootPort('port1', new FakeSlot(new FakeMemory(MIB)), { slotNumber: 1, serial: 1n });
+  device.config.seal();
+  return { device, regions: regionsOf(device) };
+});
+
+const onPci = (make: () => VirtioDevice, packed: boolean) => (): Subject => {
+  const device = new VirtioPci(make(), new FakeSlot(new FakeMemory(MIB)), { packed });
+  device.config.seal();
+  return { device, regions: regionsOf(device) };
+};
+
+for (const packed of [false, true]) {
+  const rings = packed ? 'packed' : 'split';
+  deviceContract(
+    `virtio-blk, ${rings}`,
+    onPci(() => new VirtioBlk({ name: 'vda', backend: new MemoryDisk(MIB), queues: 2 }), packed),
+  );
+  deviceContract(
+    `virtio-net, ${rings}`,
+    onPci(
+      () =>
+        new VirtioNet({
+          name: 'net0',
+          backends: [new QuietNet(), new QuietNet()],
+          mac: Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56),
+        }),
+      packed,
+    ),
+  );
+  deviceContract(
+    `virtio-rng, ${rings}`,
+    onPci(() => new VirtioRng('rng', (into) => into.fill(7)), packed),
+  );
+}
