@@ -30,7 +30,8 @@ export async function labShell(): Promise<number> {
   }
   const lab = await openLab();
   try {
-    const { rows, columns } = process.stdout;
+    // A terminal may not know its size, as one that `script` makes.
+    const { rows, columns } = { rows: process.stdout.rows || 24, columns: process.stdout.columns || 80 };
     const shell = lab.shell({ rows, columns });
     const resized = () => void shell.resize(process.stdout.rows, process.stdout.columns);
     process.stdout.on('resize', resized);

@@ -89,6 +89,7 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
       if (description.disks.some(({ readonly }) => !readonly)) await mountWritable(lab);
+      await reserveHugePages(lab, description.memory);
       for (const { hostForwards } of description.nets) {
         for (const { protocol, hostAddress, hostPort } of hostForwards)
           await lab.forward(protocol, hostAddress, hostPort);
@@ -110,6 +111,31 @@ async function mountWritable(lab: Lab): Promise<void> {
   );
   if (status !== 0) {
     throw new NemuError('LAB_DISKS', `The lab cannot mount this host's files for disks: ${stderr.toString().trim()}`);
+  }
+}
+
+/** The lab is the machine's own host: what huge pages the guest asks for are made there, where its memory allows. */
+async function reserveHugePages(lab: Lab, { hugepages, size }: MachineDescription['memory']): Promise<void> {
+  if (!hugepages) return;
+  const [bytes, needed] =
+    hugepages === '1G' ? [2 ** 30, Math.ceil(size / 2 ** 30)] : [2 ** 21, Math.ceil(size / 2 ** 21)];
+  const folder = `/sys/kernel/mm/hugepages/hugepages-${bytes / 1024}kB`;
+  // The engine and the lab itself live in what is left.
+  const spare = 512 * 2 ** 20;
+  const script = [
+    'available=$(sed -n "s/^MemAvailable: *\\([0-9]*\\) kB/\\1/p" /proc/meminfo)',
+    `fits=$(( (available * 1024 - ${spare}) / ${bytes} ))`,
+    `[ $fits -ge ${needed} ] || { echo $fits; exit; }`,
+    `echo $(( $(cat ${folder}/nr_hugepages) + ${needed} )) >${folder}/nr_hugepages; cat ${folder}/free_hugepages`,
+  ];
+  const { stdout } = await lab.exec(script.join('\n'));
+  const free = Math.max(0, Number(stdout.toString()));
+  if (free < needed) {
+    throw new NemuError(
+      'LAB_HUGEPAGES',
+      `The guest needs ${needed} huge pages of ${hugepages}; the lab's memory has room for ${free}.`,
+      { hint: 'Ask for less with --memory, or run on a host with KVM: --on kvm.' },
+    );
   }
 }
 

@@ -104,7 +104,6 @@ export async function run(
     }
   } finally {
     await place.close();
-    events.close();
   }
 }
 
@@ -204,7 +203,7 @@ function deviceModules(options: RunOptions, nets: boolean): string[] {
 
 /** `--json`: one event a line on a file descriptor. */
 export class EventLog {
-  readonly #fd: number | undefined;
+  #fd: number | undefined;
 
   constructor(json: string | true | undefined) {
     if (json === undefined) return;
@@ -225,11 +224,29 @@ export class EventLog {
   write(event: object): void {
     if (this.#fd === undefined) return;
     const line = Buffer.from(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
-    for (let at = 0; at < line.length; ) at += writeSync(this.#fd, line, at);
+    try {
+      for (let at = 0; at < line.length; ) at += this.#writeSome(this.#fd, line.subarray(at));
+    } catch (error) {
+      // A reader that has gone, or a full disk: the machine goes on without.
+      this.#fd = undefined;
+      process.stderr.write(`nemu: --json: no more events: ${(error as Error).message}\n`);
+    }
   }
 
-  close(): void {}
+  #writeSome(fd: number, bytes: Uint8Array): number {
+    try {
+      return writeSync(fd, bytes);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      // A pipe that its owner made non-blocking, and that is full.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+      return 0;
+    }
+  }
 }
+
+/** What input passes through on its way to a console. */
+type Filter = (input: NodeJS.ReadableStream) => NodeJS.ReadableStream;
 
 /** One run of a machine, from its start to an exit status. */
 class Run {
@@ -393,7 +410,7 @@ class Run {
       process.stdout.write(bytes);
       this.#session?.printed(bytes);
     };
-    if (!(isatty(0) && isatty(1))) return this.#feed(console, (input) => input);
+    if (!(isatty(0) && isatty(1))) return this.#feedWhenReady(console, (input) => input);
     this.#session = new ConsoleSession(
       process.stdin as ReadStream,
       process.stdout as unknown as TtyWriteStream,
@@ -458,9 +475,15 @@ class Run {
         input.setRawMode(false);
       };
     }
+    return this.#feedWhenReady(output, (stream) => stream.pipe(ttyStdinTransform()));
+  }
+
+  /** Input that nobody types would be lost in the kernel's start: its driver empties the UART. */
+  #feedWhenReady(console: ConsoleStream, through: Filter): () => void {
+    if (!this.#guest) return this.#feed(console, through);
     let stop = () => {};
     void this.#ready.promise.then(() => {
-      stop = this.#feed(output, (stream) => stream.pipe(ttyStdinTransform()));
+      stop = this.#feed(console, through);
     });
     return () => stop();
   }
@@ -484,7 +507,7 @@ class Run {
   }
 
   /** Standard input to a console, at the guest's pace. */
-  #feed(console: ConsoleStream, through: (input: NodeJS.ReadableStream) => NodeJS.ReadableStream): () => void {
+  #feed(console: ConsoleStream, through: Filter): () => void {
     const source = through(process.stdin);
     let rest: Uint8Array | undefined;
     const send = (bytes: Uint8Array) => {
