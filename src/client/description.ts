@@ -170,7 +170,7 @@ const ERROR_POLICY = ['report', 'stop', 'ignore', 'enospc'] as const;
 export const diskSchema = z.strictObject({
   file: z.string().min(1).describe('image or block device'),
   id: ID.optional().describe('name of the disk; vda, vdb and so on without one'),
-  format: z.enum(['raw']).default('raw'),
+  format: z.enum(['raw', 'qcow2']).optional().describe('found out by the first bytes where it is not said'),
   readonly: z.boolean().default(false),
   serial: z.string().max(20).optional(),
   queues: z.int().min(1).max(64).default(1),

@@ -4,6 +4,7 @@ import { at, struct } from './struct.ts';
 export const SYS_io_uring_setup = 425;
 export const SYS_io_uring_enter = 426;
 export const SYS_io_uring_register = 427;
+export const IORING_ENTER_GETEVENTS = 1;
 
 export const io_sqring_offsets = struct('io_sqring_offsets', {
   head: 'u32',

@@ -20,9 +20,7 @@ import {
   viewOf,
 } from '../ffi/libc.ts';
 import { EFD_CLOEXEC, EFD_NONBLOCK } from '../ffi/os.ts';
-
-/** Called once; 0 or a positive errno. */
-export type Done = (errno: number) => void;
+import type { Done } from './task.ts';
 
 export const EIO = 5;
 export const ENOSPC = 28;
@@ -48,6 +46,8 @@ export interface FileQueue {
   batch(action: () => void): void;
   /** Called before (true) and after (false) a burst of completions. */
   onBurst: ((running: boolean) => void) | undefined;
+  /** Waits in place for something that is under way, and calls back. @returns whether there was anything. */
+  drain(): boolean;
   /** All that was asked for must be done. */
   close(): void;
 }
@@ -79,6 +79,10 @@ export class SyncFileQueue implements FileQueue {
 
   batch(action: () => void): void {
     action();
+  }
+
+  drain(): boolean {
+    return false;
   }
 
   close(): void {}
@@ -307,22 +311,33 @@ export class UringFileQueue implements FileQueue {
     }
   }
 
+  drain(): boolean {
+    if (this.#free.length === ENTRIES) return false;
+    this.#enter();
+    if (this.#words[this.#cq.head] === Atomics.load(this.#words, this.#cq.tail)) {
+      const waited = raw.syscall(uring.SYS_io_uring_enter, this.#ring, 0, 1, uring.IORING_ENTER_GETEVENTS, 0, 0);
+      if (waited < 0 && errno() !== EINTR) check(waited, 'io_uring_enter', 'IORING_ENTER_GETEVENTS');
+    }
+    this.#reap();
+    return true;
+  }
+
   #reap(): void {
-    let head = this.#words[this.#cq.head];
-    if (head === Atomics.load(this.#words, this.#cq.tail)) return;
+    if (this.#words[this.#cq.head] === Atomics.load(this.#words, this.#cq.tail)) return;
     this.onBurst?.(true);
     this.batch(() => {
-      while (head !== Atomics.load(this.#words, this.#cq.tail)) {
+      // A callback may drain the queue itself: where the head is, is asked anew each time.
+      for (let head = this.#words[this.#cq.head]; head !== Atomics.load(this.#words, this.#cq.tail); ) {
         const at = this.#cqes.at + (head & this.#cq.mask) * uring.io_uring_cqe.size;
         const slot = this.#cqes.view.getUint32(at, true);
         const result = this.#cqes.view.getInt32(at + 8, true);
-        head = (head + 1) | 0;
-        Atomics.store(this.#words, this.#cq.head, head);
+        Atomics.store(this.#words, this.#cq.head, (head + 1) | 0);
         const pending = this.#pending[slot] as Pending;
         this.#pending[slot] = undefined;
         this.#free.push(slot);
         this.#complete(pending, result);
         this.#waiting.shift()?.();
+        head = this.#words[this.#cq.head];
       }
     });
     this.onBurst?.(false);

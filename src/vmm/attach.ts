@@ -11,9 +11,10 @@ import { errnoName } from '../ffi/libc.ts';
 import { type NetBackend, NetError } from '../net/backend.ts';
 import { SlirpBackend } from '../net/slirp.ts';
 import { openTap } from '../net/tap.ts';
+import type { BlockImage } from '../storage/block_image.ts';
 import { StorageError } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
-import { RawImage } from '../storage/raw.ts';
+import { openImage } from '../storage/open.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { Q35Pci } from './pci/q35.ts';
 import type { Reactor } from './reactor.ts';
@@ -49,7 +50,7 @@ export function attachDevices(options: AttachOptions): Attached {
   try {
     for (const [index, disk] of description.disks.entries()) {
       const name = disk.id ?? diskName(index);
-      const image = openDisk(disk, options.reactor);
+      const image = openDisk(disk, options);
       closers.push(() => image.close());
       const device = new VirtioBlk({
         name,
@@ -120,9 +121,16 @@ function errorAction(disk: DiskDescription, operation: BlkOperation, errno: numb
   return disk.werror;
 }
 
-function openDisk(disk: DiskDescription, reactor: Reactor): RawImage {
+function openDisk(disk: DiskDescription, options: AttachOptions): BlockImage {
   try {
-    return new RawImage({ path: disk.file, readOnly: disk.readonly, direct: disk.cache === 'none' }, reactor);
+    return openImage({
+      path: disk.file,
+      format: disk.format,
+      readOnly: disk.readonly,
+      direct: disk.cache === 'none',
+      poller: options.reactor,
+      onProblem: (problem) => options.fault(disk.file, problem.message),
+    });
   } catch (cause) {
     throw translated('DISK', cause);
   }
