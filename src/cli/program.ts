@@ -4,6 +4,7 @@ import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts'
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { examine, formatReport } from './doctor.ts';
 import { EXIT, EXIT_TEXT } from './exit_codes.ts';
+import { addImage } from './image_commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { showPostMortem } from './post_mortem_command.ts';
 import { fetchProgress, ProgressLine } from './progress.ts';
@@ -72,6 +73,7 @@ export function program(): Command {
 
   addGuest(nemu);
   addLab(nemu);
+  addImage(nemu);
 
   nemu
     .command('completion')

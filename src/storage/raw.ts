@@ -28,6 +28,7 @@ export class RawImage implements BlockImage {
   readonly #file: ImageFile;
   readonly #guessed: boolean;
   #size: number;
+  #closed = false;
 
   /** @throws StorageError for an empty file. The file becomes the image's. */
   constructor(file: ImageFile, options: RawOptions) {
@@ -122,6 +123,8 @@ export class RawImage implements BlockImage {
   }
 
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     while (this.#file.drain());
     this.#file.close();
   }

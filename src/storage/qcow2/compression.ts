@@ -1,4 +1,4 @@
-import { deflateRawSync, inflateRawSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { inflateRawSync, zstdDecompressSync } from 'node:zlib';
 import type { Compression } from './format.ts';
 
 /** @throws Error for data that is none of this kind. */
@@ -9,13 +9,6 @@ export function decompress(kind: Compression, data: Uint8Array, clusterSize: num
       : zstdDecompressSync(data.subarray(0, zstdFrameLength(data)), { maxOutputLength: clusterSize });
   if (out.length !== clusterSize) throw new Error(`A compressed cluster has ${out.length} bytes.`);
   return out;
-}
-
-/** @returns undefined when it would not get smaller. */
-export function compress(kind: Compression, cluster: Uint8Array): Uint8Array | undefined {
-  // The format wants a window of 4 KiB at most (docs/interop/qcow2.txt, "Compressed Clusters").
-  const out = kind === 'zlib' ? deflateRawSync(cluster, { windowBits: 12 }) : zstdCompressSync(cluster);
-  return out.length < cluster.length ? out : undefined;
 }
 
 /** Bytes of the frame at the start of `data`: what fills the last sector is not for the decoder (RFC 8878, 3.1.1). */

@@ -4,10 +4,11 @@ import type { ImageFile } from '../image_file.ts';
 import { type Done, finish, IoError, start, type Task, wait } from '../task.ts';
 import { totalLength, viewsWithin } from '../views.ts';
 import { decompress } from './compression.ts';
-import { type Header, INCOMPATIBLE, parseHeader } from './format.ts';
+import { encodeHeader, type Header, INCOMPATIBLE, parseHeader } from './format.ts';
 import { type Entry, kindOf, type Run } from './mapping.ts';
 import { errnoOf, Metadata } from './metadata.ts';
 import { resizeImage } from './resize.ts';
+import { findSnapshot, readSnapshots, settled } from './snapshots.ts';
 
 const SECTOR = 512;
 const MAX_HEADER = 2 ** 21;
@@ -52,6 +53,8 @@ export class Qcow2Image implements BlockImage {
   onChange: ((offset: number, length: number) => void) | undefined;
   onClose: (() => Task) | undefined;
   #closed = false;
+  /** Where the last packed cluster ends. */
+  #packed = 0;
 
   constructor(metadata: Metadata, options: Qcow2Options) {
     this.metadata = metadata;
@@ -373,6 +376,56 @@ export class Qcow2Image implements BlockImage {
     } else this.metadata.release(entry.host, 1, discard);
   }
 
+  /**
+   * Writes a guest cluster that is compressed already, behind the one before it. For making images: nobody else
+   * may be at the image.
+   */
+  *writeCompressed(cluster: number, packed: Uint8Array): Task {
+    const { metadata } = this;
+    const { clusterSize } = metadata.geometry;
+    const { refcounts, mapping } = metadata;
+    yield* this.#breathe();
+    yield* metadata.beginChange();
+    const room = this.#packed === 0 ? 0 : clusterSize - (this.#packed % clusterSize || clusterSize);
+    const current = Math.floor(this.#packed / clusterSize);
+    const shared = room > 0 && (yield* refcounts.get(current)) < refcounts.maximum;
+    if (!shared || room < packed.length) {
+      const next = yield* metadata.lock.hold(() => refcounts.allocate(1));
+      // What does not fit goes on in the next cluster, if that is the one behind.
+      if (!shared || next !== (current + 1) * clusterSize) this.#packed = next;
+      else yield* refcounts.add(current, 1, 1);
+    } else yield* refcounts.add(current, 1, 1);
+    const host = this.#packed;
+    yield* wait((done) => this.#file.write(host, [packed], done));
+    yield* metadata.lock.hold(() => metadata.ownTable(cluster));
+    yield* mapping.load(cluster);
+    this.#releaseOld(mapping.entry(cluster));
+    mapping.setCompressed(cluster, host, packed.length);
+    this.#packed = host + packed.length;
+  }
+
+  /** Has every cluster be the backing image's again. */
+  *empty(): Task {
+    const { mapping, header, geometry } = this.metadata;
+    const end = Math.ceil(header.size / geometry.clusterSize);
+    yield* this.metadata.beginChange();
+    for (let cluster = 0; cluster < end; ) {
+      const room = Math.min(mapping.sliceRoom(cluster), end - cluster);
+      const first = cluster;
+      if (mapping.l2Offset(mapping.l1Index(cluster)) !== 0) {
+        yield* this.metadata.lock.hold(() => this.metadata.ownTable(first));
+        yield* mapping.load(first);
+        for (let i = first; i < first + room; i++) {
+          this.#releaseOld(mapping.entry(i), true);
+          mapping.set(i, 0, 0, 0);
+        }
+        yield* this.#breathe();
+      }
+      cluster += room;
+    }
+    yield* settled(this.metadata);
+  }
+
   flush(done: Done): void {
     this.metadata.commit(done);
   }
@@ -467,6 +520,27 @@ export class Qcow2Image implements BlockImage {
     return kind === 'compressed'
       ? { length, kind: 'data', compressed: true }
       : { length, kind: 'data', fileOffset: host };
+  }
+
+  /** Names another backing file, or none. What the image holds stays as it is. */
+  *rename(backing: string | undefined, format: string | undefined): Task {
+    const { header } = this.metadata;
+    yield* settled(this.metadata);
+    header.backing = backing;
+    header.backingFormat = backing === undefined ? undefined : format;
+    const bytes = encodeHeader(header);
+    yield* wait((done) => this.#file.write(0, [bytes], done));
+    yield* this.metadata.sync();
+  }
+
+  /** Shows the disk as it was at a snapshot, for an image that is only read. */
+  *lookAt(wanted: string): Task {
+    const { metadata } = this;
+    const snapshot = findSnapshot(yield* readSnapshots(metadata), wanted, this.path);
+    metadata.header.l1Offset = snapshot.l1Offset;
+    metadata.header.l1Size = snapshot.l1Size;
+    metadata.header.size = snapshot.diskSize;
+    yield* metadata.loadL1();
   }
 
   /** Another size. What is new reads as zeros. The image must be at rest. */
