@@ -9,6 +9,8 @@ export interface Extent {
   /** Where `data` lies in the image's file; compressed data has no place of its own. */
   readonly fileOffset?: number;
   readonly compressed?: boolean;
+  /** Data for which the file has a hole: zeros, for whoever only reads. */
+  readonly sparse?: boolean;
 }
 
 /** A disk's bytes, whatever the format that holds them. Offsets and lengths are bytes; views stay until `done`. */

@@ -517,9 +517,15 @@ export class Qcow2Image implements BlockImage {
     const run = yield* this.#find(offset, header.size - offset);
     const { length, kind, host } = run;
     if (kind === 'hole' || kind === 'zero') return { length, kind };
-    return kind === 'compressed'
-      ? { length, kind: 'data', compressed: true }
-      : { length, kind: 'data', fileOffset: host };
+    if (kind === 'compressed') return { length, kind: 'data', compressed: true };
+    const stored = this.#file.dataAt(host);
+    const known = Math.max(1, Math.min(length, stored.length));
+    return {
+      length: stored.data ? known : stored.length > 0 ? known : length,
+      kind: 'data',
+      fileOffset: host,
+      sparse: !stored.data,
+    };
   }
 
   /** Names another backing file, or none. What the image holds stays as it is. */

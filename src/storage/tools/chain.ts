@@ -34,7 +34,9 @@ export function extentAt(image: BlockImage, offset: number, until?: BlockImage):
     const extent = finish(current.extent(offset), () => current.drain());
     length = Math.min(length, extent.length);
     const found = { start: offset, length, depth, path: current.path, compressed: extent.compressed ?? false };
-    if (extent.kind === 'data') return { ...found, present: true, zero: false, data: true, offset: extent.fileOffset };
+    if (extent.kind === 'data') {
+      return { ...found, present: true, zero: extent.sparse ?? false, data: true, offset: extent.fileOffset };
+    }
     if (extent.kind === 'zero') {
       const raw = current.format === 'raw';
       return { ...found, present: true, zero: true, data: false, offset: raw ? offset : undefined };

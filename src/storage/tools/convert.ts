@@ -48,15 +48,12 @@ export async function copyDisk(from: BlockImage, to: BlockImage, options: CopyOp
 
 /** Writes what is not zero, in runs that are as long as can be. */
 function writeSparse(to: BlockImage, offset: number, bytes: Uint8Array): void {
-  let begin = -1;
-  for (let at = 0; at <= bytes.length; at += SPARSE) {
-    const end = at >= bytes.length || isZero(bytes.subarray(at, at + SPARSE));
-    if (!end && begin < 0) begin = at;
-    if (end && begin >= 0) {
-      const piece = bytes.subarray(begin, Math.min(at, bytes.length));
-      perform(to, (done) => to.write(offset + begin, [piece], done));
-      begin = -1;
-    }
+  for (let at = 0; at < bytes.length; ) {
+    const begin = at;
+    const zero = isZero(bytes.subarray(at, at + SPARSE));
+    while (at < bytes.length && isZero(bytes.subarray(at, at + SPARSE)) === zero) at += SPARSE;
+    const piece = bytes.subarray(begin, at);
+    if (!zero) perform(to, (done) => to.write(offset + begin, [piece], done));
   }
 }
 
