@@ -29,6 +29,7 @@ const GUEST: readonly Requirement[] = [
 ];
 const TESTS: readonly Requirement[] = [
   { package: 'acpica-tools', present: program('iasl'), why: 'judges the ACPI tables' },
+  { package: 'qemu-utils', present: program('qemu-img'), why: 'judges disk images' },
   { package: 'tmux', present: program('tmux'), why: 'drives terminal tests' },
   { package: 'gcc', present: program('gcc'), why: 'compares declarations with the kernel headers' },
   { package: 'libc6-dev', present: () => existsSync('/usr/include/linux/kvm.h'), why: 'kernel headers' },

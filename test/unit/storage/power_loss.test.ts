@@ -18,7 +18,7 @@ import { random as seeded } from '../../support/random.ts';
 const SECTOR = 512;
 const SIZE = 1 << 20;
 const LONG = process.env.NEMU_TEST_LONG !== undefined;
-const INSTANTS = LONG ? 3000 : 120;
+const INSTANTS = LONG ? 1500 : 60;
 
 /** What each sector may hold after the power has failed, as the byte that fills it. */
 class Allowed {
