@@ -3,13 +3,13 @@ import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 
 /** How one key of an option is read. */
-type Kind = 'text' | 'number' | 'switch' | 'list' | 'words';
-interface Key {
+export type Kind = 'text' | 'number' | 'switch' | 'list' | 'words';
+export interface Key {
   readonly kind: Kind;
   /** Name in the machine description, when it is not the key itself. */
   readonly field?: string;
 }
-type Keys = Readonly<Record<string, Key>>;
+export type Keys = Readonly<Record<string, Key>>;
 
 /** Edit distance of two short words (Levenshtein). */
 function distance(a: string, b: string): number {
@@ -49,9 +49,12 @@ export function parseKeyValues(option: string, text: string, keys: Keys, positio
       });
     }
     const field = key.field ?? name;
-    if (field in out) throw new NemuError('USAGE', `${option}: ${name} is given twice.`);
+    const again = field in out;
+    if (again && key.kind !== 'list') throw new NemuError('USAGE', `${option}: ${name} is given twice.`);
     const value = equals < 0 && !(index === 0 && positional) ? 'on' : equals < 0 ? item : item.slice(equals + 1);
-    out[field] = convert(option, name, key.kind, value);
+    const converted = convert(option, name, key.kind, value);
+    // A list may come in pieces, as QEMU writes it: cpus=0-3,cpus=8.
+    out[field] = again ? [...(out[field] as number[]), ...(converted as number[])] : converted;
   }
   return out;
 }

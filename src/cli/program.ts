@@ -105,6 +105,7 @@ const RUN_DEFAULTS: RunOptions = {
   on: 'auto',
   initrd: [],
   serial: [],
+  numa: [],
   fwCfg: [],
   disk: [],
   net: [],
@@ -128,6 +129,12 @@ function addRun(nemu: Command): void {
     .option(
       '--memory <size|key=value,…>',
       'RAM: 2G, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
+    )
+    .option(
+      '--numa <what,key=value,…>',
+      'NUMA: node,cpus=0-7,memory=1G,nodeid=,host-nodes=; dist,src=0,dst=1,val=21; hmat-lb,…; hmat-cache,…',
+      collect,
+      [],
     )
     .option('--pin <list>', 'host CPUs for each vCPU: 0,1,2-3')
     .option('--name <name>', 'name of the machine')

@@ -22,6 +22,7 @@ import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
 import { guestBoot } from './default_guest.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { GuestSession } from './guest_session.ts';
+import { parseNuma } from './numa_options.ts';
 import {
   parseCpus,
   parseDisk,
@@ -46,6 +47,7 @@ export interface RunOptions {
   cpus?: string;
   memory?: string;
   pin?: string;
+  numa: string[];
   name?: string;
   serial: string[];
   fwCfg: string[];
@@ -164,6 +166,7 @@ async function describe(
     name: options.name ?? 'nemu',
     cpus: options.pin === undefined ? cpus : { ...cpus, pin: parsePinning(options.pin) },
     memory: options.memory === undefined ? {} : parseMemory(options.memory),
+    ...(options.numa.length > 0 && { numa: parseNuma(options.numa) }),
     kernel: kernelInput,
     serial,
     rtc: options.rtc,

@@ -4,36 +4,12 @@
  */
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
+import { checkNuma, numaSchema, withMemoryOfNodes } from './numa.ts';
+import { byteSize } from './sizes.ts';
 
-const UNITS: Record<string, number> = { '': 1, B: 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
-
-/**
- * Bytes from what people write: `512M`, `2G`, `1.5GiB`, `4096` (bytes).
- * @throws NemuError `SIZE_FORMAT`.
- */
-export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?$/i.exec(text.trim());
-  const bytes = match ? Number(match[1]) * UNITS[match[2].toUpperCase()] : Number.NaN;
-  if (!Number.isSafeInteger(bytes)) {
-    throw new NemuError('SIZE_FORMAT', `"${text}" is not a size.`, {
-      hint: 'Write a number with K, M, G or T behind it, for example 512M or 2G.',
-    });
-  }
-  return bytes;
-}
+export { parseSize } from './sizes.ts';
 
 const MiB = 2 ** 20;
-
-// A union of types would answer a mistake with "invalid input" alone.
-const byteSize = z.preprocess((value, context) => {
-  if (typeof value !== 'string') return value;
-  try {
-    return parseSize(value);
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: (error as NemuError).text });
-    return z.NEVER;
-  }
-}, z.number().int().positive()) as z.ZodPipe<z.ZodTransform<unknown, number | string>, z.ZodNumber>;
 
 const cpuList = z.array(z.number().int().min(0).max(1023)).min(1);
 
@@ -217,7 +193,7 @@ export const netSchema = z
     message: 'net= and hostfwd= are for user.',
   });
 
-export const machineSchema = z.strictObject({
+const machineFields = z.strictObject({
   name: z
     .string()
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'A name has letters, digits, dots, dashes and underscores, 63 at most.')
@@ -225,6 +201,7 @@ export const machineSchema = z.strictObject({
   machine: z.enum(['q35']).default('q35'),
   cpus: cpusSchema.prefault({}),
   memory: memorySchema.prefault({}),
+  numa: numaSchema.optional().describe('nodes that processors and memory belong to'),
   kernel: kernelSchema,
   serial: z
     .array(serialSchema)
@@ -268,11 +245,17 @@ export const machineSchema = z.strictObject({
   onPanic: z.enum(['stop', 'pause', 'continue']).default('stop').describe('what a guest panic does'),
 });
 
+/** One field's rules are the field's; those between fields are here. */
+export const machineSchema = machineFields.superRefine((machine, context) => {
+  if (machine.numa) checkNuma(machine.numa, machine.cpus.count, machine.memory, context);
+});
+
 export type MachineInput = z.input<typeof machineSchema>;
 export type MachineDescription = z.output<typeof machineSchema>;
 export type MemoryDescription = MachineDescription['memory'];
 export type DiskDescription = MachineDescription['disks'][number];
 export type NetDescription = MachineDescription['nets'][number];
+export type NumaDescription = NonNullable<MachineDescription['numa']>;
 export type CpusDescription = MachineDescription['cpus'];
 
 /**
@@ -280,7 +263,7 @@ export type CpusDescription = MachineDescription['cpus'];
  * @throws NemuError `DESCRIPTION` that names each field and what is wrong with it.
  */
 export function parseMachine(input: unknown): MachineDescription {
-  const result = machineSchema.safeParse(input);
+  const result = machineSchema.safeParse(withMemoryOfNodes(input));
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => {
     const path = issue.path.join('.');

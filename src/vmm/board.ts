@@ -27,6 +27,7 @@ import {
 import { Uart16550 } from '../devices/uart16550.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
+import { acpiNuma, nodeOfCpu } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
@@ -307,11 +308,17 @@ function readFile(path: string, what: string): Uint8Array {
 }
 
 /** What the tables say; each value is the one that `createBoard` used. */
-function acpiBoard(description: MachineDescription, pci: Q35Pci): AcpiBoard {
-  const { cpus } = description;
+function acpiBoard(description: MachineDescription, ranges: readonly RamRange[], pci: Q35Pci): AcpiBoard {
+  const { cpus, numa } = description;
   return {
     pci: pci.acpi(),
-    cpus: Array.from({ length: cpus.count }, (_, uid) => ({ uid, apicId: apicIdOf(uid, cpus), online: true })),
+    cpus: Array.from({ length: cpus.count }, (_, uid) => ({
+      uid,
+      apicId: apicIdOf(uid, cpus),
+      online: true,
+      ...(numa && { node: nodeOfCpu(numa, uid) }),
+    })),
+    numa: numa && acpiNuma(numa, ranges),
     ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
     pmBase: PM_BASE,
     sci: SCI_GSI,
@@ -331,7 +338,7 @@ function loadKernel(
   pci: Q35Pci,
 ): EntryState {
   const { kernel } = description;
-  const acpi = buildAcpi(acpiBoard(description, pci), BIOS_AREA);
+  const acpi = buildAcpi(acpiBoard(description, ranges, pci), BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),

@@ -86,7 +86,7 @@ export class Machine implements MachineClient {
    */
   static async create(input: MachineInput | MachineDescription, options: MachineOptions = {}): Promise<Machine> {
     const description = parseMachine(input);
-    const ram = await GuestRam.allocate(description.memory, options.onPrealloc);
+    const ram = await GuestRam.allocate(description.memory, description.numa, options.onPrealloc);
     const machine = new Machine(description, ram, options);
     live.add(machine);
     installExitHandler();

@@ -26,3 +26,28 @@ export function ramLayout(size: number): RamRange[] {
 export const lowRamEnd = (ranges: readonly RamRange[]): number => ranges[0].size;
 /** End of guest-physical RAM. */
 export const ramEnd = (ranges: readonly RamRange[]): number => Math.max(...ranges.map(({ gpa, size }) => gpa + size));
+
+/** RAM of one NUMA node, in guest-physical space. */
+export interface NodeRange extends RamRange {
+  readonly node: number;
+}
+
+/**
+ * Which node each piece of RAM belongs to: nodes follow each other from address 0 on, around the hole.
+ * @param sizes bytes of each node; together as many as the ranges have.
+ */
+export function nodeRanges(sizes: readonly number[], ranges: readonly RamRange[]): NodeRange[] {
+  const out: NodeRange[] = [];
+  let [index, offset] = [0, 0];
+  for (const [node, size] of sizes.entries()) {
+    for (let rest = size; rest > 0; ) {
+      const range = ranges[index];
+      const piece = Math.min(rest, range.size - offset);
+      out.push({ node, gpa: range.gpa + offset, size: piece });
+      rest -= piece;
+      offset += piece;
+      if (offset === range.size) [index, offset] = [index + 1, 0];
+    }
+  }
+  return out;
+}

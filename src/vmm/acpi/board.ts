@@ -3,6 +3,49 @@ export interface AcpiCpu {
   readonly uid: number;
   readonly apicId: number;
   readonly online: boolean;
+  /** NUMA node, on a machine that has such. */
+  readonly node?: number;
+}
+
+/** NUMA as the tables have it; numbers of nodes are proximity domains. */
+export interface AcpiNuma {
+  readonly memory: readonly {
+    readonly node: number;
+    readonly base: number;
+    readonly size: number;
+    /** Room for memory that may be plugged. */
+    readonly hotpluggable?: boolean;
+  }[];
+  /** By source and destination. */
+  readonly distances: readonly (readonly number[])[];
+  /** Undefined without latencies, bandwidths and the like: then there is no HMAT. */
+  readonly attributes: AcpiMemoryAttributes | undefined;
+}
+
+export interface AcpiMemoryAttributes {
+  /** Nodes with memory, and the node with processors that is nearest, if one is. */
+  readonly targets: readonly { readonly node: number; readonly initiator: number | undefined }[];
+  /** Nodes with processors. */
+  readonly initiators: readonly number[];
+  readonly localities: readonly {
+    readonly initiator: number;
+    readonly target: number;
+    /** Numbers of table 5.147's memory hierarchy and data type. */
+    readonly hierarchy: number;
+    readonly dataType: number;
+    /** Nanoseconds, or MiB a second. */
+    readonly value: number;
+  }[];
+  readonly caches: readonly {
+    readonly node: number;
+    readonly size: number;
+    readonly level: number;
+    /** How many levels the node has. */
+    readonly levels: number;
+    readonly associativity: number;
+    readonly policy: number;
+    readonly line: number;
+  }[];
 }
 
 export interface AcpiUart {
@@ -39,6 +82,7 @@ export interface AcpiBoard {
   /** A machine without PCI has none. */
   readonly pci: AcpiPci | undefined;
   readonly cpus: readonly AcpiCpu[];
+  readonly numa?: AcpiNuma | undefined;
   readonly ioapic: { readonly id: number; readonly address: number; readonly gsiBase: number };
   /** ICH9 power management block: PM1a_EVT, PM1a_CNT, PM_TMR and GPE0 at their offsets from it. */
   readonly pmBase: number;

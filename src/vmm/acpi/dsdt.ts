@@ -17,7 +17,14 @@ const cpuName = (number: number) => `C${number.toString(16).toUpperCase().padSta
 
 /** \_SB.CPUS, a container as QEMU has it: plugging processors adds registers and methods to it. */
 function processors(board: AcpiBoard): aml.Aml {
-  const list = board.cpus.map((cpu) => aml.device(cpuName(cpu.uid), hid('ACPI0007'), uid(cpu.uid)));
+  const list = board.cpus.map((cpu) =>
+    aml.device(
+      cpuName(cpu.uid),
+      hid('ACPI0007'),
+      uid(cpu.uid),
+      ...(cpu.node === undefined ? [] : [aml.name('_PXM', cpu.node)]),
+    ),
+  );
   return aml.device('CPUS', hid('ACPI0010'), aml.name('_CID', aml.eisaId('PNP0A05')), ...list);
 }
 

@@ -25,7 +25,8 @@ const TIMER_GSI = 2;
 const u16 = (value: number) => littleEndian(value, 2);
 const u32 = (value: number) => littleEndian(value, 4);
 
-const isX2apic = ({ apicId, uid }: AcpiCpu) => apicId >= FIRST_X2APIC || uid >= FIRST_X2APIC;
+/** Does the processor need the wide kind of entry? */
+export const isX2apic = ({ apicId, uid }: AcpiCpu) => apicId >= FIRST_X2APIC || uid >= FIRST_X2APIC;
 
 /** Multiple APIC Description Table (ACPI specification 6.4, section 5.2.12). */
 export function madt(board: AcpiBoard): Uint8Array {
