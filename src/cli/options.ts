@@ -1,6 +1,7 @@
 /** Values of command-line options as people write them: `2G`, `size=2G,backend=file`, `sockets=2,cores=4`. */
 import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { didYouMean } from '../client/suggest.ts';
 
 /** How one key of an option is read. */
 export type Kind = 'text' | 'number' | 'switch' | 'list' | 'words';
@@ -10,25 +11,6 @@ export interface Key {
   readonly field?: string;
 }
 export type Keys = Readonly<Record<string, Key>>;
-
-/** Edit distance of two short words (Levenshtein). */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length];
-}
-
-/** The known word that is nearest to a mistyped one, if any is near. */
-export function didYouMean(word: string, known: readonly string[]): string | undefined {
-  const [best] = known.map((each) => ({ each, cost: distance(word, each) })).sort((a, b) => a.cost - b.cost);
-  return best && best.cost <= Math.max(1, Math.floor(word.length / 3)) ? best.each : undefined;
-}
 
 /**
  * Reads `VALUE,key=value,…`.

@@ -27,6 +27,7 @@ Examples:
   nemu run ./bzImage --append 'loglevel=7'   your own kernel with our initramfs
   nemu run vmlinux --initrd root.cpio --append 'console=ttyS0'
   nemu run --on lab -- dmesg
+  nemu run --dry-run --cpus 4 >machine.yaml; nemu run --config machine.yaml
   echo hello | nemu run -- tr a-z A-Z
 `;
 
@@ -123,6 +124,7 @@ function addRun(nemu: Command): void {
     .argument('[command...]', 'after --: runs in the guest as root')
     .passThroughOptions(false)
     .addOption(onOption())
+    .option('--config <file>', 'machine description in YAML or JSON, as --dry-run prints it; options here go before it')
     .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect, [])
     .option('--append <string>', 'more for the kernel command line (all of it, with --initrd)')
     .option('--cpus <n|key=value,…>', 'vCPUs: 4, or sockets=2,cores=4,threads=2')

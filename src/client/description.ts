@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
+import { explain } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes } from './numa.ts';
 import { byteSize } from './sizes.ts';
 
@@ -245,6 +246,10 @@ const machineFields = z.strictObject({
   onPanic: z.enum(['stop', 'pause', 'continue']).default('stop').describe('what a guest panic does'),
 });
 
+/** A machine as a file describes it: the kernel may come from elsewhere. */
+export const configSchema = machineFields.extend({ kernel: kernelSchema.partial().optional() });
+export type ConfigInput = z.input<typeof configSchema>;
+
 /** One field's rules are the field's; those between fields are here. */
 export const machineSchema = machineFields.superRefine((machine, context) => {
   if (machine.numa) checkNuma(machine.numa, machine.cpus.count, machine.memory, context);
@@ -265,9 +270,8 @@ export type CpusDescription = MachineDescription['cpus'];
 export function parseMachine(input: unknown): MachineDescription {
   const result = machineSchema.safeParse(withMemoryOfNodes(input));
   if (result.success) return result.data;
-  const problems = result.error.issues.map((issue) => {
-    const path = issue.path.join('.');
-    return path ? `${path}: ${issue.message}` : issue.message;
-  });
+  const problems = explain(machineSchema, result.error.issues).map(({ path, message }) =>
+    path.length > 0 ? `${path.join('.')}: ${message}` : message,
+  );
   throw new NemuError('DESCRIPTION', `The machine description is not valid: ${problems.join('; ')}`);
 }
