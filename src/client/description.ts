@@ -75,7 +75,9 @@ export const cpusSchema = z
       });
       return z.NEVER;
     }
-    return { ...cpus, sockets, cores, threads };
+    // Always in this order: a description that is read again is printed the same.
+    const { count, without, pin } = cpus;
+    return { count, sockets, cores, threads, without, ...(pin && { pin }) };
   });
 
 export const memorySchema = z
