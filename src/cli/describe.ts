@@ -34,8 +34,9 @@ export async function describe(
   const nets = netInputs(options, file, ours && !source.isFile);
   const disks = [...(file.disks ?? []), ...options.disk.map(parseDisk)];
   const rng = options.rng ?? file.rng ?? false;
+  const machine = options.machine ?? file.machine;
   const kernelInput = source.made
-    ? await makeBoot(source, command, options, nets, [
+    ? await makeBoot(source, command, options, nets, machine === 'minimal' ? 'virtio_mmio' : 'virtio_pci', [
         ...(disks.length > 0 ? ['virtio_blk'] : []),
         ...(nets.length > 0 ? ['virtio_net'] : []),
         ...(rng ? ['virtio_rng'] : []),
@@ -43,7 +44,7 @@ export async function describe(
     : source.kernel;
   return parseOver(config, options, {
     name: options.name ?? file.name ?? 'nemu',
-    machine: file.machine,
+    machine,
     cpus: cpusInput(options, file),
     memory: { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) },
     numa: options.numa.length > 0 ? parseNuma(options.numa) : file.numa,
@@ -130,6 +131,7 @@ async function makeBoot(
   command: readonly string[],
   options: RunOptions,
   nets: readonly NetInput[],
+  transport: 'virtio_pci' | 'virtio_mmio',
   modules: readonly string[],
 ): Promise<MachineInput['kernel']> {
   const terminal = isatty(0) && isatty(1);
@@ -140,7 +142,7 @@ async function makeBoot(
     initrd: options.initrd,
     append: source.append,
     // Modules that the default guest's kernel needs for the machine's devices.
-    modules: modules.length > 0 ? ['virtio_pci', ...modules] : [],
+    modules: modules.length > 0 ? [transport, ...modules] : [],
     task: {
       ...(command.length > 0 && { command: command.length === 1 ? command[0] : command }),
       ...(size && { terminal: size }),

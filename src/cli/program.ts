@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
@@ -125,6 +126,7 @@ function addRun(nemu: Command): void {
     .passThroughOptions(false)
     .addOption(onOption())
     .option('--config <file>', 'machine description in YAML or JSON, as --dry-run prints it; options here go before it')
+    .addOption(new Option('--machine <type>', 'board: q35, or minimal without PCI').choices(MACHINE_TYPES))
     .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect, [])
     .option('--append <string>', 'more for the kernel command line (all of it, with --initrd)')
     .option('--cpus <n|key=value,…>', 'vCPUs: 4, or sockets=2,cores=4,threads=2')

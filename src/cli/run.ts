@@ -2,6 +2,7 @@ import { createWriteStream, fstatSync, type WriteStream, writeFileSync, writeSyn
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'node:tty';
+import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
@@ -19,6 +20,7 @@ import { describeVcpus, printable } from './report.ts';
 export interface RunOptions {
   on: PlaceChoice;
   config?: string;
+  machine?: MachineInput['machine'];
   initrd: string[];
   append?: string;
   cpus?: string;

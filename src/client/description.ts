@@ -196,12 +196,17 @@ export const netSchema = z
     message: 'net= and hostfwd= are for user.',
   });
 
+export const MACHINE_TYPES = ['q35', 'minimal'] as const;
+
 const machineFields = z.strictObject({
   name: z
     .string()
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'A name has letters, digits, dots, dashes and underscores, 63 at most.')
     .default('nemu'),
-  machine: z.enum(['q35']).default('q35'),
+  machine: z
+    .enum(MACHINE_TYPES)
+    .default('q35')
+    .describe('board: q35 with PCI Express, or minimal with virtio devices in memory and no PCI'),
   cpus: cpusSchema.prefault({}),
   memory: memorySchema.prefault({}),
   numa: numaSchema.optional().describe('nodes that processors and memory belong to'),

@@ -25,6 +25,8 @@ import {
   ResetControl,
 } from '../devices/small_ports.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
+import type { VirtioDevice } from '../devices/virtio/device.ts';
+import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
 import { acpiNuma, nodeOfCpu } from './acpi/numa.ts';
@@ -44,6 +46,7 @@ import type { Reactor } from './reactor.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
 import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
+import { VirtioMmioBus } from './virtio_mmio_bus.ts';
 import { apicIdOf } from './x86/topology.ts';
 
 /** Where a PC has its serial ports. COM3 and COM4 get lines of their own instead of sharing: ACPI tells the guest. */
@@ -123,9 +126,11 @@ export function localRegisters(description: MachineDescription): LocalRegister[]
       word: H.REGISTERS + index,
     }),
   );
+  const timer: LocalRegister = { kind: 'pm-timer', name: 'PM_TMR', port: PM_BASE + PM_TIMER_OFFSET, size: 4, word: 0 };
+  if (description.machine === 'minimal') return [...uarts, timer];
   return [
     ...uarts,
-    { kind: 'pm-timer', name: 'PM_TMR', port: PM_BASE + PM_TIMER_OFFSET, size: 4, word: 0 },
+    timer,
     { kind: 'pci-address', name: 'PCI config address', port: CONFIG_ADDRESS_PORT, size: 4, word: 0 },
     { kind: 'pci-data', name: 'PCI config data', port: CONFIG_DATA_PORT, size: 4, word: 0 },
   ];
@@ -164,25 +169,10 @@ export function createBoard(options: BoardOptions): Board {
   const pm = new Ich9Pm({ clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff });
   let takePmAway = pio.insert(PM_BASE, pm);
   const resetControl = new ResetControl(() => options.requestReset('the reset control register'));
-  const pci = new Q35Pci({
-    pio,
-    mmio,
-    memory: options.memory,
-    ranges: options.ranges,
-    vm,
-    reactor: options.reactor,
-    block,
-    configPages: options.configPages ?? newConfigPages(),
-    physicalBits: options.physicalBits,
-    pmBase: PM_BASE,
-    rootPorts: description.pcie.rootPorts,
-    resetControl,
-    pmMoved: (base) => {
-      takePmAway();
-      takePmAway = () => {};
-      if (base) takePmAway = pio.insert(base, pm);
-    },
-    fault: options.fault,
+  const bus = createDeviceBus(options, pio, mmio, resetControl, (base) => {
+    takePmAway();
+    takePmAway = () => {};
+    if (base) takePmAway = pio.insert(base, pm);
   });
   const debugPort = new DebugPort();
   pio.insert(0x80, debugPort);
@@ -227,7 +217,7 @@ export function createBoard(options: BoardOptions): Board {
 
   const attached = attachDevices({
     description,
-    pci,
+    addVirtio: bus.addVirtio,
     reactor: options.reactor,
     clock: options.clock,
     fault: options.fault,
@@ -240,19 +230,70 @@ export function createBoard(options: BoardOptions): Board {
     memory: options.memory,
     local: localRegisters(description),
     boot: () => {
-      pci.assign();
-      return loadKernel(description, options.memory, options.ranges, pci);
+      bus.assign();
+      return loadKernel(description, options.memory, options.ranges, bus);
     },
     reset: () => {
       for (const device of devices) device.reset();
-      pci.reset();
+      bus.reset();
     },
     powerButton: () => pm.pressPowerButton() as undefined,
     pollSerial: () => {
       for (const channel of channels) channel.poll();
     },
     resumed: () => attached.resumed(),
-    close: () => attached.close(),
+    close: () => {
+      attached.close();
+      bus.close();
+    },
+  };
+}
+
+/** What of a board depends on where its devices are. */
+interface DeviceBus {
+  addVirtio(device: VirtioDevice, transport: TransportOptions): void;
+  /** Firmware's part, for a kernel that is started without one. */
+  assign(): void;
+  reset(): void;
+  close(): void;
+  /** Address ranges besides RAM that a guest is told of early. */
+  readonly reserved: readonly E820Entry[];
+  acpi(): Pick<AcpiBoard, 'pci' | 'virtioMmio'>;
+}
+
+function createDeviceBus(
+  options: BoardOptions,
+  pio: Bus,
+  mmio: Bus,
+  resetControl: ResetControl,
+  pmMoved: (base: number | undefined) => void,
+): DeviceBus {
+  const { description, memory, ranges, vm, reactor, block, physicalBits, fault } = options;
+  if (description.machine === 'minimal') {
+    pio.insert(RESET_CONTROL_PORT, resetControl);
+    const bus = new VirtioMmioBus({ mmio, memory, vm, reactor });
+    return {
+      addVirtio: (device, transport) => bus.addVirtio(device, transport),
+      assign: () => {},
+      reset: () => bus.reset(),
+      close: () => bus.close(),
+      reserved: [],
+      acpi: () => ({ pci: undefined, virtioMmio: bus.acpi() }),
+    };
+  }
+  const pci = new Q35Pci({
+    ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, fault },
+    configPages: options.configPages ?? newConfigPages(),
+    pmBase: PM_BASE,
+    rootPorts: description.pcie.rootPorts,
+  });
+  return {
+    addVirtio: (device, transport) => pci.addVirtio(device, transport),
+    assign: () => pci.assign(),
+    reset: () => pci.reset(),
+    close: () => {},
+    reserved: [{ gpa: ECAM_BASE, size: ECAM_SIZE, type: 'reserved' }],
+    acpi: () => ({ pci: pci.acpi() }),
   };
 }
 
@@ -283,13 +324,13 @@ const EBDA = 0x9fc00;
 const BIOS_AREA = 0xe0000;
 const MiB = 2 ** 20;
 
-function memoryMap(ranges: readonly RamRange[]): E820Entry[] {
+function memoryMap(ranges: readonly RamRange[], reserved: readonly E820Entry[]): E820Entry[] {
   const [low, ...high] = ranges;
   return [
     { gpa: 0, size: EBDA, type: 'ram' },
     { gpa: BIOS_AREA, size: MiB - BIOS_AREA, type: 'reserved' },
     { gpa: MiB, size: low.size - MiB, type: 'ram' },
-    { gpa: ECAM_BASE, size: ECAM_SIZE, type: 'reserved' },
+    ...reserved,
     ...high.map(({ gpa, size }): E820Entry => ({ gpa, size, type: 'ram' })),
   ];
 }
@@ -308,10 +349,10 @@ function readFile(path: string, what: string): Uint8Array {
 }
 
 /** What the tables say; each value is the one that `createBoard` used. */
-function acpiBoard(description: MachineDescription, ranges: readonly RamRange[], pci: Q35Pci): AcpiBoard {
+function acpiBoard(description: MachineDescription, ranges: readonly RamRange[], bus: DeviceBus): AcpiBoard {
   const { cpus, numa } = description;
   return {
-    pci: pci.acpi(),
+    ...bus.acpi(),
     cpus: Array.from({ length: cpus.count }, (_, uid) => ({
       uid,
       apicId: apicIdOf(uid, cpus),
@@ -335,17 +376,17 @@ function loadKernel(
   description: MachineDescription,
   memory: GuestMemoryView,
   ranges: readonly RamRange[],
-  pci: Q35Pci,
+  bus: DeviceBus,
 ): EntryState {
   const { kernel } = description;
-  const acpi = buildAcpi(acpiBoard(description, ranges, pci), BIOS_AREA);
+  const acpi = buildAcpi(acpiBoard(description, ranges, bus), BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),
     kernelName: kernel.image,
     ...(initrds.length > 0 && { initrd: joinInitrds(initrds) }),
     cmdline: kernel.cmdline,
-    memoryMap: memoryMap(ranges),
+    memoryMap: memoryMap(ranges, bus.reserved),
     rsdp: acpi.rsdp,
   });
   for (const { gpa, size } of plan.zeroes) memory.slice(gpa, size)?.fill(0);

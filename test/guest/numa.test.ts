@@ -4,7 +4,8 @@ import { runNemu } from '../support/cli.ts';
 
 const LIMIT_MS = 120_000;
 
-test('two nodes of 8 vCPUs each, with their memory, distances and latencies, bound to the host', { // The lab's emulated processors do not always bring 16 guest processors up.
+test('two nodes of 8 vCPUs each, with their memory, distances and latencies, bound to the host', {
+  // The lab's emulated processors do not always bring 16 guest processors up.
   timeout: 3 * LIMIT_MS,
   retry: 2,
 }, async () => {

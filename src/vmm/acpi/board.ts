@@ -78,9 +78,18 @@ export interface AcpiPci {
   }[];
 }
 
+/** A virtio device in memory, with an interrupt of its own or one that others have too. */
+export interface AcpiVirtioMmio {
+  readonly base: number;
+  readonly size: number;
+  readonly gsi: number;
+  readonly shared: boolean;
+}
+
 export interface AcpiBoard {
   /** A machine without PCI has none. */
   readonly pci: AcpiPci | undefined;
+  readonly virtioMmio?: readonly AcpiVirtioMmio[];
   readonly cpus: readonly AcpiCpu[];
   readonly numa?: AcpiNuma | undefined;
   readonly ioapic: { readonly id: number; readonly address: number; readonly gsiBase: number };

@@ -1,7 +1,7 @@
 import * as aml from './aml.ts';
-import type { AcpiBoard } from './board.ts';
+import type { AcpiBoard, AcpiVirtioMmio } from './board.ts';
 import { boardResources, pciRoot } from './pci.ts';
-import { type Descriptor, io, irqNoFlags, resourceTemplate } from './resources.ts';
+import { type Descriptor, interrupt, io, irqNoFlags, memory32Fixed, resourceTemplate } from './resources.ts';
 
 /** _STA: present, enabled, functioning; and shown in a user interface (ACPI specification 6.4, section 6.3.7). */
 const STA_HIDDEN = 0x0b;
@@ -42,10 +42,21 @@ function pvpanic(port: number): aml.Aml {
   );
 }
 
+/** The id that Linux's virtio_mmio looks for. The interrupt is an edge, as `VirtioMmio` makes it. */
+function virtioMmio({ base, size, gsi, shared }: AcpiVirtioMmio, index: number): aml.Aml {
+  return aml.device(
+    `VR${index.toString(16).toUpperCase().padStart(2, '0')}`,
+    hid('LNRO0005'),
+    uid(index),
+    crs(memory32Fixed(base, size, true), interrupt({ trigger: 'edge', polarity: 'high', shared }, gsi)),
+  );
+}
+
 /** Contents of the DSDT, behind its header: what no guest could find by itself. */
 export function dsdt(board: AcpiBoard): aml.Aml {
   const devices = [processors(board)];
   if (board.pci) devices.push(pciRoot(board.pci), boardResources(board.pci));
+  devices.push(...(board.virtioMmio ?? []).map(virtioMmio));
   for (const [index, { name, port, irq }] of board.uarts.entries()) {
     devices.push(aml.device(name, hid('PNP0501'), uid(index + 1), crs(io(port, 8), irqNoFlags(irq))));
   }

@@ -4,6 +4,9 @@ import { addExpress, EXP_TYPE_INTEGRATED_ENDPOINT } from '../../devices/pci/expr
 import type { PciFunction, PciSlot } from '../../devices/pci/function.ts';
 import { Ich9Lpc, Q35Mch } from '../../devices/pci/q35.ts';
 import { RootPort } from '../../devices/pci/root_port.ts';
+import type { VirtioDevice } from '../../devices/virtio/device.ts';
+import { VirtioPci } from '../../devices/virtio/pci.ts';
+import type { TransportOptions } from '../../devices/virtio/transport.ts';
 import { close } from '../../ffi/libc.ts';
 import type { AcpiPci } from '../acpi/board.ts';
 import type { Bus } from '../bus.ts';
@@ -139,6 +142,10 @@ export class Q35Pci {
       addExpress(made.config, { type: EXP_TYPE_INTEGRATED_ENDPOINT });
       return made;
     });
+  }
+
+  addVirtio(device: VirtioDevice, transport: TransportOptions): void {
+    this.addIntegrated((slot) => new VirtioPci(device, slot, transport));
   }
 
   #freeDevice(): number {

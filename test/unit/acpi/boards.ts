@@ -120,6 +120,16 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
     '254 processors in packages of 3, with APIC ids above 254',
     { ...fullBoard(1), cpus: processors(254, (uid) => Math.floor(uid / 3) * 4 + (uid % 3)) },
   ],
+  [
+    'a machine without PCI: twelve virtio devices in memory, which share interrupts',
+    {
+      ...fullBoard(2),
+      pci: undefined,
+      virtioMmio: Array.from({ length: 12 }, (_, i) => ({
+        ...{ base: 0xfeb00000 + 0x200 * i, size: 0x200, gsi: 16 + (i % 8), shared: true },
+      })),
+    },
+  ],
   ['three NUMA nodes', { ...numaBoard, numa }],
   ['three NUMA nodes with latencies, bandwidths and caches', numaBoard],
   ['processors to be plugged', { ...bareBoard, cpus: processors(8).map((cpu) => ({ ...cpu, online: cpu.uid < 2 })) }],
