@@ -126,7 +126,7 @@ function addRun(nemu: Command): void {
     .passThroughOptions(false)
     .addOption(onOption())
     .option('--config <file>', 'machine description in YAML or JSON, as --dry-run prints it; options here go before it')
-    .addOption(new Option('--machine <type>', 'board: q35, or minimal without PCI').choices(MACHINE_TYPES))
+    .addOption(new Option('--machine <type>', 'board: q35, pc (i440FX), or minimal without PCI').choices(MACHINE_TYPES))
     .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect, [])
     .option('--append <string>', 'more for the kernel command line (all of it, with --initrd)')
     .option('--cpus <n|key=value,…>', 'vCPUs: 4, or sockets=2,cores=4,threads=2')

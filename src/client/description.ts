@@ -196,7 +196,7 @@ export const netSchema = z
     message: 'net= and hostfwd= are for user.',
   });
 
-export const MACHINE_TYPES = ['q35', 'minimal'] as const;
+export const MACHINE_TYPES = ['q35', 'pc', 'minimal'] as const;
 
 const machineFields = z.strictObject({
   name: z
@@ -206,7 +206,9 @@ const machineFields = z.strictObject({
   machine: z
     .enum(MACHINE_TYPES)
     .default('q35')
-    .describe('board: q35 with PCI Express, or minimal with virtio devices in memory and no PCI'),
+    .describe(
+      'board: q35 with PCI Express, pc with i440FX and PIIX, or minimal with virtio devices in memory and no PCI',
+    ),
   cpus: cpusSchema.prefault({}),
   memory: memorySchema.prefault({}),
   numa: numaSchema.optional().describe('nodes that processors and memory belong to'),

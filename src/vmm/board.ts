@@ -3,7 +3,7 @@ import type { MachineDescription, UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
-import type { Device, GuestFault, IrqLine } from '../devices/device.ts';
+import type { Device, GuestFault, IrqLine, Region } from '../devices/device.ts';
 import {
   FW_CFG_BOOT_MENU,
   FW_CFG_MAX_CPUS,
@@ -15,6 +15,7 @@ import {
 } from '../devices/fw_cfg.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
+import { Piix4Pm } from '../devices/piix4_pm.ts';
 import {
   DebugPort,
   IsaDebugExit,
@@ -40,7 +41,9 @@ import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
 import type { RamRange } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
-import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, ECAM_BASE, Q35Pci } from './pci/q35.ts';
+import { I440fxPci, PC_PCI_IRQS } from './pci/i440fx.ts';
+import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
+import { ECAM_BASE, Q35Pci } from './pci/q35.ts';
 import { ECAM_SIZE } from './pci/root.ts';
 import type { Reactor } from './reactor.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
@@ -61,6 +64,8 @@ const LSR_OFFSET = 5;
 const PM_BASE = 0x600;
 const PM_TIMER_OFFSET = 8;
 const SCI_GSI = 9;
+/** Where QEMU's PC has the general purpose events, which q35 has in its PM block. */
+const PC_GPE0 = { port: 0xafe0, length: 4 } as const;
 const RESET_CONTROL_PORT = 0xcf9;
 /** RST_CPU and SYS_RST: a hard reset. */
 const RESET_CONTROL_VALUE = 0x06;
@@ -166,14 +171,26 @@ export function createBoard(options: BoardOptions): Board {
     channels.push(channel);
   }
 
-  const pm = new Ich9Pm({ clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff });
-  let takePmAway = pio.insert(PM_BASE, pm);
+  const pmOptions = { clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff };
+  const piix4 = description.machine === 'pc' ? new Piix4Pm(pmOptions) : undefined;
+  const ich9 = piix4 ? undefined : new Ich9Pm(pmOptions);
+  const pm = (piix4 ?? ich9) as Piix4Pm | Ich9Pm;
+  const pmPorts = (piix4?.ports ?? ich9) as Region;
+  let takePmAway = pio.insert(PM_BASE, pmPorts);
+  if (piix4) pio.insert(PC_GPE0.port, piix4.events);
   const resetControl = new ResetControl(() => options.requestReset('the reset control register'));
-  const bus = createDeviceBus(options, pio, mmio, resetControl, (base) => {
-    takePmAway();
-    takePmAway = () => {};
-    if (base) takePmAway = pio.insert(base, pm);
-  });
+  const bus = createDeviceBus(
+    options,
+    pio,
+    mmio,
+    resetControl,
+    (gpe) => pm.raiseGpe(gpe),
+    (base) => {
+      takePmAway();
+      takePmAway = () => {};
+      if (base) takePmAway = pio.insert(base, pmPorts);
+    },
+  );
   const debugPort = new DebugPort();
   pio.insert(0x80, debugPort);
   devices.push(pm, resetControl, debugPort);
@@ -258,7 +275,7 @@ interface DeviceBus {
   close(): void;
   /** Address ranges besides RAM that a guest is told of early. */
   readonly reserved: readonly E820Entry[];
-  acpi(): Pick<AcpiBoard, 'pci' | 'virtioMmio'>;
+  acpi(): Pick<AcpiBoard, 'pci' | 'virtioMmio' | 'gpe0' | 'levelIrqs'>;
 }
 
 function createDeviceBus(
@@ -266,6 +283,7 @@ function createDeviceBus(
   pio: Bus,
   mmio: Bus,
   resetControl: ResetControl,
+  raiseGpe: (number: number) => void,
   pmMoved: (base: number | undefined) => void,
 ): DeviceBus {
   const { description, memory, ranges, vm, reactor, block, physicalBits, fault } = options;
@@ -281,12 +299,23 @@ function createDeviceBus(
       acpi: () => ({ pci: undefined, virtioMmio: bus.acpi() }),
     };
   }
-  const pci = new Q35Pci({
+  const common = {
     ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, fault },
     configPages: options.configPages ?? newConfigPages(),
     pmBase: PM_BASE,
-    rootPorts: description.pcie.rootPorts,
-  });
+  };
+  if (description.machine === 'pc') {
+    const pci = new I440fxPci({ ...common, raiseGpe, sci: SCI_GSI });
+    return {
+      addVirtio: (device, transport) => pci.addVirtio(device, transport),
+      assign: () => pci.assign(),
+      reset: () => pci.reset(),
+      close: () => {},
+      reserved: [],
+      acpi: () => ({ pci: pci.acpi(), gpe0: PC_GPE0, levelIrqs: PC_PCI_IRQS }),
+    };
+  }
+  const pci = new Q35Pci({ ...common, rootPorts: description.pcie.rootPorts });
   return {
     addVirtio: (device, transport) => pci.addVirtio(device, transport),
     assign: () => pci.assign(),

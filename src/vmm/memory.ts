@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
-import type { MemoryDescription, NumaDescription } from '../client/description.ts';
+import type { MachineDescription, MemoryDescription, NumaDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import * as libc from '../ffi/libc.ts';
@@ -51,16 +51,15 @@ export class GuestRam {
 
   /**
    * Maps, binds, fills and locks memory as described.
-   * @param numa nodes with host nodes of their own; the rest goes where `memory` says.
+   * @param machine its memory, its type, and nodes with host nodes of their own; the rest goes where `memory` says.
    * @param onProgress bytes that were filled so far, when `prealloc` is on.
    * @throws NemuError `MEMORY_…` with the numbers and the command that mends it.
    */
   static async allocate(
-    memory: MemoryDescription,
-    numa?: NumaDescription,
+    { memory, machine, numa }: Pick<MachineDescription, 'memory' | 'machine' | 'numa'>,
     onProgress?: (done: number) => void,
   ): Promise<GuestRam> {
-    const ranges = ramLayout(memory.size);
+    const ranges = ramLayout(memory.size, machine);
     const span = ramEnd(ranges);
     const page = memory.hugepages ? HUGE_SIZE[memory.hugepages] : 2 * MiB;
     checkAgainstHost(memory);

@@ -9,16 +9,20 @@ export const MiB = 2 ** 20;
 
 /** First address above the hole that devices, the IOAPIC, the local APICs and firmware use. */
 export const FOUR_GIB = 4 * GiB;
-/** q35 puts ECAM at 0xb0000000: RAM ends below it, and at 2 GiB when more than that is asked for. */
-const LOW_RAM_LIMIT = 0xb0000000;
-const LOW_RAM_SPLIT = 0x80000000;
+/** RAM ends below `limit`, and at `split` when more than that is asked for. q35 puts ECAM at 0xb0000000. */
+const LOW_RAM = {
+  q35: { limit: 0xb0000000, split: 0x80000000 },
+  pc: { limit: 0xe0000000, split: 0xc0000000 },
+  minimal: { limit: 0xb0000000, split: 0x80000000 },
+} as const;
 
-/** RAM below and above the hole, as QEMU's q35 splits it. */
-export function ramLayout(size: number): RamRange[] {
-  if (size < LOW_RAM_LIMIT) return [{ gpa: 0, size }];
+/** RAM below and above the hole, as QEMU's machine of this type splits it. */
+export function ramLayout(size: number, machine: keyof typeof LOW_RAM = 'q35'): RamRange[] {
+  const { limit, split } = LOW_RAM[machine];
+  if (size < limit) return [{ gpa: 0, size }];
   return [
-    { gpa: 0, size: LOW_RAM_SPLIT },
-    { gpa: FOUR_GIB, size: size - LOW_RAM_SPLIT },
+    { gpa: 0, size: split },
+    { gpa: FOUR_GIB, size: size - split },
   ];
 }
 

@@ -62,14 +62,22 @@ export interface AcpiRange {
 }
 
 export interface AcpiPci {
-  readonly ecamBase: number;
+  /** Undefined without PCI Express. */
+  readonly ecamBase: number | undefined;
   /** Highest bus number that the root hands on: a guest may look at every place of every bus up to it. */
   readonly lastBus: number;
   /** Ports and memory that the root hands on; memory above 4 GiB is prefetchable. */
   readonly io: readonly AcpiRange[];
   readonly memory: readonly AcpiRange[];
-  /** Which GSI a pin (1 to 4) of a device on the root bus raises. */
-  readonly interrupts: readonly { readonly device: number; readonly pin: number; readonly gsi: number }[];
+  /** Which GSI a pin (1 to 4) of a device on the root bus raises, or which link decides that. */
+  readonly interrupts: readonly ({ readonly device: number; readonly pin: number } & (
+    | { readonly gsi: number }
+    | { readonly link: number }
+  ))[];
+  /** Registers of a PIIX3, function 0 of a device, that say which ISA interrupt each link drives. */
+  readonly links?: { readonly device: number; readonly count: number; readonly irqs: readonly number[] };
+  /** Registers of docs/specs/acpi_pci_hotplug in QEMU, for these devices of the root bus. */
+  readonly hotplug?: { readonly port: number; readonly slots: readonly number[] };
   readonly ports: readonly {
     readonly name: string;
     readonly device: number;
@@ -95,7 +103,11 @@ export interface AcpiBoard {
   readonly ioapic: { readonly id: number; readonly address: number; readonly gsiBase: number };
   /** ICH9 power management block: PM1a_EVT, PM1a_CNT, PM_TMR and GPE0 at their offsets from it. */
   readonly pmBase: number;
+  /** GPE0 where it is not in that block. */
+  readonly gpe0?: { readonly port: number; readonly length: number };
   readonly sci: number;
+  /** ISA interrupts that devices of PCI hold high, as the SCI is. */
+  readonly levelIrqs?: readonly number[];
   readonly resetRegister: { readonly port: number; readonly value: number };
   readonly uarts: readonly AcpiUart[];
   /** MC146818 at 0x70, irq 8, with a century byte at 0x32. */

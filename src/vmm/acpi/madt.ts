@@ -40,7 +40,7 @@ export function madt(board: AcpiBoard): Uint8Array {
   const interrupts = [
     join(1, 12, id, 0, u32(address), u32(gsiBase)),
     sourceOverride(0, TIMER_GSI, CONFORMS),
-    sourceOverride(board.sci, board.sci, ACTIVE_HIGH_LEVEL),
+    ...[board.sci, ...(board.levelIrqs ?? [])].map((irq) => sourceOverride(irq, irq, ACTIVE_HIGH_LEVEL)),
     join(4, 6, 0xff, u16(CONFORMS), NMI_LINT),
   ];
   if (board.cpus.some(isX2apic)) {

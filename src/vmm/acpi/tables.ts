@@ -49,7 +49,7 @@ export function buildAcpi(board: AcpiBoard, base: number, limit = 0x20000): Acpi
     place('FACP', fadt(board, facsAddress, dsdtAddress)),
     place('APIC', madt(board)),
     place('WAET', waet()),
-    ...(board.pci ? [place('MCFG', mcfg(board.pci))] : []),
+    ...(board.pci?.ecamBase === undefined ? [] : [place('MCFG', mcfg(board.pci.ecamBase, board.pci.lastBus))]),
     ...(board.numa ? [place('SRAT', srat(board.cpus, board.numa)), place('SLIT', slit(board.numa))] : []),
     ...(board.numa?.attributes ? [place('HMAT', hmat(board.numa.attributes))] : []),
   ];

@@ -121,6 +121,27 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
     { ...fullBoard(1), cpus: processors(254, (uid) => Math.floor(uid / 3) * 4 + (uid % 3)) },
   ],
   [
+    'a PC of the nineties',
+    {
+      ...fullBoard(2),
+      gpe0: { port: 0xafe0, length: 4 },
+      levelIrqs: [10, 11],
+      pci: {
+        ...pci,
+        ecamBase: undefined,
+        lastBus: 0,
+        ports: [],
+        interrupts: Array.from({ length: 124 }, (_, i) => ({
+          device: 1 + (i >> 2),
+          pin: (i & 3) + 1,
+          link: (i + (i >> 2)) & 3,
+        })),
+        links: { device: 1, count: 4, irqs: [10, 11] },
+        hotplug: { port: 0xae00, slots: Array.from({ length: 30 }, (_, i) => 2 + i) },
+      },
+    },
+  ],
+  [
     'a machine without PCI: twelve virtio devices in memory, which share interrupts',
     {
       ...fullBoard(2),
@@ -140,7 +161,7 @@ export const listedTables = (board: AcpiBoard): string[] => [
   'FACP',
   'APIC',
   'WAET',
-  ...(board.pci ? ['MCFG'] : []),
+  ...(board.pci?.ecamBase === undefined ? [] : ['MCFG']),
   ...(board.numa ? ['SRAT', 'SLIT'] : []),
   ...(board.numa?.attributes ? ['HMAT'] : []),
 ];
