@@ -65,16 +65,12 @@ export async function describe(
   });
 }
 
-/** A mistake between fields of which the file has some is told with its place. */
+/** A mistake between fields that are in the file, as those of NUMA are, is told with its place. */
 function parseOver(config: Config | undefined, options: RunOptions, input: MachineInput): MachineDescription {
-  const description = withAbsolutePaths(input);
-  try {
-    return parseMachine(description);
-  } catch (error) {
-    const numa = config?.input.numa !== undefined && options.numa.length === 0;
-    if (!numa || !(error instanceof NemuError) || !error.message.includes('numa.')) throw error;
-    throw new NemuError(error.code, `${config.locate(['numa'])}: ${error.message}`, { cause: error });
-  }
+  const numa = config?.input.numa !== undefined && options.numa.length === 0;
+  return parseMachine(withAbsolutePaths(input), (path) =>
+    numa && path[0] === 'numa' ? config.locate(path) : undefined,
+  );
 }
 
 /** A kernel that is taken as it is described, or one that gets our initramfs. */

@@ -4,7 +4,7 @@
  */
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
-import { explain } from './explain.ts';
+import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes } from './numa.ts';
 import { byteSize } from './sizes.ts';
 
@@ -274,13 +274,17 @@ export type CpusDescription = MachineDescription['cpus'];
 
 /**
  * Fills defaults in and checks a description from the command line, a file or the wire.
+ * @param place names where a field was written, for its problem.
  * @throws NemuError `DESCRIPTION` that names each field and what is wrong with it.
  */
-export function parseMachine(input: unknown): MachineDescription {
+export function parseMachine(
+  input: unknown,
+  place: (path: FieldPath) => string | undefined = () => undefined,
+): MachineDescription {
   const result = machineSchema.safeParse(withMemoryOfNodes(input));
   if (result.success) return result.data;
   const problems = explain(machineSchema, result.error.issues).map(({ path, message }) =>
-    path.length > 0 ? `${path.join('.')}: ${message}` : message,
+    [place(path), path.join('.'), message].filter(Boolean).join(': '),
   );
   throw new NemuError('DESCRIPTION', `The machine description is not valid: ${problems.join('; ')}`);
 }

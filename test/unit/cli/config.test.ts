@@ -130,11 +130,10 @@ describe('a mistake is told with its place and field', () => {
 
   test('between fields, too; and a file that is not there', async () => {
     const path = write(
-      'cpus: 2\nkernel: {image: vmlinuz, initrd: []}\nmemory: 64M\nnuma:\n  nodes: [{cpus: [0], memory: 64M}]\n',
+      'cpus: 1\nkernel: {image: vmlinuz, initrd: []}\nmemory: 64M\nnuma:\n  nodes:\n    - {cpus: [0, 1], memory: 64M}\n',
     );
     const { status, stderr } = await runNemu(['run', '--config', path, '--dry-run']);
-    expect(stderr).toContain(`${path}:4:1: `);
-    expect(stderr).toContain('numa.nodes: vCPU 1 of 2 is in no node');
+    expect(stderr).toContain(`${path}:6:8: numa.nodes.0.cpus: There is no vCPU 1`);
     expect(status).toBe(2);
     await expect(readConfig(join(folder, 'none.yaml'))).rejects.toThrow('none.yaml cannot be read (ENOENT)');
   });
