@@ -11,7 +11,6 @@ import { DebugPort, IsaDebugExit, Pvpanic, ResetControl } from '../../../src/dev
 import { Uart16550 } from '../../../src/devices/uart16550.ts';
 import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
 import type { VirtioDevice } from '../../../src/devices/virtio/device.ts';
-import { VirtioMmio } from '../../../src/devices/virtio/mmio.ts';
 import { VirtioNet } from '../../../src/devices/virtio/net.ts';
 import { VirtioPci } from '../../../src/devices/virtio/pci.ts';
 import { VirtioRng } from '../../../src/devices/virtio/rng.ts';
@@ -125,36 +124,26 @@ const onPci = (make: () => VirtioDevice, packed: boolean) => (): Subject => {
   return { device, regions: regionsOf(device) };
 };
 
-/** The same devices without PCI. */
-const inMemory = (make: () => VirtioDevice, packed: boolean) => (): Subject => {
-  const device = new VirtioMmio(make(), { memory: new FakeMemory(MIB), interrupt: () => {}, packed });
-  return { device, regions: [device] };
-};
-
-for (const [transport, on] of [
-  ['PCI', onPci],
-  ['memory', inMemory],
-] as const)
-  for (const packed of [false, true]) {
-    const rings = `${packed ? 'packed' : 'split'}, ${transport}`;
-    deviceContract(
-      `virtio-blk, ${rings}`,
-      on(() => new VirtioBlk({ name: 'vda', backend: new MemoryDisk(MIB), queues: 2 }), packed),
-    );
-    deviceContract(
-      `virtio-net, ${rings}`,
-      on(
-        () =>
-          new VirtioNet({
-            name: 'net0',
-            backends: [new QuietNet(), new QuietNet()],
-            mac: Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56),
-          }),
-        packed,
-      ),
-    );
-    deviceContract(
-      `virtio-rng, ${rings}`,
-      on(() => new VirtioRng('rng', (into) => into.fill(7)), packed),
-    );
-  }
+for (const packed of [false, true]) {
+  const rings = packed ? 'packed' : 'split';
+  deviceContract(
+    `virtio-blk, ${rings}`,
+    onPci(() => new VirtioBlk({ name: 'vda', backend: new MemoryDisk(MIB), queues: 2 }), packed),
+  );
+  deviceContract(
+    `virtio-net, ${rings}`,
+    onPci(
+      () =>
+        new VirtioNet({
+          name: 'net0',
+          backends: [new QuietNet(), new QuietNet()],
+          mac: Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56),
+        }),
+      packed,
+    ),
+  );
+  deviceContract(
+    `virtio-rng, ${rings}`,
+    onPci(() => new VirtioRng('rng', (into) => into.fill(7)), packed),
+  );
+}

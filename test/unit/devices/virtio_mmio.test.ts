@@ -1,9 +1,12 @@
 import { expect, test } from 'vitest';
+import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
+import type { VirtioDevice } from '../../../src/devices/virtio/device.ts';
 import { VirtioMmio } from '../../../src/devices/virtio/mmio.ts';
 import { VirtioNet } from '../../../src/devices/virtio/net.ts';
 import { VirtioRng } from '../../../src/devices/virtio/rng.ts';
 import { FakeMemory } from '../../support/board.ts';
-import { QuietNet } from '../../support/virtio_backends.ts';
+import { deviceContract } from '../../support/device_contract.ts';
+import { MemoryDisk, QuietNet } from '../../support/virtio_backends.ts';
 
 const MIB = 2 ** 20;
 const [DESC, AVAIL, USED, DATA] = [0x1000, 0x2000, 0x3000, 0x4000];
@@ -137,3 +140,18 @@ test("the device's configuration is read in any width; each queue has its doorbe
     [0x50, 2],
   ]);
 });
+
+const MAC = Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56);
+const devices: readonly (readonly [string, () => VirtioDevice])[] = [
+  ['virtio-blk', () => new VirtioBlk({ name: 'vda', backend: new MemoryDisk(MIB), queues: 2 })],
+  ['virtio-net', () => new VirtioNet({ name: 'net0', backends: [new QuietNet(), new QuietNet()], mac: MAC })],
+  ['virtio-rng', () => new VirtioRng('rng', (into) => into.fill(7))],
+];
+for (const packed of [false, true]) {
+  for (const [name, make] of devices) {
+    deviceContract(`${name} in memory, ${packed ? 'packed' : 'split'}`, () => {
+      const device = new VirtioMmio(make(), { memory: new FakeMemory(MIB), interrupt: () => {}, packed });
+      return { device, regions: [device] };
+    });
+  }
+}
