@@ -1,9 +1,10 @@
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import type { MachineInput } from '../client/description.ts';
-import { findGuest, hostArch } from '../lab/guest.ts';
+import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { ConfigInput, MachineInput } from '../client/description.ts';
+import { findGuest, hostArch, listGuests } from '../lab/guest.ts';
 import { buildInitramfs, busyboxInitramfs, type GuestTask, taskOverlay } from '../lab/initramfs.ts';
-import { runFolder } from './paths.ts';
+import { cacheFolder, runFolder } from './paths.ts';
 
 /** Kernel, initrds and command line of a guest that runs our init. */
 export type GuestBoot = NonNullable<MachineInput['kernel']> & { readonly name: string };
@@ -21,6 +22,36 @@ export interface GuestBootOptions {
   readonly task: GuestTask;
   /** Kernel modules that the machine's devices need. */
   readonly modules?: readonly string[];
+  /** The files are for later runs too: what dies with this one cannot be among them. */
+  readonly keep?: boolean;
+}
+
+const tasksFolder = () => join(cacheFolder(), 'tasks');
+
+/** The task's archive, in this run's folder or in one that stays; then its name is its contents'. */
+function writeTask(task: GuestTask, keep: boolean): string {
+  const bytes = taskOverlay(task);
+  const name = keep ? `${createHash('sha256').update(bytes).digest('hex').slice(0, 16)}.cpio` : 'task.cpio';
+  const folder = keep ? tasksFolder() : runFolder();
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const path = join(folder, name);
+  writeFileSync(path, bytes, { mode: 0o600 });
+  return path;
+}
+
+/**
+ * What a described kernel was made from, when it was made by `guestBoot` with `keep`: then it can be made
+ * again for another task.
+ */
+export async function recordedBoot(
+  kernel: NonNullable<ConfigInput['kernel']>,
+): Promise<{ kernel: string; isFile: boolean; append: string } | undefined> {
+  const { image, initrd, cmdline = '' } = kernel;
+  const last = initrd?.at(-1);
+  if (image === undefined || last === undefined || dirname(last) !== tasksFolder()) return undefined;
+  const guest = (await listGuests()).find((each) => each.kernel === image);
+  const append = cmdline.startsWith(CMDLINE) ? cmdline.slice(CMDLINE.length).trim() : cmdline;
+  return { kernel: guest?.name ?? image, isFile: guest === undefined, append };
 }
 
 /**
@@ -37,8 +68,7 @@ export async function guestBoot(options: GuestBootOptions): Promise<GuestBoot> {
       cmdline: options.append ?? 'console=ttyS0',
     };
   }
-  const overlay = join(runFolder(), 'task.cpio');
-  writeFileSync(overlay, taskOverlay(options.task), { mode: 0o600 });
+  const overlay = writeTask(options.task, options.keep ?? false);
   if (options.isFile) {
     const base = await busyboxInitramfs(hostArch());
     return { name: 'custom', image: options.kernel as string, initrd: [base, overlay], cmdline };

@@ -1,34 +1,16 @@
 /** Values of command-line options as people write them: `2G`, `size=2G,backend=file`, `sockets=2,cores=4`. */
 import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { didYouMean } from '../client/suggest.ts';
 
 /** How one key of an option is read. */
-type Kind = 'text' | 'number' | 'switch' | 'list' | 'words';
-interface Key {
+export type Kind = 'text' | 'number' | 'switch' | 'list' | 'words';
+export interface Key {
   readonly kind: Kind;
   /** Name in the machine description, when it is not the key itself. */
   readonly field?: string;
 }
-type Keys = Readonly<Record<string, Key>>;
-
-/** Edit distance of two short words (Levenshtein). */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length];
-}
-
-/** The known word that is nearest to a mistyped one, if any is near. */
-export function didYouMean(word: string, known: readonly string[]): string | undefined {
-  const [best] = known.map((each) => ({ each, cost: distance(word, each) })).sort((a, b) => a.cost - b.cost);
-  return best && best.cost <= Math.max(1, Math.floor(word.length / 3)) ? best.each : undefined;
-}
+export type Keys = Readonly<Record<string, Key>>;
 
 /**
  * Reads `VALUE,key=value,…`.
@@ -49,9 +31,12 @@ export function parseKeyValues(option: string, text: string, keys: Keys, positio
       });
     }
     const field = key.field ?? name;
-    if (field in out) throw new NemuError('USAGE', `${option}: ${name} is given twice.`);
+    const again = field in out;
+    if (again && key.kind !== 'list') throw new NemuError('USAGE', `${option}: ${name} is given twice.`);
     const value = equals < 0 && !(index === 0 && positional) ? 'on' : equals < 0 ? item : item.slice(equals + 1);
-    out[field] = convert(option, name, key.kind, value);
+    const converted = convert(option, name, key.kind, value);
+    // A list may come in pieces, as QEMU writes it: cpus=0-3,cpus=8.
+    out[field] = again ? [...(out[field] as number[]), ...(converted as number[])] : converted;
   }
   return out;
 }

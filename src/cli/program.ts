@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
@@ -28,6 +29,7 @@ Examples:
   nemu run ./bzImage --append 'loglevel=7'   your own kernel with our initramfs
   nemu run vmlinux --initrd root.cpio --append 'console=ttyS0'
   nemu run --on lab -- dmesg
+  nemu run --dry-run --cpus 4 >machine.yaml; nemu run --config machine.yaml
   echo hello | nemu run -- tr a-z A-Z
 `;
 
@@ -107,6 +109,7 @@ const RUN_DEFAULTS: RunOptions = {
   on: 'auto',
   initrd: [],
   serial: [],
+  numa: [],
   fwCfg: [],
   disk: [],
   net: [],
@@ -124,12 +127,20 @@ function addRun(nemu: Command): void {
     .argument('[command...]', 'after --: runs in the guest as root')
     .passThroughOptions(false)
     .addOption(onOption())
+    .option('--config <file>', 'machine description in YAML or JSON, as --dry-run prints it; options here go before it')
+    .addOption(new Option('--machine <type>', 'board: q35, pc (i440FX), or minimal without PCI').choices(MACHINE_TYPES))
     .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect, [])
     .option('--append <string>', 'more for the kernel command line (all of it, with --initrd)')
     .option('--cpus <n|key=value,…>', 'vCPUs: 4, or sockets=2,cores=4,threads=2')
     .option(
       '--memory <size|key=value,…>',
       'RAM: 2G, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
+    )
+    .option(
+      '--numa <what,key=value,…>',
+      'NUMA: node,cpus=0-7,memory=1G,nodeid=,host-nodes=; dist,src=0,dst=1,val=21; hmat-lb,…; hmat-cache,…',
+      collect,
+      [],
     )
     .option('--pin <list>', 'host CPUs for each vCPU: 0,1,2-3')
     .option('--name <name>', 'name of the machine')

@@ -1,37 +1,16 @@
-import {
-  createWriteStream,
-  existsSync,
-  fstatSync,
-  statSync,
-  type WriteStream,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { createWriteStream, fstatSync, type WriteStream, writeFileSync, writeSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'node:tty';
-import { type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
-import type { GuestAddress } from '../lab/initramfs.ts';
-import { findSlirp } from '../lab/lab_root.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
-import { NetError } from '../net/backend.ts';
-import { userNetAddresses } from '../net/user_net.ts';
 import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
-import { guestBoot } from './default_guest.ts';
+import { describe } from './describe.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { GuestSession } from './guest_session.ts';
-import {
-  parseCpus,
-  parseDisk,
-  parseDuration,
-  parseFwCfg,
-  parseMemory,
-  parseNet,
-  parsePinning,
-  parseSerial,
-} from './options.ts';
+import { parseDuration } from './options.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace, type Place, type PlaceChoice } from './place.ts';
 import { labProgress } from './progress.ts';
@@ -40,12 +19,14 @@ import { describeVcpus, printable } from './report.ts';
 /** Options of `nemu run` as commander gives them. */
 export interface RunOptions {
   on: PlaceChoice;
-  guest?: string;
+  config?: string;
+  machine?: MachineInput['machine'];
   initrd: string[];
   append?: string;
   cpus?: string;
   memory?: string;
   pin?: string;
+  numa: string[];
   name?: string;
   serial: string[];
   fwCfg: string[];
@@ -110,96 +91,6 @@ export async function run(
 const note = (events: EventLog, text: string) => {
   if (!events.active) process.stderr.write(`nemu: ${text}\n`);
 };
-
-/** The machine that the options ask for. */
-async function describe(
-  kernel: string | undefined,
-  command: readonly string[],
-  options: RunOptions,
-): Promise<MachineDescription> {
-  const isFile = kernel !== undefined && (kernel.includes('/') || existsSync(kernel));
-  if (isFile && !existsSync(kernel)) {
-    throw new NemuError('KERNEL_FILE', `The kernel ${kernel} does not exist.`, {
-      hint: 'Give a file, or a name from `nemu guest list`; without one the default guest is booted.',
-    });
-  }
-  if (isFile && !statSync(kernel).isFile()) throw new NemuError('KERNEL_FILE', `The kernel ${kernel} is not a file.`);
-  for (const initrd of options.initrd) {
-    if (!existsSync(initrd)) throw new NemuError('INITRD_FILE', `The initrd ${initrd} does not exist.`);
-  }
-  // The user's own initrd knows nothing of our channels: it gets a console and no more.
-  const ours = options.initrd.length === 0;
-  const terminal = isatty(0) && isatty(1);
-  const size = terminal ? { rows: process.stdout.rows, columns: process.stdout.columns } : undefined;
-  const nets = netInputs(options, ours && !isFile);
-  const boot = await guestBoot({
-    kernel,
-    isFile,
-    initrd: options.initrd,
-    append: options.append,
-    modules: deviceModules(options, nets.length > 0),
-    task: {
-      ...(command.length > 0 && { command: command.length === 1 ? command[0] : command }),
-      ...(size && { terminal: size }),
-      env: { TERM: process.env.TERM && terminal ? process.env.TERM : 'linux' },
-      network: nets.map(guestAddress),
-    },
-  });
-  const { name, ...kernelInput } = boot;
-  const serial: NonNullable<MachineInput['serial']> = ours
-    ? [
-        'com1',
-        ...(command.length > 0 ? (['com2', 'com3'] as const).map((port) => ({ port, flow: 'wait' as const })) : []),
-        { port: 'com4', flow: 'wait' },
-      ]
-    : ['com1'];
-  for (const extra of options.serial.map(parseSerial)) {
-    const port = typeof extra === 'string' ? extra : extra.port;
-    const index = serial.findIndex((each) => (typeof each === 'string' ? each : each.port) === port);
-    if (index >= 0) serial.splice(index, 1, extra);
-    else serial.push(extra);
-  }
-  const cpus = options.cpus === undefined ? {} : parseCpus(options.cpus);
-  return parseMachine({
-    name: options.name ?? 'nemu',
-    cpus: options.pin === undefined ? cpus : { ...cpus, pin: parsePinning(options.pin) },
-    memory: options.memory === undefined ? {} : parseMemory(options.memory),
-    kernel: kernelInput,
-    serial,
-    rtc: options.rtc,
-    pvpanic: options.pvpanic,
-    debugExit: options.debugExit ?? false,
-    i8042: options.i8042 ?? false,
-    fwCfg: options.fwCfg.map(parseFwCfg),
-    disks: options.disk.map(parseDisk),
-    nets,
-    rng: options.rng ?? false,
-    onReset: options.reboot && command.length === 0 ? 'reset' : 'stop',
-  });
-}
-
-/** Network cards that were asked for; the default guest has user networking where the host has its library. */
-function netInputs(options: RunOptions, isDefault: boolean) {
-  if (options.net.length === 0) return isDefault && findSlirp() ? [{ type: 'user' as const }] : [];
-  return options.net.map(parseNet).filter((net) => net !== undefined);
-}
-
-/** @throws NemuError NET for a network that is none. */
-function guestAddress(net: NonNullable<MachineInput['nets']>[number]): GuestAddress | undefined {
-  try {
-    return net.type === 'user' ? userNetAddresses(net.net) : undefined;
-  } catch (cause) {
-    if (!(cause instanceof NetError)) throw cause;
-    throw new NemuError('NET', cause.message, { hint: cause.hint, cause });
-  }
-}
-
-/** Modules that the default guest's kernel needs for the machine's devices. */
-function deviceModules(options: RunOptions, nets: boolean): string[] {
-  const modules = [...(options.disk.length > 0 ? ['virtio_blk'] : []), ...(nets ? ['virtio_net'] : [])];
-  if (options.rng) modules.push('virtio_rng');
-  return modules.length > 0 ? ['virtio_pci', ...modules] : [];
-}
 
 /** `--json`: one event a line on a file descriptor. */
 export class EventLog {

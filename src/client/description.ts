@@ -4,36 +4,13 @@
  */
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
+import { explain, type FieldPath } from './explain.ts';
+import { checkNuma, numaSchema, withMemoryOfNodes } from './numa.ts';
+import { byteSize } from './sizes.ts';
 
-const UNITS: Record<string, number> = { '': 1, B: 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
-
-/**
- * Bytes from what people write: `512M`, `2G`, `1.5GiB`, `4096` (bytes).
- * @throws NemuError `SIZE_FORMAT`.
- */
-export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?$/i.exec(text.trim());
-  const bytes = match ? Number(match[1]) * UNITS[match[2].toUpperCase()] : Number.NaN;
-  if (!Number.isSafeInteger(bytes)) {
-    throw new NemuError('SIZE_FORMAT', `"${text}" is not a size.`, {
-      hint: 'Write a number with K, M, G or T behind it, for example 512M or 2G.',
-    });
-  }
-  return bytes;
-}
+export { parseSize } from './sizes.ts';
 
 const MiB = 2 ** 20;
-
-// A union of types would answer a mistake with "invalid input" alone.
-const byteSize = z.preprocess((value, context) => {
-  if (typeof value !== 'string') return value;
-  try {
-    return parseSize(value);
-  } catch (error) {
-    context.addIssue({ code: 'custom', message: (error as NemuError).text });
-    return z.NEVER;
-  }
-}, z.number().int().positive()) as z.ZodPipe<z.ZodTransform<unknown, number | string>, z.ZodNumber>;
 
 const cpuList = z.array(z.number().int().min(0).max(1023)).min(1);
 
@@ -98,7 +75,9 @@ export const cpusSchema = z
       });
       return z.NEVER;
     }
-    return { ...cpus, sockets, cores, threads };
+    // Always in this order: a description that is read again is printed the same.
+    const { count, without, pin } = cpus;
+    return { count, sockets, cores, threads, without, ...(pin && { pin }) };
   });
 
 export const memorySchema = z
@@ -217,14 +196,22 @@ export const netSchema = z
     message: 'net= and hostfwd= are for user.',
   });
 
-export const machineSchema = z.strictObject({
+export const MACHINE_TYPES = ['q35', 'pc', 'minimal'] as const;
+
+const machineFields = z.strictObject({
   name: z
     .string()
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'A name has letters, digits, dots, dashes and underscores, 63 at most.')
     .default('nemu'),
-  machine: z.enum(['q35']).default('q35'),
+  machine: z
+    .enum(MACHINE_TYPES)
+    .default('q35')
+    .describe(
+      'board: q35 with PCI Express, pc with i440FX and PIIX, or minimal with virtio devices in memory and no PCI',
+    ),
   cpus: cpusSchema.prefault({}),
   memory: memorySchema.prefault({}),
+  numa: numaSchema.optional().describe('nodes that processors and memory belong to'),
   kernel: kernelSchema,
   serial: z
     .array(serialSchema)
@@ -268,23 +255,36 @@ export const machineSchema = z.strictObject({
   onPanic: z.enum(['stop', 'pause', 'continue']).default('stop').describe('what a guest panic does'),
 });
 
+/** A machine as a file describes it: the kernel may come from elsewhere. */
+export const configSchema = machineFields.extend({ kernel: kernelSchema.partial().optional() });
+export type ConfigInput = z.input<typeof configSchema>;
+
+/** One field's rules are the field's; those between fields are here. */
+export const machineSchema = machineFields.superRefine((machine, context) => {
+  if (machine.numa) checkNuma(machine.numa, machine.cpus.count, machine.memory, context);
+});
+
 export type MachineInput = z.input<typeof machineSchema>;
 export type MachineDescription = z.output<typeof machineSchema>;
 export type MemoryDescription = MachineDescription['memory'];
 export type DiskDescription = MachineDescription['disks'][number];
 export type NetDescription = MachineDescription['nets'][number];
+export type NumaDescription = NonNullable<MachineDescription['numa']>;
 export type CpusDescription = MachineDescription['cpus'];
 
 /**
  * Fills defaults in and checks a description from the command line, a file or the wire.
+ * @param place names where a field was written, for its problem.
  * @throws NemuError `DESCRIPTION` that names each field and what is wrong with it.
  */
-export function parseMachine(input: unknown): MachineDescription {
-  const result = machineSchema.safeParse(input);
+export function parseMachine(
+  input: unknown,
+  place: (path: FieldPath) => string | undefined = () => undefined,
+): MachineDescription {
+  const result = machineSchema.safeParse(withMemoryOfNodes(input));
   if (result.success) return result.data;
-  const problems = result.error.issues.map((issue) => {
-    const path = issue.path.join('.');
-    return path ? `${path}: ${issue.message}` : issue.message;
-  });
+  const problems = explain(machineSchema, result.error.issues).map(({ path, message }) =>
+    [place(path), path.join('.'), message].filter(Boolean).join(': '),
+  );
   throw new NemuError('DESCRIPTION', `The machine description is not valid: ${problems.join('; ')}`);
 }

@@ -5,8 +5,8 @@ import type { GuestFault } from '../devices/device.ts';
 import { type BlkErrorAction, type BlkOperation, VirtioBlk } from '../devices/virtio/blk.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { VirtioNet } from '../devices/virtio/net.ts';
-import { VirtioPci } from '../devices/virtio/pci.ts';
 import { VirtioRng } from '../devices/virtio/rng.ts';
+import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { errnoName } from '../ffi/libc.ts';
 import { type NetBackend, NetError } from '../net/backend.ts';
 import { SlirpBackend } from '../net/slirp.ts';
@@ -16,12 +16,12 @@ import { StorageError } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
 import { openImage } from '../storage/open.ts';
 import type { MachineClock } from './machine_clock.ts';
-import type { Q35Pci } from './pci/q35.ts';
 import type { Reactor } from './reactor.ts';
 
 export interface AttachOptions {
   readonly description: MachineDescription;
-  readonly pci: Q35Pci;
+  /** Puts a virtio device where the machine has room for it. */
+  readonly addVirtio: (device: VirtioDevice, transport: TransportOptions) => void;
   readonly reactor: Reactor;
   readonly clock: MachineClock;
   readonly fault: GuestFault;
@@ -41,12 +41,11 @@ export interface Attached {
 
 /** @throws NemuError DISK or NET that names what cannot be had. */
 export function attachDevices(options: AttachOptions): Attached {
-  const { description, pci } = options;
+  const { description } = options;
   const closers: (() => void)[] = [];
   const disks = new Map<string, VirtioBlk>();
   const nets = new Map<string, VirtioNet>();
-  const add = (device: VirtioDevice, packed: boolean) =>
-    pci.addIntegrated((slot) => new VirtioPci(device, slot, { packed, fault: options.fault }));
+  const add = (device: VirtioDevice, packed: boolean) => options.addVirtio(device, { packed, fault: options.fault });
   try {
     for (const [index, disk] of description.disks.entries()) {
       const name = disk.id ?? diskName(index);

@@ -3,7 +3,7 @@ import type { MachineDescription, UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
-import type { Device, GuestFault, IrqLine } from '../devices/device.ts';
+import type { Device, GuestFault, IrqLine, Region } from '../devices/device.ts';
 import {
   FW_CFG_BOOT_MENU,
   FW_CFG_MAX_CPUS,
@@ -15,6 +15,7 @@ import {
 } from '../devices/fw_cfg.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
+import { Piix4Pm } from '../devices/piix4_pm.ts';
 import {
   DebugPort,
   IsaDebugExit,
@@ -25,8 +26,11 @@ import {
   ResetControl,
 } from '../devices/small_ports.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
+import type { VirtioDevice } from '../devices/virtio/device.ts';
+import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
+import { acpiNuma, nodeOfCpu } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
@@ -37,12 +41,15 @@ import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
 import type { RamRange } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
-import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT, ECAM_BASE, Q35Pci } from './pci/q35.ts';
+import { I440fxPci, PC_PCI_IRQS } from './pci/i440fx.ts';
+import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
+import { ECAM_BASE, Q35Pci } from './pci/q35.ts';
 import { ECAM_SIZE } from './pci/root.ts';
 import type { Reactor } from './reactor.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
 import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
+import { VirtioMmioBus } from './virtio_mmio_bus.ts';
 import { apicIdOf } from './x86/topology.ts';
 
 /** Where a PC has its serial ports. COM3 and COM4 get lines of their own instead of sharing: ACPI tells the guest. */
@@ -57,6 +64,8 @@ const LSR_OFFSET = 5;
 const PM_BASE = 0x600;
 const PM_TIMER_OFFSET = 8;
 const SCI_GSI = 9;
+/** Where QEMU's PC has the general purpose events, which q35 has in its PM block. */
+const PC_GPE0 = { port: 0xafe0, length: 4 } as const;
 const RESET_CONTROL_PORT = 0xcf9;
 /** RST_CPU and SYS_RST: a hard reset. */
 const RESET_CONTROL_VALUE = 0x06;
@@ -122,9 +131,11 @@ export function localRegisters(description: MachineDescription): LocalRegister[]
       word: H.REGISTERS + index,
     }),
   );
+  const timer: LocalRegister = { kind: 'pm-timer', name: 'PM_TMR', port: PM_BASE + PM_TIMER_OFFSET, size: 4, word: 0 };
+  if (description.machine === 'minimal') return [...uarts, timer];
   return [
     ...uarts,
-    { kind: 'pm-timer', name: 'PM_TMR', port: PM_BASE + PM_TIMER_OFFSET, size: 4, word: 0 },
+    timer,
     { kind: 'pci-address', name: 'PCI config address', port: CONFIG_ADDRESS_PORT, size: 4, word: 0 },
     { kind: 'pci-data', name: 'PCI config data', port: CONFIG_DATA_PORT, size: 4, word: 0 },
   ];
@@ -160,29 +171,26 @@ export function createBoard(options: BoardOptions): Board {
     channels.push(channel);
   }
 
-  const pm = new Ich9Pm({ clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff });
-  let takePmAway = pio.insert(PM_BASE, pm);
+  const pmOptions = { clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff };
+  const piix4 = description.machine === 'pc' ? new Piix4Pm(pmOptions) : undefined;
+  const ich9 = piix4 ? undefined : new Ich9Pm(pmOptions);
+  const pm = (piix4 ?? ich9) as Piix4Pm | Ich9Pm;
+  const pmPorts = (piix4?.ports ?? ich9) as Region;
+  let takePmAway = pio.insert(PM_BASE, pmPorts);
+  if (piix4) pio.insert(PC_GPE0.port, piix4.events);
   const resetControl = new ResetControl(() => options.requestReset('the reset control register'));
-  const pci = new Q35Pci({
+  const bus = createDeviceBus(
+    options,
     pio,
     mmio,
-    memory: options.memory,
-    ranges: options.ranges,
-    vm,
-    reactor: options.reactor,
-    block,
-    configPages: options.configPages ?? newConfigPages(),
-    physicalBits: options.physicalBits,
-    pmBase: PM_BASE,
-    rootPorts: description.pcie.rootPorts,
     resetControl,
-    pmMoved: (base) => {
+    (gpe) => pm.raiseGpe(gpe),
+    (base) => {
       takePmAway();
       takePmAway = () => {};
-      if (base) takePmAway = pio.insert(base, pm);
+      if (base) takePmAway = pio.insert(base, pmPorts);
     },
-    fault: options.fault,
-  });
+  );
   const debugPort = new DebugPort();
   pio.insert(0x80, debugPort);
   devices.push(pm, resetControl, debugPort);
@@ -226,7 +234,7 @@ export function createBoard(options: BoardOptions): Board {
 
   const attached = attachDevices({
     description,
-    pci,
+    addVirtio: bus.addVirtio,
     reactor: options.reactor,
     clock: options.clock,
     fault: options.fault,
@@ -239,19 +247,82 @@ export function createBoard(options: BoardOptions): Board {
     memory: options.memory,
     local: localRegisters(description),
     boot: () => {
-      pci.assign();
-      return loadKernel(description, options.memory, options.ranges, pci);
+      bus.assign();
+      return loadKernel(description, options.memory, options.ranges, bus);
     },
     reset: () => {
       for (const device of devices) device.reset();
-      pci.reset();
+      bus.reset();
     },
     powerButton: () => pm.pressPowerButton() as undefined,
     pollSerial: () => {
       for (const channel of channels) channel.poll();
     },
     resumed: () => attached.resumed(),
-    close: () => attached.close(),
+    close: () => {
+      attached.close();
+      bus.close();
+    },
+  };
+}
+
+/** What of a board depends on where its devices are. */
+interface DeviceBus {
+  addVirtio(device: VirtioDevice, transport: TransportOptions): void;
+  /** Firmware's part, for a kernel that is started without one. */
+  assign(): void;
+  reset(): void;
+  close(): void;
+  /** Address ranges besides RAM that a guest is told of early. */
+  readonly reserved: readonly E820Entry[];
+  acpi(): Pick<AcpiBoard, 'pci' | 'virtioMmio' | 'gpe0' | 'levelIrqs'>;
+}
+
+function createDeviceBus(
+  options: BoardOptions,
+  pio: Bus,
+  mmio: Bus,
+  resetControl: ResetControl,
+  raiseGpe: (number: number) => void,
+  pmMoved: (base: number | undefined) => void,
+): DeviceBus {
+  const { description, memory, ranges, vm, reactor, block, physicalBits, fault } = options;
+  if (description.machine === 'minimal') {
+    pio.insert(RESET_CONTROL_PORT, resetControl);
+    const bus = new VirtioMmioBus({ mmio, memory, vm, reactor });
+    return {
+      addVirtio: (device, transport) => bus.addVirtio(device, transport),
+      assign: () => {},
+      reset: () => bus.reset(),
+      close: () => bus.close(),
+      reserved: [],
+      acpi: () => ({ pci: undefined, virtioMmio: bus.acpi() }),
+    };
+  }
+  const common = {
+    ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, fault },
+    configPages: options.configPages ?? newConfigPages(),
+    pmBase: PM_BASE,
+  };
+  if (description.machine === 'pc') {
+    const pci = new I440fxPci({ ...common, raiseGpe, sci: SCI_GSI });
+    return {
+      addVirtio: (device, transport) => pci.addVirtio(device, transport),
+      assign: () => pci.assign(),
+      reset: () => pci.reset(),
+      close: () => {},
+      reserved: [],
+      acpi: () => ({ pci: pci.acpi(), gpe0: PC_GPE0, levelIrqs: PC_PCI_IRQS }),
+    };
+  }
+  const pci = new Q35Pci({ ...common, rootPorts: description.pcie.rootPorts });
+  return {
+    addVirtio: (device, transport) => pci.addVirtio(device, transport),
+    assign: () => pci.assign(),
+    reset: () => pci.reset(),
+    close: () => {},
+    reserved: [{ gpa: ECAM_BASE, size: ECAM_SIZE, type: 'reserved' }],
+    acpi: () => ({ pci: pci.acpi() }),
   };
 }
 
@@ -282,13 +353,13 @@ const EBDA = 0x9fc00;
 const BIOS_AREA = 0xe0000;
 const MiB = 2 ** 20;
 
-function memoryMap(ranges: readonly RamRange[]): E820Entry[] {
+function memoryMap(ranges: readonly RamRange[], reserved: readonly E820Entry[]): E820Entry[] {
   const [low, ...high] = ranges;
   return [
     { gpa: 0, size: EBDA, type: 'ram' },
     { gpa: BIOS_AREA, size: MiB - BIOS_AREA, type: 'reserved' },
     { gpa: MiB, size: low.size - MiB, type: 'ram' },
-    { gpa: ECAM_BASE, size: ECAM_SIZE, type: 'reserved' },
+    ...reserved,
     ...high.map(({ gpa, size }): E820Entry => ({ gpa, size, type: 'ram' })),
   ];
 }
@@ -307,11 +378,17 @@ function readFile(path: string, what: string): Uint8Array {
 }
 
 /** What the tables say; each value is the one that `createBoard` used. */
-function acpiBoard(description: MachineDescription, pci: Q35Pci): AcpiBoard {
-  const { cpus } = description;
+function acpiBoard(description: MachineDescription, ranges: readonly RamRange[], bus: DeviceBus): AcpiBoard {
+  const { cpus, numa } = description;
   return {
-    pci: pci.acpi(),
-    cpus: Array.from({ length: cpus.count }, (_, uid) => ({ uid, apicId: apicIdOf(uid, cpus), online: true })),
+    ...bus.acpi(),
+    cpus: Array.from({ length: cpus.count }, (_, uid) => ({
+      uid,
+      apicId: apicIdOf(uid, cpus),
+      online: true,
+      ...(numa && { node: nodeOfCpu(numa, uid) }),
+    })),
+    numa: numa && acpiNuma(numa, ranges),
     ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
     pmBase: PM_BASE,
     sci: SCI_GSI,
@@ -328,17 +405,17 @@ function loadKernel(
   description: MachineDescription,
   memory: GuestMemoryView,
   ranges: readonly RamRange[],
-  pci: Q35Pci,
+  bus: DeviceBus,
 ): EntryState {
   const { kernel } = description;
-  const acpi = buildAcpi(acpiBoard(description, pci), BIOS_AREA);
+  const acpi = buildAcpi(acpiBoard(description, ranges, bus), BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),
     kernelName: kernel.image,
     ...(initrds.length > 0 && { initrd: joinInitrds(initrds) }),
     cmdline: kernel.cmdline,
-    memoryMap: memoryMap(ranges),
+    memoryMap: memoryMap(ranges, bus.reserved),
     rsdp: acpi.rsdp,
   });
   for (const { gpa, size } of plan.zeroes) memory.slice(gpa, size)?.fill(0);

@@ -118,12 +118,14 @@ export class KvmVm extends KvmObject {
   readonly #zone;
   readonly #msi;
   readonly #ioeventfd;
+  readonly #irqfd;
 
   constructor(fd: number, mmapSize: number) {
     super(fd, new Arena(64 * 1024));
     this.#mmapSize = mmapSize;
     this.#msi = this.arena.struct(kvm.kvm_msi);
     this.#ioeventfd = this.arena.struct(kvm.kvm_ioeventfd);
+    this.#irqfd = this.arena.struct(kvm.kvm_irqfd);
     this.#region = this.arena.struct(kvm.kvm_userspace_memory_region);
     this.#irq = this.arena.struct(kvm.kvm_irq_level);
     this.#zone = this.arena.struct(kvm.kvm_coalesced_mmio_zone);
@@ -158,14 +160,30 @@ export class KvmVm extends KvmObject {
     raw.ioctl(this.fd, kvm.KVM_SIGNAL_MSI, this.#msi.address);
   }
 
-  /** KVM_IOEVENTFD: guest writes of `size` bytes at `address` add to `fd` instead of leaving the kernel. */
-  ioeventfd(fd: number, address: number, size: number, space: 'pio' | 'mmio', on: boolean): void {
+  /**
+   * KVM_IOEVENTFD: guest writes of `size` bytes at `address` add to `fd` instead of leaving the kernel.
+   * @param value the one value whose writes do so; any, without it.
+   */
+  ioeventfd(fd: number, address: number, size: number, space: 'pio' | 'mmio', on: boolean, value?: number): void {
     const { fields } = this.#ioeventfd;
+    fields.datamatch = BigInt(value ?? 0);
     fields.addr = BigInt(address);
     fields.len = size;
     fields.fd = fd;
-    fields.flags = (space === 'pio' ? kvm.KVM_IOEVENTFD_FLAG_PIO : 0) | (on ? 0 : kvm.KVM_IOEVENTFD_FLAG_DEASSIGN);
+    fields.flags =
+      (space === 'pio' ? kvm.KVM_IOEVENTFD_FLAG_PIO : 0) |
+      (value === undefined ? 0 : kvm.KVM_IOEVENTFD_FLAG_DATAMATCH) |
+      (on ? 0 : kvm.KVM_IOEVENTFD_FLAG_DEASSIGN);
     this.ioctl(kvm.KVM_IOEVENTFD, `KVM_IOEVENTFD 0x${address.toString(16)}`, this.#ioeventfd);
+  }
+
+  /** KVM_IRQFD: a write to `fd` is an edge of the GSI. */
+  irqfd(fd: number, gsi: number, on: boolean): void {
+    const { fields } = this.#irqfd;
+    fields.fd = fd;
+    fields.gsi = gsi;
+    fields.flags = on ? 0 : kvm.KVM_IRQFD_FLAG_DEASSIGN;
+    this.ioctl(kvm.KVM_IRQFD, `KVM_IRQFD gsi ${gsi}`, this.#irqfd);
   }
 
   /** KVM_SET_GSI_ROUTING: replaces all routes. @param routes each with the words of the header's union. */

@@ -86,7 +86,7 @@ export class Machine implements MachineClient {
    */
   static async create(input: MachineInput | MachineDescription, options: MachineOptions = {}): Promise<Machine> {
     const description = parseMachine(input);
-    const ram = await GuestRam.allocate(description.memory, options.onPrealloc);
+    const ram = await GuestRam.allocate(description, options.onPrealloc);
     const machine = new Machine(description, ram, options);
     live.add(machine);
     installExitHandler();
@@ -102,7 +102,7 @@ export class Machine implements MachineClient {
 
   #startThreads(options: MachineOptions): void {
     const { description } = this;
-    const configPages = description.machine === 'q35' ? newConfigPages() : undefined;
+    const configPages = description.machine !== 'minimal' ? newConfigPages() : undefined;
     const data: MachineThreadData = {
       role: 'machine',
       description,

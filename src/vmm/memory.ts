@@ -1,10 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
-import type { MemoryDescription } from '../client/description.ts';
+import type { MachineDescription, MemoryDescription, NumaDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import * as libc from '../ffi/libc.ts';
-import { GiB, MiB, type RamRange, ramEnd, ramLayout } from './memory_layout.ts';
+import { GiB, MiB, nodeRanges, type RamRange, ramEnd, ramLayout } from './memory_layout.ts';
 
 /** One memslot's worth of RAM: where the guest and where this process sees it. */
 export interface RamRegion extends RamRange {
@@ -51,11 +51,15 @@ export class GuestRam {
 
   /**
    * Maps, binds, fills and locks memory as described.
+   * @param machine its memory, its type, and nodes with host nodes of their own; the rest goes where `memory` says.
    * @param onProgress bytes that were filled so far, when `prealloc` is on.
    * @throws NemuError `MEMORY_…` with the numbers and the command that mends it.
    */
-  static async allocate(memory: MemoryDescription, onProgress?: (done: number) => void): Promise<GuestRam> {
-    const ranges = ramLayout(memory.size);
+  static async allocate(
+    { memory, machine, numa }: Pick<MachineDescription, 'memory' | 'machine' | 'numa'>,
+    onProgress?: (done: number) => void,
+  ): Promise<GuestRam> {
+    const ranges = ramLayout(memory.size, machine);
     const span = ramEnd(ranges);
     const page = memory.hugepages ? HUGE_SIZE[memory.hugepages] : 2 * MiB;
     checkAgainstHost(memory);
@@ -79,8 +83,9 @@ export class GuestRam {
         if (!memory.hugepages) {
           libc.madvise(region.hostAddress, region.size, memory.thp ? libc.MADV_HUGEPAGE : libc.MADV_NOHUGEPAGE);
         }
-        bind(memory, region);
+        bind(memory, region.hostAddress, region.size, '');
       }
+      if (numa) bindNodes(numa, ranges, base);
       if (memory.prealloc) await populate(regions, memory.preallocThreads, onProgress);
       if (memory.lock) lock(regions, memory);
       return new GuestRam(base, span, regions, fds, { address, length });
@@ -214,20 +219,28 @@ function mapError(memory: MemoryDescription, cause: unknown): NemuError {
   );
 }
 
-function bind(memory: MemoryDescription, region: RamRegion): void {
-  if (!memory.hostNodes) return;
-  const mode = { bind: libc.MPOL_BIND, preferred: libc.MPOL_PREFERRED, interleave: libc.MPOL_INTERLEAVE }[
-    memory.policy
-  ];
-  const mask = memory.hostNodes.reduce((bits, node) => bits | (1n << BigInt(node)), 0n);
+/** How memory is spread over the host's nodes. */
+type HostPlacement = Pick<MemoryDescription, 'hostNodes' | 'policy'>;
+
+function bind({ hostNodes, policy }: HostPlacement, address: number, length: number, whose: string): void {
+  if (!hostNodes) return;
+  const mode = { bind: libc.MPOL_BIND, preferred: libc.MPOL_PREFERRED, interleave: libc.MPOL_INTERLEAVE }[policy];
+  const mask = hostNodes.reduce((bits, node) => bits | (1n << BigInt(node)), 0n);
   try {
-    libc.mbind(region.hostAddress, region.size, mode, mask);
+    libc.mbind(address, length, mode, mask);
   } catch (cause) {
     throw new NemuError(
       'MEMORY_NUMA',
-      `Memory cannot be bound (${memory.policy}) to host NUMA node${memory.hostNodes.length > 1 ? 's' : ''} ${memory.hostNodes.join(', ')}.`,
+      `Memory${whose} cannot be bound (${policy}) to host NUMA node${hostNodes.length > 1 ? 's' : ''} ${hostNodes.join(', ')}.`,
       { hint: `This host's nodes are in /sys/devices/system/node/online: ${onlineNodes()}.`, cause },
     );
+  }
+}
+
+function bindNodes({ nodes }: NumaDescription, ranges: readonly RamRange[], base: number): void {
+  const sizes = nodes.map((node) => node.memory);
+  for (const { node, gpa, size } of nodeRanges(sizes, ranges)) {
+    bind(nodes[node], base + gpa, size, ` of the guest's node ${node}`);
   }
 }
 

@@ -9,16 +9,20 @@ export const MiB = 2 ** 20;
 
 /** First address above the hole that devices, the IOAPIC, the local APICs and firmware use. */
 export const FOUR_GIB = 4 * GiB;
-/** q35 puts ECAM at 0xb0000000: RAM ends below it, and at 2 GiB when more than that is asked for. */
-const LOW_RAM_LIMIT = 0xb0000000;
-const LOW_RAM_SPLIT = 0x80000000;
+/** RAM ends below `limit`, and at `split` when more than that is asked for. q35 puts ECAM at 0xb0000000. */
+const LOW_RAM = {
+  q35: { limit: 0xb0000000, split: 0x80000000 },
+  pc: { limit: 0xe0000000, split: 0xc0000000 },
+  minimal: { limit: 0xb0000000, split: 0x80000000 },
+} as const;
 
-/** RAM below and above the hole, as QEMU's q35 splits it. */
-export function ramLayout(size: number): RamRange[] {
-  if (size < LOW_RAM_LIMIT) return [{ gpa: 0, size }];
+/** RAM below and above the hole, as QEMU's machine of this type splits it. */
+export function ramLayout(size: number, machine: keyof typeof LOW_RAM = 'q35'): RamRange[] {
+  const { limit, split } = LOW_RAM[machine];
+  if (size < limit) return [{ gpa: 0, size }];
   return [
-    { gpa: 0, size: LOW_RAM_SPLIT },
-    { gpa: FOUR_GIB, size: size - LOW_RAM_SPLIT },
+    { gpa: 0, size: split },
+    { gpa: FOUR_GIB, size: size - split },
   ];
 }
 
@@ -26,3 +30,28 @@ export function ramLayout(size: number): RamRange[] {
 export const lowRamEnd = (ranges: readonly RamRange[]): number => ranges[0].size;
 /** End of guest-physical RAM. */
 export const ramEnd = (ranges: readonly RamRange[]): number => Math.max(...ranges.map(({ gpa, size }) => gpa + size));
+
+/** RAM of one NUMA node, in guest-physical space. */
+export interface NodeRange extends RamRange {
+  readonly node: number;
+}
+
+/**
+ * Which node each piece of RAM belongs to: nodes follow each other from address 0 on, around the hole.
+ * @param sizes bytes of each node; together as many as the ranges have.
+ */
+export function nodeRanges(sizes: readonly number[], ranges: readonly RamRange[]): NodeRange[] {
+  const out: NodeRange[] = [];
+  let [index, offset] = [0, 0];
+  for (const [node, size] of sizes.entries()) {
+    for (let rest = size; rest > 0; ) {
+      const range = ranges[index];
+      const piece = Math.min(rest, range.size - offset);
+      out.push({ node, gpa: range.gpa + offset, size: piece });
+      rest -= piece;
+      offset += piece;
+      if (offset === range.size) [index, offset] = [index + 1, 0];
+    }
+  }
+  return out;
+}

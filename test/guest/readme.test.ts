@@ -50,6 +50,7 @@ const EXPECTED: Record<string, Expectation> = {
   'nemu run --net user,hostfwd=8080:80': POWER_OFF,
   'nemu run --timeout 60 --json 3 -- make-it-crash 3>events.jsonl': { status: 127 },
   'nemu run --dry-run --cpus 4': { stdout: /"count": 4/ },
+  'nemu run --config machine.yaml -- free -m': { stdout: /^Mem: +[23]\d\d /m },
   'nemu doctor': { stdout: /KVM/ },
   'nemu guest fetch 6.12 --flavour full': { stdout: /6\.12\./ },
   'nemu lab shell': { input: 'exit\n', prompt: SHELL_PROMPT, terminal: true, needs: ['script', 'qemu-system-x86_64'] },
@@ -66,6 +67,7 @@ describe('README', () => {
     const guest = await fetchGuest();
     for (const name of ['bzImage', 'vmlinux']) symlinkSync(guest.kernel, join(folder, name));
     copyFileSync(await buildInitramfs({ guest }), join(folder, 'root.cpio'));
+    writeFileSync(join(folder, 'machine.yaml'), 'cpus: 2\nmemory: 384M\nrng: true\n');
     writeFileSync(join(folder, 'root.img'), '');
     truncateSync(join(folder, 'root.img'), 64 << 20);
     if (onPath('mkfs.ext4')) {

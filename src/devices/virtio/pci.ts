@@ -3,7 +3,7 @@ import { PCI, PCI_COMMAND_MASTER } from '../pci/config_space.ts';
 import { type Doorbell, PciFunction, type PciSlot } from '../pci/function.ts';
 import { Msix } from '../pci/msix.ts';
 import type { VirtioDevice } from './device.ts';
-import { ISR_CONFIG, ISR_QUEUE, type TransportOptions, VirtioState } from './transport.ts';
+import { ISR_CONFIG, ISR_QUEUE, setQueueAddress, type TransportOptions, VirtioState } from './transport.ts';
 
 const VENDOR_ID = 0x1af4;
 /** Device IDs of the modern interface start here (virtio 1.2, section 4.1.2). */
@@ -256,7 +256,10 @@ export class VirtioPci extends PciFunction {
         if (value === 1) state.resetQueue(this.#queueSelect);
         return;
       default:
-        if (settable && offset >= 0x20 && offset < 0x38 && size === 4) setAddress(settable, offset, value);
+        if (settable && offset >= 0x20 && offset < 0x38 && size === 4 && (offset & 3) === 0) {
+          const part = offset < 0x28 ? 'descriptors' : offset < 0x30 ? 'driver' : 'device';
+          setQueueAddress(settable, part, offset & 4 ? 'high' : 'low', value);
+        }
     }
   }
 
@@ -303,14 +306,4 @@ export class VirtioPci extends PciFunction {
     [this.#deviceFeatureSelect, this.#driverFeatureSelect, this.#queueSelect, this.#configVector] = selects;
     this.state.restore(virtio);
   }
-}
-
-function setAddress(
-  queue: { descriptors: number; driver: number; device: number },
-  offset: number,
-  value: number,
-): void {
-  const part = offset < 0x28 ? 'descriptors' : offset < 0x30 ? 'driver' : 'device';
-  const low = queue[part] % 2 ** 32;
-  queue[part] = offset & 4 ? low + value * 2 ** 32 : queue[part] - low + value;
 }

@@ -36,6 +36,20 @@ export interface QueueRegisters {
   queue: VirtQueue | undefined;
 }
 
+/** Addresses stay exact as numbers; no processor has as many bits, so what is cut off led nowhere anyway. */
+const ADDRESS_HIGH_BITS = 0x1fffff;
+
+/** Puts one half of an address into a queue's registers. @param value unsigned 32 bits. */
+export function setQueueAddress(
+  queue: QueueRegisters,
+  part: 'descriptors' | 'driver' | 'device',
+  half: 'low' | 'high',
+  value: number,
+): void {
+  const low = queue[part] % 2 ** 32;
+  queue[part] = half === 'high' ? low + (value & ADDRESS_HIGH_BITS) * 2 ** 32 : queue[part] - low + value;
+}
+
 /** How a transport interrupts: by a queue's number, or for the configuration. */
 export interface TransportInterrupts {
   queue(index: number): void;

@@ -56,8 +56,10 @@ export const kvm_msi = struct('kvm_msi', {
   pad: array('u8', 12),
 });
 
+export const KVM_IOEVENTFD_FLAG_DATAMATCH = 1 << 0;
 export const KVM_IOEVENTFD_FLAG_PIO = 1 << 1;
 export const KVM_IOEVENTFD_FLAG_DEASSIGN = 1 << 2;
+export const KVM_IRQFD_FLAG_DEASSIGN = 1 << 0;
 
 export const kvm_enable_cap = struct('kvm_enable_cap', {
   cap: 'u32',
@@ -244,8 +246,10 @@ export const commonNumbers = {
   KVM_SIGNAL_MSI,
   KVM_IRQ_ROUTING_IRQCHIP,
   KVM_IRQ_ROUTING_MSI,
+  KVM_IOEVENTFD_FLAG_DATAMATCH,
   KVM_IOEVENTFD_FLAG_PIO,
   KVM_IOEVENTFD_FLAG_DEASSIGN,
+  KVM_IRQFD_FLAG_DEASSIGN,
   KVM_IRQFD,
   KVM_IOEVENTFD,
   KVM_RUN,

@@ -1,7 +1,8 @@
 import * as aml from './aml.ts';
-import type { AcpiBoard } from './board.ts';
+import type { AcpiBoard, AcpiVirtioMmio } from './board.ts';
 import { boardResources, pciRoot } from './pci.ts';
-import { type Descriptor, io, irqNoFlags, resourceTemplate } from './resources.ts';
+import { hotplugEvent, hotplugResources, interruptLinks } from './pci_legacy.ts';
+import { type Descriptor, interrupt, io, irqNoFlags, memory32Fixed, resourceTemplate } from './resources.ts';
 
 /** _STA: present, enabled, functioning; and shown in a user interface (ACPI specification 6.4, section 6.3.7). */
 const STA_HIDDEN = 0x0b;
@@ -17,7 +18,14 @@ const cpuName = (number: number) => `C${number.toString(16).toUpperCase().padSta
 
 /** \_SB.CPUS, a container as QEMU has it: plugging processors adds registers and methods to it. */
 function processors(board: AcpiBoard): aml.Aml {
-  const list = board.cpus.map((cpu) => aml.device(cpuName(cpu.uid), hid('ACPI0007'), uid(cpu.uid)));
+  const list = board.cpus.map((cpu) =>
+    aml.device(
+      cpuName(cpu.uid),
+      hid('ACPI0007'),
+      uid(cpu.uid),
+      ...(cpu.node === undefined ? [] : [aml.name('_PXM', cpu.node)]),
+    ),
+  );
   return aml.device('CPUS', hid('ACPI0010'), aml.name('_CID', aml.eisaId('PNP0A05')), ...list);
 }
 
@@ -35,10 +43,26 @@ function pvpanic(port: number): aml.Aml {
   );
 }
 
+/** The id that Linux's virtio_mmio looks for. The interrupt is an edge, as `VirtioMmio` makes it. */
+function virtioMmio({ base, size, gsi, shared }: AcpiVirtioMmio, index: number): aml.Aml {
+  return aml.device(
+    `VR${index.toString(16).toUpperCase().padStart(2, '0')}`,
+    hid('LNRO0005'),
+    uid(index),
+    crs(memory32Fixed(base, size, true), interrupt({ trigger: 'edge', polarity: 'high', shared }, gsi)),
+  );
+}
+
 /** Contents of the DSDT, behind its header: what no guest could find by itself. */
 export function dsdt(board: AcpiBoard): aml.Aml {
   const devices = [processors(board)];
-  if (board.pci) devices.push(pciRoot(board.pci), boardResources(board.pci));
+  const { pci } = board;
+  if (pci) {
+    devices.push(pciRoot(pci), ...interruptLinks(pci));
+    if (pci.ecamBase !== undefined) devices.push(boardResources(pci.ecamBase, pci.lastBus));
+    if (pci.hotplug && board.gpe0) devices.push(hotplugResources(pci.hotplug.port, board.gpe0));
+  }
+  devices.push(...(board.virtioMmio ?? []).map(virtioMmio));
   for (const [index, { name, port, irq }] of board.uarts.entries()) {
     devices.push(aml.device(name, hid('PNP0501'), uid(index + 1), crs(io(port, 8), irqNoFlags(irq))));
   }
@@ -53,6 +77,7 @@ export function dsdt(board: AcpiBoard): aml.Aml {
   if (board.pvpanicPort !== undefined) devices.push(pvpanic(board.pvpanicPort));
   return aml.terms(
     aml.scope('\\_SB', ...devices),
+    ...(pci?.hotplug ? [hotplugEvent()] : []),
     // SLP_TYP of PM1a_CNT and PM1b_CNT for soft off; the chip's side is S5_SLP_TYP in ich9_pm.ts.
     aml.name('\\_S5', aml.packageOf(0, 0, 0, 0)),
   );

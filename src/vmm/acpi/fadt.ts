@@ -51,11 +51,12 @@ export function fadt(board: AcpiBoard, facs: number, dsdt: number): Uint8Array {
   out.writeUInt32LE(port(PM1_EVT), 56);
   out.writeUInt32LE(port(PM1_CNT), 64);
   out.writeUInt32LE(port(PM_TMR), 76);
-  out.writeUInt32LE(port(GPE0), 80);
+  const gpe0 = board.gpe0 ?? { port: port(GPE0), length: GPE0.bytes };
+  out.writeUInt32LE(gpe0.port, 80);
   out[88] = PM1_EVT.bytes;
   out[89] = PM1_CNT.bytes;
   out[91] = PM_TMR.bytes;
-  out[92] = GPE0.bytes;
+  out[92] = gpe0.length;
   out.writeUInt16LE(NO_C_STATE, 96);
   out.writeUInt16LE(NO_C_STATE, 98);
   out[108] = board.rtc ? CMOS_CENTURY : 0;
@@ -69,7 +70,7 @@ export function fadt(board: AcpiBoard, facs: number, dsdt: number): Uint8Array {
   out.set(ioRegister(port(PM1_EVT), 8 * PM1_EVT.bytes, 'word'), 148);
   out.set(ioRegister(port(PM1_CNT), 8 * PM1_CNT.bytes, 'word'), 172);
   out.set(ioRegister(port(PM_TMR), 8 * PM_TMR.bytes, 'dword'), 208);
-  out.set(ioRegister(port(GPE0), 8 * GPE0.bytes, 'byte'), 220);
+  out.set(ioRegister(gpe0.port, 8 * gpe0.length, 'byte'), 220);
   return table('FACP', FADT_REVISION, out.subarray(HEADER_SIZE));
 }
 

@@ -25,7 +25,8 @@ const TIMER_GSI = 2;
 const u16 = (value: number) => littleEndian(value, 2);
 const u32 = (value: number) => littleEndian(value, 4);
 
-const isX2apic = ({ apicId, uid }: AcpiCpu) => apicId >= FIRST_X2APIC || uid >= FIRST_X2APIC;
+/** Does the processor need the wide kind of entry? */
+export const isX2apic = ({ apicId, uid }: AcpiCpu) => apicId >= FIRST_X2APIC || uid >= FIRST_X2APIC;
 
 /** Multiple APIC Description Table (ACPI specification 6.4, section 5.2.12). */
 export function madt(board: AcpiBoard): Uint8Array {
@@ -39,7 +40,7 @@ export function madt(board: AcpiBoard): Uint8Array {
   const interrupts = [
     join(1, 12, id, 0, u32(address), u32(gsiBase)),
     sourceOverride(0, TIMER_GSI, CONFORMS),
-    sourceOverride(board.sci, board.sci, ACTIVE_HIGH_LEVEL),
+    ...[board.sci, ...(board.levelIrqs ?? [])].map((irq) => sourceOverride(irq, irq, ACTIVE_HIGH_LEVEL)),
     join(4, 6, 0xff, u16(CONFORMS), NMI_LINT),
   ];
   if (board.cpus.some(isX2apic)) {

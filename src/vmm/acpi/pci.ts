@@ -1,6 +1,7 @@
 import * as aml from './aml.ts';
 import { join, littleEndian } from './aml_encoding.ts';
 import type { AcpiPci } from './board.ts';
+import { hotplugSlots, linkName, linkRegisters } from './pci_legacy.ts';
 import { busNumbers, io, ioSpace, memory32Fixed, memorySpace, resourceTemplate } from './resources.ts';
 import { table } from './table.ts';
 
@@ -46,9 +47,11 @@ function resources(pci: AcpiPci): aml.Aml {
 
 /** \_SB.PCI0: the root complex with what it hands on, its interrupts, and a name for each slot. */
 export function pciRoot(pci: AcpiPci): aml.Aml {
-  const routes = pci.interrupts.map(({ device, pin, gsi }) =>
-    aml.packageOf(device * 0x10000 + 0xffff, pin - 1, 0, gsi),
-  );
+  const routes = pci.interrupts.map(({ device, pin, ...to }) => {
+    const source = 'link' in to ? [aml.path(`\\_SB.${linkName(to.link)}`), 0] : [0, to.gsi];
+    return aml.packageOf(device * 0x10000 + 0xffff, pin - 1, ...source);
+  });
+  const express = pci.ecamBase !== undefined;
   const ports = pci.ports.map((port) =>
     aml.device(
       port.name,
@@ -58,34 +61,37 @@ export function pciRoot(pci: AcpiPci): aml.Aml {
   );
   return aml.device(
     'PCI0',
-    aml.name('_HID', aml.eisaId('PNP0A08')),
-    aml.name('_CID', aml.eisaId('PNP0A03')),
+    ...(express
+      ? [aml.name('_HID', aml.eisaId('PNP0A08')), aml.name('_CID', aml.eisaId('PNP0A03'))]
+      : [aml.name('_HID', aml.eisaId('PNP0A03'))]),
     aml.name('_UID', 0),
     aml.name('_SEG', 0),
     aml.name('_BBN', 0),
     aml.name('_CRS', resources(pci)),
     aml.name('_PRT', aml.packageOf(...routes)),
-    osc(),
+    ...(express ? [osc()] : []),
     ...ports,
+    ...linkRegisters(pci),
+    ...hotplugSlots(pci),
   );
 }
 
 /** What stands in the root's memory but is the board's own: without it a guest does not trust ECAM. */
-export function boardResources(pci: AcpiPci): aml.Aml {
+export function boardResources(ecamBase: number, lastBus: number): aml.Aml {
   return aml.device(
     'MBRD',
     aml.name('_HID', aml.eisaId('PNP0C02')),
     aml.name('_UID', 1),
-    aml.name('_CRS', resourceTemplate(memory32Fixed(pci.ecamBase, (pci.lastBus + 1) * ECAM_BYTES_PER_BUS, true))),
+    aml.name('_CRS', resourceTemplate(memory32Fixed(ecamBase, (lastBus + 1) * ECAM_BYTES_PER_BUS, true))),
   );
 }
 
 /** Memory-mapped configuration space (PCI Firmware Specification 3.2, section 4.1.2). */
-export function mcfg(pci: AcpiPci): Uint8Array {
+export function mcfg(ecamBase: number, lastBus: number): Uint8Array {
   const reserved = new Uint8Array(8);
   return table(
     'MCFG',
     1,
-    join(reserved, littleEndian(pci.ecamBase, 8), littleEndian(0, 2), 0, pci.lastBus, littleEndian(0, 4)),
+    join(reserved, littleEndian(ecamBase, 8), littleEndian(0, 2), 0, lastBus, littleEndian(0, 4)),
   );
 }

@@ -2,6 +2,7 @@ import type { AcpiBoard } from './board.ts';
 import { dsdt } from './dsdt.ts';
 import { facs, fadt } from './fadt.ts';
 import { madt } from './madt.ts';
+import { hmat, slit, srat } from './numa.ts';
 import { mcfg } from './pci.ts';
 import { RSDP_SIZE, rsdp, waet, xsdt } from './root_tables.ts';
 import { table } from './table.ts';
@@ -48,7 +49,9 @@ export function buildAcpi(board: AcpiBoard, base: number, limit = 0x20000): Acpi
     place('FACP', fadt(board, facsAddress, dsdtAddress)),
     place('APIC', madt(board)),
     place('WAET', waet()),
-    ...(board.pci ? [place('MCFG', mcfg(board.pci))] : []),
+    ...(board.pci?.ecamBase === undefined ? [] : [place('MCFG', mcfg(board.pci.ecamBase, board.pci.lastBus))]),
+    ...(board.numa ? [place('SRAT', srat(board.cpus, board.numa)), place('SLIT', slit(board.numa))] : []),
+    ...(board.numa?.attributes ? [place('HMAT', hmat(board.numa.attributes))] : []),
   ];
   const xsdtAddress = place('XSDT', xsdt(listed));
   pieces.push({ address: rsdpAddress, bytes: rsdp(xsdtAddress) });

@@ -1,5 +1,5 @@
 /** Boards for tests of the tables: from nothing but what is needed to everything there is. */
-import type { AcpiBoard, AcpiPci } from '../../../src/vmm/acpi/board.ts';
+import type { AcpiBoard, AcpiNuma, AcpiPci } from '../../../src/vmm/acpi/board.ts';
 
 const UARTS = [
   { name: 'COM1', port: 0x3f8, irq: 4 },
@@ -56,6 +56,61 @@ export const fullBoard = (cpus: number): AcpiBoard => ({
   pci,
 });
 
+const MiB = 2 ** 20;
+const GiB = 2 ** 30;
+
+/** Two nodes with processors and one with memory alone, around the hole of a PC; room to plug memory in the last. */
+const numa: AcpiNuma = {
+  memory: [
+    { node: 0, base: 0, size: 2 * GiB },
+    { node: 0, base: 4 * GiB, size: GiB },
+    { node: 1, base: 5 * GiB, size: 512 * MiB },
+    { node: 2, base: 5.5 * GiB, size: 8 * GiB },
+    { node: 2, base: 16 * GiB, size: 64 * GiB, hotpluggable: true },
+  ],
+  distances: [
+    [10, 21, 31],
+    [21, 10, 41],
+    [31, 41, 10],
+  ],
+  attributes: undefined,
+};
+
+const attributes: NonNullable<AcpiNuma['attributes']> = {
+  targets: [
+    { node: 0, initiator: 0 },
+    { node: 1, initiator: 1 },
+    { node: 2, initiator: undefined },
+  ],
+  initiators: [0, 1],
+  localities: [
+    ...[0, 1].flatMap((initiator) =>
+      [0, 1, 2].map((target) => ({
+        initiator,
+        target,
+        hierarchy: 0,
+        dataType: 0,
+        value: initiator === target ? 80 : 130,
+      })),
+    ),
+    { initiator: 0, target: 2, hierarchy: 1, dataType: 4, value: 100 * 1024 },
+    { initiator: 1, target: 2, hierarchy: 1, dataType: 4, value: 50 * 1024 },
+  ],
+  caches: [
+    { node: 2, size: 64 * MiB, level: 1, levels: 2, associativity: 1, policy: 1, line: 64 },
+    { node: 2, size: 256 * MiB, level: 2, levels: 2, associativity: 2, policy: 2, line: 64 },
+  ],
+};
+
+const inNodes = (cpus: AcpiBoard['cpus']): AcpiBoard['cpus'] => cpus.map((cpu) => ({ ...cpu, node: cpu.uid % 2 }));
+
+/** Sixteen processors in two of three nodes, and four more with wide APIC ids. */
+export const numaBoard: AcpiBoard = {
+  ...fullBoard(1),
+  cpus: inNodes(processors(20, (uid) => (uid < 16 ? uid : 240 + uid))),
+  numa: { ...numa, attributes },
+};
+
 export const boards: readonly (readonly [string, AcpiBoard])[] = [
   ['one processor and nothing else', bareBoard],
   ['one processor and every device', fullBoard(1)],
@@ -65,5 +120,48 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
     '254 processors in packages of 3, with APIC ids above 254',
     { ...fullBoard(1), cpus: processors(254, (uid) => Math.floor(uid / 3) * 4 + (uid % 3)) },
   ],
+  [
+    'a PC of the nineties',
+    {
+      ...fullBoard(2),
+      gpe0: { port: 0xafe0, length: 4 },
+      levelIrqs: [10, 11],
+      pci: {
+        ...pci,
+        ecamBase: undefined,
+        lastBus: 0,
+        ports: [],
+        interrupts: Array.from({ length: 124 }, (_, i) => ({
+          device: 1 + (i >> 2),
+          pin: (i & 3) + 1,
+          link: (i + (i >> 2)) & 3,
+        })),
+        links: { device: 1, count: 4, irqs: [10, 11] },
+        hotplug: { port: 0xae00, slots: Array.from({ length: 30 }, (_, i) => 2 + i) },
+      },
+    },
+  ],
+  [
+    'a machine without PCI: twelve virtio devices in memory, which share interrupts',
+    {
+      ...fullBoard(2),
+      pci: undefined,
+      virtioMmio: Array.from({ length: 12 }, (_, i) => ({
+        ...{ base: 0xfeb00000 + 0x200 * i, size: 0x200, gsi: 16 + (i % 8), shared: true },
+      })),
+    },
+  ],
+  ['three NUMA nodes', { ...numaBoard, numa }],
+  ['three NUMA nodes with latencies, bandwidths and caches', numaBoard],
   ['processors to be plugged', { ...bareBoard, cpus: processors(8).map((cpu) => ({ ...cpu, online: cpu.uid < 2 })) }],
+];
+
+/** Signatures of the tables that lead on from the XSDT, in order. */
+export const listedTables = (board: AcpiBoard): string[] => [
+  'FACP',
+  'APIC',
+  'WAET',
+  ...(board.pci?.ecamBase === undefined ? [] : ['MCFG']),
+  ...(board.numa ? ['SRAT', 'SLIT'] : []),
+  ...(board.numa?.attributes ? ['HMAT'] : []),
 ];

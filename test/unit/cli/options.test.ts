@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { parsePrefix, prefixName } from '../../../src/cli/console_session.ts';
 import {
-  didYouMean,
   parseCpus,
   parseDuration,
   parseFwCfg,
@@ -10,6 +9,7 @@ import {
   parseSerial,
 } from '../../../src/cli/options.ts';
 import { parseMachine, parseSize } from '../../../src/client/description.ts';
+import { didYouMean } from '../../../src/client/suggest.ts';
 
 const kernel = { image: '/boot/vmlinuz' };
 

@@ -22,6 +22,7 @@ describe('wrong usage is status 2 and a sentence', () => {
     [['run', '--cpus', '300'], 'cpus.count', ''],
     [['run', '--cpus', 'sokets=2'], '--cpus: there is no "sokets"', 'Did you mean sockets=?'],
     [['run', '--on', 'moon'], "argument 'moon' is invalid", 'auto, kvm, lab'],
+    [['run', '--machine', 'pentium'], "argument 'pentium' is invalid", 'minimal'],
     [['run', '--prefix', 'q'], '--prefix q is not a control key', '^A or Ctrl-b'],
     [['run', '--timeout', 'soon'], '"soon" is not a time', ''],
     [['run', 'a', 'b'], 'There is more than one kernel: a b.', 'stands after --'],

@@ -1,8 +1,12 @@
+import { AcpiPciHotplug } from '../../../src/devices/acpi_pci_hotplug.ts';
 import { CmosRtc } from '../../../src/devices/cmos_rtc.ts';
 import { FwCfg } from '../../../src/devices/fw_cfg.ts';
 import { I8042 } from '../../../src/devices/i8042.ts';
 import { Ich9Pm } from '../../../src/devices/ich9_pm.ts';
+import type { PciFunction, PciSlot } from '../../../src/devices/pci/function.ts';
+import { I440fx, Piix3Isa, Piix4Function } from '../../../src/devices/pci/i440fx.ts';
 import { RootPort } from '../../../src/devices/pci/root_port.ts';
+import { Piix4Pm } from '../../../src/devices/piix4_pm.ts';
 import { DebugPort, IsaDebugExit, Pvpanic, ResetControl } from '../../../src/devices/small_ports.ts';
 import { Uart16550 } from '../../../src/devices/uart16550.ts';
 import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
@@ -56,6 +60,39 @@ deviceContract('i8042', () => {
   const device = new I8042({ irq: new FakeLine(), reset: () => {} });
   return { device, regions: [device.data, device.command] };
 });
+
+deviceContract('PIIX4 power management', () => {
+  const clock = new FakeClock();
+  const device = new Piix4Pm({ clock, sci: new FakeLine(), powerOff: () => {} });
+  const disturb = (pick: (limit: number) => number) => {
+    clock.advance(BigInt(pick(1_000_000)));
+    device.raiseGpe(pick(16));
+    if (pick(4) === 0) device.pressPowerButton();
+  };
+  return { device, regions: [device.ports, device.events], clock, disturb };
+});
+
+deviceContract('PCI hot-plug by ACPI', () => {
+  const device = new AcpiPciHotplug({ notify: () => {}, eject: () => {} });
+  const disturb = (pick: (limit: number) => number) => {
+    device.setRemovable(pick(32), pick(2) === 0);
+    if (pick(2)) device.plugged(pick(32));
+    else device.requestRemoval(pick(32));
+  };
+  return { device, regions: [device], disturb };
+});
+
+for (const [name, make] of [
+  ['i440FX', (slot: PciSlot) => new I440fx(slot)],
+  ['PIIX3', (slot: PciSlot) => new Piix3Isa(slot)],
+  ['PIIX4', (slot: PciSlot) => new Piix4Function(slot, 0x600, 9)],
+] as const) {
+  deviceContract(name, () => {
+    const device: PciFunction = make(new FakeSlot(new FakeMemory(MIB)));
+    device.config.seal();
+    return { device, regions: regionsOf(device) };
+  });
+}
 
 deviceContract('ICH9 power management', () => {
   const clock = new FakeClock();

@@ -1,0 +1,205 @@
+/** The machine that `nemu run` is asked for: its options, over a description in a file. */
+import { existsSync, statSync } from 'node:fs';
+import { isatty } from 'node:tty';
+import { type ConfigInput, type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type { GuestAddress } from '../lab/initramfs.ts';
+import { findSlirp } from '../lab/lab_root.ts';
+import { NetError } from '../net/backend.ts';
+import { userNetAddresses } from '../net/user_net.ts';
+import { type Config, readConfig, withAbsolutePaths } from './config.ts';
+import { guestBoot, recordedBoot } from './default_guest.ts';
+import { parseNuma } from './numa_options.ts';
+import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parsePinning, parseSerial } from './options.ts';
+import type { RunOptions } from './run.ts';
+
+type NetInput = NonNullable<MachineInput['nets']>[number];
+type SerialInput = NonNullable<MachineInput['serial']>;
+
+/**
+ * The machine that the options ask for. What an option says goes before the file of `--config`; disks, network
+ * cards, fw_cfg files, initrds and the kernel's command line are added to the file's.
+ * @throws NemuError for what does not do, with the place in the file when it is there.
+ */
+export async function describe(
+  kernel: string | undefined,
+  command: readonly string[],
+  options: RunOptions,
+): Promise<MachineDescription> {
+  const config = options.config === undefined ? undefined : await readConfig(options.config);
+  const file = config?.input ?? {};
+  const source = await kernelSource(kernel, command, options, file);
+  // The user's own initrd knows nothing of our channels: it gets a console and no more.
+  const ours = source.made && options.initrd.length === 0;
+  const nets = netInputs(options, file, ours && !source.isFile);
+  const disks = [...(file.disks ?? []), ...options.disk.map(parseDisk)];
+  const rng = options.rng ?? file.rng ?? false;
+  const machine = options.machine ?? file.machine;
+  const kernelInput = source.made
+    ? await makeBoot(source, command, options, nets, machine === 'minimal' ? 'virtio_mmio' : 'virtio_pci', [
+        ...(disks.length > 0 ? ['virtio_blk'] : []),
+        ...(nets.length > 0 ? ['virtio_net'] : []),
+        ...(rng ? ['virtio_rng'] : []),
+      ])
+    : source.kernel;
+  return parseOver(config, options, {
+    name: options.name ?? file.name ?? 'nemu',
+    machine,
+    cpus: cpusInput(options, file),
+    memory: { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) },
+    numa: options.numa.length > 0 ? parseNuma(options.numa) : file.numa,
+    kernel: kernelInput,
+    serial: serialInputs(options, file, ours, source.made, command.length > 0),
+    pcie: file.pcie,
+    rtc: options.rtc && (file.rtc ?? true),
+    pvpanic: options.pvpanic && (file.pvpanic ?? true),
+    debugExit: options.debugExit ?? file.debugExit ?? false,
+    i8042: options.i8042 ?? file.i8042 ?? false,
+    fwCfg: [...(file.fwCfg ?? []), ...options.fwCfg.map(parseFwCfg)],
+    disks,
+    nets,
+    rng,
+    onReset: options.reboot && command.length === 0 ? file.onReset : 'stop',
+    onTripleFault: file.onTripleFault,
+    onPanic: file.onPanic,
+  });
+}
+
+/** A mistake between fields that are in the file, as those of NUMA are, is told with its place. */
+function parseOver(config: Config | undefined, options: RunOptions, input: MachineInput): MachineDescription {
+  const numa = config?.input.numa !== undefined && options.numa.length === 0;
+  return parseMachine(withAbsolutePaths(input), (path) =>
+    numa && path[0] === 'numa' ? config.locate(path) : undefined,
+  );
+}
+
+/** A kernel that is taken as it is described, or one that gets our initramfs. */
+type KernelSource =
+  | { readonly made: false; readonly isFile: true; readonly kernel: MachineInput['kernel'] }
+  | {
+      readonly made: true;
+      readonly isFile: boolean;
+      readonly selector: string | undefined;
+      readonly append: string | undefined;
+    };
+
+async function kernelSource(
+  kernel: string | undefined,
+  command: readonly string[],
+  options: RunOptions,
+  file: ConfigInput,
+): Promise<KernelSource> {
+  const isFile = kernel !== undefined && (kernel.includes('/') || existsSync(kernel));
+  if (isFile && !existsSync(kernel)) {
+    throw new NemuError('KERNEL_FILE', `The kernel ${kernel} does not exist.`, {
+      hint: 'Give a file, or a name from `nemu guest list`; without one the default guest is booted.',
+    });
+  }
+  if (isFile && !statSync(kernel).isFile()) throw new NemuError('KERNEL_FILE', `The kernel ${kernel} is not a file.`);
+  for (const initrd of options.initrd) {
+    if (!existsSync(initrd)) throw new NemuError('INITRD_FILE', `The initrd ${initrd} does not exist.`);
+  }
+  const described = file.kernel ?? {};
+  const append = (cmdline: string | undefined) => [cmdline, options.append].filter(Boolean).join(' ') || undefined;
+  const image = isFile ? kernel : kernel === undefined ? described.image : undefined;
+  // A name of ours and our initramfs go together: what the file has for another kernel is not for this one.
+  if (described.initrd === undefined || image === undefined) {
+    if (image !== undefined) return { made: true, isFile: true, selector: image, append: append(described.cmdline) };
+    const own = described.initrd === undefined ? described.cmdline : undefined;
+    return { made: true, isFile: false, selector: kernel, append: append(own) };
+  }
+  if (command.length > 0) {
+    const recorded = await recordedBoot(described);
+    if (!recorded) {
+      throw new NemuError('USAGE', "A command needs NEMU's own initramfs, but the machine description has an initrd.", {
+        hint: `Leave kernel.initrd out of ${options.config}, or the command.`,
+      });
+    }
+    const selector = isFile ? kernel : recorded.kernel;
+    return { made: true, isFile: isFile || recorded.isFile, selector, append: append(recorded.append) };
+  }
+  const initrd = [...described.initrd, ...options.initrd];
+  return { made: false, isFile: true, kernel: { image, initrd, cmdline: append(described.cmdline) ?? '' } };
+}
+
+async function makeBoot(
+  source: Extract<KernelSource, { made: true }>,
+  command: readonly string[],
+  options: RunOptions,
+  nets: readonly NetInput[],
+  transport: 'virtio_pci' | 'virtio_mmio',
+  modules: readonly string[],
+): Promise<MachineInput['kernel']> {
+  const terminal = isatty(0) && isatty(1);
+  const size = terminal ? { rows: process.stdout.rows, columns: process.stdout.columns } : undefined;
+  const { name: _, ...kernel } = await guestBoot({
+    kernel: source.selector,
+    isFile: source.isFile,
+    initrd: options.initrd,
+    append: source.append,
+    // Modules that the default guest's kernel needs for the machine's devices.
+    modules: modules.length > 0 ? [transport, ...modules] : [],
+    task: {
+      ...(command.length > 0 && { command: command.length === 1 ? command[0] : command }),
+      ...(size && { terminal: size }),
+      env: { TERM: process.env.TERM && terminal ? process.env.TERM : 'linux' },
+      network: nets.map(guestAddress),
+    },
+    keep: options.dryRun ?? false,
+  });
+  return kernel;
+}
+
+/** Network cards that were asked for; the default guest has user networking where the host has its library. */
+function netInputs(options: RunOptions, file: ConfigInput, isDefault: boolean): NetInput[] {
+  if (options.net.includes('none')) return options.net.map(parseNet).filter((net) => net !== undefined);
+  if (options.net.length === 0 && file.nets === undefined) {
+    return isDefault && findSlirp() ? [{ type: 'user' as const }] : [];
+  }
+  return [...(file.nets ?? []), ...options.net.map(parseNet).filter((net) => net !== undefined)];
+}
+
+/** @throws NemuError NET for a network that is none. */
+function guestAddress(net: NetInput): GuestAddress | undefined {
+  try {
+    return net.type === 'user' ? userNetAddresses(net.net) : undefined;
+  } catch (cause) {
+    if (!(cause instanceof NetError)) throw cause;
+    throw new NemuError('NET', cause.message, { hint: cause.hint, cause });
+  }
+}
+
+/** A topology is one whole: that of an option replaces the file's. */
+function cpusInput(options: RunOptions, file: ConfigInput): MachineInput['cpus'] {
+  const { without, pin } = file.cpus ?? {};
+  const cpus =
+    options.cpus === undefined
+      ? file.cpus
+      : { ...(without && { without }), ...(pin && { pin }), ...parseCpus(options.cpus) };
+  return options.pin === undefined ? cpus : { ...cpus, pin: parsePinning(options.pin) };
+}
+
+function serialInputs(
+  options: RunOptions,
+  file: ConfigInput,
+  ours: boolean,
+  made: boolean,
+  hasCommand: boolean,
+): SerialInput {
+  const serial: SerialInput = ours
+    ? [
+        'com1',
+        ...(hasCommand ? (['com2', 'com3'] as const).map((port) => ({ port, flow: 'wait' as const })) : []),
+        { port: 'com4', flow: 'wait' },
+      ]
+    : made || file.serial === undefined
+      ? ['com1']
+      : [];
+  for (const extra of [...(file.serial ?? []), ...options.serial.map(parseSerial)]) {
+    const port = typeof extra === 'string' ? extra : extra.port;
+    const index = serial.findIndex((each) => (typeof each === 'string' ? each : each.port) === port);
+    if (index >= 0) serial.splice(index, 1, extra);
+    else serial.push(extra);
+  }
+  return serial;
+}

@@ -1,0 +1,109 @@
+/**
+ * The registers by which an ACPI guest learns of devices that come to and go from PCI bus 0, as QEMU's
+ * docs/specs/acpi_pci_hotplug.rst describes them, at 0xae00 of a PC without PCI Express.
+ */
+import type { Device, DeviceState, Region } from './device.ts';
+import { integerIn, requireKind } from './state.ts';
+
+const UP = 0x00;
+const DOWN = 0x04;
+const EJECT = 0x08;
+const REMOVABLE = 0x0c;
+const BUS_SELECT = 0x10;
+const KIND = 'acpi-pci-hotplug';
+/** What reading the eject register says: the base set of features. */
+const FEATURES = 0;
+
+export interface AcpiPciHotplugOptions {
+  /** Something is to be looked at: the guest's GPE.1 handler is to run. */
+  readonly notify: () => void;
+  /** The guest lets go of the device in a slot (0–31). */
+  readonly eject: (slot: number) => void;
+}
+
+export class AcpiPciHotplug implements Device, Region {
+  readonly name = 'acpi-pci-hotplug';
+  readonly size = 0x14;
+  readonly #options: AcpiPciHotplugOptions;
+  /** A bit for each slot in which something has come, or is asked to go. */
+  #up = 0;
+  #down = 0;
+  #removable = 0;
+  /** There is one bus, number 0: others have nothing. */
+  #bus = 0;
+
+  constructor(options: AcpiPciHotplugOptions) {
+    this.#options = options;
+  }
+
+  /** What is in this slot may be taken out. Belongs to the machine: a reset leaves it. */
+  setRemovable(slot: number, removable: boolean): void {
+    this.#removable = (removable ? this.#removable | (1 << slot) : this.#removable & ~(1 << slot)) >>> 0;
+  }
+
+  /** A device has come. */
+  plugged(slot: number): void {
+    this.#up = (this.#up | (1 << slot)) >>> 0;
+    this.#options.notify();
+  }
+
+  /** The guest is asked to let go of a device. */
+  requestRemoval(slot: number): void {
+    this.#down = (this.#down | (1 << slot)) >>> 0;
+    this.#options.notify();
+  }
+
+  /** Registers are double words; other accesses have no meaning. */
+  read(offset: number, size: number): number {
+    if (size !== 4) return 0;
+    if (offset === BUS_SELECT) return this.#bus;
+    if (this.#bus !== 0) return 0;
+    switch (offset) {
+      case UP: {
+        // Told once.
+        const up = this.#up;
+        this.#up = 0;
+        return up;
+      }
+      case DOWN:
+        return this.#down;
+      case EJECT:
+        return FEATURES;
+      case REMOVABLE:
+        return this.#removable;
+      default:
+        return 0;
+    }
+  }
+
+  write(offset: number, size: number, value: number): void {
+    if (size !== 4) return;
+    if (offset === BUS_SELECT) this.#bus = value >>> 0;
+    if (offset !== EJECT || this.#bus !== 0) return;
+    for (let slot = 0; slot < 32; slot++) {
+      if (!(value & this.#removable & (1 << slot))) continue;
+      this.#up = (this.#up & ~(1 << slot)) >>> 0;
+      this.#down = (this.#down & ~(1 << slot)) >>> 0;
+      this.#options.eject(slot);
+    }
+  }
+
+  reset(): void {
+    this.#up = 0;
+    this.#down = 0;
+    this.#bus = 0;
+  }
+
+  save(): DeviceState {
+    return { kind: KIND, version: 1, up: this.#up, down: this.#down, bus: this.#bus };
+  }
+
+  restore(state: unknown): void {
+    const from = requireKind(state, KIND, 1);
+    const word = (name: string) => integerIn(from, name, 0, 0xffffffff);
+    const [up, down, bus] = [word('up'), word('down'), word('bus')];
+    this.#up = up;
+    this.#down = down;
+    this.#bus = bus;
+  }
+}

@@ -1,0 +1,52 @@
+/** The machine of i440FX and PIIX: interrupts over PIRQ links, and a device that the guest lets go of. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { runNemu } from '../support/cli.ts';
+
+const LIMIT_MS = 120_000;
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'nemu-pc-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+test(
+  'a stock kernel finds the chipset, takes INTx through its links, and ejects a device',
+  async () => {
+    const disk = join(folder, 'disk.img');
+    writeFileSync(disk, new Uint8Array(1 << 20));
+    const script = [
+      'cd /sys/bus/pci/devices; for d in *; do echo $d $(cat $d/vendor $d/device); done',
+      'dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null',
+      'grep -o "IO-APIC *1[01]-fasteoi *virtio.*" /proc/interrupts',
+      'echo 0 >/sys/bus/pci/slots/3/power; ls',
+      'ls /sys/bus/pci/slots | wc -l',
+    ].join('\n');
+    const { status, stdout, stderr } = await runNemu([
+      ...['run', '--machine', 'pc', '--append', 'pci=nomsi', '--disk', disk, '--rng', '--net', 'none'],
+      ...['--timeout', '90', '--', script],
+    ]);
+    expect(status, stderr).toBe(0);
+    expect(
+      stdout
+        .toString()
+        .trim()
+        .split(/\n/)
+        .map((line) => line.replaceAll(/\s+/g, ' ')),
+    ).toEqual([
+      '0000:00:00.0 0x8086 0x1237',
+      '0000:00:01.0 0x8086 0x7000',
+      '0000:00:01.3 0x8086 0x7113',
+      '0000:00:02.0 0x1af4 0x1042',
+      '0000:00:03.0 0x1af4 0x1044',
+      'IO-APIC 10-fasteoi virtio0',
+      'IO-APIC 11-fasteoi virtio1',
+      '0000:00:00.0 0000:00:01.0 0000:00:01.3 0000:00:02.0',
+      '30',
+    ]);
+  },
+  LIMIT_MS,
+);
