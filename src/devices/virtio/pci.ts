@@ -190,7 +190,7 @@ export class VirtioPci extends PciFunction {
         case 0x10:
           return this.#configVector | (state.queues.length << 16);
         case 0x14:
-          return state.status | (state.configGeneration << 8) | (this.#queueSelect << 16);
+          return state.shownStatus | (state.configGeneration << 8) | (this.#queueSelect << 16);
         case 0x18:
           return queue ? queue.size | (queue.vector << 16) : NO_VECTOR << 16;
         case 0x1c:
@@ -208,8 +208,8 @@ export class VirtioPci extends PciFunction {
         case 0x34:
           return Math.floor((queue?.device ?? 0) / 2 ** 32);
         case 0x38:
-          // queue_notify_data; queue_reset reads 0, since a reset is done at once.
-          return this.#queueSelect;
+          // queue_notify_data and queue_reset.
+          return this.#queueSelect | (state.queueResetting(this.#queueSelect) ? 1 << 16 : 0);
         default:
           return 0;
       }
@@ -238,7 +238,7 @@ export class VirtioPci extends PciFunction {
         return;
       case 0x14:
         state.writeStatus(value & 0xff);
-        if (value === 0) this.#forget();
+        if ((value & 0xff) === 0) this.#forget();
         return;
       case 0x16:
         this.#queueSelect = value & 0xffff;

@@ -145,6 +145,10 @@ export abstract class VirtQueue {
    * @throws RingError when the driver broke the rules.
    */
   pop(): Chain | undefined {
+    // Each buffer takes a descriptor: a driver that has more buffers here uses descriptors that are not its own.
+    if (this.inFlight >= this.size && this.available) {
+      throw new RingError(`more than ${this.size} buffers are in flight`);
+    }
     const chain = this.take(this.#popped);
     if (chain) {
       this.#popped++;
@@ -203,7 +207,6 @@ export abstract class VirtQueue {
     if (!this.layout.indirect) throw new RingError('an indirect descriptor was not negotiated');
     if (length === 0 || length % DESC_SIZE !== 0) throw new RingError(`an indirect table has ${length} bytes`);
     const count = length / DESC_SIZE;
-    // A longer table would be a longer chain than the rules allow.
     if (count > MAX_INDIRECT) throw new RingError(`an indirect table has ${count} descriptors`);
     const view = this.memory.slice(gpa, length);
     if (!view) throw new RingError(`an indirect table at ${hex(gpa)} is not RAM`);
@@ -227,5 +230,8 @@ export abstract class VirtQueue {
   }
 }
 
-/** Descriptors of an indirect table: the largest queue there is. */
-const MAX_INDIRECT = 32768;
+/**
+ * Descriptors of an indirect table. A chain may be no longer than its queue (section 2.7.5.3.1); drivers in use
+ * exceed that, within the pieces that one system call moves.
+ */
+const MAX_INDIRECT = 1024;

@@ -25,7 +25,8 @@ export class SplitQueue extends VirtQueue {
   #usedIndex = 0;
   /** Used index when the driver was last interrupted. */
   #signalled = 0;
-  #signalledValid = false;
+  /** False when nobody knows what the driver was told: it is interrupted once too often then. */
+  #signalledValid = true;
 
   /** @throws RingError when a part of the ring is not RAM. */
   constructor(memory: GuestMemory, layout: QueueLayout) {

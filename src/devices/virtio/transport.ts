@@ -34,6 +34,8 @@ export interface QueueRegisters {
   /** MSI-X vector; unused on other transports. */
   vector: number;
   queue: VirtQueue | undefined;
+  /** It was reset, and a back end may not be done with its buffers. */
+  resetting: boolean;
 }
 
 /** How a transport interrupts: by a queue's number, or for the configuration. */
@@ -58,6 +60,8 @@ export class VirtioState {
   status = 0;
   configGeneration = 0;
   isr = 0;
+  /** Status before a reset that a back end holds up. */
+  #statusBefore = 0;
   readonly #memory: GuestMemory;
   readonly #interrupts: TransportInterrupts;
   readonly #fault: GuestFault;
@@ -85,7 +89,24 @@ export class VirtioState {
   }
 
   get running(): boolean {
-    return (this.status & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET)) === STATUS_DRIVER_OK;
+    const ready = STATUS_DRIVER_OK | STATUS_FEATURES_OK;
+    return (this.status & (ready | STATUS_NEEDS_RESET)) === ready;
+  }
+
+  /** Status as the driver reads it: a reset is done, and 0, when no back end uses the driver's memory any more. */
+  get shownStatus(): number {
+    if (this.#statusBefore === 0 || this.status !== 0) return this.status;
+    if (this.device.busy?.()) return this.#statusBefore;
+    this.#statusBefore = 0;
+    return 0;
+  }
+
+  /** Whether the reset of a queue is still under way (section 2.6.1). */
+  queueResetting(index: number): boolean {
+    const registers = this.queues[index];
+    if (!registers?.resetting) return false;
+    registers.resetting = this.device.busy?.(index) ?? false;
+    return registers.resetting;
   }
 
   /** 32 bits of the offered features. @param word 0 or 1; higher words are empty. */
@@ -110,25 +131,32 @@ export class VirtioState {
 
   writeStatus(value: number): void {
     if (value === 0) {
+      const before = this.shownStatus;
       this.reset();
+      this.#statusBefore = before;
       return;
     }
+    const wasRunning = this.running;
     const added = value & ~this.status;
-    let next = (this.status & STATUS_NEEDS_RESET) | (value & ~STATUS_NEEDS_RESET);
+    // A driver sets bits, and clears them only all at once; NEEDS_RESET is the device's own (section 2.1).
+    let next = this.status | (value & ~STATUS_NEEDS_RESET);
     if (added & STATUS_FEATURES_OK) {
       // A driver that wants what was not offered, or is older than 1.0, finds the bit clear again.
       const legal = (this.driverFeatures & ~this.offered) === 0n && this.has(VIRTIO_F_VERSION_1);
-      if (!legal) next &= ~STATUS_FEATURES_OK;
+      if (legal) this.device.negotiated?.(this.driverFeatures);
+      else next &= ~STATUS_FEATURES_OK;
     }
     this.status = next;
-    if (added & STATUS_DRIVER_OK && next & STATUS_FEATURES_OK) {
-      this.device.start(
-        this.driverFeatures,
-        this.queues.map(({ queue }) => queue),
-      );
-      // What the driver made available before it was ready is looked at now.
-      for (const [index, { queue }] of this.queues.entries()) if (queue) this.notify(index);
-    }
+    if (this.running && !wasRunning) this.#start();
+  }
+
+  #start(): void {
+    this.device.start(
+      this.driverFeatures,
+      this.queues.map(({ queue }) => queue),
+    );
+    // What the driver made available before it was ready is looked at now.
+    for (const [index, { queue }] of this.queues.entries()) if (queue) this.notify(index);
   }
 
   /** Queue registers were written: `enabled` takes effect. */
@@ -160,6 +188,7 @@ export class VirtioState {
       return;
     }
     registers.enabled = true;
+    registers.resetting = false;
     if (this.running) this.device.queueChanged?.(index, registers.queue);
   }
 
@@ -167,7 +196,7 @@ export class VirtioState {
   resetQueue(index: number): void {
     const registers = this.queues[index];
     if (!registers) return;
-    Object.assign(registers, emptyQueue, { size: registers.maxSize });
+    Object.assign(registers, emptyQueue, { size: registers.maxSize, resetting: true });
     if (this.running) this.device.queueChanged?.(index, undefined);
   }
 
@@ -210,6 +239,7 @@ export class VirtioState {
 
   reset(): void {
     this.status = 0;
+    this.#statusBefore = 0;
     this.driverFeatures = 0n;
     this.isr = 0;
     this.configGeneration = 0;
@@ -249,6 +279,7 @@ export class VirtioState {
     this.reset();
     this.driverFeatures = wanted;
     this.status = (status as number) & ~STATUS_DRIVER_OK;
+    if (this.status & STATUS_FEATURES_OK) this.device.negotiated?.(wanted);
     for (const [index, saved] of (queues as SavedQueue[]).entries()) {
       const { size, descriptors, driver, device: used, vector, enabled, ring } = saved;
       Object.assign(this.queues[index], { size, descriptors, driver, device: used, vector });
@@ -291,4 +322,5 @@ const emptyQueue: Omit<QueueRegisters, 'maxSize' | 'size'> = {
   device: 0,
   vector: NO_VECTOR,
   queue: undefined,
+  resetting: false,
 };
