@@ -122,10 +122,9 @@ export class PackedQueue extends VirtQueue {
   }
 
   save(): QueueState {
-    return {
-      available: this.#next | (this.#nextWrap ? WRAP : 0),
-      used: this.#usedNext | (this.#usedWrap ? WRAP : 0),
-    };
+    // What is in flight is made available again: it stands between the two, if it comes back in order.
+    const used = this.#usedNext | (this.#usedWrap ? WRAP : 0);
+    return { available: used, used };
   }
 
   restore({ available, used }: QueueState): void {

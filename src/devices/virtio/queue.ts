@@ -23,6 +23,8 @@ export class Chain {
   readonly sequence: number;
   readonly readable: Uint8Array[] = [];
   readonly writable: Uint8Array[] = [];
+  /** Guest-physical address of each writable piece. */
+  readonly writableAt: number[] = [];
   readLength = 0;
   writeLength = 0;
 
@@ -36,8 +38,11 @@ export class Chain {
     if (length === 0) throw new RingError('a descriptor has no bytes');
     const view = memory.slice(gpa, length);
     if (!view) throw new RingError(`a descriptor's ${length} bytes at ${hex(gpa)} are not RAM`);
+    // Section 2.7.5.2 allows 2^32 bytes in all, however many descriptors name the same memory.
+    if (this.readLength + this.writeLength + length > 2 ** 32) throw new RingError('a chain has more than 2^32 bytes');
     if (write) {
       this.writable.push(view);
+      this.writableAt.push(gpa);
       this.writeLength += length;
     } else {
       if (this.writable.length > 0) throw new RingError('a readable descriptor follows a writable one');

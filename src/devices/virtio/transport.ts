@@ -151,9 +151,11 @@ export class VirtioState {
   }
 
   #start(): void {
-    this.device.start(
-      this.driverFeatures,
-      this.queues.map(({ queue }) => queue),
+    this.#guarded('start', () =>
+      this.device.start(
+        this.driverFeatures,
+        this.queues.map(({ queue }) => queue),
+      ),
     );
     // What the driver made available before it was ready is looked at now.
     for (const [index, { queue }] of this.queues.entries()) if (queue) this.notify(index);
@@ -189,7 +191,7 @@ export class VirtioState {
     }
     registers.enabled = true;
     registers.resetting = false;
-    if (this.running) this.device.queueChanged?.(index, registers.queue);
+    if (this.running) this.#guarded(`queue ${index}`, () => this.device.queueChanged?.(index, registers.queue));
   }
 
   /** Resets one queue (section 2.6.1). */
@@ -203,11 +205,15 @@ export class VirtioState {
   /** The driver rang for a queue. */
   notify(index: number): void {
     if (!this.running || !this.queues[index]?.queue) return;
+    this.#guarded(`queue ${index}`, () => this.device.notify(index));
+  }
+
+  #guarded(what: string, action: () => void): void {
     try {
-      this.device.notify(index);
+      action();
     } catch (error) {
       if (!(error instanceof RingError)) throw error;
-      this.fail(`queue ${index}: ${error.message}`);
+      this.fail(`${what}: ${error.message}`);
     }
   }
 
