@@ -99,6 +99,8 @@ export class MockDriver {
   readonly queues: DriverQueue[] = [];
   /** What the driver has accepted. */
   features = 0n;
+  /** What a start asks for when nothing else is said: all that is offered, unless a test says less. */
+  wanted: bigint | undefined;
   readonly #common: Part;
   readonly #isr: Part;
   readonly #device: Part;
@@ -287,7 +289,11 @@ export class MockDriver {
   }
 
   /** All of an initialisation, with every queue or those that are named. */
-  start(features: bigint = this.offered, which?: readonly number[], setup: QueueSetup = {}): DriverQueue[] {
+  start(
+    features: bigint = this.wanted ?? this.offered,
+    which?: readonly number[],
+    setup: QueueSetup = {},
+  ): DriverQueue[] {
     if (!this.negotiate(features)) throw new Error(`the features 0x${features.toString(16)} were refused`);
     this.write(COMMON.CONFIG_VECTOR, 2, this.#intx ? NO_VECTOR : 0);
     const count = this.read(COMMON.NUM_QUEUES, 2);

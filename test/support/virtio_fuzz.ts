@@ -329,6 +329,10 @@ class Attack {
     prey.settle?.();
     if (driver.status !== 0) throw new Error('a reset does not come to its end');
     this.#slices = 0;
+    // With rings of one kind and another.
+    let features = driver.offered;
+    for (let bit = 0n; bit < 64n; bit++) if (RING_FEATURES & (1n << bit) && pick(2)) features &= ~(1n << bit);
+    driver.wanted = features;
     const mark = driver.allocated;
     driver.faults.length = 0;
     try {
