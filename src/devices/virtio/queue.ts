@@ -22,6 +22,8 @@ export class Chain {
   /** Place in the order in which buffers were made available. */
   readonly sequence: number;
   readonly readable: Uint8Array[] = [];
+  /** Guest-physical address of each readable piece. */
+  readonly readableAt: number[] = [];
   readonly writable: Uint8Array[] = [];
   /** Guest-physical address of each writable piece. */
   readonly writableAt: number[] = [];
@@ -47,6 +49,7 @@ export class Chain {
     } else {
       if (this.writable.length > 0) throw new RingError('a readable descriptor follows a writable one');
       this.readable.push(view);
+      this.readableAt.push(gpa);
       this.readLength += length;
     }
   }
@@ -116,10 +119,32 @@ export interface QueueLayout {
   readonly inOrder: boolean;
 }
 
-/** Indices of a queue, for a snapshot. */
+/** A buffer that was taken and not given back: its pieces, as address and bytes in turn. */
+export interface SavedChain {
+  readonly id: number;
+  readonly descriptors: number;
+  readonly readable: readonly number[];
+  readonly writable: readonly number[];
+}
+
+/** Indices of a queue and what is in flight, oldest first, for a snapshot. */
 export interface QueueState {
   readonly available: number;
   readonly used: number;
+  readonly inFlight: readonly SavedChain[];
+}
+
+const isPieces = (value: unknown): value is number[] =>
+  Array.isArray(value) &&
+  value.length % 2 === 0 &&
+  value.length <= 4 * MAX_INDIRECT &&
+  value.every((each) => Number.isSafeInteger(each) && each >= 0);
+
+/** Whether saved state may be a buffer; where its pieces are is seen when it is taken up again. */
+export function isSavedChain(value: unknown): value is SavedChain {
+  const { id, descriptors, readable, writable } = (value ?? {}) as Record<string, unknown>;
+  const word = (each: unknown) => Number.isInteger(each) && (each as number) >= 0 && (each as number) <= 0xffff;
+  return word(id) && word(descriptors) && isPieces(readable) && isPieces(writable);
 }
 
 /**
@@ -129,8 +154,10 @@ export interface QueueState {
 export abstract class VirtQueue {
   protected readonly memory: GuestMemory;
   protected readonly layout: QueueLayout;
-  /** Buffers that were taken and not given back. */
-  inFlight = 0;
+  /** Buffers that were taken and not given back, oldest first. */
+  readonly #taken = new Set<Chain>();
+  /** Buffers that were in flight when the queue was saved: they are taken first. */
+  #resumed: SavedChain[] = [];
   #popped = 0;
   #returned = 0;
   /** With in-order use: what came back before its turn. */
@@ -145,26 +172,40 @@ export abstract class VirtQueue {
     return this.layout.size;
   }
 
+  /** Buffers that were taken and not given back. */
+  get inFlight(): number {
+    return this.#taken.size;
+  }
+
   /**
    * Takes the next buffer.
    * @throws RingError when the driver broke the rules.
    */
   pop(): Chain | undefined {
     // Each buffer takes a descriptor: a driver that has more buffers here uses descriptors that are not its own.
-    if (this.inFlight >= this.size && this.available) {
+    if (this.#taken.size >= this.size && this.available) {
       throw new RingError(`more than ${this.size} buffers are in flight`);
     }
-    const chain = this.take(this.#popped);
+    const saved = this.#resumed.shift();
+    const chain = saved ? this.#resume(saved) : this.take(this.#popped);
     if (chain) {
       this.#popped++;
-      this.inFlight++;
+      this.#taken.add(chain);
     }
+    return chain;
+  }
+
+  #resume({ id, descriptors, readable, writable }: SavedChain): Chain {
+    const chain = new Chain(id, this.#popped);
+    chain.descriptors = descriptors;
+    for (let i = 0; i < readable.length; i += 2) chain.add(this.memory, readable[i], readable[i + 1], false);
+    for (let i = 0; i < writable.length; i += 2) chain.add(this.memory, writable[i], writable[i + 1], true);
     return chain;
   }
 
   /** Gives a buffer back, of which the device wrote `written` bytes. */
   push(chain: Chain, written: number): void {
-    this.inFlight--;
+    this.#taken.delete(chain);
     if (!this.layout.inOrder) {
       this.give(chain, written);
       return;
@@ -183,10 +224,40 @@ export abstract class VirtQueue {
   /** Has the driver tell of new buffers. @returns true when there are some already. */
   abstract enableNotification(): boolean;
   abstract disableNotification(): void;
-  /** Whether a buffer waits. @throws RingError */
-  abstract get available(): boolean;
-  abstract save(): QueueState;
-  abstract restore(state: QueueState): void;
+  /** Whether the ring has a buffer that was not taken yet. */
+  protected abstract get waiting(): boolean;
+  protected abstract indices(): { available: number; used: number };
+  protected abstract setIndices(available: number, used: number): void;
+
+  /** Whether a buffer waits. */
+  get available(): boolean {
+    return this.#resumed.length > 0 || this.waiting;
+  }
+
+  save(): QueueState {
+    const pieces = (views: readonly Uint8Array[], at: readonly number[]) =>
+      views.flatMap((view, i) => [at[i], view.length]);
+    const early = [...this.#early.values()].map(({ chain }) => chain);
+    // What came back before its turn is not the driver's yet: it is done once more.
+    const chains = [...this.#taken, ...early].sort((a, b) => a.sequence - b.sequence);
+    return {
+      ...this.indices(),
+      inFlight: [
+        ...chains.map(({ id, descriptors, readable, readableAt, writable, writableAt }) => ({
+          id,
+          descriptors,
+          readable: pieces(readable, readableAt),
+          writable: pieces(writable, writableAt),
+        })),
+        ...this.#resumed,
+      ],
+    };
+  }
+
+  restore({ available, used, inFlight }: QueueState): void {
+    this.setIndices(available, used);
+    this.#resumed = [...inFlight];
+  }
 
   /** Aligned view of a part of the ring. @throws RingError when it is not wholly RAM. */
   protected words16(gpa: number, bytes: number, what: string): Uint16Array {

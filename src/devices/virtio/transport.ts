@@ -9,7 +9,7 @@ import {
   type VirtioDevice,
 } from './device.ts';
 import { PackedQueue } from './packed_queue.ts';
-import { type QueueState, RingError, type VirtQueue } from './queue.ts';
+import { isSavedChain, type QueueState, RingError, type VirtQueue } from './queue.ts';
 import { SplitQueue } from './split_queue.ts';
 
 /** Device status (virtio 1.2, section 2.1). */
@@ -95,10 +95,9 @@ export class VirtioState {
 
   /** Status as the driver reads it: a reset is done, and 0, when no back end uses the driver's memory any more. */
   get shownStatus(): number {
-    if (this.#statusBefore === 0 || this.status !== 0) return this.status;
-    if (this.device.busy?.()) return this.#statusBefore;
-    this.#statusBefore = 0;
-    return 0;
+    if (this.status !== 0 || !this.device.busy?.()) return this.status;
+    // Whoever reset it, the machine too: some bit is set until then.
+    return this.#statusBefore || STATUS_ACKNOWLEDGE;
   }
 
   /** Whether the reset of a queue is still under way (section 2.6.1). */
@@ -313,11 +312,14 @@ interface SavedQueue {
 function checkQueue(name: string, saved: unknown): asserts saved is SavedQueue {
   const { size, descriptors, driver, device, vector, enabled, ring } = (saved ?? {}) as Record<string, unknown>;
   const numbers = [size, descriptors, driver, device, vector];
-  const { available, used } = (ring ?? { available: 0, used: 0 }) as Record<string, unknown>;
+  const { available, used, inFlight } = (ring ?? { available: 0, used: 0, inFlight: [] }) as Record<string, unknown>;
   const valid =
     [...numbers, available, used].every((value) => Number.isSafeInteger(value) && (value as number) >= 0) &&
     typeof enabled === 'boolean';
   if (!valid) throw new Error(`${name}: a queue's state is not valid.`);
+  if (!Array.isArray(inFlight) || inFlight.length > (size as number) || !inFlight.every(isSavedChain)) {
+    throw new Error(`${name}: the buffers in flight of a queue are not valid.`);
+  }
 }
 
 const NO_VECTOR = 0xffff;

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { PCI, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../../../src/devices/pci/config_space.ts';
 import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
 import { VirtioRng } from '../../../src/devices/virtio/rng.ts';
+import { random } from '../../support/random.ts';
 import { MemoryDisk } from '../../support/virtio_backends.ts';
 import {
   ACKNOWLEDGE,
@@ -622,6 +623,43 @@ describe('snapshots', () => {
       driver.queues[i % 2].request([FLUSH], [1]);
       driver.release(mark);
       if (i % 50 === 0) driver.pci.restore(JSON.parse(JSON.stringify(driver.pci.save())));
+    }
+    expect(driver.faults).toEqual([]);
+  });
+
+  test.each(RINGS)('what is in flight is done after it was restored, in any order, $name', ({ features }) => {
+    const { disk, driver } = blk();
+    const pick = random(12);
+    driver.start(features, [0], { size: 32 });
+    const [queue] = driver.queues;
+    let mark = driver.allocated;
+    for (let round = 0; round < 60; round++) {
+      disk.hold = true;
+      const sectors = new Map<number, number>();
+      const returned = [];
+      for (let i = 0; i < 8; i++) {
+        const sector = pick(64);
+        const header = new Uint8Array(16);
+        header[8] = sector;
+        sectors.set(queue.send([header], [512, 1], (features & F_INDIRECT) !== 0n).id, sector);
+      }
+      disk.bytes.fill(round);
+      for (let i = pick(8); i > 0; i--) disk.waiting.splice(pick(disk.waiting.length), 1)[0]();
+      returned.push(...queue.collect());
+      const saved = JSON.parse(JSON.stringify(driver.pci.save()));
+      if (round % 2) driver.reset();
+      driver.queues[0] = queue;
+      driver.pci.restore(saved);
+      expect(driver.pci.save()).toEqual(saved);
+      disk.complete(pick);
+      returned.push(...queue.collect());
+      expect(returned.length).toBe(8);
+      for (const { sent, bytes } of returned) {
+        expect(sectors.delete(sent.id)).toBe(true);
+        expect([bytes[0], bytes[512]]).toEqual([round, 0]);
+      }
+      driver.release(mark);
+      mark = driver.allocated;
     }
     expect(driver.faults).toEqual([]);
   });
