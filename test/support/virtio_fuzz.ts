@@ -102,6 +102,7 @@ class Attack {
           driver.memory.view.setUint32(pick(MEMORY - 4), pick(3) ? pick(0x20000) : pick(2 ** 32), true);
           break;
         case 7:
+          if (pick(30) === 0) this.#act(() => this.#snapshot());
           this.#nonsense(queue);
           break;
         default:
@@ -118,6 +119,21 @@ class Attack {
     const bar = this.driver.pci.bars.find((each) => each.index === 4);
     if (!bar) throw new Error('the registers are gone');
     return { bar: bar.region, offset: 0x3000 };
+  }
+
+  /** A snapshot of whatever is going on, taken back as it is or with other numbers in it. */
+  #snapshot(): void {
+    const pick = this.#pick;
+    const { pci } = this.driver;
+    const saved = JSON.stringify(pci.save());
+    const other = pick(2)
+      ? saved
+      : saved.replace(/\b\d+\b/g, (text) => (pick(100) ? text : `${pick(2 ** (1 + pick(32)))}`));
+    try {
+      pci.restore(JSON.parse(other));
+    } catch (error) {
+      if (other === saved || !/^(Error|RingError)$/.test((error as Error).name)) throw error;
+    }
   }
 
   /** A driver's start, in which now and then something is wrong. */

@@ -172,9 +172,9 @@ export abstract class VirtQueue {
     return this.layout.size;
   }
 
-  /** Buffers that were taken and not given back. */
+  /** Buffers that were taken and that the driver does not have back. */
   get inFlight(): number {
-    return this.#taken.size;
+    return this.#taken.size + this.#early.size;
   }
 
   /**
@@ -183,7 +183,7 @@ export abstract class VirtQueue {
    */
   pop(): Chain | undefined {
     // Each buffer takes a descriptor: a driver that has more buffers here uses descriptors that are not its own.
-    if (this.#taken.size >= this.size && this.available) {
+    if (this.inFlight >= this.size && this.available) {
       throw new RingError(`more than ${this.size} buffers are in flight`);
     }
     const saved = this.#resumed.shift();

@@ -277,7 +277,8 @@ export class VirtioState {
       throw new Error(`${this.device.name}: the state has another number of queues.`);
     }
     const wanted = BigInt(`0x${features}`);
-    if ((wanted & ~this.offered) !== 0n) {
+    // A driver can ask for anything before it is told that it cannot have it.
+    if ((status as number) & STATUS_FEATURES_OK && (wanted & ~this.offered) !== 0n) {
       throw new Error(`${this.device.name}: the state has features 0x${features} that are not offered here.`);
     }
     for (const each of queues) checkQueue(this.device.name, each);
@@ -285,6 +286,7 @@ export class VirtioState {
     this.driverFeatures = wanted;
     this.status = (status as number) & ~STATUS_DRIVER_OK;
     if (this.status & STATUS_FEATURES_OK) this.device.negotiated?.(wanted);
+    this.device.restore?.(device);
     for (const [index, saved] of (queues as SavedQueue[]).entries()) {
       const { size, descriptors, driver, device: used, vector, enabled, ring } = saved;
       Object.assign(this.queues[index], { size, descriptors, driver, device: used, vector });
@@ -294,7 +296,6 @@ export class VirtioState {
     }
     this.configGeneration = generation as number;
     this.isr = isr as number;
-    this.device.restore?.(device);
     if ((status as number) & STATUS_DRIVER_OK) this.writeStatus(status as number);
   }
 }
@@ -314,7 +315,8 @@ function checkQueue(name: string, saved: unknown): asserts saved is SavedQueue {
   const numbers = [size, descriptors, driver, device, vector];
   const { available, used, inFlight } = (ring ?? { available: 0, used: 0, inFlight: [] }) as Record<string, unknown>;
   const valid =
-    [...numbers, available, used].every((value) => Number.isSafeInteger(value) && (value as number) >= 0) &&
+    // Addresses are what the driver wrote, whether there is memory or not.
+    [...numbers, available, used].every((value) => Number.isInteger(value) && (value as number) >= 0) &&
     typeof enabled === 'boolean';
   if (!valid) throw new Error(`${name}: a queue's state is not valid.`);
   if (!Array.isArray(inFlight) || inFlight.length > (size as number) || !inFlight.every(isSavedChain)) {

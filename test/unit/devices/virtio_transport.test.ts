@@ -570,7 +570,7 @@ describe('faults', () => {
   });
 
   test('more in flight than the ring can hold is refused', () => {
-    for (const ring of [0n, F_PACKED]) {
+    for (const ring of [0n, F_PACKED, F_IN_ORDER, F_PACKED | F_IN_ORDER]) {
       const { disk, driver } = blk();
       disk.hold = true;
       const [queue] = driver.start(F_VERSION_1 | ring, [0], { size: 4 });
@@ -586,15 +586,18 @@ describe('faults', () => {
           ]) {
             view.setBigUint64(at + 16 * index, BigInt(address), true);
             view.setUint32(at + 16 * index + 8, length, true);
-            view.setUint16(at + 16 * index + 12, ring ? 0 : flags, true);
-            view.setUint16(at + 16 * index + 14, ring ? flags | mark : 2 * i + 1, true);
+            const packed = (ring & F_PACKED) !== 0n;
+            view.setUint16(at + 16 * index + 12, packed ? 0 : flags, true);
+            view.setUint16(at + 16 * index + 14, packed ? flags | mark : 2 * i + 1, true);
           }
           view.setUint8(buffer, 4);
-          if (!ring) {
+          if (!(ring & F_PACKED)) {
             view.setUint16(queue.driver + 4 + 2 * ((lap * 2 + i) % 4), 2 * i, true);
             view.setUint16(queue.driver + 2, lap * 2 + i + 1, true);
           }
           queue.ring();
+          // In order, what completes behind the first is not given back before it.
+          if (ring & F_IN_ORDER) for (const complete of disk.waiting.splice(1)) complete();
         }
       }
       expect(disk.waiting.length).toBeLessThanOrEqual(4);
