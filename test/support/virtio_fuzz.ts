@@ -108,6 +108,8 @@ class Attack {
         default:
           this.#buffers(queue);
       }
+      // What was put off, not all of it: it may put itself off again.
+      for (let i = driver.slot.deferred.length; i > 0; i--) this.#act(() => driver.slot.deferred.shift()?.());
       const { bar, offset } = this.#notify;
       this.#act(() => bar.write(offset + 4 * queue, 2, queue));
       if ((driver.status & RUNS) !== FEATURES_OK && pick(4)) break;
@@ -341,6 +343,7 @@ class Attack {
     if (pick(2)) driver.pci.reset();
     driver.enable();
     driver.status = 0;
+    for (let action = driver.slot.deferred.shift(); action; action = driver.slot.deferred.shift()) action();
     // What was in flight completes.
     prey.settle?.();
     if (driver.status !== 0) throw new Error('a reset does not come to its end');

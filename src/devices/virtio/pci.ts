@@ -57,7 +57,11 @@ export class VirtioPci extends PciFunction {
     this.state = new VirtioState(
       device,
       this.memory,
-      { queue: (index) => this.#raise(this.state.queues[index].vector), config: () => this.#raise(this.#configVector) },
+      {
+        queue: (index) => this.#raise(this.state.queues[index].vector),
+        config: () => this.#raise(this.#configVector),
+        ...(slot.defer && { later: (action: () => void) => slot.defer?.(() => this.busMaster && action()) }),
+      },
       options,
     );
     this.msix = new Msix(this, slot.msi, device.queueSizes.length + 1, MSIX_BAR);

@@ -158,6 +158,8 @@ export abstract class VirtQueue {
   readonly #taken = new Set<Chain>();
   /** Buffers that were in flight when the queue was saved: they are taken first. */
   #resumed: SavedChain[] = [];
+  /** Buffers that may be taken before others have their turn. */
+  #turn = Number.POSITIVE_INFINITY;
   #popped = 0;
   #returned = 0;
   /** With in-order use: what came back before its turn. */
@@ -182,6 +184,7 @@ export abstract class VirtQueue {
    * @throws RingError when the driver broke the rules.
    */
   pop(): Chain | undefined {
+    if (this.#turn <= 0) return undefined;
     // Each buffer takes a descriptor: a driver that has more buffers here uses descriptors that are not its own.
     if (this.inFlight >= this.size && this.available) {
       throw new RingError(`more than ${this.size} buffers are in flight`);
@@ -190,6 +193,7 @@ export abstract class VirtQueue {
     const chain = saved ? this.#resume(saved) : this.take(this.#popped);
     if (chain) {
       this.#popped++;
+      this.#turn--;
       this.#taken.add(chain);
     }
     return chain;
@@ -229,9 +233,21 @@ export abstract class VirtQueue {
   protected abstract indices(): { available: number; used: number };
   protected abstract setIndices(available: number, used: number): void;
 
-  /** Whether a buffer waits. */
+  /** Whether a buffer waits, and it is its turn. */
   get available(): boolean {
-    return this.#resumed.length > 0 || this.waiting;
+    return this.#turn > 0 && (this.#resumed.length > 0 || this.waiting);
+  }
+
+  /** From now on no more than `buffers` are taken: the queue seems empty then. */
+  beginTurn(buffers: number): void {
+    this.#turn = buffers;
+  }
+
+  /** @returns whether buffers wait that would have been taken but for the turn's end. */
+  endTurn(): boolean {
+    const over = this.#turn <= 0;
+    this.#turn = Number.POSITIVE_INFINITY;
+    return over && this.available;
   }
 
   save(): QueueState {

@@ -42,7 +42,12 @@ export interface QueueRegisters {
 export interface TransportInterrupts {
   queue(index: number): void;
   config(): void;
+  /** Does it when others have had their turn. Without it, a queue is served until it is empty. */
+  later?(action: () => void): void;
 }
+
+/** A queue is served for so many times its size, then others have their turn. */
+const TURN = 2;
 
 export interface TransportOptions {
   /** Offers packed rings. */
@@ -62,6 +67,8 @@ export class VirtioState {
   isr = 0;
   /** Status before a reset that a back end holds up. */
   #statusBefore = 0;
+  /** Queues whose turn comes again. */
+  readonly #later = new Set<number>();
   readonly #memory: GuestMemory;
   readonly #interrupts: TransportInterrupts;
   readonly #fault: GuestFault;
@@ -203,8 +210,18 @@ export class VirtioState {
 
   /** The driver rang for a queue. */
   notify(index: number): void {
-    if (!this.running || !this.queues[index]?.queue) return;
+    const queue = this.queues[index]?.queue;
+    if (!this.running || !queue) return;
+    const { later } = this.#interrupts;
+    if (later) queue.beginTurn(TURN * queue.size);
     this.#guarded(`queue ${index}`, () => this.device.notify(index));
+    if (!later || !queue.endTurn() || this.#later.has(index)) return;
+    this.#later.add(index);
+    later(() => {
+      this.#later.delete(index);
+      // It may have been reset since.
+      if (this.queues[index].queue === queue) this.notify(index);
+    });
   }
 
   #guarded(what: string, action: () => void): void {

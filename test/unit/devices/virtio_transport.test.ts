@@ -617,6 +617,42 @@ describe('faults', () => {
   });
 });
 
+describe.each([
+  ['split', 0n],
+  ['packed', F_PACKED],
+])('a driver that never stops, %s', (_name, ring) => {
+  test('does not keep the device for itself', () => {
+    let served = 0;
+    let more = 1000;
+    const driver: MockDriver = new MockDriver(
+      new VirtioRng('rng', (into) => {
+        into.fill(1);
+        served++;
+        const [queue] = driver.queues;
+        // Another processor takes the last buffer back and makes the next available.
+        queue.collect();
+        if (more-- > 0) queue.add([], [8]);
+      }),
+      { packed: true },
+    );
+    const [queue] = driver.start(F_VERSION_1 | ring);
+    queue.send([], [8]);
+    expect(served).toBe(16);
+    expect(driver.slot.deferred.length).toBe(1);
+    driver.slot.deferred.shift()?.();
+    expect(served).toBe(32);
+    while (driver.slot.deferred.length > 0) driver.slot.deferred.shift()?.();
+    expect(served).toBe(1001);
+    more = 100;
+    queue.collect();
+    queue.send([], [8]);
+    driver.reset();
+    const before = served;
+    driver.slot.deferred.shift()?.();
+    expect(served).toBe(before);
+  });
+});
+
 describe('snapshots', () => {
   test.each(RINGS)('a running device goes on after it was restored, $name', ({ features }) => {
     const { driver } = blk();
