@@ -392,8 +392,8 @@ export class VirtioConsole implements VirtioDevice {
     return {
       columns: view.getUint16(C.COLS, true),
       rows: view.getUint16(C.ROWS, true),
-      ports: this.#ports.map(({ ready, guestOpen, unsent, alreadySent }) => ({
-        ...{ ready, guestOpen, sent: unsent?.done ?? alreadySent },
+      ports: this.#ports.map(({ ready, hostOpen, guestOpen, unsent, alreadySent }) => ({
+        ...{ ready, hostOpen, guestOpen, sent: unsent?.done ?? alreadySent },
       })),
       messages: [...this.#messages.values()].map((bytes) => Buffer.from(bytes).toString('base64')),
     };
@@ -413,7 +413,12 @@ export class VirtioConsole implements VirtioDevice {
     const saved = ports.map((each: unknown) => {
       const fields = (each ?? {}) as Record<string, unknown>;
       const sent = integerIn(fields, 'sent', 0, 2 ** 32);
-      return { ready: booleanIn(fields, 'ready'), guestOpen: booleanIn(fields, 'guestOpen'), sent };
+      return {
+        ready: booleanIn(fields, 'ready'),
+        hostOpen: booleanIn(fields, 'hostOpen'),
+        guestOpen: booleanIn(fields, 'guestOpen'),
+        sent,
+      };
     });
     const decoded = messages.map((each: string) => Buffer.from(each, 'base64'));
     if (decoded.some(({ length }) => length < CONTROL_BYTES)) {
@@ -430,6 +435,11 @@ export class VirtioConsole implements VirtioDevice {
     this.#messages.clear();
     for (const bytes of decoded) {
       this.#messages.set(`${bytes.readUInt32LE(0)} ${bytes.readUInt16LE(4)}`, Uint8Array.from(bytes));
+    }
+    // Who is at this end is not the guest's state: it hears of it if that is different now.
+    for (const [id, { ready, hostOpen }] of saved.entries()) {
+      const port = this.#ports[id];
+      if (ready && hostOpen !== port.hostOpen) this.#message(port, PORT_OPEN, port.hostOpen ? 1 : 0);
     }
   }
 }

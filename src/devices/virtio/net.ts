@@ -424,6 +424,8 @@ export class VirtioNet implements VirtioDevice {
         if (command !== CTRL_MQ_VQ_PAIRS_SET || !(this.#features & MQ)) return false;
         if (pairs < 1 || pairs > this.#backends.length) return false;
         this.#pairs = pairs;
+        // A back end with a frame that waits says nothing more: its pair may have room.
+        for (const backend of this.#backends.keys()) this.#receive(backend);
         return true;
       }
       case CTRL_CLASS_GUEST_OFFLOADS: {

@@ -277,6 +277,14 @@ export class VirtioPci extends PciFunction {
     this.setIntx(false);
   }
 
+  /**
+   * Whether a back end still moves data to or from guest memory for requests of before a reset. Memory that is to be
+   * used anew, as when the machine starts again, has to wait for it.
+   */
+  get busy(): boolean {
+    return this.state.device.busy?.() ?? false;
+  }
+
   override reset(): void {
     this.state.reset();
     this.#forget();

@@ -321,6 +321,23 @@ describe.each(RINGS)('bytes, $name', ({ features }) => {
   });
 });
 
+test('a restored guest hears who is at this end now', () => {
+  const { device, driver, heard, room } = open();
+  room(10);
+  const saved = JSON.parse(JSON.stringify(driver.pci.save()));
+  driver.pci.restore(saved);
+  expect(heard()).toEqual([]);
+  device.setOpen(1, false);
+  expect(heard()).toEqual([[1, OPEN, 0]]);
+  driver.pci.restore(JSON.parse(JSON.stringify(driver.pci.save())));
+  device.setOpen(1, true);
+  heard();
+  const before = JSON.parse(JSON.stringify(driver.pci.save()));
+  before.virtio.device.ports[1].hostOpen = false;
+  driver.pci.restore(before);
+  expect(heard()).toEqual([[1, OPEN, 1]]);
+});
+
 test('an emergency needs no queue', () => {
   const { driver, lines } = setUp();
   driver.reset();

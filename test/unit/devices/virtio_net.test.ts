@@ -369,6 +369,17 @@ describe('pairs of queues', () => {
     expect(backends[1].sent).toEqual([frame(60, 4)]);
   });
 
+  test('what waits goes to the pair that is its own by then', () => {
+    const { driver, arrive, command } = multi(2);
+    const [, , second] = driver.queues;
+    // A driver fills the queues of all pairs, and then says how many it uses.
+    second.send([], [200]);
+    arrive(frame(60, 5), 1);
+    expect(second.collect()).toEqual([]);
+    expect(command(4, 0, word(2))).toBe(OK);
+    expect(second.collect().map(({ bytes }) => bytes.subarray(HEADER))).toEqual([frame(60, 5)]);
+  });
+
   test('a frame waits for the pair that it goes to', () => {
     const { driver, arrive } = multi(2);
     arrive(frame(60, 2), 1);
