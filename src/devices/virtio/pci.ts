@@ -56,8 +56,10 @@ export class VirtioPci extends PciFunction {
     );
     this.state = new VirtioState(
       device,
-      this.memory,
+      // Queues are empty without bus mastering, which is how it is kept: where they stand is known all the same.
+      slot.memory,
       {
+        reachable: () => this.busMaster,
         queue: (index) => this.#raise(this.state.queues[index].vector),
         config: () => this.#raise(this.#configVector),
         ...(slot.defer && { later: (action: () => void) => slot.defer?.(() => this.busMaster && action()) }),

@@ -117,6 +117,8 @@ export interface QueueLayout {
   readonly indirect: boolean;
   readonly eventIndex: boolean;
   readonly inOrder: boolean;
+  /** Whether the device may reach memory now. While it may not, the queue seems empty. */
+  readonly reachable?: (() => boolean) | undefined;
 }
 
 /** A buffer that was taken and not given back: its pieces, as address and bytes in turn. */
@@ -170,6 +172,10 @@ export abstract class VirtQueue {
     this.layout = layout;
   }
 
+  get #reachable(): boolean {
+    return this.layout.reachable?.() ?? true;
+  }
+
   get size(): number {
     return this.layout.size;
   }
@@ -184,7 +190,7 @@ export abstract class VirtQueue {
    * @throws RingError when the driver broke the rules.
    */
   pop(): Chain | undefined {
-    if (this.#turn <= 0) return undefined;
+    if (this.#turn <= 0 || !this.#reachable) return undefined;
     // Each buffer takes a descriptor: a driver that has more buffers here uses descriptors that are not its own.
     if (this.inFlight >= this.size && this.available) {
       throw new RingError(`more than ${this.size} buffers are in flight`);
@@ -235,7 +241,7 @@ export abstract class VirtQueue {
 
   /** Whether a buffer waits, and it is its turn. */
   get available(): boolean {
-    return this.#turn > 0 && (this.#resumed.length > 0 || this.waiting);
+    return this.#turn > 0 && this.#reachable && (this.#resumed.length > 0 || this.waiting);
   }
 
   /** From now on no more than `buffers` are taken: the queue seems empty then. */

@@ -42,6 +42,8 @@ export interface QueueRegisters {
 export interface TransportInterrupts {
   queue(index: number): void;
   config(): void;
+  /** Whether the device may reach memory now; always, when there is nothing to say so. */
+  reachable?(): boolean;
   /** Does it when others have had their turn. Without it, a queue is served until it is empty. */
   later?(action: () => void): void;
 }
@@ -189,6 +191,7 @@ export class VirtioState {
         indirect: this.has(VIRTIO_F_INDIRECT_DESC),
         eventIndex: this.has(VIRTIO_F_EVENT_IDX),
         inOrder: this.has(VIRTIO_F_IN_ORDER),
+        reachable: this.#interrupts.reachable,
       });
     } catch (error) {
       if (!(error instanceof RingError)) throw error;

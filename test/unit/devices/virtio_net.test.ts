@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { PCI, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../../../src/devices/pci/config_space.ts';
 import { VirtioNet } from '../../../src/devices/virtio/net.ts';
 import { random } from '../../support/random.ts';
 import { QuietNet } from '../../support/virtio_backends.ts';
@@ -175,6 +176,18 @@ describe('receiving', () => {
     again.send([], [100]);
     expect(again.collect().length).toBe(2);
     expect(rx.collect()).toEqual([]);
+  });
+
+  test('a frame that comes while bus mastering is off waits', () => {
+    const { driver, rx, arrive } = setUp();
+    rx.send([], [200]);
+    // As a kernel that starts another one leaves it.
+    driver.pci.config.write(PCI.COMMAND, 2, PCI_COMMAND_MEMORY);
+    arrive(frame(60));
+    expect(rx.collect()).toEqual([]);
+    driver.pci.config.write(PCI.COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    expect(rx.collect().length).toBe(1);
+    expect(driver.faults).toEqual([]);
   });
 
   test('a reset forgets what waits', () => {

@@ -615,6 +615,18 @@ describe('faults', () => {
     expect(queue.collect().length).toBe(1);
     expect(driver.faults).toEqual([]);
   });
+
+  test('a snapshot of a device without bus mastering can be restored', () => {
+    const driver = rng();
+    const [queue] = driver.start(F_VERSION_1);
+    driver.pci.config.write(PCI.COMMAND, 2, PCI_COMMAND_MEMORY);
+    queue.send([], [4]);
+    driver.pci.restore(JSON.parse(JSON.stringify(driver.pci.save())));
+    expect(driver.status).toBe(RUNNING);
+    expect(queue.collect()).toEqual([]);
+    driver.pci.config.write(PCI.COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    expect(queue.collect().length).toBe(1);
+  });
 });
 
 describe.each([
