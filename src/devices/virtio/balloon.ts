@@ -235,8 +235,9 @@ export class VirtioBalloon implements VirtioDevice {
     const poisoned = this.#features & PAGE_POISON && this.#config.view.getUint32(C.POISON_VAL, true) !== 0;
     if (poisoned || !(this.#features & PAGE_REPORTING)) return;
     for (const [i, view] of chain.writable.entries()) {
-      const start = Math.ceil(chain.writableAt[i] / PAGE) * PAGE;
-      const end = Math.floor((chain.writableAt[i] + view.length) / PAGE) * PAGE;
+      const gpa = chain.addresses[chain.readable.length + i];
+      const start = Math.ceil(gpa / PAGE) * PAGE;
+      const end = Math.floor((gpa + view.length) / PAGE) * PAGE;
       this.#discard(start, end - start);
     }
   }

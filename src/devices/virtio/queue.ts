@@ -22,11 +22,12 @@ export class Chain {
   /** Place in the order in which buffers were made available. */
   readonly sequence: number;
   readonly readable: Uint8Array[] = [];
-  /** Guest-physical address of each readable piece. */
-  readonly readableAt: number[] = [];
   readonly writable: Uint8Array[] = [];
-  /** Guest-physical address of each writable piece. */
-  readonly writableAt: number[] = [];
+  /** Guest-physical addresses of the readable pieces, then of the writable ones. */
+  readonly addresses: number[] = [];
+  /** Neighbours among the buffers in flight of their queue. */
+  older: Chain | undefined;
+  newer: Chain | undefined;
   readLength = 0;
   writeLength = 0;
 
@@ -40,16 +41,15 @@ export class Chain {
     if (length === 0) throw new RingError('a descriptor has no bytes');
     const view = memory.slice(gpa, length);
     if (!view) throw new RingError(`a descriptor's ${length} bytes at ${hex(gpa)} are not RAM`);
+    this.addresses.push(gpa);
     // Section 2.7.5.2 allows 2^32 bytes in all, however many descriptors name the same memory.
     if (this.readLength + this.writeLength + length > 2 ** 32) throw new RingError('a chain has more than 2^32 bytes');
     if (write) {
       this.writable.push(view);
-      this.writableAt.push(gpa);
       this.writeLength += length;
     } else {
       if (this.writable.length > 0) throw new RingError('a readable descriptor follows a writable one');
       this.readable.push(view);
-      this.readableAt.push(gpa);
       this.readLength += length;
     }
   }
@@ -129,6 +129,12 @@ export interface SavedChain {
   readonly writable: readonly number[];
 }
 
+function saveChain({ id, descriptors, readable, writable, addresses }: Chain): SavedChain {
+  const pieces = (views: readonly Uint8Array[], from: number) =>
+    views.flatMap((view, i) => [addresses[from + i], view.length]);
+  return { id, descriptors, readable: pieces(readable, 0), writable: pieces(writable, readable.length) };
+}
+
 /** Indices of a queue and what is in flight, oldest first, for a snapshot. */
 export interface QueueState {
   readonly available: number;
@@ -157,7 +163,9 @@ export abstract class VirtQueue {
   protected readonly memory: GuestMemory;
   protected readonly layout: QueueLayout;
   /** Buffers that were taken and not given back, oldest first. */
-  readonly #taken = new Set<Chain>();
+  #oldest: Chain | undefined;
+  #newest: Chain | undefined;
+  #count = 0;
   /** Buffers that were in flight when the queue was saved: they are taken first. */
   #resumed: SavedChain[] = [];
   /** Buffers that may be taken before others have their turn. */
@@ -182,7 +190,7 @@ export abstract class VirtQueue {
 
   /** Buffers that were taken and that the driver does not have back. */
   get inFlight(): number {
-    return this.#taken.size + this.#early.size;
+    return this.#count;
   }
 
   /**
@@ -192,7 +200,7 @@ export abstract class VirtQueue {
   pop(): Chain | undefined {
     if (this.#turn <= 0 || !this.#reachable) return undefined;
     // Each buffer takes a descriptor: a driver that has more buffers here uses descriptors that are not its own.
-    if (this.inFlight >= this.size && this.available) {
+    if (this.#count >= this.size && this.available) {
       throw new RingError(`more than ${this.size} buffers are in flight`);
     }
     const saved = this.#resumed.shift();
@@ -200,7 +208,11 @@ export abstract class VirtQueue {
     if (chain) {
       this.#popped++;
       this.#turn--;
-      this.#taken.add(chain);
+      this.#count++;
+      chain.older = this.#newest;
+      if (this.#newest) this.#newest.newer = chain;
+      else this.#oldest = chain;
+      this.#newest = chain;
     }
     return chain;
   }
@@ -215,16 +227,26 @@ export abstract class VirtQueue {
 
   /** Gives a buffer back, of which the device wrote `written` bytes. */
   push(chain: Chain, written: number): void {
-    this.#taken.delete(chain);
     if (!this.layout.inOrder) {
-      this.give(chain, written);
+      this.#return(chain, written);
       return;
     }
     this.#early.set(chain.sequence, { chain, written });
     for (let next = this.#early.get(this.#returned); next; next = this.#early.get(this.#returned)) {
       this.#early.delete(this.#returned++);
-      this.give(next.chain, next.written);
+      this.#return(next.chain, next.written);
     }
+  }
+
+  #return(chain: Chain, written: number): void {
+    this.#count--;
+    if (chain.older) chain.older.newer = chain.newer;
+    else this.#oldest = chain.newer;
+    if (chain.newer) chain.newer.older = chain.older;
+    else this.#newest = chain.older;
+    chain.older = undefined;
+    chain.newer = undefined;
+    this.give(chain, written);
   }
 
   protected abstract take(sequence: number): Chain | undefined;
@@ -257,23 +279,10 @@ export abstract class VirtQueue {
   }
 
   save(): QueueState {
-    const pieces = (views: readonly Uint8Array[], at: readonly number[]) =>
-      views.flatMap((view, i) => [at[i], view.length]);
-    const early = [...this.#early.values()].map(({ chain }) => chain);
+    const inFlight: SavedChain[] = [];
     // What came back before its turn is not the driver's yet: it is done once more.
-    const chains = [...this.#taken, ...early].sort((a, b) => a.sequence - b.sequence);
-    return {
-      ...this.indices(),
-      inFlight: [
-        ...chains.map(({ id, descriptors, readable, readableAt, writable, writableAt }) => ({
-          id,
-          descriptors,
-          readable: pieces(readable, readableAt),
-          writable: pieces(writable, writableAt),
-        })),
-        ...this.#resumed,
-      ],
-    };
+    for (let chain = this.#oldest; chain; chain = chain.newer) inFlight.push(saveChain(chain));
+    return { ...this.indices(), inFlight: [...inFlight, ...this.#resumed] };
   }
 
   restore({ available, used, inFlight }: QueueState): void {
