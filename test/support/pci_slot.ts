@@ -14,6 +14,13 @@ export class FakeSlot implements PciSlot {
   }
 
   decodeChanged(): void {}
+
+  /** What was put off, until a test does it. */
+  readonly deferred: (() => void)[] = [];
+
+  defer(action: () => void): void {
+    this.deferred.push(action);
+  }
 }
 
 /** Configuration space of a function, and what its BARs show, as regions. */

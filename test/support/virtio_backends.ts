@@ -6,11 +6,13 @@ type Done = (errno: number) => void;
 
 /** A disk in memory. Requests complete at once, or when the test says so, in any order. */
 export class MemoryDisk implements BlockBackend {
-  readonly bytes: Uint8Array;
-  readonly readOnly = false;
+  bytes: Uint8Array;
+  readonly readOnly: boolean;
   readonly blockSize = 512;
   readonly physicalBlockSize = 4096;
-  readonly canDiscard = true;
+  readonly canDiscard: boolean;
+  /** Operations that were asked for, most recent last. */
+  readonly log: string[] = [];
   onBurst: ((running: boolean) => void) | undefined;
   /** Requests wait in `waiting` while it is true. */
   hold = false;
@@ -18,15 +20,18 @@ export class MemoryDisk implements BlockBackend {
   errno = 0;
   readonly waiting: (() => void)[] = [];
 
-  constructor(size: number) {
+  constructor(size: number, options: { readonly readOnly?: boolean; readonly canDiscard?: boolean } = {}) {
     this.bytes = new Uint8Array(size);
+    this.readOnly = options.readOnly ?? false;
+    this.canDiscard = options.canDiscard ?? true;
   }
 
   get size(): number {
     return this.bytes.length;
   }
 
-  #do(action: () => void, done: Done): void {
+  #do(name: string, action: () => void, done: Done): void {
+    if (this.log.push(name) > 1000) this.log.length = 0;
     const { errno } = this;
     const run = () => {
       if (!errno) action();
@@ -44,35 +49,43 @@ export class MemoryDisk implements BlockBackend {
   }
 
   read(offset: number, into: readonly Uint8Array[], done: Done): void {
-    this.#do(() => {
-      let at = offset;
-      for (const view of into) {
-        view.set(this.bytes.subarray(at, at + view.length));
-        at += view.length;
-      }
-    }, done);
+    this.#do(
+      'read',
+      () => {
+        let at = offset;
+        for (const view of into) {
+          view.set(this.bytes.subarray(at, at + view.length));
+          at += view.length;
+        }
+      },
+      done,
+    );
   }
 
   write(offset: number, from: readonly Uint8Array[], done: Done): void {
-    this.#do(() => {
-      let at = offset;
-      for (const view of from) {
-        this.bytes.set(view, at);
-        at += view.length;
-      }
-    }, done);
+    this.#do(
+      'write',
+      () => {
+        let at = offset;
+        for (const view of from) {
+          this.bytes.set(view, at);
+          at += view.length;
+        }
+      },
+      done,
+    );
   }
 
   flush(done: Done): void {
-    this.#do(() => {}, done);
+    this.#do('flush', () => {}, done);
   }
 
   discard(offset: number, length: number, done: Done): void {
-    this.#do(() => this.bytes.fill(0, offset, offset + length), done);
+    this.#do('discard', () => this.bytes.fill(0, offset, offset + length), done);
   }
 
-  writeZeroes(offset: number, length: number, _mayUnmap: boolean, done: Done): void {
-    this.discard(offset, length, done);
+  writeZeroes(offset: number, length: number, mayUnmap: boolean, done: Done): void {
+    this.#do(mayUnmap ? 'unmap zeroes' : 'zeroes', () => this.bytes.fill(0, offset, offset + length), done);
   }
 
   batch(action: () => void): void {
@@ -83,14 +96,24 @@ export class MemoryDisk implements BlockBackend {
 /** A network that keeps what is sent and has what a test puts in. */
 export class QuietNet implements NetBackend {
   readonly name = 'quiet';
-  readonly headerSize = 0;
-  readonly offloads = 0;
+  readonly headerSize: 0 | 12;
+  readonly offloads: number;
+  /** What the card has set, last. */
+  accepted = 0;
+  /** It takes no frame while this is true. */
+  full = false;
   onReadable: (() => void) | undefined;
   onWritable: (() => void) | undefined;
   readonly sent: Uint8Array[] = [];
   readonly frames: Uint8Array[] = [];
 
+  constructor(options: { readonly headerSize?: 0 | 12; readonly offloads?: number } = {}) {
+    this.headerSize = options.headerSize ?? 0;
+    this.offloads = options.offloads ?? 0;
+  }
+
   send(frame: Uint8Array): boolean {
+    if (this.full) return false;
     this.sent.push(frame.slice());
     if (this.sent.length > 1000) this.sent.length = 0;
     return true;
@@ -103,6 +126,12 @@ export class QuietNet implements NetBackend {
     return Math.min(frame.length, into.length);
   }
 
-  setOffloads(): void {}
+  /** As the kernel's tap device does, it refuses segmentation without checksums. */
+  setOffloads(offloads: number): void {
+    if (!(offloads & 0x01) && offloads & 0x0e) throw new Error('TUNSETOFFLOAD: EINVAL');
+    if (!(offloads & 0x06) && offloads & 0x08) throw new Error('TUNSETOFFLOAD: EINVAL');
+    this.accepted = offloads;
+  }
+
   close(): void {}
 }

@@ -52,6 +52,11 @@ export interface PciSlot {
   readonly intx: IrqLine;
   /** What the function decodes may have changed. */
   decodeChanged(): void;
+  /**
+   * Does `action` soon, when everything else of the machine's thread has had its turn. With it, a driver that makes
+   * work available faster than it is done does not keep the thread for itself.
+   */
+  defer?(action: () => void): void;
   /** 1024 words of configuration space that vCPU threads can read. */
   readonly configWords?: Int32Array;
 }

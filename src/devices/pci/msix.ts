@@ -132,7 +132,10 @@ export class Msix implements Region {
     if (
       !Array.isArray(pending) ||
       pending.length !== this.#pending.length ||
-      pending.some((word) => !Number.isInteger(word) || word < 0 || word > 0xffffffff)
+      pending.some(
+        (word, index) =>
+          !Number.isInteger(word) || word < 0 || word >= 2 ** Math.min(32, Math.max(0, this.vectors - 32 * index)),
+      )
     ) {
       throw new Error(`${this.name}: the pending bits are not those of this table.`);
     }

@@ -1,5 +1,5 @@
 import { ConfigFields, type VirtioDevice, type VirtioHost } from './device.ts';
-import { type Chain, sliceViews, type VirtQueue } from './queue.ts';
+import { type Chain, RingError, sliceViews, type VirtQueue } from './queue.ts';
 
 /** Feature bits (virtio 1.2, section 5.2.3). */
 const SEG_MAX = 1n << 2n;
@@ -90,12 +90,12 @@ export interface BlkOptions {
 
 interface Request {
   readonly queue: number;
+  /** Where its buffer goes back to: after a reset of the queue or the device, nowhere. */
+  readonly ring: VirtQueue;
   readonly chain: Chain;
   readonly operation: BlkOperation;
   readonly offset: number;
   readonly run: (done: Done) => void;
-  /** Which life of the device it belongs to: after a reset its buffers are the driver's again. */
-  readonly life: number;
 }
 
 /** virtio block device (virtio 1.2, section 5.2). */
@@ -106,15 +106,17 @@ export class VirtioBlk implements VirtioDevice {
   readonly features: bigint;
   readonly queueSizes: readonly number[];
   readonly configSize = CONFIG_SIZE;
-  /** Requests that were taken and not answered. */
-  inFlight = 0;
   readonly #backend: BlockBackend;
   readonly #config = new ConfigFields(CONFIG_SIZE);
   readonly #serial: Uint8Array;
   readonly #onError: NonNullable<BlkOptions['onError']>;
   #host: VirtioHost | undefined;
   #queues: readonly (VirtQueue | undefined)[] = [];
-  #life = 0;
+  /** Requests that were taken and not answered. */
+  readonly #requests = new Set<Request>();
+  /** Requests at the back end, by queue, those from before a reset too. */
+  readonly #atBackend: number[];
+  #writeThrough = false;
   /** Failed requests that wait for the machine to go on. */
   #held: Request[] = [];
   #inBurst = false;
@@ -129,6 +131,7 @@ export class VirtioBlk implements VirtioDevice {
     this.#onError = options.onError ?? (() => 'report');
     const queues = options.queues ?? 1;
     this.queueSizes = Array.from({ length: queues }, () => QUEUE_SIZE);
+    this.#atBackend = this.queueSizes.map(() => 0);
     const serial = Buffer.from(options.serial ?? '', 'latin1');
     if (serial.length > ID_SIZE)
       throw new Error(`The serial number "${options.serial}" is longer than ${ID_SIZE} bytes.`);
@@ -188,8 +191,15 @@ export class VirtioBlk implements VirtioDevice {
   }
 
   writeConfig(offset: number, _size: number, value: number): void {
-    // Write-through is the driver's promise to itself: a flush follows each write either way.
-    if (offset === C.WRITEBACK) this.#config.view.setUint8(C.WRITEBACK, value & 1);
+    if (offset !== C.WRITEBACK) return;
+    this.#config.view.setUint8(C.WRITEBACK, value & 1);
+    this.#writeThrough = (value & 1) === 0;
+  }
+
+  /** A driver that knows no flush can rely on each write once it is answered (sections 5.2.5.2 and 5.2.6.2). */
+  negotiated(features: bigint): void {
+    this.#writeThrough = (features & FLUSH) === 0n;
+    if (features & CONFIG_WCE) this.#config.view.setUint8(C.WRITEBACK, this.#writeThrough ? 0 : 1);
   }
 
   start(_features: bigint, queues: readonly (VirtQueue | undefined)[]): void {
@@ -200,14 +210,27 @@ export class VirtioBlk implements VirtioDevice {
     const queues = [...this.#queues];
     queues[index] = queue;
     this.#queues = queues;
+    for (const request of this.#requests) if (request.queue === index) this.#requests.delete(request);
+    this.#held = this.#held.filter((request) => request.queue !== index);
+    this.#toInterrupt.delete(index);
   }
 
   stop(): void {
-    this.#life++;
     this.#queues = [];
+    this.#requests.clear();
     this.#held = [];
-    this.inFlight = 0;
+    this.#toInterrupt.clear();
+    this.#writeThrough = false;
     this.#config.view.setUint8(C.WRITEBACK, 1);
+  }
+
+  busy(queue?: number): boolean {
+    return queue === undefined ? this.#atBackend.some((count) => count > 0) : this.#atBackend[queue] > 0;
+  }
+
+  /** Requests that were taken and not answered. */
+  get inFlight(): number {
+    return this.#requests.size;
   }
 
   notify(index: number): void {
@@ -216,17 +239,16 @@ export class VirtioBlk implements VirtioDevice {
     this.#backend.batch(() => {
       do {
         queue.disableNotification();
-        for (let chain = queue.pop(); chain; chain = queue.pop()) this.#serve(index, chain);
+        for (let chain = queue.pop(); chain; chain = queue.pop()) this.#serve(index, queue, chain);
       } while (queue.enableNotification());
     });
     this.#host?.interrupt(index);
   }
 
-  #serve(queue: number, chain: Chain): void {
+  #serve(queue: number, ring: VirtQueue, chain: Chain): void {
     // Data may share descriptors with the header and the status: only sizes count (section 2.7.4.1).
     if (chain.read(this.#header) < HEADER_SIZE || chain.writeLength < 1) {
-      this.#host?.fail(`a request of ${chain.readLength} bytes to read and ${chain.writeLength} to write`);
-      return;
+      throw new RingError(`a request of ${chain.readLength} bytes to read and ${chain.writeLength} to write`);
     }
     const type = this.#headerView.getUint32(0, true);
     const sector = this.#headerView.getUint32(8, true) + this.#headerView.getUint32(12, true) * 2 ** 32;
@@ -234,10 +256,8 @@ export class VirtioBlk implements VirtioDevice {
     const toRead = chain.writeLength - 1;
     const toWrite = chain.readLength - HEADER_SIZE;
     const backend = this.#backend;
-    const start = (operation: BlkOperation, run: (done: Done) => void) => {
-      this.inFlight++;
-      this.#run({ queue, chain, operation, offset, run, life: this.#life });
-    };
+    const start = (operation: BlkOperation, run: (done: Done) => void) =>
+      this.#begin({ queue, ring, chain, operation, offset, run });
     switch (type) {
       case T_IN:
         if (!this.#inside(offset, toRead)) break;
@@ -247,8 +267,11 @@ export class VirtioBlk implements VirtioDevice {
         if (backend.readOnly || !this.#inside(offset, toWrite)) break;
         start('write', (done) => {
           const views = sliceViews(chain.readable, HEADER_SIZE, toWrite);
-          const through = this.#config.view.getUint8(C.WRITEBACK) === 0;
-          backend.write(offset, views, through ? (errno) => (errno ? done(errno) : backend.flush(done)) : done);
+          backend.write(
+            offset,
+            views,
+            this.#writeThrough ? (errno) => (errno ? done(errno) : backend.flush(done)) : done,
+          );
         });
         return;
       case T_FLUSH:
@@ -256,33 +279,33 @@ export class VirtioBlk implements VirtioDevice {
         return;
       case T_GET_ID:
         chain.write(this.#serial.subarray(0, Math.min(toRead, ID_SIZE)));
-        this.#answer(queue, chain, S_OK);
+        this.#answer(ring, chain, S_OK);
         return;
       case T_DISCARD:
       case T_WRITE_ZEROES:
-        this.#range(type, queue, chain, toWrite);
+        this.#range(type, queue, ring, chain, toWrite);
         return;
       default:
-        this.#answer(queue, chain, S_UNSUPP);
+        this.#answer(ring, chain, S_UNSUPP);
         return;
     }
-    this.#answer(queue, chain, S_IOERR);
+    this.#answer(ring, chain, S_IOERR);
   }
 
   #inside(offset: number, length: number): boolean {
     return length % SECTOR === 0 && offset + length <= this.#backend.size;
   }
 
-  #range(type: number, queue: number, chain: Chain, length: number): void {
+  #range(type: number, queue: number, ring: VirtQueue, chain: Chain, length: number): void {
     const discard = type === T_DISCARD;
     const backend = this.#backend;
     if (backend.readOnly || (discard && !backend.canDiscard)) {
-      this.#answer(queue, chain, backend.readOnly ? S_IOERR : S_UNSUPP);
+      this.#answer(ring, chain, backend.readOnly ? S_IOERR : S_UNSUPP);
       return;
     }
     const range = new Uint8Array(RANGE_SIZE);
     if (length !== RANGE_SIZE || chain.read(range, HEADER_SIZE) !== RANGE_SIZE) {
-      this.#answer(queue, chain, S_UNSUPP);
+      this.#answer(ring, chain, S_UNSUPP);
       return;
     }
     const view = new DataView(range.buffer);
@@ -291,20 +314,19 @@ export class VirtioBlk implements VirtioDevice {
     const flags = view.getUint32(12, true);
     // Reserved flags, and unmapping by a discard, are not supported (section 5.2.6.2).
     if (flags & ~(discard ? 0 : RANGE_UNMAP)) {
-      this.#answer(queue, chain, S_UNSUPP);
+      this.#answer(ring, chain, S_UNSUPP);
       return;
     }
     if (offset + bytes > backend.size || bytes > MAX_RANGE_SECTORS * SECTOR) {
-      this.#answer(queue, chain, S_IOERR);
+      this.#answer(ring, chain, S_IOERR);
       return;
     }
-    this.inFlight++;
-    this.#run({
+    this.#begin({
       queue,
+      ring,
       chain,
       operation: discard ? 'discard' : 'write-zeroes',
       offset,
-      life: this.#life,
       run: (done) =>
         discard
           ? backend.discard(offset, bytes, done)
@@ -312,10 +334,18 @@ export class VirtioBlk implements VirtioDevice {
     });
   }
 
+  #begin(request: Request): void {
+    this.#requests.add(request);
+    this.#run(request);
+  }
+
   #run(request: Request): void {
     let inside = true;
+    this.#atBackend[request.queue]++;
     request.run((errno) => {
-      if (request.life !== this.#life) return;
+      this.#atBackend[request.queue]--;
+      // After a reset its buffers are the driver's again.
+      if (!this.#requests.has(request)) return;
       if (errno) {
         const action = this.#onError(request.operation, errno, request.offset);
         if (action === 'stop') {
@@ -333,25 +363,41 @@ export class VirtioBlk implements VirtioDevice {
   }
 
   #finish(request: Request, status: number, inside: boolean): void {
-    this.inFlight--;
-    this.#answer(request.queue, request.chain, status);
+    this.#requests.delete(request);
+    this.#answer(request.ring, request.chain, status);
     // What completes while its queue is served is told once, at the end of the burst.
     if (inside) return;
     if (this.#inBurst) this.#toInterrupt.add(request.queue);
     else this.#host?.interrupt(request.queue);
   }
 
-  #answer(queue: number, chain: Chain, status: number): void {
+  #answer(ring: VirtQueue, chain: Chain, status: number): void {
     chain.write(Uint8Array.of(status), chain.writeLength - 1);
-    this.#queues[queue]?.push(chain, chain.writeLength);
+    ring.push(chain, chain.writeLength);
   }
 
   /** The machine goes on after a failed request stopped it: what was held is tried again. */
   retry(): void {
-    for (const request of this.#held.splice(0)) this.#run(request);
+    const requests = this.#held.splice(0);
+    this.#backend.batch(() => {
+      for (const request of requests) this.#run(request);
+    });
+    // A back end may have answered them on the spot.
+    for (const queue of new Set(requests.map((request) => request.queue))) this.#host?.interrupt(queue);
   }
 
   get heldRequests(): number {
     return this.#held.length;
+  }
+
+  save(): Record<string, unknown> {
+    return { writeThrough: this.#writeThrough };
+  }
+
+  restore(state: unknown): void {
+    const { writeThrough } = (state ?? {}) as Record<string, unknown>;
+    if (typeof writeThrough !== 'boolean') throw new Error(`${this.name}: the state of the write cache is missing.`);
+    this.#writeThrough = writeThrough;
+    this.#config.view.setUint8(C.WRITEBACK, writeThrough ? 0 : 1);
   }
 }

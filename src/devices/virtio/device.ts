@@ -40,6 +40,8 @@ export interface VirtioDevice {
   readConfig(offset: number, size: number): number;
   writeConfig(offset: number, size: number, value: number): void;
   attach(host: VirtioHost): void;
+  /** The driver and the device have agreed on these features; the driver is not ready yet. */
+  negotiated?(features: bigint): void;
   /** The driver is ready, with these features; `queues` has those that it enabled. */
   start(features: bigint, queues: readonly (VirtQueue | undefined)[]): void;
   /** A queue was enabled or reset while the device runs. */
@@ -48,6 +50,11 @@ export interface VirtioDevice {
   notify(queue: number): void;
   /** Stops everything; requests in flight may complete later, and touch nothing then. */
   stop(): void;
+  /**
+   * Whether a back end still works on memory that requests of before a reset named: of one queue, or of any. The
+   * driver may not have that memory back before, so the reset is not shown as done.
+   */
+  busy?(queue?: number): boolean;
   /** The device's own state, for a snapshot. */
   save?(): Record<string, unknown>;
   restore?(state: unknown): void;

@@ -40,6 +40,12 @@ const CTRL_CLASS_MQ = 4;
 const CTRL_CLASS_GUEST_OFFLOADS = 5;
 const CTRL_MAC_TABLE_SET = 0;
 const CTRL_MAC_ADDR_SET = 1;
+const CTRL_MQ_VQ_PAIRS_SET = 0;
+const CTRL_GUEST_OFFLOADS_SET = 0;
+const CTRL_ANNOUNCE_ACK = 0;
+/** Promiscuous and all-multicast modes to the modes without one kind of frame. */
+const CTRL_RX_LAST = 5;
+const CTRL_VLAN_DEL = 1;
 const CTRL_OK = 0;
 const CTRL_ERR = 1;
 
@@ -47,10 +53,25 @@ const HEADER_SIZE = 12;
 const QUEUE_SIZE = 256;
 const CONTROL_QUEUE_SIZE = 64;
 const MAX_FRAME = 65_550 + HEADER_SIZE;
+/** Longest control command that is looked at: two tables of addresses. */
+const MAX_COMMAND = 16384;
 const MAC_BYTES = 6;
+const MIN_FRAME = 14;
+/** Ethernet header with a VLAN tag, which the MTU does not count. */
+const LINK_HEADER = 18;
 const CONFIG_SIZE = 12;
 /** Frames that are taken from a back end in one go before others get their turn. */
 const BURST = 64;
+
+/** Offloads that a driver switches. */
+const GUEST_OFFLOADS = GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN;
+
+/** Features of a driver as a back end takes them. Each needs the one that it builds on (section 5.1.3.1). */
+function offloadsOf(features: bigint): number {
+  if (!(features & GUEST_CSUM)) return 0;
+  const segments = (features & GUEST_TSO4 ? OFFLOAD_TSO4 : 0) | (features & GUEST_TSO6 ? OFFLOAD_TSO6 : 0);
+  return OFFLOAD_CSUM | segments | (segments && features & GUEST_ECN ? OFFLOAD_TSO_ECN : 0);
+}
 
 /** What the card is plugged into; see src/net/backend.ts. */
 export interface NetBackend {
@@ -96,12 +117,15 @@ export class VirtioNet implements VirtioDevice {
   readonly #frame = new Uint8Array(MAX_FRAME);
   #host: VirtioHost | undefined;
   #queues: readonly (VirtQueue | undefined)[] = [];
-  #mergeable = false;
+  #features = 0n;
+  /** What the driver lets frames come with now, as a back end takes it. */
+  #offloads = 0;
   #pairs = 1;
   #linkUp = true;
   /** A frame that was taken from the back end and waits for a buffer: bytes, by pair. */
   readonly #waiting: (Uint8Array | undefined)[];
-  readonly #full: boolean[];
+  /** A frame that its back end had no room for, by pair; nothing is sent before it. */
+  readonly #unsent: (Chain | undefined)[];
   /** Buffers that were taken for a frame which they could not hold yet, by pair. */
   readonly #reserve: Chain[][];
 
@@ -112,7 +136,7 @@ export class VirtioNet implements VirtioDevice {
     this.#backends = backends;
     this.#mac = mac;
     this.#waiting = backends.map(() => undefined);
-    this.#full = backends.map(() => false);
+    this.#unsent = backends.map(() => undefined);
     this.#reserve = backends.map(() => []);
     const pairs = backends.length;
     this.queueSizes = [...Array.from({ length: pairs * 2 }, () => QUEUE_SIZE), CONTROL_QUEUE_SIZE];
@@ -139,10 +163,7 @@ export class VirtioNet implements VirtioDevice {
     view.setUint16(10, options.mtu ?? 0, true);
     for (const [pair, backend] of backends.entries()) {
       backend.onReadable = () => this.#receive(pair);
-      backend.onWritable = () => {
-        this.#full[pair] = false;
-        this.#guarded(() => this.#send(pair));
-      };
+      backend.onWritable = () => this.#guarded(() => this.#send(pair));
     }
   }
 
@@ -176,39 +197,60 @@ export class VirtioNet implements VirtioDevice {
     this.#host?.configChanged();
   }
 
-  start(features: bigint, queues: readonly (VirtQueue | undefined)[]): void {
+  negotiated(features: bigint): void {
+    this.#features = features;
+    this.#offloads = offloadsOf(features);
+  }
+
+  start(_features: bigint, queues: readonly (VirtQueue | undefined)[]): void {
     this.#queues = [...queues];
-    this.#mergeable = (features & MRG_RXBUF) !== 0n;
-    this.#pairs = 1;
-    const accepted =
-      (features & GUEST_CSUM ? OFFLOAD_CSUM : 0) |
-      (features & GUEST_TSO4 ? OFFLOAD_TSO4 : 0) |
-      (features & GUEST_TSO6 ? OFFLOAD_TSO6 : 0) |
-      (features & GUEST_ECN ? OFFLOAD_TSO_ECN : 0);
-    for (const backend of this.#backends) backend.setOffloads(accepted);
-    for (const pair of this.#backends.keys()) this.#receive(pair);
+    this.#applyOffloads();
+    for (const backend of this.#backends.keys()) this.#receive(backend);
+  }
+
+  #applyOffloads(): void {
+    for (const backend of this.#backends) backend.setOffloads(this.#offloads);
   }
 
   queueChanged(index: number, queue: VirtQueue | undefined): void {
     const queues = [...this.#queues];
     queues[index] = queue;
     this.#queues = queues;
-    if (!(index & 1) && this.#reserve[index >> 1]) this.#reserve[index >> 1].length = 0;
+    const pair = index >> 1;
+    if (pair >= this.#backends.length) return;
+    if (index & 1) this.#unsent[pair] = undefined;
+    else this.#reserve[pair].length = 0;
   }
 
   stop(): void {
     this.#queues = [];
+    this.#features = 0n;
+    this.#offloads = 0;
     this.#pairs = 1;
     this.#waiting.fill(undefined);
-    this.#full.fill(false);
+    this.#unsent.fill(undefined);
     for (const reserve of this.#reserve) reserve.length = 0;
     new Uint8Array(this.#config.view.buffer).set(this.#mac);
   }
 
+  /** The control queue stands behind the pairs that the driver knows of (section 5.1.2). */
+  get #controlQueue(): number {
+    return this.#features & MQ ? this.queueSizes.length - 1 : 2;
+  }
+
   notify(index: number): void {
-    if (index === this.queueSizes.length - 1) this.#control(index);
+    if (index === this.#controlQueue) this.#control(index);
     else if (index & 1) this.#send(index >> 1);
-    else this.#receive(index >> 1);
+    else this.#receiveFor(index >> 1);
+  }
+
+  /** The pair that a back end's frames go to: its own, or the first while the driver does not use that. */
+  #pairOf(backend: number): number {
+    return backend < this.#pairs ? backend : 0;
+  }
+
+  #receiveFor(pair: number): void {
+    for (const backend of this.#backends.keys()) if (this.#pairOf(backend) === pair) this.#receive(backend);
   }
 
   #guarded(action: () => void): void {
@@ -224,60 +266,74 @@ export class VirtioNet implements VirtioDevice {
     const index = pair * 2 + 1;
     const queue = this.#queues[index];
     const backend = this.#backends[pair];
-    if (!queue || !backend || this.#full[pair]) return;
+    if (!queue || !backend) return;
     do {
       queue.disableNotification();
-      for (let chain = queue.pop(); chain; chain = queue.pop()) {
-        this.#sendFrame(backend, chain);
+      for (let chain = this.#unsent[pair] ?? queue.pop(); chain; chain = queue.pop()) {
+        this.#unsent[pair] = undefined;
+        if (!this.#sendFrame(backend, chain)) {
+          this.#unsent[pair] = chain;
+          this.#host?.interrupt(index);
+          return;
+        }
         queue.push(chain, 0);
       }
     } while (queue.enableNotification());
     this.#host?.interrupt(index);
   }
 
-  #sendFrame(backend: NetBackend, chain: Chain): void {
+  /** @returns false when the back end has no room now. */
+  #sendFrame(backend: NetBackend, chain: Chain): boolean {
     const skip = HEADER_SIZE - backend.headerSize;
     const length = chain.readLength - skip;
-    if (chain.readLength < HEADER_SIZE || length > MAX_FRAME || !this.#linkUp) {
+    if (chain.readLength < HEADER_SIZE + MIN_FRAME || length > MAX_FRAME || !this.#linkUp) {
       this.counters.txDropped++;
-      return;
+      return true;
     }
     chain.read(this.#frame.subarray(0, length), skip);
-    if (backend.send(this.#frame.subarray(0, length))) {
-      this.counters.txFrames++;
-      this.counters.txBytes += chain.readLength - HEADER_SIZE;
-    } else this.counters.txDropped++;
+    if (!backend.send(this.#frame.subarray(0, length))) return false;
+    this.counters.txFrames++;
+    this.counters.txBytes += chain.readLength - HEADER_SIZE;
+    return true;
   }
 
-  #receive(pair: number): void {
+  /** Takes what a back end has, for the pair that it goes to. */
+  #receive(index: number): void {
     this.#guarded(() => {
-      const index = pair * 2;
-      const queue = this.#queues[index];
-      const backend = this.#backends[pair];
+      const pair = this.#pairOf(index);
+      const queue = this.#queues[pair * 2];
+      const backend = this.#backends[index];
       if (!queue || !backend) return;
       for (let taken = 0; ; taken++) {
-        const waiting = this.#waiting[pair];
+        const waiting = this.#waiting[index];
         let length = waiting?.length ?? 0;
         if (waiting) this.#frame.set(waiting);
         else {
           length = this.#take(backend);
           if (length === 0) break;
         }
-        if (!this.#linkUp) {
-          this.#waiting[pair] = undefined;
+        if (!this.#linkUp || this.#exceedsMtu(length)) {
+          this.#waiting[index] = undefined;
           this.counters.rxDropped++;
           continue;
         }
         if (!this.#deliver(pair, queue, length)) {
           // No buffer: the frame waits until the driver tells of one.
-          this.#waiting[pair] ??= this.#frame.slice(0, length);
+          this.#waiting[index] ??= this.#frame.slice(0, length);
           break;
         }
-        this.#waiting[pair] = undefined;
-        if (taken % BURST === BURST - 1) this.#host?.interrupt(index);
+        this.#waiting[index] = undefined;
+        if (taken % BURST === BURST - 1) this.#host?.interrupt(pair * 2);
       }
-      this.#host?.interrupt(index);
+      this.#host?.interrupt(pair * 2);
     });
+  }
+
+  /** Whether the frame is longer than a driver has agreed to take in one piece (section 5.1.4.1). */
+  #exceedsMtu(length: number): boolean {
+    if (!(this.#features & MTU)) return false;
+    const segmented = (this.#frame[1] & 0x7f) !== 0;
+    return !segmented && length - HEADER_SIZE > this.#config.view.getUint16(10, true) + LINK_HEADER;
   }
 
   /** Takes a frame from the back end, with a header before it. @returns bytes with the header, 0 for none. */
@@ -289,11 +345,17 @@ export class VirtioNet implements VirtioDevice {
     return length + skip;
   }
 
-  /** Puts `length` bytes of the frame into as many buffers as it takes. @returns false when there are too few. */
+  /**
+   * Puts `length` bytes of the frame into as many buffers as it takes, or drops it where no buffers could hold it.
+   * @returns false when there are too few for now.
+   */
   #deliver(pair: number, queue: VirtQueue, length: number): boolean {
+    const mergeable = (this.#features & MRG_RXBUF) !== 0n;
     const reserve = this.#reserve[pair];
     let room = reserve.reduce((sum, chain) => sum + chain.writeLength, 0);
-    while (reserve.length === 0 || (this.#mergeable && room < length)) {
+    while (reserve.length === 0 || (mergeable && room < length)) {
+      // There is no more to come: the driver's buffers are too small together.
+      if (reserve.length >= queue.size) break;
       const chain = queue.pop();
       if (!chain) {
         if (queue.enableNotification()) continue;
@@ -304,9 +366,12 @@ export class VirtioNet implements VirtioDevice {
       room += chain.writeLength;
     }
     queue.disableNotification();
+    if ((mergeable ? room : reserve[0].writeLength) < length) {
+      this.counters.rxDropped++;
+      return true;
+    }
     const used: { chain: Chain; bytes: number }[] = [];
-    let done = 0;
-    while (done < length && (this.#mergeable || used.length === 0)) {
+    for (let done = 0; done < length; ) {
       const chain = reserve.shift() as Chain;
       const bytes = chain.write(this.#frame.subarray(done, length));
       used.push({ chain, bytes });
@@ -315,11 +380,8 @@ export class VirtioNet implements VirtioDevice {
     // num_buffers of the header.
     used[0].chain.write(Uint8Array.of(used.length & 0xff, used.length >> 8), 10);
     for (const { chain, bytes } of used) queue.push(chain, bytes);
-    if (done < length) this.counters.rxDropped++;
-    else {
-      this.counters.rxFrames++;
-      this.counters.rxBytes += length - HEADER_SIZE;
-    }
+    this.counters.rxFrames++;
+    this.counters.rxBytes += length - HEADER_SIZE;
     return true;
   }
 
@@ -329,7 +391,7 @@ export class VirtioNet implements VirtioDevice {
     do {
       queue.disableNotification();
       for (let chain = queue.pop(); chain; chain = queue.pop()) {
-        const command = new Uint8Array(Math.min(chain.readLength, 4096));
+        const command = new Uint8Array(Math.min(chain.readLength, MAX_COMMAND));
         chain.read(command);
         const status = command.length >= 2 && this.#command(command) ? CTRL_OK : CTRL_ERR;
         queue.push(chain, chain.write(Uint8Array.of(status)));
@@ -339,38 +401,39 @@ export class VirtioNet implements VirtioDevice {
   }
 
   #command(bytes: Uint8Array): boolean {
+    const command = bytes[1];
     const data = bytes.subarray(2);
     const view = new DataView(data.buffer, data.byteOffset, data.length);
     switch (bytes[0]) {
+      // The wire behind the back end filters nothing for us: the guest gets all that is for it, and more.
       case CTRL_CLASS_RX:
+        return command <= CTRL_RX_LAST && data.length >= 1;
       case CTRL_CLASS_VLAN:
-        // The wire behind the back end filters nothing for us: the guest gets all that is for it, and more.
-        return data.length >= 1;
+        return command <= CTRL_VLAN_DEL && data.length >= 2;
       case CTRL_CLASS_MAC:
-        if (bytes[1] === CTRL_MAC_TABLE_SET) return true;
-        if (bytes[1] !== CTRL_MAC_ADDR_SET || data.length < MAC_BYTES) return false;
+        if (command === CTRL_MAC_TABLE_SET) return twoTables(view);
+        if (command !== CTRL_MAC_ADDR_SET || data.length < MAC_BYTES) return false;
         new Uint8Array(this.#config.view.buffer).set(data.subarray(0, MAC_BYTES));
         return true;
       case CTRL_CLASS_ANNOUNCE:
+        if (command !== CTRL_ANNOUNCE_ACK) return false;
         this.#config.view.setUint16(6, this.#config.view.getUint16(6, true) & ~STATUS_ANNOUNCE, true);
         return true;
       case CTRL_CLASS_MQ: {
         const pairs = data.length >= 2 ? view.getUint16(0, true) : 0;
-        if (bytes[1] !== 0 || pairs < 1 || pairs > this.#backends.length) return false;
+        if (command !== CTRL_MQ_VQ_PAIRS_SET || !(this.#features & MQ)) return false;
+        if (pairs < 1 || pairs > this.#backends.length) return false;
         this.#pairs = pairs;
+        // A back end with a frame that waits says nothing more: its pair may have room.
+        for (const backend of this.#backends.keys()) this.#receive(backend);
         return true;
       }
       case CTRL_CLASS_GUEST_OFFLOADS: {
-        if (data.length < 8) return false;
-        const features = view.getBigUint64(0, true);
-        for (const backend of this.#backends) {
-          backend.setOffloads(
-            (features & GUEST_CSUM ? OFFLOAD_CSUM : 0) |
-              (features & GUEST_TSO4 ? OFFLOAD_TSO4 : 0) |
-              (features & GUEST_TSO6 ? OFFLOAD_TSO6 : 0) |
-              (features & GUEST_ECN ? OFFLOAD_TSO_ECN : 0),
-          );
-        }
+        if (command !== CTRL_GUEST_OFFLOADS_SET || data.length < 8) return false;
+        const wanted = view.getBigUint64(0, true);
+        if (!(this.#features & CTRL_GUEST_OFFLOADS) || wanted & ~(this.#features & GUEST_OFFLOADS)) return false;
+        this.#offloads = offloadsOf(wanted);
+        this.#applyOffloads();
         return true;
       }
       default:
@@ -382,4 +445,45 @@ export class VirtioNet implements VirtioDevice {
   get pairs(): number {
     return this.#pairs;
   }
+
+  save(): Record<string, unknown> {
+    return {
+      mac: [...new Uint8Array(this.#config.view.buffer, 0, MAC_BYTES)],
+      announce: (this.#config.view.getUint16(6, true) & STATUS_ANNOUNCE) !== 0,
+      pairs: this.#pairs,
+      offloads: this.#offloads,
+    };
+  }
+
+  restore(state: unknown): void {
+    const { mac, announce, pairs, offloads } = (state ?? {}) as Record<string, unknown>;
+    const within = (value: unknown, least: number, most: number): value is number =>
+      Number.isInteger(value) && (value as number) >= least && (value as number) <= most;
+    const valid =
+      Array.isArray(mac) &&
+      mac.length === MAC_BYTES &&
+      mac.every((byte) => within(byte, 0, 255)) &&
+      typeof announce === 'boolean';
+    if (!valid || !within(pairs, 1, this.#backends.length) || !within(offloads, 0, 0x0f)) {
+      throw new Error(`${this.name}: this is not the state of a network card like this one.`);
+    }
+    if (offloads & ~offloadsOf(this.#features)) {
+      throw new Error(`${this.name}: the state has offloads ${offloads} that its driver has not agreed to.`);
+    }
+    new Uint8Array(this.#config.view.buffer).set(mac);
+    const status = this.#config.view.getUint16(6, true) & ~STATUS_ANNOUNCE;
+    this.#config.view.setUint16(6, status | (announce ? STATUS_ANNOUNCE : 0), true);
+    this.#pairs = pairs;
+    this.#offloads = offloads;
+  }
+}
+
+/** Whether the data of a command is the two tables that it says (section 5.1.6.5.2). */
+function twoTables(view: DataView): boolean {
+  let at = 0;
+  for (let table = 0; table < 2; table++) {
+    if (at + 4 > view.byteLength) return false;
+    at += 4 + view.getUint32(at, true) * MAC_BYTES;
+  }
+  return at <= view.byteLength;
 }

@@ -6,7 +6,6 @@ import {
   DESC_SIZE,
   DESC_WRITE,
   type QueueLayout,
-  type QueueState,
   RingError,
   VirtQueue,
 } from './queue.ts';
@@ -44,7 +43,7 @@ export class PackedQueue extends VirtQueue {
     return ((flags & DESC_AVAIL) !== 0) === this.#nextWrap && ((flags & DESC_USED) !== 0) !== this.#nextWrap;
   }
 
-  get available(): boolean {
+  protected get waiting(): boolean {
     return this.#isAvailable(Atomics.load(this.#flags, this.#next * 8 + 7));
   }
 
@@ -121,14 +120,14 @@ export class PackedQueue extends VirtQueue {
     Atomics.store(this.#deviceEvent, 1, EVENT_DISABLE);
   }
 
-  save(): QueueState {
+  protected indices(): { available: number; used: number } {
     return {
       available: this.#next | (this.#nextWrap ? WRAP : 0),
       used: this.#usedNext | (this.#usedWrap ? WRAP : 0),
     };
   }
 
-  restore({ available, used }: QueueState): void {
+  protected setIndices(available: number, used: number): void {
     this.#next = Math.min(available & (WRAP - 1), this.size - 1);
     this.#nextWrap = (available & WRAP) !== 0;
     this.#usedNext = Math.min(used & (WRAP - 1), this.size - 1);

@@ -56,8 +56,14 @@ export class VirtioPci extends PciFunction {
     );
     this.state = new VirtioState(
       device,
-      this.memory,
-      { queue: (index) => this.#raise(this.state.queues[index].vector), config: () => this.#raise(this.#configVector) },
+      // Queues are empty without bus mastering, which is how it is kept: where they stand is known all the same.
+      slot.memory,
+      {
+        reachable: () => this.busMaster,
+        queue: (index) => this.#raise(this.state.queues[index].vector),
+        config: () => this.#raise(this.#configVector),
+        ...(slot.defer && { later: (action: () => void) => slot.defer?.(() => this.busMaster && action()) }),
+      },
       options,
     );
     this.msix = new Msix(this, slot.msi, device.queueSizes.length + 1, MSIX_BAR);
@@ -190,7 +196,7 @@ export class VirtioPci extends PciFunction {
         case 0x10:
           return this.#configVector | (state.queues.length << 16);
         case 0x14:
-          return state.status | (state.configGeneration << 8) | (this.#queueSelect << 16);
+          return state.shownStatus | (state.configGeneration << 8) | (this.#queueSelect << 16);
         case 0x18:
           return queue ? queue.size | (queue.vector << 16) : NO_VECTOR << 16;
         case 0x1c:
@@ -208,8 +214,8 @@ export class VirtioPci extends PciFunction {
         case 0x34:
           return Math.floor((queue?.device ?? 0) / 2 ** 32);
         case 0x38:
-          // queue_notify_data; queue_reset reads 0, since a reset is done at once.
-          return this.#queueSelect;
+          // queue_notify_data and queue_reset.
+          return this.#queueSelect | (state.queueResetting(this.#queueSelect) ? 1 << 16 : 0);
         default:
           return 0;
       }
@@ -238,7 +244,7 @@ export class VirtioPci extends PciFunction {
         return;
       case 0x14:
         state.writeStatus(value & 0xff);
-        if (value === 0) this.#forget();
+        if ((value & 0xff) === 0) this.#forget();
         return;
       case 0x16:
         this.#queueSelect = value & 0xffff;
@@ -274,6 +280,14 @@ export class VirtioPci extends PciFunction {
     this.#queueSelect = 0;
     this.#configVector = NO_VECTOR;
     this.setIntx(false);
+  }
+
+  /**
+   * Whether a back end still moves data to or from guest memory for requests of before a reset. Memory that is to be
+   * used anew, as when the machine starts again, has to wait for it.
+   */
+  get busy(): boolean {
+    return this.state.device.busy?.() ?? false;
   }
 
   override reset(): void {

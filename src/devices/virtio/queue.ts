@@ -23,6 +23,11 @@ export class Chain {
   readonly sequence: number;
   readonly readable: Uint8Array[] = [];
   readonly writable: Uint8Array[] = [];
+  /** Guest-physical addresses of the readable pieces, then of the writable ones. */
+  readonly addresses: number[] = [];
+  /** Neighbours among the buffers in flight of their queue. */
+  older: Chain | undefined;
+  newer: Chain | undefined;
   readLength = 0;
   writeLength = 0;
 
@@ -36,6 +41,9 @@ export class Chain {
     if (length === 0) throw new RingError('a descriptor has no bytes');
     const view = memory.slice(gpa, length);
     if (!view) throw new RingError(`a descriptor's ${length} bytes at ${hex(gpa)} are not RAM`);
+    this.addresses.push(gpa);
+    // Section 2.7.5.2 allows 2^32 bytes in all, however many descriptors name the same memory.
+    if (this.readLength + this.writeLength + length > 2 ** 32) throw new RingError('a chain has more than 2^32 bytes');
     if (write) {
       this.writable.push(view);
       this.writeLength += length;
@@ -109,12 +117,42 @@ export interface QueueLayout {
   readonly indirect: boolean;
   readonly eventIndex: boolean;
   readonly inOrder: boolean;
+  /** Whether the device may reach memory now. While it may not, the queue seems empty. */
+  readonly reachable?: (() => boolean) | undefined;
 }
 
-/** Indices of a queue, for a snapshot. */
+/** A buffer that was taken and not given back: its pieces, as address and bytes in turn. */
+export interface SavedChain {
+  readonly id: number;
+  readonly descriptors: number;
+  readonly readable: readonly number[];
+  readonly writable: readonly number[];
+}
+
+function saveChain({ id, descriptors, readable, writable, addresses }: Chain): SavedChain {
+  const pieces = (views: readonly Uint8Array[], from: number) =>
+    views.flatMap((view, i) => [addresses[from + i], view.length]);
+  return { id, descriptors, readable: pieces(readable, 0), writable: pieces(writable, readable.length) };
+}
+
+/** Indices of a queue and what is in flight, oldest first, for a snapshot. */
 export interface QueueState {
   readonly available: number;
   readonly used: number;
+  readonly inFlight: readonly SavedChain[];
+}
+
+const isPieces = (value: unknown): value is number[] =>
+  Array.isArray(value) &&
+  value.length % 2 === 0 &&
+  value.length <= 4 * MAX_INDIRECT &&
+  value.every((each) => Number.isSafeInteger(each) && each >= 0);
+
+/** Whether saved state may be a buffer; where its pieces are is seen when it is taken up again. */
+export function isSavedChain(value: unknown): value is SavedChain {
+  const { id, descriptors, readable, writable } = (value ?? {}) as Record<string, unknown>;
+  const word = (each: unknown) => Number.isInteger(each) && (each as number) >= 0 && (each as number) <= 0xffff;
+  return word(id) && word(descriptors) && isPieces(readable) && isPieces(writable);
 }
 
 /**
@@ -124,8 +162,14 @@ export interface QueueState {
 export abstract class VirtQueue {
   protected readonly memory: GuestMemory;
   protected readonly layout: QueueLayout;
-  /** Buffers that were taken and not given back. */
-  inFlight = 0;
+  /** Buffers that were taken and not given back, oldest first. */
+  #oldest: Chain | undefined;
+  #newest: Chain | undefined;
+  #count = 0;
+  /** Buffers that were in flight when the queue was saved: they are taken first. */
+  #resumed: SavedChain[] = [];
+  /** Buffers that may be taken before others have their turn. */
+  #turn = Number.POSITIVE_INFINITY;
   #popped = 0;
   #returned = 0;
   /** With in-order use: what came back before its turn. */
@@ -136,8 +180,17 @@ export abstract class VirtQueue {
     this.layout = layout;
   }
 
+  get #reachable(): boolean {
+    return this.layout.reachable?.() ?? true;
+  }
+
   get size(): number {
     return this.layout.size;
+  }
+
+  /** Buffers that were taken and that the driver does not have back. */
+  get inFlight(): number {
+    return this.#count;
   }
 
   /**
@@ -145,26 +198,55 @@ export abstract class VirtQueue {
    * @throws RingError when the driver broke the rules.
    */
   pop(): Chain | undefined {
-    const chain = this.take(this.#popped);
+    if (this.#turn <= 0 || !this.#reachable) return undefined;
+    // Each buffer takes a descriptor: a driver that has more buffers here uses descriptors that are not its own.
+    if (this.#count >= this.size && this.available) {
+      throw new RingError(`more than ${this.size} buffers are in flight`);
+    }
+    const saved = this.#resumed.shift();
+    const chain = saved ? this.#resume(saved) : this.take(this.#popped);
     if (chain) {
       this.#popped++;
-      this.inFlight++;
+      this.#turn--;
+      this.#count++;
+      chain.older = this.#newest;
+      if (this.#newest) this.#newest.newer = chain;
+      else this.#oldest = chain;
+      this.#newest = chain;
     }
+    return chain;
+  }
+
+  #resume({ id, descriptors, readable, writable }: SavedChain): Chain {
+    const chain = new Chain(id, this.#popped);
+    chain.descriptors = descriptors;
+    for (let i = 0; i < readable.length; i += 2) chain.add(this.memory, readable[i], readable[i + 1], false);
+    for (let i = 0; i < writable.length; i += 2) chain.add(this.memory, writable[i], writable[i + 1], true);
     return chain;
   }
 
   /** Gives a buffer back, of which the device wrote `written` bytes. */
   push(chain: Chain, written: number): void {
-    this.inFlight--;
     if (!this.layout.inOrder) {
-      this.give(chain, written);
+      this.#return(chain, written);
       return;
     }
     this.#early.set(chain.sequence, { chain, written });
     for (let next = this.#early.get(this.#returned); next; next = this.#early.get(this.#returned)) {
       this.#early.delete(this.#returned++);
-      this.give(next.chain, next.written);
+      this.#return(next.chain, next.written);
     }
+  }
+
+  #return(chain: Chain, written: number): void {
+    this.#count--;
+    if (chain.older) chain.older.newer = chain.newer;
+    else this.#oldest = chain.newer;
+    if (chain.newer) chain.newer.older = chain.older;
+    else this.#newest = chain.older;
+    chain.older = undefined;
+    chain.newer = undefined;
+    this.give(chain, written);
   }
 
   protected abstract take(sequence: number): Chain | undefined;
@@ -174,10 +256,39 @@ export abstract class VirtQueue {
   /** Has the driver tell of new buffers. @returns true when there are some already. */
   abstract enableNotification(): boolean;
   abstract disableNotification(): void;
-  /** Whether a buffer waits. @throws RingError */
-  abstract get available(): boolean;
-  abstract save(): QueueState;
-  abstract restore(state: QueueState): void;
+  /** Whether the ring has a buffer that was not taken yet. */
+  protected abstract get waiting(): boolean;
+  protected abstract indices(): { available: number; used: number };
+  protected abstract setIndices(available: number, used: number): void;
+
+  /** Whether a buffer waits, and it is its turn. */
+  get available(): boolean {
+    return this.#turn > 0 && this.#reachable && (this.#resumed.length > 0 || this.waiting);
+  }
+
+  /** From now on no more than `buffers` are taken: the queue seems empty then. */
+  beginTurn(buffers: number): void {
+    this.#turn = buffers;
+  }
+
+  /** @returns whether buffers wait that would have been taken but for the turn's end. */
+  endTurn(): boolean {
+    const over = this.#turn <= 0;
+    this.#turn = Number.POSITIVE_INFINITY;
+    return over && this.available;
+  }
+
+  save(): QueueState {
+    const inFlight: SavedChain[] = [];
+    // What came back before its turn is not the driver's yet: it is done once more.
+    for (let chain = this.#oldest; chain; chain = chain.newer) inFlight.push(saveChain(chain));
+    return { ...this.indices(), inFlight: [...inFlight, ...this.#resumed] };
+  }
+
+  restore({ available, used, inFlight }: QueueState): void {
+    this.setIndices(available, used);
+    this.#resumed = [...inFlight];
+  }
 
   /** Aligned view of a part of the ring. @throws RingError when it is not wholly RAM. */
   protected words16(gpa: number, bytes: number, what: string): Uint16Array {
@@ -203,7 +314,6 @@ export abstract class VirtQueue {
     if (!this.layout.indirect) throw new RingError('an indirect descriptor was not negotiated');
     if (length === 0 || length % DESC_SIZE !== 0) throw new RingError(`an indirect table has ${length} bytes`);
     const count = length / DESC_SIZE;
-    // A longer table would be a longer chain than the rules allow.
     if (count > MAX_INDIRECT) throw new RingError(`an indirect table has ${count} descriptors`);
     const view = this.memory.slice(gpa, length);
     if (!view) throw new RingError(`an indirect table at ${hex(gpa)} is not RAM`);
@@ -227,5 +337,8 @@ export abstract class VirtQueue {
   }
 }
 
-/** Descriptors of an indirect table: the largest queue there is. */
-const MAX_INDIRECT = 32768;
+/**
+ * Descriptors of an indirect table. A chain may be no longer than its queue (section 2.7.5.3.1); drivers in use
+ * exceed that, within the pieces that one system call moves.
+ */
+const MAX_INDIRECT = 1024;

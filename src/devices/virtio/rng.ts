@@ -1,5 +1,8 @@
 import type { VirtioDevice, VirtioHost } from './device.ts';
-import type { VirtQueue } from './queue.ts';
+import { sliceViews, type VirtQueue } from './queue.ts';
+
+/** Bytes that one buffer gets: a device may give less than was asked for (section 5.4.6.1). */
+const MAX_BYTES = 65536;
 
 /** virtio entropy device (virtio 1.2, section 5.4). */
 export class VirtioRng implements VirtioDevice {
@@ -47,8 +50,8 @@ export class VirtioRng implements VirtioDevice {
     do {
       queue.disableNotification();
       for (let chain = queue.pop(); chain; chain = queue.pop()) {
-        for (const view of chain.writable) this.#fill(view);
-        queue.push(chain, chain.writeLength);
+        for (const view of sliceViews(chain.writable, 0, MAX_BYTES)) this.#fill(view);
+        queue.push(chain, Math.min(chain.writeLength, MAX_BYTES));
       }
     } while (queue.enableNotification());
     this.#host?.interrupt(0);

@@ -6,7 +6,6 @@ import {
   DESC_SIZE,
   DESC_WRITE,
   type QueueLayout,
-  type QueueState,
   RingError,
   VirtQueue,
 } from './queue.ts';
@@ -25,7 +24,8 @@ export class SplitQueue extends VirtQueue {
   #usedIndex = 0;
   /** Used index when the driver was last interrupted. */
   #signalled = 0;
-  #signalledValid = false;
+  /** False when nobody knows what the driver was told: it is interrupted once too often then. */
+  #signalledValid = true;
 
   /** @throws RingError when a part of the ring is not RAM. */
   constructor(memory: GuestMemory, layout: QueueLayout) {
@@ -39,7 +39,7 @@ export class SplitQueue extends VirtQueue {
     this.#used = this.words16(layout.device, 6 + 8 * size, 'used ring');
   }
 
-  get available(): boolean {
+  protected get waiting(): boolean {
     return Atomics.load(this.#avail, 1) !== this.#lastAvail;
   }
 
@@ -101,12 +101,11 @@ export class SplitQueue extends VirtQueue {
     if (!this.layout.eventIndex) Atomics.store(this.#used, 0, NO_NOTIFY);
   }
 
-  save(): QueueState {
-    // What is in flight is made available again.
-    return { available: (this.#lastAvail - this.inFlight) & 0xffff, used: this.#usedIndex };
+  protected indices(): { available: number; used: number } {
+    return { available: this.#lastAvail, used: this.#usedIndex };
   }
 
-  restore({ available, used }: QueueState): void {
+  protected setIndices(available: number, used: number): void {
     this.#lastAvail = available & 0xffff;
     this.#usedIndex = used & 0xffff;
     this.#signalledValid = false;

@@ -9,7 +9,7 @@ import {
   type VirtioDevice,
 } from './device.ts';
 import { PackedQueue } from './packed_queue.ts';
-import { type QueueState, RingError, type VirtQueue } from './queue.ts';
+import { isSavedChain, type QueueState, RingError, type VirtQueue } from './queue.ts';
 import { SplitQueue } from './split_queue.ts';
 
 /** Device status (virtio 1.2, section 2.1). */
@@ -34,6 +34,8 @@ export interface QueueRegisters {
   /** MSI-X vector; unused on other transports. */
   vector: number;
   queue: VirtQueue | undefined;
+  /** It was reset, and a back end may not be done with its buffers. */
+  resetting: boolean;
 }
 
 /** Addresses stay exact as numbers; no processor has as many bits, so what is cut off led nowhere anyway. */
@@ -54,7 +56,14 @@ export function setQueueAddress(
 export interface TransportInterrupts {
   queue(index: number): void;
   config(): void;
+  /** Whether the device may reach memory now; always, when there is nothing to say so. */
+  reachable?(): boolean;
+  /** Does it when others have had their turn. Without it, a queue is served until it is empty. */
+  later?(action: () => void): void;
 }
+
+/** A queue is served for so many times its size, then others have their turn. */
+const TURN = 2;
 
 export interface TransportOptions {
   /** Offers packed rings. */
@@ -72,6 +81,10 @@ export class VirtioState {
   status = 0;
   configGeneration = 0;
   isr = 0;
+  /** Status before a reset that a back end holds up. */
+  #statusBefore = 0;
+  /** Queues whose turn comes again. */
+  readonly #later = new Set<number>();
   readonly #memory: GuestMemory;
   readonly #interrupts: TransportInterrupts;
   readonly #fault: GuestFault;
@@ -99,7 +112,23 @@ export class VirtioState {
   }
 
   get running(): boolean {
-    return (this.status & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET)) === STATUS_DRIVER_OK;
+    const ready = STATUS_DRIVER_OK | STATUS_FEATURES_OK;
+    return (this.status & (ready | STATUS_NEEDS_RESET)) === ready;
+  }
+
+  /** Status as the driver reads it: a reset is done, and 0, when no back end uses the driver's memory any more. */
+  get shownStatus(): number {
+    if (this.status !== 0 || !this.device.busy?.()) return this.status;
+    // Whoever reset it, the machine too: some bit is set until then.
+    return this.#statusBefore || STATUS_ACKNOWLEDGE;
+  }
+
+  /** Whether the reset of a queue is still under way (section 2.6.1). */
+  queueResetting(index: number): boolean {
+    const registers = this.queues[index];
+    if (!registers?.resetting) return false;
+    registers.resetting = this.device.busy?.(index) ?? false;
+    return registers.resetting;
   }
 
   /** 32 bits of the offered features. @param word 0 or 1; higher words are empty. */
@@ -124,25 +153,34 @@ export class VirtioState {
 
   writeStatus(value: number): void {
     if (value === 0) {
+      const before = this.shownStatus;
       this.reset();
+      this.#statusBefore = before;
       return;
     }
+    const wasRunning = this.running;
     const added = value & ~this.status;
-    let next = (this.status & STATUS_NEEDS_RESET) | (value & ~STATUS_NEEDS_RESET);
+    // A driver sets bits, and clears them only all at once; NEEDS_RESET is the device's own (section 2.1).
+    let next = this.status | (value & ~STATUS_NEEDS_RESET);
     if (added & STATUS_FEATURES_OK) {
       // A driver that wants what was not offered, or is older than 1.0, finds the bit clear again.
       const legal = (this.driverFeatures & ~this.offered) === 0n && this.has(VIRTIO_F_VERSION_1);
-      if (!legal) next &= ~STATUS_FEATURES_OK;
+      if (legal) this.device.negotiated?.(this.driverFeatures);
+      else next &= ~STATUS_FEATURES_OK;
     }
     this.status = next;
-    if (added & STATUS_DRIVER_OK && next & STATUS_FEATURES_OK) {
+    if (this.running && !wasRunning) this.#start();
+  }
+
+  #start(): void {
+    this.#guarded('start', () =>
       this.device.start(
         this.driverFeatures,
         this.queues.map(({ queue }) => queue),
-      );
-      // What the driver made available before it was ready is looked at now.
-      for (const [index, { queue }] of this.queues.entries()) if (queue) this.notify(index);
-    }
+      ),
+    );
+    // What the driver made available before it was ready is looked at now.
+    for (const [index, { queue }] of this.queues.entries()) if (queue) this.notify(index);
   }
 
   /** Queue registers were written: `enabled` takes effect. */
@@ -167,6 +205,7 @@ export class VirtioState {
         indirect: this.has(VIRTIO_F_INDIRECT_DESC),
         eventIndex: this.has(VIRTIO_F_EVENT_IDX),
         inOrder: this.has(VIRTIO_F_IN_ORDER),
+        reachable: this.#interrupts.reachable,
       });
     } catch (error) {
       if (!(error instanceof RingError)) throw error;
@@ -174,25 +213,40 @@ export class VirtioState {
       return;
     }
     registers.enabled = true;
-    if (this.running) this.device.queueChanged?.(index, registers.queue);
+    registers.resetting = false;
+    if (this.running) this.#guarded(`queue ${index}`, () => this.device.queueChanged?.(index, registers.queue));
   }
 
   /** Resets one queue (section 2.6.1). */
   resetQueue(index: number): void {
     const registers = this.queues[index];
     if (!registers) return;
-    Object.assign(registers, emptyQueue, { size: registers.maxSize });
+    Object.assign(registers, emptyQueue, { size: registers.maxSize, resetting: true });
     if (this.running) this.device.queueChanged?.(index, undefined);
   }
 
   /** The driver rang for a queue. */
   notify(index: number): void {
-    if (!this.running || !this.queues[index]?.queue) return;
+    const queue = this.queues[index]?.queue;
+    if (!this.running || !queue) return;
+    const { later } = this.#interrupts;
+    if (later) queue.beginTurn(TURN * queue.size);
+    this.#guarded(`queue ${index}`, () => this.device.notify(index));
+    if (!later || !queue.endTurn() || this.#later.has(index)) return;
+    this.#later.add(index);
+    later(() => {
+      this.#later.delete(index);
+      // It may have been reset since.
+      if (this.queues[index].queue === queue) this.notify(index);
+    });
+  }
+
+  #guarded(what: string, action: () => void): void {
     try {
-      this.device.notify(index);
+      action();
     } catch (error) {
       if (!(error instanceof RingError)) throw error;
-      this.fail(`queue ${index}: ${error.message}`);
+      this.fail(`${what}: ${error.message}`);
     }
   }
 
@@ -224,6 +278,7 @@ export class VirtioState {
 
   reset(): void {
     this.status = 0;
+    this.#statusBefore = 0;
     this.driverFeatures = 0n;
     this.isr = 0;
     this.configGeneration = 0;
@@ -256,13 +311,16 @@ export class VirtioState {
       throw new Error(`${this.device.name}: the state has another number of queues.`);
     }
     const wanted = BigInt(`0x${features}`);
-    if ((wanted & ~this.offered) !== 0n) {
+    // A driver can ask for anything before it is told that it cannot have it.
+    if ((status as number) & STATUS_FEATURES_OK && (wanted & ~this.offered) !== 0n) {
       throw new Error(`${this.device.name}: the state has features 0x${features} that are not offered here.`);
     }
     for (const each of queues) checkQueue(this.device.name, each);
     this.reset();
     this.driverFeatures = wanted;
     this.status = (status as number) & ~STATUS_DRIVER_OK;
+    if (this.status & STATUS_FEATURES_OK) this.device.negotiated?.(wanted);
+    this.device.restore?.(device);
     for (const [index, saved] of (queues as SavedQueue[]).entries()) {
       const { size, descriptors, driver, device: used, vector, enabled, ring } = saved;
       Object.assign(this.queues[index], { size, descriptors, driver, device: used, vector });
@@ -272,7 +330,6 @@ export class VirtioState {
     }
     this.configGeneration = generation as number;
     this.isr = isr as number;
-    this.device.restore?.(device);
     if ((status as number) & STATUS_DRIVER_OK) this.writeStatus(status as number);
   }
 }
@@ -290,11 +347,15 @@ interface SavedQueue {
 function checkQueue(name: string, saved: unknown): asserts saved is SavedQueue {
   const { size, descriptors, driver, device, vector, enabled, ring } = (saved ?? {}) as Record<string, unknown>;
   const numbers = [size, descriptors, driver, device, vector];
-  const { available, used } = (ring ?? { available: 0, used: 0 }) as Record<string, unknown>;
+  const { available, used, inFlight } = (ring ?? { available: 0, used: 0, inFlight: [] }) as Record<string, unknown>;
   const valid =
-    [...numbers, available, used].every((value) => Number.isSafeInteger(value) && (value as number) >= 0) &&
+    // Addresses are what the driver wrote, whether there is memory or not.
+    [...numbers, available, used].every((value) => Number.isInteger(value) && (value as number) >= 0) &&
     typeof enabled === 'boolean';
   if (!valid) throw new Error(`${name}: a queue's state is not valid.`);
+  if (!Array.isArray(inFlight) || inFlight.length > (size as number) || !inFlight.every(isSavedChain)) {
+    throw new Error(`${name}: the buffers in flight of a queue are not valid.`);
+  }
 }
 
 const NO_VECTOR = 0xffff;
@@ -305,4 +366,5 @@ const emptyQueue: Omit<QueueRegisters, 'maxSize' | 'size'> = {
   device: 0,
   vector: NO_VECTOR,
   queue: undefined,
+  resetting: false,
 };

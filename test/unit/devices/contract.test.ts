@@ -1,6 +1,7 @@
 import { AcpiPciHotplug } from '../../../src/devices/acpi_pci_hotplug.ts';
 import { CmosRtc } from '../../../src/devices/cmos_rtc.ts';
 import { FwCfg } from '../../../src/devices/fw_cfg.ts';
+import { I6300esb } from '../../../src/devices/i6300esb.ts';
 import { I8042 } from '../../../src/devices/i8042.ts';
 import { Ich9Pm } from '../../../src/devices/ich9_pm.ts';
 import type { PciFunction, PciSlot } from '../../../src/devices/pci/function.ts';
@@ -9,10 +10,13 @@ import { RootPort } from '../../../src/devices/pci/root_port.ts';
 import { Piix4Pm } from '../../../src/devices/piix4_pm.ts';
 import { DebugPort, IsaDebugExit, Pvpanic, ResetControl } from '../../../src/devices/small_ports.ts';
 import { Uart16550 } from '../../../src/devices/uart16550.ts';
+import { VirtioBalloon } from '../../../src/devices/virtio/balloon.ts';
 import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
+import { VirtioConsole } from '../../../src/devices/virtio/console.ts';
 import type { VirtioDevice } from '../../../src/devices/virtio/device.ts';
 import { VirtioNet } from '../../../src/devices/virtio/net.ts';
 import { VirtioPci } from '../../../src/devices/virtio/pci.ts';
+import { VirtioPmem } from '../../../src/devices/virtio/pmem.ts';
 import { VirtioRng } from '../../../src/devices/virtio/rng.ts';
 import { FakeChannel, FakeClock, FakeLine, FakeMemory } from '../../support/board.ts';
 import { deviceContract, type Subject } from '../../support/device_contract.ts';
@@ -118,6 +122,20 @@ deviceContract('root port', () => {
   return { device, regions: regionsOf(device) };
 });
 
+deviceContract('i6300esb', () => {
+  const clock = new FakeClock();
+  const device = new I6300esb(new FakeSlot(new FakeMemory(MIB)), { clock, expired: () => {} });
+  device.config.seal();
+  return {
+    device,
+    regions: regionsOf(device),
+    clock,
+    disturb: (pick) => clock.advance(BigInt(pick(2_000_000_000)) * 10n),
+    // That it ran out is to be seen after the reset that it caused.
+    keeps: ['timedOut'],
+  };
+});
+
 const onPci = (make: () => VirtioDevice, packed: boolean) => (): Subject => {
   const device = new VirtioPci(make(), new FakeSlot(new FakeMemory(MIB)), { packed });
   device.config.seal();
@@ -145,5 +163,27 @@ for (const packed of [false, true]) {
   deviceContract(
     `virtio-rng, ${rings}`,
     onPci(() => new VirtioRng('rng', (into) => into.fill(7)), packed),
+  );
+  deviceContract(
+    `virtio-balloon, ${rings}`,
+    onPci(() => new VirtioBalloon({ name: 'balloon', backend: { discard: () => {} }, deflateOnOom: true }), packed),
+  );
+  deviceContract(
+    `virtio-console, ${rings}`,
+    onPci(
+      () =>
+        new VirtioConsole({
+          name: 'console',
+          ports: [{ channel: new FakeChannel() }, { channel: new FakeChannel(), name: 'org.example.agent' }],
+        }),
+      packed,
+    ),
+  );
+  deviceContract(
+    `virtio-pmem, ${rings}`,
+    onPci(
+      () => new VirtioPmem({ name: 'pmem', backend: { flush: (done) => done(0) }, start: 2 ** 32, size: MIB }),
+      packed,
+    ),
   );
 }
