@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { parseSize } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { didYouMean } from '../client/suggest.ts';
 import { SystemError } from '../ffi/libc.ts';
 import type { BlockImage } from '../storage/block_image.ts';
 import { StorageError } from '../storage/error.ts';
@@ -20,7 +21,7 @@ import { copyDisk } from '../storage/tools/convert.ts';
 import { createEmpty, type FormatOptions, imageFormat } from '../storage/tools/create.ts';
 import { chainOf, type ImageInfo, imageInfo } from '../storage/tools/info.ts';
 import type { Progress } from '../storage/tools/progress.ts';
-import { didYouMean, parseKeyValues } from './options.ts';
+import { parseKeyValues } from './options.ts';
 import { ProgressLine } from './progress.ts';
 import { table } from './report.ts';
 
