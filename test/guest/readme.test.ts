@@ -47,6 +47,11 @@ const EXPECTED: Record<string, Expectation> = {
   'nemu run ./bzImage --append loglevel=7': POWER_OFF,
   'nemu run vmlinux --initrd root.cpio --append console=ttyS0': POWER_OFF,
   'nemu run --disk root.img --rng -- mount /dev/vda /mnt': { needs: ['mkfs.ext4'] },
+  'nemu image create disk.qcow2 20G': { stdout: /disk\.qcow2: qcow2, 20 GiB/ },
+  'nemu image convert root.img root.qcow2': {},
+  'nemu run --disk disk.qcow2 --disk root.qcow2,readonly=on -- cat /proc/partitions': {
+    stdout: /20971520 vda\n.* 65536 vdb\n/,
+  },
   'nemu run --net user,hostfwd=8080:80': POWER_OFF,
   'nemu run --timeout 60 --json 3 -- make-it-crash 3>events.jsonl': { status: 127 },
   'nemu run --dry-run --cpus 4': { stdout: /"count": 4/ },
