@@ -5,6 +5,7 @@ import { type ConfigInput, type MachineDescription, type MachineInput, parseMach
 import { NemuError } from '../client/errors.ts';
 import type { GuestAddress } from '../lab/initramfs.ts';
 import { findSlirp } from '../lab/lab_root.ts';
+import { findRootImage } from '../lab/root_image.ts';
 import { NetError } from '../net/backend.ts';
 import { userNetAddresses } from '../net/user_net.ts';
 import { type Config, readConfig, withAbsolutePaths } from './config.ts';
@@ -32,12 +33,14 @@ export async function describe(
   // The user's own initrd knows nothing of our channels: it gets a console and no more.
   const ours = source.made && options.initrd.length === 0;
   const nets = netInputs(options, file, ours && !source.isFile);
-  const disks = [...(file.disks ?? []), ...options.disk.map(parseDisk)];
+  const root = options.root === undefined ? [] : [await rootDisk(options.root)];
+  const disks = [...root, ...(file.disks ?? []), ...options.disk.map(parseDisk)];
   const rng = options.rng ?? file.rng ?? false;
   const machine = options.machine ?? file.machine;
   const kernelInput = source.made
     ? await makeBoot(source, command, options, nets, machine === 'minimal' ? 'virtio_mmio' : 'virtio_pci', [
         ...(disks.length > 0 ? ['virtio_blk'] : []),
+        ...(root.length > 0 ? ['ext4'] : []),
         ...(nets.length > 0 ? ['virtio_net'] : []),
         ...(rng ? ['virtio_rng'] : []),
       ])
@@ -144,10 +147,17 @@ async function makeBoot(
       ...(size && { terminal: size }),
       env: { TERM: process.env.TERM && terminal ? process.env.TERM : 'linux' },
       network: nets.map(guestAddress),
+      ...(options.root !== undefined && { root: '/dev/vda' }),
     },
     keep: options.dryRun ?? false,
   });
   return kernel;
+}
+
+/** The disk that the guest's system is on: an image that was built, by its name, or a file. */
+async function rootDisk(text: string) {
+  const disk = parseDisk(text);
+  return { ...disk, file: (await findRootImage(disk.file)) ?? disk.file };
 }
 
 /** Network cards that were asked for; the default guest has user networking where the host has its library. */

@@ -1,10 +1,12 @@
 import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { parseSize } from '../client/sizes.ts';
 import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { examine, formatReport } from './doctor.ts';
 import { EXIT, EXIT_TEXT } from './exit_codes.ts';
+import { buildDebian } from './guest_build.ts';
 import { addImage } from './image_commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { showPostMortem } from './post_mortem_command.ts';
@@ -145,7 +147,8 @@ function addRun(nemu: Command): void {
     .option('--pin <list>', 'host CPUs for each vCPU: 0,1,2-3')
     .option('--name <name>', 'name of the machine')
     .option('--serial <port[,flow=drop|wait]>', 'adds a 16550A: com1 to com4', collect, [])
-    .option('--disk <file[,key=value…]>', 'adds a disk: a raw image or block device', collect, [])
+    .option('--disk <file[,key=value…]>', 'adds a disk: a raw or qcow2 image, or a block device', collect, [])
+    .option('--root <image>', "the guest's system is on this disk, vda: a file, or an image of `nemu guest build`")
     .option('--net <user|tap|none[,key=value…]>', 'adds a network card', collect, [])
     .option('--rng', 'adds an entropy device')
     .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect, [])
@@ -206,6 +209,21 @@ function addGuest(nemu: Command): void {
       const fetched = await fetchGuest({ flavour, ...(release && { series: release }) }, fetchProgress(line));
       line.done();
       process.stdout.write(`${fetched.name}\n`);
+    });
+  guest
+    .command('build')
+    .description('makes a root image from Debian packages; no root needed')
+    .argument('<system>', 'debian')
+    .option('--name <name>', 'name of the image', 'debian')
+    .option('--size <size>', 'of its disk', '8G')
+    .option('--include <packages>', 'more packages, with commas between them', (text: string) => text.split(','), [])
+    .addOption(onOption())
+    .option('--verbose', "shows the guest's kernel too")
+    .action(async (system: string, { name, size, include, on, verbose }) => {
+      if (system !== 'debian') {
+        throw new NemuError('USAGE', `There is no recipe for "${system}".`, { hint: 'It can be debian.' });
+      }
+      process.exitCode = await buildDebian({ name, size: parseSize(size), include, on, verbose }, RUN_DEFAULTS);
     });
   guest
     .command('list')

@@ -30,6 +30,7 @@ export interface RunOptions {
   name?: string;
   serial: string[];
   fwCfg: string[];
+  root?: string;
   disk: string[];
   net: string[];
   rng?: boolean;
@@ -192,8 +193,7 @@ class Run {
     const timers = this.#startTimers();
     const signals = this.#handleSignals();
     try {
-      await machine.start();
-      const outcome = await Promise.race([machine.ended(), this.#quit.promise]);
+      const outcome = await Promise.race([machine.start().then(() => machine.ended()), this.#quit.promise]);
       if (typeof outcome !== 'string') await this.#settle();
       await this.#session?.takeAnswer();
       if (this.#events.active) this.#events.write({ type: 'counters', ...(await machine.counters()) });

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineDescription, MachineInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
@@ -22,6 +23,9 @@ import {
   type RemoteMethod,
   WINDOW,
 } from './protocol.ts';
+
+/** How long an engine may take to close a machine. */
+const CLOSE_MS = 5000;
 
 /** A connection to an engine elsewhere, which makes machines there. */
 export class EngineConnection {
@@ -239,7 +243,8 @@ export class RemoteMachine implements MachineClient {
   async close(): Promise<void> {
     if (this.#state === 'closed') return;
     try {
-      await this.#call('close', []);
+      // An engine that hangs does not answer: whoever closes the machine goes on and ends the engine's host.
+      await Promise.race([this.#call('close', []), sleep(CLOSE_MS, undefined, { ref: false })]);
     } catch (error) {
       // A connection that is gone has taken the machine with it.
       if (!(error instanceof NemuError && error.code === 'CONNECTION')) throw error;

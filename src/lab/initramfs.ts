@@ -52,6 +52,8 @@ export interface GuestTask {
   env?: Readonly<Record<string, string>>;
   /** Size of the user's terminal. A command then gets a terminal in place of separate byte streams. */
   terminal?: { rows: number; columns: number };
+  /** The block device that the guest's own system is on: a command runs in it, a shell makes way for its init. */
+  root?: string;
   /** Addresses of its network cards, in the order of their names; a card without one is left alone. */
   network?: readonly (GuestAddress | undefined)[];
 }
@@ -214,6 +216,7 @@ export function taskOverlay(task: GuestTask): Buffer {
   const cards = (task.network ?? []).flatMap((card, index) =>
     card ? [`eth${index} ${card.address} ${card.gateway} ${card.nameserver}\n`] : [],
   );
+  if (task.root) files['nemu/root'] = `${task.root}\n`;
   if (cards.length > 0) files['nemu/net'] = cards.join('');
   return overlayArchive(files);
 }

@@ -61,7 +61,7 @@ describe('a command in a guest', () => {
   test(
     '--timeout is 71, and says what the vCPUs were doing; --json tells the events',
     async () => {
-      const { status, stdout, stderr } = await runNemu(['run', '--timeout', '20', '--json', '1', '--', 'sleep 600']);
+      const { status, stdout, stderr } = await runNemu(['run', '--timeout', '45', '--json', '1', '--', 'sleep 600']);
       const events = stdout
         .toString()
         .trim()

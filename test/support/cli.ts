@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import type { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { onTestFinished } from 'vitest';
 
 export const nemu = fileURLToPath(new URL('../../bin/nemu', import.meta.url));
 
@@ -47,6 +48,8 @@ export function runNemu(args: readonly string[], options: CliOptions = {}): Prom
     child.on('close', (code) =>
       resolve({ status: code ?? -1, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() }),
     );
+    // A test that ends early, for time above all, must not leave its guest behind.
+    onTestFinished(() => void child.kill());
     options.started?.(child.pid as number);
     child.stdin.write(options.input ?? '');
     if (!options.keepInput) child.stdin.end();

@@ -5,6 +5,7 @@
 #   /nemu/command   in mode "command": a shell script, sourced by its own shell
 #   /nemu/env       assignments to export, sourced
 #   /nemu/tty       "ROWS COLUMNS": the user's terminal; in mode "command" the command then gets a terminal
+#   /nemu/root      device with a system of its own: commands run in it, and a shell makes way for its init
 #   /nemu/net       a line for each network card: INTERFACE ADDRESS/BITS GATEWAY NAMESERVER
 #   /nemu/modules   modules to load before anything runs; /nemu/modules.late: after that
 #
@@ -24,6 +25,7 @@ export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root TERM=linux PS1='\w \$ '
 read -r mode </nemu/mode
 read -r rows columns </nemu/tty
 read -r modules </nemu/modules
+read -r root </nemu/root
 [ -e /nemu/env ] && . /nemu/env
 echo nemu >/proc/sys/kernel/hostname
 echo online >/sys/devices/system/memory/auto_online_blocks
@@ -95,6 +97,19 @@ power_off() {
 	exec poweroff -f
 }
 
+# The disk's own init takes over, and with it all that this one does.
+root_mode() {
+	finish_setup
+	mkdir -p /newroot
+	mount -t ext4 "$root" /newroot && {
+		ready
+		for each in dev proc sys; do mount -o move "/$each" "/newroot/$each"; done
+		exec switch_root /newroot /sbin/init <"/newroot$console" >"/newroot$console" 2>&1 3>&-
+	}
+	echo "The root file system on $root cannot be mounted: here is a shell instead." >"$console"
+	shell_mode
+}
+
 shell_mode() {
 	start_late() {
 		[ -n "$columns" ] && stty -F "$terminal" rows "$rows" columns "$columns"
@@ -108,10 +123,27 @@ shell_mode() {
 	echo "exit $?" >&3
 }
 
+# Mounts the system that the guest has on a disk, with what of this one it needs.
+enter_root() {
+	mkdir -p /newroot
+	mount -t ext4 "$root" /newroot || {
+		echo "The root file system on $root cannot be mounted." >/dev/ttyS2
+		return 1
+	}
+	mount -o rbind /dev /newroot/dev
+	mount -t proc proc /newroot/proc
+	mount -t sysfs sysfs /newroot/sys
+	mount -t tmpfs tmpfs /newroot/run
+}
+
 command_mode() {
 	exec 4<>/dev/ttyS1 5<>/dev/ttyS2
 	finish_setup
 	script='echo $$ >/run/command.pid; . /nemu/command'
+	if [ -n "$root" ] && enter_root; then
+		cp /nemu/command /newroot/run/nemu-command
+		script='echo $$ >/run/command.pid; exec chroot /newroot /bin/sh -c ". /run/nemu-command" command'
+	fi
 	if [ -n "$columns" ]; then
 		stty rows "$rows" columns "$columns" crtscts <&4
 		serve late_setup &
@@ -133,7 +165,11 @@ command_mode() {
 }
 
 case $mode in
-command) command_mode ;;
-*) shell_mode ;;
+command)
+	command_mode
+	umount /newroot
+	sync
+	;;
+*) if [ -n "$root" ]; then root_mode; else shell_mode; fi ;;
 esac
 power_off
