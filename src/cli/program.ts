@@ -7,7 +7,7 @@ import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { examine, formatReport } from './doctor.ts';
 import { EXIT, EXIT_TEXT } from './exit_codes.ts';
 import { buildDebian } from './guest_build.ts';
-import { addImage } from './image_commands.ts';
+import { addImage } from './image/commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { showPostMortem } from './post_mortem_command.ts';
 import { fetchProgress, ProgressLine } from './progress.ts';

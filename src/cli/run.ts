@@ -1,6 +1,7 @@
 import { createWriteStream, fstatSync, type WriteStream, writeFileSync, writeSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'node:tty';
 import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
@@ -89,6 +90,11 @@ export async function run(
   }
 }
 
+const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT } as const;
+
+/** How long a machine that is to end may take to say what it was doing. */
+const ANSWER_MS = 5000;
+
 const note = (events: EventLog, text: string) => {
   if (!events.active) process.stderr.write(`nemu: ${text}\n`);
 };
@@ -155,8 +161,7 @@ class Run {
   #tail = Buffer.alloc(0);
   #sawOutput = false;
   #panicSeen = false;
-  #timedOut = false;
-  readonly #quit = Promise.withResolvers<'quit' | 'interrupt'>();
+  readonly #quit = Promise.withResolvers<'quit' | 'interrupt' | 'timeout'>();
 
   constructor(
     place: Place,
@@ -196,8 +201,8 @@ class Run {
       const outcome = await Promise.race([machine.start().then(() => machine.ended()), this.#quit.promise]);
       if (typeof outcome !== 'string') await this.#settle();
       await this.#session?.takeAnswer();
-      if (this.#events.active) this.#events.write({ type: 'counters', ...(await machine.counters()) });
-      return typeof outcome === 'string' ? (outcome === 'quit' ? EXIT.OK : 130) : this.#verdict(outcome);
+      if (this.#events.active) await this.#writeCounters();
+      return typeof outcome === 'string' ? STATUS_OF_QUIT[outcome] : this.#verdict(outcome);
     } finally {
       signals();
       timers();
@@ -220,7 +225,6 @@ class Run {
   readonly #ready = Promise.withResolvers<void>();
 
   #verdict(end: EndState): number {
-    if (this.#timedOut) return EXIT.TIMEOUT;
     const panic = end.reason === 'panic' || (this.#panicSeen && ['reset', 'poweroff'].includes(end.reason));
     if (panic) {
       this.#complain(`The guest kernel panicked.${this.#shown() ? '' : `\n${this.#panicLines()}`}`);
@@ -425,8 +429,8 @@ class Run {
     if (this.#timeoutMs !== undefined) {
       timers.push(
         setTimeout(() => {
-          this.#timedOut = true;
-          void this.#explain(`--timeout ${this.#options.timeout} ran out.`).then(() => this.#machine.close());
+          const told = this.#explain(`--timeout ${this.#options.timeout} ran out.`);
+          void Promise.race([told, sleep(ANSWER_MS)]).then(() => this.#quit.resolve('timeout'));
         }, this.#timeoutMs),
       );
     }
@@ -443,6 +447,15 @@ class Run {
     return () => {
       for (const timer of timers) clearTimeout(timer);
     };
+  }
+
+  /** The last event; a machine that no longer answers does not hold us up. */
+  async #writeCounters(): Promise<void> {
+    const counters = await Promise.race([
+      this.#machine.counters().catch(() => undefined),
+      sleep(ANSWER_MS, undefined, { ref: false }),
+    ]);
+    if (counters) this.#events.write({ type: 'counters', ...counters });
   }
 
   /** Says what the vCPUs are doing. */

@@ -62,7 +62,7 @@ export async function packParcel(
   const status = join(folder, 'status');
   await writeFile(status, '');
   const arch = debianArch(hostArch());
-  let names: string[];
+  let names: Downloads;
   try {
     names = await download(systemApt(arch), packages, debs, status, onProgress);
   } catch {
@@ -70,11 +70,12 @@ export async function packParcel(
     onProgress({ text: 'updating the package lists' });
     names = await download(await privateApt(arch, true), packages, debs, status, onProgress);
   }
-  onProgress({ text: `packing ${names.length} packages` });
+  onProgress({ text: `packing ${names.all.length} packages` });
   const contents = join(folder, 'parcel');
   await mkdir(contents);
   await writeFile(join(contents, 'install.sh'), await readAsset('install_debian.sh'), { mode: 0o755 });
   await writeFile(join(contents, 'sources.list'), await sourcesList());
+  await writeFile(join(contents, 'essential'), names.essential.map((name) => `${name}\n`).join(''));
   const path = join(folder, 'parcel.tar');
   // A transformation is for all of a call; modules stay below the name of their kernel.
   const tar = (mode: string, from: string, prefix: string, what: readonly string[]) =>
@@ -83,10 +84,17 @@ export async function packParcel(
       ...(prefix ? [`--transform=s,^,${prefix}/,`] : []),
       ...what,
     ]);
-  await tar('-c', contents, '', ['install.sh', 'sources.list']);
-  await tar('-r', debs, 'debs', names);
+  await tar('-c', contents, '', ['install.sh', 'sources.list', 'essential']);
+  await tar('-r', debs, 'debs', names.all);
   await tar('-r', join(guest.modules, '..'), 'modules', [guest.name]);
-  return { path, packages: names.length };
+  return { path, packages: names.all.length };
+}
+
+/** File names of packages. */
+interface Downloads {
+  readonly all: readonly string[];
+  /** What dpkg and the scripts of other packages run on, with all that it needs itself. */
+  readonly essential: readonly string[];
 }
 
 async function download(
@@ -95,24 +103,27 @@ async function download(
   folder: string,
   status: string,
   onProgress: (progress: RootProgress) => void,
-): Promise<string[]> {
+): Promise<Downloads> {
   const args = [
     ...apt.options,
     ...['-q', '-y', '--no-install-recommends', '-o', `Dir::State::status=${status}`],
     ...['-o', `Dir::Cache::archives=${folder}`, '-o', 'Debug::NoLocking=1', '-o', 'APT::Sandbox::User='],
   ];
-  const wanted = ['?essential', ...packages];
-  const list = await runCommand('apt-get', [...args, '--simulate', 'install', ...wanted]);
-  // "Inst name (version source [architecture])"; the archive's name has no colon (apt's own file names).
-  const names = [...list.stdout.toString('utf8').matchAll(/^Inst (\S+) \((\S+) .*\[(\w+)\]\)/gm)].map(
-    ([, name, version, kind]) => `${name}_${version.replaceAll(':', '%3a')}_${kind}.deb`,
-  );
-  if (list.status !== 0 || names.length === 0) {
+  const needed = async (wanted: readonly string[]): Promise<string[]> => {
+    const list = await runCommand('apt-get', [...args, '--simulate', 'install', ...wanted]);
+    // "Inst name (version source [architecture])"; the archive's name has no colon (apt's own file names).
+    const files = [...list.stdout.toString('utf8').matchAll(/^Inst (\S+) \((\S+) .*\[(\w+)\]\)/gm)].map(
+      ([, name, version, kind]) => `${name}_${version.replaceAll(':', '%3a')}_${kind}.deb`,
+    );
+    if (list.status === 0 && files.length > 0) return files;
     const reason = list.stderr.trim().split('\n').slice(-3).join(' ');
     throw new NemuError('PACKAGE_UNKNOWN', `APT cannot say what these packages need: ${reason}`, {
       hint: 'Check the names, the network and /etc/apt/sources.list, then try again.',
     });
-  }
+  };
+  const wanted = ['?essential', ...packages];
+  const names = await needed(wanted);
+  const essential = await needed(['?essential', 'base-passwd', 'mawk', 'debconf']);
   const result = await runCommand(
     'apt-get',
     [...args, '-o', 'APT::Status-Fd=1', '--download-only', 'install', ...wanted],
@@ -131,7 +142,7 @@ async function download(
       { hint: 'Check the network and /etc/apt/sources.list, then try again: what is there is not fetched again.' },
     );
   }
-  return names;
+  return { all: names, essential: essential.filter((name) => names.includes(name)) };
 }
 
 /** The machine's own sources serve the guest as well; other hosts' guests get Debian's. */

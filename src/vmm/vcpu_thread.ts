@@ -17,6 +17,7 @@ import {
   RUN_PAUSED,
   RUN_RUNNING,
   S,
+  type SharedBlock,
   slotData,
   slotWord,
   viewShared,
@@ -59,13 +60,24 @@ const SPIN_MIN = 64;
 const SPIN_MAX = 2048;
 
 /**
- * The KVM_RUN loop of one vCPU. Returns when the machine stops; throws nothing.
+ * The KVM_RUN loop of one vCPU. Returns when the machine stops.
  *
  * A kick is: the flag in the header, then `immediate_exit`, then the signal. KVM_RUN then returns EINTR
  * whenever the three arrive, so flags are looked at only after EINTR.
  */
 export function runVcpu(data: VcpuThreadData): void {
   const block = viewShared(data.shared, data.vcpus);
+  try {
+    loop(data, block);
+  } finally {
+    // Also when it threw: those who stop the machine wait for this word.
+    const runState = slotWord(data.index) + S.RUN_STATE;
+    Atomics.store(block.words, runState, RUN_ENDED);
+    Atomics.notify(block.words, runState);
+  }
+}
+
+function loop(data: VcpuThreadData, block: SharedBlock): void {
   const { words, doubles } = block;
   const slot = slotWord(data.index);
   const count = (counter: number) => {
@@ -76,10 +88,7 @@ export function runVcpu(data: VcpuThreadData): void {
   if (data.pinning) schedSetaffinity(0, data.pinning);
 
   while (Atomics.load(words, slot + S.GO) === 0 && !Atomics.load(words, H.STOP)) Atomics.wait(words, slot + S.GO, 0);
-  if (Atomics.load(words, H.STOP)) {
-    end();
-    return;
-  }
+  if (Atomics.load(words, H.STOP)) return;
 
   const fd = Atomics.load(words, slot + S.FD);
   const mapping = viewOf(doubles[(slot + S.RUN_ADDRESS) / 2], Atomics.load(words, slot + S.RUN_LENGTH));
@@ -101,9 +110,9 @@ export function runVcpu(data: VcpuThreadData): void {
   const pendingBit = 1 << (data.index & 31);
   let spin = SPIN_MAX;
 
-  if (data.fault) throw new Error(`Fault injected into vCPU ${data.index}.`);
   setRunState(Atomics.load(words, H.PAUSE) ? RUN_PAUSED : RUN_RUNNING);
   waitWhilePaused();
+  if (data.fault) throw new Error(`Fault injected into vCPU ${data.index}.`);
 
   while (!Atomics.load(words, H.STOP)) {
     if (raw.ioctl(fd, KVM_RUN, 0) < 0) {
@@ -135,12 +144,6 @@ export function runVcpu(data: VcpuThreadData): void {
       post(KIND_OTHER);
     }
   }
-  end();
-
-  function end(): void {
-    setRunState(RUN_ENDED);
-  }
-
   function setRunState(state: number): void {
     Atomics.store(words, slot + S.RUN_STATE, state);
     Atomics.notify(words, slot + S.RUN_STATE);

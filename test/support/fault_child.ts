@@ -7,7 +7,7 @@ const machine = await Machine.create(
   { ...(fault === 'vcpu0' || fault === 'vcpu1' || fault === 'counters' ? { fault } : {}) },
 );
 machine.onEvent((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
-// A vCPU thread may have failed before it is asked to run.
+// A vCPU thread may fail before the call returns.
 await machine.start().catch((error: Error) => process.stdout.write(`${error.message}\n`));
 process.stdout.write('running\n');
 switch (fault) {

@@ -12,10 +12,10 @@ fail() {
 	exit 1
 }
 
-# dpkg waits for the disk after each file; here nothing is lost but time when it does not.
+# By way of env's path: of a bare name, busybox would run its own applet.
 chroot_run() {
 	DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true LC_ALL=C.UTF-8 \
-		PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot $target "$@"
+		PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot $target /usr/bin/env "$@"
 }
 
 echo "making the file system"
@@ -32,19 +32,18 @@ rm -rf /tools
 mkdir -p $target
 mount -t ext4 -o noatime,nobarrier /dev/vda $target || mount -t ext4 /dev/vda $target
 
-echo "unpacking"
+echo "unpacking the base"
 # The merged /usr of Debian 12: packages still name /bin and /lib.
 for each in bin sbin lib lib64; do
 	mkdir -p $target/usr/$each
 	ln -s usr/$each $target/$each
 done
+# What dpkg and the packages' scripts run on; dpkg unpacks the others.
 cd $work/debs
-count=0
-for deb in *.deb; do
+while read -r deb; do
 	dpkg-deb -x "$deb" $target || fail "$deb cannot be unpacked"
-	count=$((count + 1))
-	[ $((count % 25)) = 0 ] && echo "unpacked $count"
-done
+done <$work/essential
+cd $work
 mkdir -p $target/debs $target/var/lib/dpkg/info $target/var/lib/dpkg/updates $target/proc $target/sys $target/dev $target/run
 : >$target/var/lib/dpkg/status
 : >$target/var/lib/dpkg/available
@@ -60,15 +59,16 @@ chmod 755 $target/usr/sbin/policy-rc.d
 
 echo "installing the base"
 chroot_run ldconfig || true
+# dpkg waits for the disk after each file; here nothing is lost but time when it does not.
 options="--force-depends --force-unsafe-io --force-confdef --force-configure-any --force-overwrite"
 for name in base-passwd base-files dpkg libc6 perl-base mawk debconf; do
 	for deb in debs/${name}_*.deb; do
-		(cd $target && [ -e "$deb" ]) || continue
+		[ -e "$deb" ] || continue
 		chroot_run sh -c "dpkg $options --install /$deb >/dev/null 2>/tmp/dpkg.log" ||
 			{ cat $target/tmp/dpkg.log >&2; fail "$deb cannot be installed"; }
 	done
 done
-echo "registering packages"
+echo "unpacking packages"
 chroot_run sh -c "dpkg $options --unpack /debs/*.deb >/dev/null 2>/tmp/dpkg.log" ||
 	{ tail -20 $target/tmp/dpkg.log >&2; fail "the packages cannot be unpacked"; }
 echo "configuring packages"
