@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import { fetchGuest } from '../lab/guest.ts';
-import { packParcel, publishRootImage, ROOT_PACKAGES, rootImages } from '../lab/root_image.ts';
+import { findRootImage, packParcel, publishRootImage, ROOT_PACKAGES, rootImages } from '../lab/root_image.ts';
 import { createEmpty } from '../storage/tools/create.ts';
 import { ProgressLine } from './progress.ts';
 import { type RunOptions, run } from './run.ts';
@@ -28,6 +28,12 @@ export async function buildDebian(options: BuildOptions, defaults: RunOptions): 
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name)) {
     throw new NemuError('USAGE', `"${name}" is no name for an image.`, {
       hint: 'It has letters, digits, dots, dashes and underscores.',
+    });
+  }
+  const there = await findRootImage(name);
+  if (there) {
+    throw new NemuError('GUEST_EXISTS', `There is an image "${name}" already: ${there}.`, {
+      hint: `Give another --name, or remove it with what was changed in it: nemu guest rm ${name}`,
     });
   }
   await mkdir(rootImages(), { recursive: true });

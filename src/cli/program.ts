@@ -1,27 +1,19 @@
 import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import { parseSize } from '../client/sizes.ts';
-import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { examine, formatReport } from './doctor.ts';
 import { EXIT, EXIT_TEXT } from './exit_codes.ts';
-import { buildDebian } from './guest_build.ts';
+import { addGuest } from './guest_commands.ts';
 import { addImage } from './image/commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { showPostMortem } from './post_mortem_command.ts';
-import { fetchProgress, ProgressLine } from './progress.ts';
-import { table } from './report.ts';
 import { type RunOptions, run } from './run.ts';
+import { onOption, RUN_DEFAULTS } from './run_options.ts';
 import { setUp } from './setup.ts';
 import { tour } from './tour.ts';
 
 const collect = (value: string, before: string[]) => [...before, value];
-
-const onOption = () =>
-  new Option('--on <place>', "where machines run: this host's KVM, the lab, or what works")
-    .choices(['auto', 'kvm', 'lab'])
-    .default('auto');
 
 const EXAMPLES = `
 Examples:
@@ -107,20 +99,6 @@ export function program(): Command {
   return nemu;
 }
 
-const RUN_DEFAULTS: RunOptions = {
-  on: 'auto',
-  initrd: [],
-  serial: [],
-  numa: [],
-  fwCfg: [],
-  disk: [],
-  net: [],
-  rtc: true,
-  pvpanic: true,
-  reboot: true,
-  prefix: '^A',
-};
-
 function addRun(nemu: Command): void {
   nemu
     .command('run')
@@ -191,68 +169,6 @@ function splitCommand(
   const before = words.slice(0, words.length - after.length);
   if (before.length > 1) throw new NemuError('USAGE', `There is more than one kernel: ${before.join(' ')}.`);
   return { first: before[0], rest: after };
-}
-
-function addGuest(nemu: Command): void {
-  const guest = nemu.command('guest').description('kernels to boot as guests');
-  guest
-    .command('fetch')
-    .description('fetches a Debian kernel into the cache; no root needed')
-    .argument('[release]', 'series (6.12, 6.1) or exact release')
-    .addOption(
-      new Option('--flavour <name>', 'small for virtual machines, or with every driver')
-        .choices(['cloud', 'full'])
-        .default('cloud'),
-    )
-    .action(async (release: string | undefined, { flavour }) => {
-      const line = new ProgressLine();
-      const fetched = await fetchGuest({ flavour, ...(release && { series: release }) }, fetchProgress(line));
-      line.done();
-      process.stdout.write(`${fetched.name}\n`);
-    });
-  guest
-    .command('build')
-    .description('makes a root image from Debian packages; no root needed')
-    .argument('<system>', 'debian')
-    .option('--name <name>', 'name of the image', 'debian')
-    .option('--size <size>', 'of its disk', '8G')
-    .option('--include <packages>', 'more packages, with commas between them', (text: string) => text.split(','), [])
-    .addOption(onOption())
-    .option('--verbose', "shows the guest's kernel too")
-    .action(async (system: string, { name, size, include, on, verbose }) => {
-      if (system !== 'debian') {
-        throw new NemuError('USAGE', `There is no recipe for "${system}".`, { hint: 'It can be debian.' });
-      }
-      process.exitCode = await buildDebian({ name, size: parseSize(size), include, on, verbose }, RUN_DEFAULTS);
-    });
-  guest
-    .command('list')
-    .description('lists what was fetched')
-    .option('--json', 'print JSON')
-    .action(async ({ json }) => {
-      const guests = await listGuests();
-      const all =
-        guests.length > 0
-          ? guests
-          : await hostGuest().then(
-              (host) => [host],
-              () => [],
-            );
-      if (json) process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
-      else if (all.length === 0) process.stdout.write('No kernel was fetched yet: nemu guest fetch\n');
-      else
-        process.stdout.write(
-          `${table(
-            ['name', 'flavour', 'source', 'kernel'],
-            all.map((each) => [each.name, each.flavour, each.source, each.kernel]),
-          )}\n`,
-        );
-    });
-  guest
-    .command('rm')
-    .description('removes a fetched kernel')
-    .argument('<name>')
-    .action(async (name: string) => removeGuest(name));
 }
 
 function addLab(nemu: Command): void {

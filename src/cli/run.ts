@@ -90,7 +90,7 @@ export async function run(
   }
 }
 
-const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT } as const;
+const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT, panic: EXIT.PANIC } as const;
 
 /** How long a machine that is to end may take to say what it was doing. */
 const ANSWER_MS = 5000;
@@ -161,7 +161,7 @@ class Run {
   #tail = Buffer.alloc(0);
   #sawOutput = false;
   #panicSeen = false;
-  readonly #quit = Promise.withResolvers<'quit' | 'interrupt' | 'timeout'>();
+  readonly #quit = Promise.withResolvers<'quit' | 'interrupt' | 'timeout' | 'panic'>();
 
   constructor(
     place: Place,
@@ -275,7 +275,13 @@ class Run {
   #event(event: MachineEvent): void {
     this.#events.write(event);
     if (event.type === 'guest-fault' && this.#options.verbose) this.#say(`${event.device}: ${event.text}`);
-    if (event.type === 'reset') this.#say(`The guest was reset by ${event.cause}.`);
+    if (event.type !== 'reset') return;
+    this.#say(`The guest was reset by ${event.cause}.`);
+    // It would panic again, and again; what it said should stay on the screen.
+    if (this.#panicSeen) {
+      this.#complain('The guest kernel panicked.');
+      this.#quit.resolve('panic');
+    }
   }
 
   #say(text: string): void {

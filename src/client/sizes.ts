@@ -19,6 +19,18 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
+/** Bytes as people read them: `1.5 GiB`. */
+export function formatSize(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${Number(value.toFixed(2))} ${units[unit]}`;
+}
+
 /** What goes in and comes out of a size's schema: bytes, or what people write; bytes. */
 export type ByteSize = z.ZodPipe<z.ZodTransform<unknown, number | string>, z.ZodNumber>;
 

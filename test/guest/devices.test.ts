@@ -1,12 +1,12 @@
 /** Disks, network and entropy of the default guest, as `--help` says they work: one boot for all of them. */
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { findSlirp } from '../../src/lab/lab_root.ts';
-import { runNemu } from '../support/cli.ts';
+import { freePort, runNemu } from '../support/cli.ts';
+import { expectNoWarnings, PRINT_WARNINGS } from '../support/dmesg.ts';
 
 const LIMIT_MS = 120_000;
 const MIB = 1 << 20;
@@ -31,6 +31,7 @@ describe('devices in a guest', () => {
       let said = '';
       let polling = false;
       const script = [
+        PRINT_WARNINGS,
         'cat /sys/block/vda/ro /sys/block/vdb/ro /sys/block/vdb/serial /sys/class/misc/hw_random/rng_current',
         'dd if=/dev/vda of=/dev/vdb bs=1M seek=1 conv=fsync 2>/dev/null',
         'dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c',
@@ -64,6 +65,7 @@ describe('devices in a guest', () => {
         status: 0,
         stdout: '1\n0\nS-42virtio_rng.0\n64\n192.168.77.15/24\nbye\n',
       });
+      expectNoWarnings(stderr);
       expect(fetched).toBe('hello from the guest\n');
       const hash = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
       expect(hash(readFileSync(to).subarray(MIB, 3 * MIB))).toBe(hash(source));
@@ -72,13 +74,3 @@ describe('devices in a guest', () => {
     LIMIT_MS,
   );
 });
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
-}

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { findSlirp } from '../../src/lab/lab_root.ts';
 import { runNemu } from '../support/cli.ts';
+import { expectNoWarnings, PRINT_WARNINGS } from '../support/dmesg.ts';
 
 const LIMIT_MS = 120_000;
 const MIB = 1 << 20;
@@ -28,6 +29,7 @@ async function work(machine: string, source: Uint8Array) {
   writeFileSync(from, source);
   writeFileSync(to, new Uint8Array(source.length));
   const script = [
+    PRINT_WARNINGS,
     'ls /sys/bus/pci/devices 2>/dev/null | grep -c .',
     'dd if=/dev/vda of=/dev/vdb bs=64k oflag=direct conv=fsync 2>/dev/null',
     'dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c',
@@ -39,6 +41,7 @@ async function work(machine: string, source: Uint8Array) {
     ...['--json', '1', '--timeout', '90', '--', `{ ${script}\n} >&2`],
   ]);
   expect(status, stderr).toBe(0);
+  expectNoWarnings(stderr, machine === 'minimal' ? [/PCI: Fatal: No config space/, /System does not support PCI/] : []);
   expect(Buffer.compare(readFileSync(to), source)).toBe(0);
   const lines = stdout.toString().trim().split('\n');
   const counters = lines.map((line) => JSON.parse(line) as Counters).findLast(({ type }) => type === 'counters');

@@ -28,6 +28,8 @@ interface Expectation {
   prompt?: RegExp;
   /** Programs of the host without which the line cannot be run. */
   needs?: readonly string[];
+  /** Takes too long for every day: the test file that runs it in `npm run test:long`. */
+  elsewhere?: string;
   /** Runs it in a terminal. */
   terminal?: boolean;
 }
@@ -58,6 +60,8 @@ const EXPECTED: Record<string, Expectation> = {
   'nemu run --config machine.yaml -- free -m': { stdout: /^Mem: +[23]\d\d /m },
   'nemu doctor': { stdout: /KVM/ },
   'nemu guest fetch 6.12 --flavour full': { stdout: /6\.12\./ },
+  'nemu guest build debian': { elsewhere: 'root_image.test.ts' },
+  'nemu run --root debian': { elsewhere: 'root_image.test.ts' },
   'nemu lab shell': { input: 'exit\n', prompt: SHELL_PROMPT, terminal: true, needs: ['script', 'qemu-system-x86_64'] },
   'nemu completion bash': { stdout: /complete / },
 };
@@ -93,6 +97,7 @@ describe('README', () => {
     test(line, { timeout: LIMIT_MS }, async ({ skip }) => {
       const missing = expected.needs?.find((program) => !onPath(program));
       if (missing) return skip(`It needs ${missing}.`);
+      if (expected.elsewhere) return skip(`It takes long: ${expected.elsewhere} runs it.`);
       const result = await shell(line, folder, expected);
       expect(result, JSON.stringify(result)).toMatchObject({ status: expected.status ?? 0 });
       if (expected.stdout) expect(result.stdout).toMatch(expected.stdout);

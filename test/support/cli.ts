@@ -1,5 +1,6 @@
 /** The command line as a user runs it: the supervisor and the bundle. */
 import { spawn } from 'node:child_process';
+import { createServer } from 'node:net';
 import type { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
@@ -53,5 +54,16 @@ export function runNemu(args: readonly string[], options: CliOptions = {}): Prom
     options.started?.(child.pid as number);
     child.stdin.write(options.input ?? '');
     if (!options.keepInput) child.stdin.end();
+  });
+}
+
+/** A TCP port of this host's loopback on which nobody listens now. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().on('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
   });
 }

@@ -1,5 +1,6 @@
 import { parseSize } from '../../client/description.ts';
 import { NemuError } from '../../client/errors.ts';
+import { formatSize } from '../../client/sizes.ts';
 import { StorageError } from '../../storage/error.ts';
 import { openImageFile } from '../../storage/image_file.ts';
 import { backingPath, openImage } from '../../storage/open.ts';
@@ -9,7 +10,7 @@ import { applySnapshot, createSnapshot, deleteSnapshot, readSnapshots } from '..
 import { commitImage, rebaseImage } from '../../storage/tools/change.ts';
 import { imageFormat } from '../../storage/tools/create.ts';
 import { imageInfo } from '../../storage/tools/info.ts';
-import { formatOptions, human, type LookOptions, noteProgress, open, openQcow2, print } from './common.ts';
+import { formatOptions, type LookOptions, noteProgress, open, openQcow2, print } from './common.ts';
 import { snapshotTable } from './look.ts';
 
 export async function resize(
@@ -24,9 +25,9 @@ export async function resize(
     const amount = parseSize(text.replace(/^[+-]/, ''));
     const wanted = text.startsWith('+') ? before + amount : text.startsWith('-') ? before - amount : amount;
     const size = Math.ceil(wanted / 512) * 512;
-    if (size <= 0) throw new NemuError('USAGE', `${file} has ${human(before)}; it cannot have ${text}.`);
+    if (size <= 0) throw new NemuError('USAGE', `${file} has ${formatSize(before)}; it cannot have ${text}.`);
     if (size < before && !options.shrink) {
-      throw new NemuError('USAGE', `${file} has ${human(before)}: with ${human(size)} the rest is lost.`, {
+      throw new NemuError('USAGE', `${file} has ${formatSize(before)}: with ${formatSize(size)} the rest is lost.`, {
         hint: 'Make what is on it smaller first, and then give --shrink.',
       });
     }
@@ -44,7 +45,7 @@ export async function resize(
         raw.close();
       }
     }
-    process.stdout.write(`${file}: ${human(before)} → ${human(size)}\n`);
+    process.stdout.write(`${file}: ${formatSize(before)} → ${formatSize(size)}\n`);
   } finally {
     image.close();
   }

@@ -1,4 +1,5 @@
 import { NemuError } from '../../client/errors.ts';
+import { formatSize } from '../../client/sizes.ts';
 import { openImageFile } from '../../storage/image_file.ts';
 import { openImage } from '../../storage/open.ts';
 import { type CheckReport, checkImage, type Repair } from '../../storage/qcow2/check.ts';
@@ -9,7 +10,7 @@ import { compareDisks } from '../../storage/tools/change.ts';
 import { imageFormat } from '../../storage/tools/create.ts';
 import { chainOf, type ImageInfo, imageInfo } from '../../storage/tools/info.ts';
 import { table } from '../report.ts';
-import { human, type LookOptions, noteProgress, open, print } from './common.ts';
+import { type LookOptions, noteProgress, open, print } from './common.ts';
 
 /** What a damaged or different image ends with, as `qemu-img` does. */
 export const DAMAGED = 2;
@@ -36,8 +37,8 @@ function describe(info: ImageInfo): string {
   const lines = [
     `image: ${info.filename}`,
     `file format: ${info.format}`,
-    `virtual size: ${human(info['virtual-size'])} (${info['virtual-size']} bytes)`,
-    `disk size: ${human(info['actual-size'])}`,
+    `virtual size: ${formatSize(info['virtual-size'])} (${info['virtual-size']} bytes)`,
+    `disk size: ${formatSize(info['actual-size'])}`,
   ];
   if (info['cluster-size']) lines.push(`cluster_size: ${info['cluster-size']}`);
   if (info['backing-filename'] !== undefined) {
@@ -68,7 +69,7 @@ export const snapshotTable = (snapshots: NonNullable<ImageInfo['snapshots']>): s
     snapshots.map((each) => [
       each.id,
       each.name,
-      human(each['vm-state-size']),
+      formatSize(each['vm-state-size']),
       new Date(each['date-sec'] * 1000).toISOString().replace('T', ' ').slice(0, 19),
     ]),
   );

@@ -3,6 +3,7 @@ import { existsSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { parseSize } from '../../client/description.ts';
 import { NemuError } from '../../client/errors.ts';
+import { formatSize } from '../../client/sizes.ts';
 import type { BlockImage } from '../../storage/block_image.ts';
 import { StorageError } from '../../storage/error.ts';
 import { openImageFile } from '../../storage/image_file.ts';
@@ -10,7 +11,7 @@ import { openImage } from '../../storage/open.ts';
 import { Qcow2Image } from '../../storage/qcow2/image.ts';
 import { copyDisk } from '../../storage/tools/convert.ts';
 import { createEmpty, imageFormat } from '../../storage/tools/create.ts';
-import { formatOf, formatOptions, human, noteProgress, print } from './common.ts';
+import { formatOf, formatOptions, noteProgress, print } from './common.ts';
 
 export async function create(
   file: string,
@@ -34,7 +35,11 @@ export async function create(
     unchecked: options.unchecked ?? false,
     ...formatOptions(options.options),
   });
-  print(options.json, { filename: file, format, 'virtual-size': bytes }, () => `${file}: ${format}, ${human(bytes)}`);
+  print(
+    options.json,
+    { filename: file, format, 'virtual-size': bytes },
+    () => `${file}: ${format}, ${formatSize(bytes)}`,
+  );
 }
 
 export async function convert(

@@ -104,7 +104,8 @@ root_mode() {
 	mount -t ext4 "$root" /newroot && {
 		ready
 		for each in dev proc sys; do mount -o move "/$each" "/newroot/$each"; done
-		exec switch_root /newroot /sbin/init <"/newroot$console" >"/newroot$console" 2>&1 3>&-
+		# By its path: without /proc, the shell does not find its own applets.
+		exec /bin/busybox switch_root /newroot /sbin/init <"/newroot$console" >"/newroot$console" 2>&1 3>&-
 	}
 	echo "The root file system on $root cannot be mounted: here is a shell instead." >"$console"
 	shell_mode

@@ -94,6 +94,25 @@ done
 mkdir -p $target/etc/systemd/network
 printf '[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n[DHCPv4]\nUseDNS=yes\n' >$target/etc/systemd/network/80-dhcp.network
 chroot_run systemctl enable systemd-networkd >/dev/null 2>&1 || true
+# It watches hardware that a guest has only when asked for, and fails without.
+chroot_run systemctl disable ndctl-monitor.service >/dev/null 2>&1 || true
+: >$target/etc/default/locale
+# A serial line has no size: the terminal behind it says where its last corner is.
+cat >$target/etc/profile.d/terminal-size.sh <<'EOF'
+case $(tty) in
+/dev/ttyS* | /dev/hvc*)
+	if [ -t 0 ] && [ -n "$BASH_VERSION" ]; then
+		saved=$(stty -g)
+		stty raw -echo min 0 time 5
+		printf '\0337\033[999;999H\033[6n\0338' >/dev/tty
+		IFS='[;' read -r -d R _ rows columns </dev/tty
+		stty "$saved"
+		[ "${rows:-0}" -gt 0 ] 2>/dev/null && [ "${columns:-0}" -gt 0 ] && stty rows "$rows" columns "$columns"
+		unset saved rows columns
+	fi
+	;;
+esac
+EOF
 # Nothing to wait for without a network.
 chroot_run systemctl mask systemd-networkd-wait-online >/dev/null 2>&1 || true
 printf 'nameserver 10.0.2.3\n' >$target/etc/resolv.conf

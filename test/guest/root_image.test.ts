@@ -1,0 +1,142 @@
+/** Debian, installed into an image by a guest, and booted from it. It takes a quarter of an hour. */
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { cacheRoot } from '../../src/lab/cache.ts';
+import { freePort, runNemu } from '../support/cli.ts';
+import { expectNoWarnings } from '../support/dmesg.ts';
+import { qemuCheck } from '../support/qemu_img.ts';
+
+const LONG = process.env.NEMU_TEST_LONG !== undefined;
+const BUILD_MS = 3_000_000;
+const LIMIT_MS = 600_000;
+
+interface IperfReport {
+  end: { sum_received: { bytes: number } };
+}
+
+describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
+  let folder: string;
+  let env: Record<string, string>;
+  beforeAll(() => {
+    // All of the cache but its images, which are somebody's.
+    folder = mkdtempSync(join(tmpdir(), 'nemu-root-'));
+    mkdirSync(join(folder, 'nemu'));
+    for (const name of readdirSync(cacheRoot())) {
+      if (name !== 'images') symlinkSync(join(cacheRoot(), name), join(folder, 'nemu', name));
+    }
+    env = { XDG_CACHE_HOME: folder };
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  const inIt = (...args: string[]) => runNemu(['run', '--root', 'debian', ...args], { env });
+
+  test(
+    'nemu guest build debian',
+    async () => {
+      const { status, stdout, stderr } = await runNemu(['guest', 'build', 'debian'], { env });
+      expect(status, stderr).toBe(0);
+      expect(stdout.toString()).toMatch(/images\/debian\.qcow2\n$/);
+      expect(await qemuCheck(join(folder, 'nemu/images/debian.qcow2'))).toBe('');
+      const again = await runNemu(['guest', 'build', 'debian'], { env });
+      expect(again.status).toBe(1);
+      expect(again.stderr).toContain('There is an image "debian" already');
+      expect((await runNemu(['guest', 'list'], { env })).stdout.toString()).toMatch(/^debian +\S+ [MG]iB /m);
+    },
+    BUILD_MS,
+  );
+
+  test(
+    'nemu run --root debian: systemd comes up, and powers off',
+    async () => {
+      let said = '';
+      let typed = false;
+      const { status } = await runNemu(['run', '--root', 'debian', '--memory', '1G'], {
+        env,
+        keepInput: true,
+        onOutput: (text, input) => {
+          said += text;
+          if (typed || !said.includes('root@nemu:~#')) return;
+          typed = true;
+          input.write('systemctl is-system-running --wait; systemctl poweroff\n');
+        },
+      });
+      expect(said).toContain('running\r\n');
+      expect(status).toBe(0);
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    'lspci, numactl and fio in it',
+    async () => {
+      const fio = ['--rw=randwrite', '--bs=4k', '--ioengine=libaio', '--iodepth=16', '--direct=1', '--verify=crc32c'];
+      const script = [
+        'lspci -vvv',
+        'numactl -H',
+        `fio --name=v --filename=/root/fio.dat --size=32M ${fio.join(' ')} --do_verify=1 >/dev/null && echo verified`,
+        'rm /root/fio.dat',
+        "dmesg -r | grep -E '^<[0-4]>' | sed 's/^/WARNING /' >&2",
+      ].join('\n');
+      const numa = ['--numa', 'node,cpus=0,memory=512M', '--numa', 'node,cpus=1,memory=512M'];
+      const { status, stdout, stderr } = await inIt('--memory', '1G', '--cpus', '2', ...numa, '--', script);
+      expect(status, stderr).toBe(0);
+      const said = stdout.toString();
+      expect(said).toMatch(/Express \(v2\) Root Port \(Slot\+\)/);
+      expect(said).toMatch(/Advanced Error Reporting/);
+      expect(said).toMatch(/Access Control Services/);
+      expect(said).toMatch(/Device Serial Number/);
+      // A capability that pciutils cannot follow is said so.
+      expect(said).not.toMatch(/<access denied>|chain looping|!!!/);
+      expect(said).toMatch(/available: 2 nodes \(0-1\)/);
+      expect(said).toMatch(/verified/);
+      expectNoWarnings(stderr);
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    'iperf3 over user networking: from this host into the guest, both ways',
+    async () => {
+      const tools = join(folder, 'tools');
+      for (const name of readdirSync(join(cacheRoot(), 'debs')).filter((name) =>
+        /^(iperf3|lib(iperf|sctp).*)_/.test(name),
+      )) {
+        execFileSync('dpkg-deb', ['-x', join(cacheRoot(), 'debs', name), tools]);
+      }
+      const port = await freePort();
+      const client = (...args: string[]) => {
+        const child = spawn(
+          join(tools, 'usr/bin/iperf3'),
+          ['-c', '127.0.0.1', '-p', String(port), '-n', '16M', '-J', ...args],
+          {
+            env: { ...process.env, LD_LIBRARY_PATH: join(tools, 'usr/lib/x86_64-linux-gnu') },
+            stdio: ['ignore', 'pipe', 'inherit'],
+          },
+        );
+        return child.stdout.toArray().then((pieces) => JSON.parse(Buffer.concat(pieces).toString()) as IperfReport);
+      };
+      const reports: Promise<IperfReport>[] = [];
+      // A server of one connection each: the second begins when the first has ended.
+      const { status, stderr } = await runNemu(
+        [
+          ...['run', '--root', 'debian', '--net', `user,hostfwd=tcp::${port}-:5201`],
+          ...['--', 'iperf3 -s -1 --forceflush; iperf3 -s -1 --forceflush'],
+        ],
+        {
+          env,
+          onOutput: (text) => {
+            if (text.includes('Server listening')) reports.push(client(...(reports.length > 0 ? ['-R'] : [])));
+          },
+        },
+      );
+      const [into, out] = await Promise.all(reports);
+      expect(into.end.sum_received.bytes).toBeGreaterThanOrEqual(16 << 20);
+      expect(out.end.sum_received.bytes).toBeGreaterThanOrEqual(16 << 20);
+      expect(status, stderr).toBe(0);
+    },
+    LIMIT_MS,
+  );
+});

@@ -1,0 +1,28 @@
+/** What a guest's kernel warns of: nothing, unless it is listed here with its reason. */
+import { expect } from 'vitest';
+
+/** Put this into a guest's script: the warnings come on standard error. */
+export const PRINT_WARNINGS = "dmesg -r | grep -E '^<[0-4]>' >/tmp/warnings; sed 's/^/WARNING /' /tmp/warnings >&2";
+
+const ALLOWED = [
+  // The processor is the host's, and AMD's driver asks for ACPI objects (_CPC) that only a real board has.
+  /amd_pstate: the _CPC object is not present/,
+  // Emulated hosts stop their guests for seconds; the kernel measures that, and says so.
+  /clocksource: .*(Long readout interval|watchdog|skew)/,
+  /hrtimer: interrupt took/,
+  // The kernel's own configuration.
+  /CONFIG_IMA_DISABLE_HTABLE is disabled/,
+];
+
+/**
+ * @param machine what a kind of machine is to be warned of, besides.
+ * @throws an assertion that lists the warnings.
+ */
+export function expectNoWarnings(stderr: string, machine: readonly RegExp[] = []): void {
+  const warnings = stderr
+    .split(/\r?\n/)
+    .filter((line) => line.startsWith('WARNING '))
+    .map((line) => line.slice('WARNING '.length))
+    .filter((line) => ![...ALLOWED, ...machine].some((allowed) => allowed.test(line)));
+  expect(warnings).toEqual([]);
+}
