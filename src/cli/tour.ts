@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { parseMachine } from '../client/description.ts';
+import { GuestSession } from '../client/guest_session.ts';
 import { guestBoot } from './default_guest.ts';
 import { EXIT } from './exit_codes.ts';
-import { GuestSession } from './guest_session.ts';
 import { runFolder } from './paths.ts';
 import { openPlace, type PlaceChoice } from './place.ts';
 import { labProgress } from './progress.ts';

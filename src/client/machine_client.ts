@@ -120,6 +120,11 @@ export interface MachineClient {
   inspect(): Promise<VcpuReport[]>;
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
+  /**
+   * The note by which the guest kernel describes its own memory (VMCOREINFO, as in a crash dump), once it has
+   * said where that is.
+   */
+  vmcoreinfo(): Promise<Uint8Array | undefined>;
   console(name: string): ConsoleStream;
   readonly consoles: readonly string[];
   /** @returns the function that takes the listener off. */

@@ -28,6 +28,7 @@ export const REMOTE_METHODS = [
   'counters',
   'inspect',
   'readMemory',
+  'vmcoreinfo',
   'close',
 ] as const;
 export type RemoteMethod = (typeof REMOTE_METHODS)[number];

@@ -221,6 +221,11 @@ export class RemoteMachine implements MachineClient {
     return Buffer.from(base64, 'base64');
   }
 
+  async vmcoreinfo(): Promise<Uint8Array | undefined> {
+    const note = (await this.#call('vmcoreinfo', [])) as EncodedBytes | null;
+    return note === null ? undefined : Buffer.from(note.base64, 'base64');
+  }
+
   console(name: string): ConsoleStream {
     const console = this.#consoles.get(name);
     if (!console) {

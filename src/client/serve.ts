@@ -6,6 +6,7 @@ import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
 import {
   type CreateResult,
+  type EncodedBytes,
   FRAME_BYTES,
   FRAME_CONTROL,
   FRAME_CREDIT,
@@ -35,6 +36,8 @@ const readMemorySchema = z.tuple([
     .positive()
     .max(MAX_PAYLOAD / 2),
 ]);
+
+const encodeBytes = (bytes: Uint8Array): EncodedBytes => ({ base64: Buffer.from(bytes).toString('base64') });
 
 const u32 = (value: number) => {
   const bytes = Buffer.alloc(4);
@@ -129,10 +132,11 @@ class Session {
   ): Promise<unknown> {
     if (method === 'readMemory') {
       const [address, length] = readMemorySchema.parse(parameters);
-      return { base64: Buffer.from(await machine.readMemory(address, length)).toString('base64') };
+      return encodeBytes(await machine.readMemory(address, length));
     }
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);
+    if (result instanceof Uint8Array) return encodeBytes(result);
     return result ?? null;
   }
 

@@ -109,6 +109,7 @@ export interface Board {
   readonly mmio: Bus;
   readonly memory: GuestMemoryView;
   readonly local: readonly LocalRegister[];
+  readonly vmcoreinfo: Vmcoreinfo;
   /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
   boot(): EntryState;
   reset(): void;
@@ -223,7 +224,8 @@ export function createBoard(options: BoardOptions): Board {
     pio.insert(I8042_COMMAND_PORT, i8042.command);
     devices.push(i8042);
   }
-  const fwCfg = createFwCfg(description, options.memory);
+  const vmcoreinfo = new Vmcoreinfo();
+  const fwCfg = createFwCfg(description, options.memory, vmcoreinfo);
   pio.insert(FW_CFG_PORT, fwCfg);
   devices.push(fwCfg);
   if (description.debugExit) {
@@ -246,12 +248,14 @@ export function createBoard(options: BoardOptions): Board {
     mmio,
     memory: options.memory,
     local: localRegisters(description),
+    vmcoreinfo,
     boot: () => {
       bus.assign();
       return loadKernel(description, options.memory, options.ranges, bus);
     },
     reset: () => {
       for (const device of devices) device.reset();
+      vmcoreinfo.reset();
       bus.reset();
     },
     powerButton: () => pm.pressPowerButton() as undefined,
@@ -327,7 +331,7 @@ function createDeviceBus(
 }
 
 /** fw_cfg with the items that QEMU gives a PC, and the user's files. */
-function createFwCfg(description: MachineDescription, memory: GuestMemoryView): FwCfg {
+function createFwCfg(description: MachineDescription, memory: GuestMemoryView, vmcoreinfo: Vmcoreinfo): FwCfg {
   const fwCfg = new FwCfg({ memory });
   fwCfg.addItem(FW_CFG_RAM_SIZE, littleEndian(description.memory.size, 8));
   fwCfg.addItem(FW_CFG_NOGRAPHIC, littleEndian(1, 2));
@@ -335,7 +339,7 @@ function createFwCfg(description: MachineDescription, memory: GuestMemoryView): 
   fwCfg.addItem(FW_CFG_BOOT_MENU, littleEndian(0, 2));
   // The name is older than sparse APIC ids: firmware wants the first id that no processor has.
   fwCfg.addItem(FW_CFG_MAX_CPUS, littleEndian(apicIdOf(description.cpus.count - 1, description.cpus) + 1, 2));
-  fwCfg.addFile(VMCOREINFO_FILE, new Vmcoreinfo().bytes, () => {});
+  fwCfg.addFile(VMCOREINFO_FILE, vmcoreinfo.bytes, () => {});
   for (const { name, string, file } of description.fwCfg) {
     const bytes = file === undefined ? new TextEncoder().encode(string) : readFile(file, 'fw_cfg item');
     try {

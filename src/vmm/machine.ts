@@ -260,6 +260,7 @@ export class Machine implements MachineClient {
   nmi = (): Promise<void> => this.#call('nmi');
   counters = (): Promise<CountersReport> => this.#call('counters');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
+  vmcoreinfo = (): Promise<Uint8Array | undefined> => this.#call('vmcoreinfo');
   readMemory = (address: number, length: number): Promise<Uint8Array> => this.#call('readMemory', { address, length });
 
   console(name: string): ConsoleStream {

@@ -29,6 +29,7 @@ export interface MachineCalls {
   quit: { parameter: undefined; result: undefined };
   counters: { parameter: undefined; result: CountersReport };
   inspect: { parameter: undefined; result: VcpuReport[] };
+  vmcoreinfo: { parameter: undefined; result: Uint8Array | undefined };
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
 }
 export type CallName = keyof MachineCalls;
