@@ -27,6 +27,7 @@ export const REMOTE_METHODS = [
   'nmi',
   'counters',
   'inspect',
+  'devices',
   'readMemory',
   'vmcoreinfo',
   'close',

@@ -6,6 +6,7 @@ import { encodeFrame, FrameDecoder } from './frames.ts';
 import type {
   ConsoleStream,
   CountersReport,
+  DevicesReport,
   EndState,
   MachineClient,
   MachineEvent,
@@ -215,6 +216,8 @@ export class RemoteMachine implements MachineClient {
   nmi = async (): Promise<void> => void (await this.#call('nmi', []));
   counters = async (): Promise<CountersReport> => (await this.#call('counters', [])) as CountersReport;
   inspect = async (): Promise<VcpuReport[]> => (await this.#call('inspect', [])) as VcpuReport[];
+
+  devices = async (): Promise<DevicesReport> => (await this.#call('devices', [])) as DevicesReport;
 
   async readMemory(address: number, length: number): Promise<Uint8Array> {
     const { base64 } = (await this.#call('readMemory', [address, length])) as EncodedBytes;

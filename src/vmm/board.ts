@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { MachineDescription, UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { MachineEvent } from '../client/machine_client.ts';
+import type { DevicesReport, MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
 import type { Device, GuestFault, IrqLine, Region } from '../devices/device.ts';
 import {
@@ -46,6 +46,7 @@ import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
 import { ECAM_BASE, Q35Pci } from './pci/q35.ts';
 import { ECAM_SIZE } from './pci/root.ts';
 import type { Reactor } from './reactor.ts';
+import { reportPci } from './report_devices.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
 import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
@@ -110,6 +111,7 @@ export interface Board {
   readonly memory: GuestMemoryView;
   readonly local: readonly LocalRegister[];
   readonly vmcoreinfo: Vmcoreinfo;
+  devices(): DevicesReport;
   /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
   boot(): EntryState;
   reset(): void;
@@ -249,6 +251,7 @@ export function createBoard(options: BoardOptions): Board {
     memory: options.memory,
     local: localRegisters(description),
     vmcoreinfo,
+    devices: () => bus.report(),
     boot: () => {
       bus.assign();
       return loadKernel(description, options.memory, options.ranges, bus);
@@ -277,6 +280,7 @@ interface DeviceBus {
   assign(): void;
   reset(): void;
   close(): void;
+  report(): DevicesReport;
   /** Address ranges besides RAM that a guest is told of early. */
   readonly reserved: readonly E820Entry[];
   acpi(): Pick<AcpiBoard, 'pci' | 'virtioMmio' | 'gpe0' | 'levelIrqs'>;
@@ -299,6 +303,7 @@ function createDeviceBus(
       assign: () => {},
       reset: () => bus.reset(),
       close: () => bus.close(),
+      report: () => ({ pci: [], mmio: bus.report() }),
       reserved: [],
       acpi: () => ({ pci: undefined, virtioMmio: bus.acpi() }),
     };
@@ -315,6 +320,7 @@ function createDeviceBus(
       assign: () => pci.assign(),
       reset: () => pci.reset(),
       close: () => {},
+      report: () => ({ pci: reportPci(pci.root), mmio: [] }),
       reserved: [],
       acpi: () => ({ pci: pci.acpi(), gpe0: PC_GPE0, levelIrqs: PC_PCI_IRQS }),
     };
@@ -325,6 +331,7 @@ function createDeviceBus(
     assign: () => pci.assign(),
     reset: () => pci.reset(),
     close: () => {},
+    report: () => ({ pci: reportPci(pci.root), mmio: [] }),
     reserved: [{ gpa: ECAM_BASE, size: ECAM_SIZE, type: 'reserved' }],
     acpi: () => ({ pci: pci.acpi() }),
   };

@@ -1,6 +1,13 @@
 /** What the main thread and a machine thread say to each other. Plain data, typed in both directions. */
 import type { MachineDescription } from '../client/description.ts';
-import type { CountersReport, EndState, MachineEvent, MachineState, VcpuReport } from '../client/machine_client.ts';
+import type {
+  CountersReport,
+  DevicesReport,
+  EndState,
+  MachineEvent,
+  MachineState,
+  VcpuReport,
+} from '../client/machine_client.ts';
 import type { MemoryHandle } from './memory.ts';
 import type { SerialRings } from './serial_channel.ts';
 
@@ -28,6 +35,7 @@ export interface MachineCalls {
   nmi: { parameter: undefined; result: undefined };
   quit: { parameter: undefined; result: undefined };
   counters: { parameter: undefined; result: CountersReport };
+  devices: { parameter: undefined; result: DevicesReport };
   inspect: { parameter: undefined; result: VcpuReport[] };
   vmcoreinfo: { parameter: undefined; result: Uint8Array | undefined };
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
