@@ -46,6 +46,7 @@ export class GuestSession {
   readonly #console: ConsoleStream;
   readonly #running = new Map<number, Running>();
   readonly #ready = Promise.withResolvers<void>();
+  readonly #settled = Promise.withResolvers<void>();
   #nextId = 1;
   #line = '';
   /** Lines that the channel has had no room for. */
@@ -57,6 +58,7 @@ export class GuestSession {
     console.onWritable = () => this.#flush();
     // Nobody may be waiting.
     this.#ready.promise.catch(() => {});
+    this.#settled.promise.catch(() => {});
   }
 
   /** Opens the control channel of a machine that has one. */
@@ -84,6 +86,7 @@ export class GuestSession {
       this.phases.push(found);
       this.onPhase?.(found);
       if (found.name === 'ready') this.#ready.resolve();
+      if (found.name === 'settled' || found.name === 'agent') this.#settled.resolve();
       return;
     }
     const exit = /^exit (\d{1,3})$/.exec(line);
@@ -122,13 +125,20 @@ export class GuestSession {
   }
 
   #end(why: string): void {
-    this.#ready.reject(new NemuError('GUEST_GONE', why));
+    const error = new NemuError('GUEST_GONE', why);
+    this.#ready.reject(error);
+    this.#settled.reject(error);
     this.#abandon(why);
   }
 
   /** The guest's init has set it up. @throws NemuError GUEST_GONE when it ends before. */
   get ready(): Promise<void> {
     return this.#ready.promise;
+  }
+
+  /** Modules that nobody waits for are loaded too: devices have their drivers. @throws NemuError GUEST_GONE. */
+  get settled(): Promise<void> {
+    return this.#settled.promise;
   }
 
   /**

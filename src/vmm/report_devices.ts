@@ -42,7 +42,7 @@ export function reportVirtio({ device, status, offered, driverFeatures, queues }
       descriptors,
       driver,
       device: used,
-      ...(queue && queue.position),
+      ...queue?.position,
       inFlight: queue?.inFlight ?? 0,
     })),
   };

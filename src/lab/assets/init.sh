@@ -11,7 +11,7 @@
 #
 # Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
 # standard error. ttyS3 is the control channel, in lines:
-#   to the host    phase init SECONDS, phase ready SECONDS, exit STATUS
+#   to the host    phase init|ready|settled SECONDS, exit STATUS
 #                  out ID BASE64, ran ID STATUS
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
 # Any of these ports may be missing. Forks are what costs time here: read, echo and mkdir need none.
@@ -59,11 +59,17 @@ late_setup() {
 	uevent /nemu/hotplug &
 	busybox --install -s /bin
 	read -r cmdline </proc/cmdline
-	case " $cmdline" in *" maxcpus="*) return ;; esac
+	case " $cmdline" in *" maxcpus="*) settled && return ;; esac
 	for file in /sys/devices/system/cpu/cpu*/online; do
 		read -r online <"$file"
 		[ "$online" = 0 ] && echo 1 >"$file"
 	done
+	settled
+}
+
+settled() {
+	read -r up rest </proc/uptime
+	echo "phase settled $up" >&3
 }
 
 . /nemu/agent
