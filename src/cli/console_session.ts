@@ -28,10 +28,14 @@ export function parsePrefix(text: string): number | undefined {
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: device status, cursor position and attributes (ECMA-48)
-const QUESTION = /\x1b\[[?>=]?\d*[nc]/;
+const QUESTION = /\x1b\[[?>=]?\d*[nc]/g;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: as above
 const ANSWER = /\x1b\[[?>=]?[\d;]*[Rnc]/;
 const ANSWER_MS = 300;
+
+/** What a guest printed some time ago, without questions: answers would come too late, as keys that nobody typed. */
+export const withoutQuestions = (bytes: Uint8Array): Buffer =>
+  Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(QUESTION, ''), 'latin1');
 
 /** `Ctrl-a` for 1, as people say it. */
 export const prefixName = (byte: number): string => `Ctrl-${String.fromCharCode(byte + 64).toLowerCase()}`;
@@ -108,7 +112,7 @@ export class ConsoleSession {
 
   /** What the guest prints passes here on its way to the terminal. */
   printed(bytes: Uint8Array): void {
-    if (QUESTION.test(Buffer.from(bytes).toString('latin1'))) this.#asked = true;
+    if (Buffer.from(bytes).toString('latin1').search(QUESTION) >= 0) this.#asked = true;
   }
 
   /** Takes the terminal's answer to a last question of the guest: the next shell would read it as keys. */

@@ -10,7 +10,7 @@ import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../cl
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
-import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
+import { ConsoleSession, parsePrefix, prefixName, withoutQuestions } from './console_session.ts';
 import { describe } from './describe.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { parseDuration } from './options.ts';
@@ -371,7 +371,7 @@ class Run {
       await Promise.race([session.left, this.#machine.ended()]);
       session.close();
     } finally {
-      for (const bytes of this.#held.splice(0)) process.stdout.write(bytes);
+      process.stdout.write(withoutQuestions(Buffer.concat(this.#held)));
       this.#held = undefined;
     }
   }

@@ -184,6 +184,11 @@ export interface MachineClient {
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
   /**
+   * Looks for bytes in a range of guest-physical memory, 64 MiB at most; what of it is no RAM holds nothing.
+   * @returns where they begin, at most `most` places.
+   */
+  searchMemory(address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]>;
+  /**
    * The note by which the guest kernel describes its own memory (VMCOREINFO, as in a crash dump), once it has
    * said where that is.
    */

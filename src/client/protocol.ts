@@ -29,10 +29,14 @@ export const REMOTE_METHODS = [
   'inspect',
   'devices',
   'readMemory',
+  'searchMemory',
   'vmcoreinfo',
   'close',
 ] as const;
 export type RemoteMethod = (typeof REMOTE_METHODS)[number];
+
+/** Bytes that one call looks through: the machine's thread does nothing else meanwhile. */
+export const MAX_SEARCH = 64 << 20;
 
 export interface CreateParameters {
   readonly description: MachineInput;

@@ -224,6 +224,11 @@ export class RemoteMachine implements MachineClient {
     return Buffer.from(base64, 'base64');
   }
 
+  async searchMemory(address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> {
+    const pattern: EncodedBytes = { base64: Buffer.from(bytes).toString('base64') };
+    return (await this.#call('searchMemory', [address, length, pattern, most])) as number[];
+  }
+
   async vmcoreinfo(): Promise<Uint8Array | undefined> {
     const note = (await this.#call('vmcoreinfo', [])) as EncodedBytes | null;
     return note === null ? undefined : Buffer.from(note.base64, 'base64');

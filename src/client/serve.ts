@@ -12,6 +12,7 @@ import {
   FRAME_CREDIT,
   FRAME_LOST,
   type FromEngine,
+  MAX_SEARCH,
   REMOTE_METHODS,
   WINDOW,
 } from './protocol.ts';
@@ -35,6 +36,18 @@ const readMemorySchema = z.tuple([
     .int()
     .positive()
     .max(MAX_PAYLOAD / 2),
+]);
+
+const searchMemorySchema = z.tuple([
+  z.number().int().nonnegative(),
+  z.number().int().positive().max(MAX_SEARCH),
+  z.object({
+    base64: z
+      .string()
+      .min(1)
+      .max(MAX_PAYLOAD / 4),
+  }),
+  z.number().int().positive().max(1000),
 ]);
 
 const encodeBytes = (bytes: Uint8Array): EncodedBytes => ({ base64: Buffer.from(bytes).toString('base64') });
@@ -133,6 +146,10 @@ class Session {
     if (method === 'readMemory') {
       const [address, length] = readMemorySchema.parse(parameters);
       return encodeBytes(await machine.readMemory(address, length));
+    }
+    if (method === 'searchMemory') {
+      const [address, length, { base64 }, most] = searchMemorySchema.parse(parameters);
+      return machine.searchMemory(address, length, Buffer.from(base64, 'base64'), most);
     }
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);

@@ -53,6 +53,8 @@ export class ReplSession {
       prompt: terminal ? `${vm.name}> ` : '',
       useColors: colors,
       ignoreUndefined: true,
+      // A preview evaluates what is half typed, on a machine that runs.
+      preview: false,
       writer: (value: unknown) => this.print(value),
     });
     Object.defineProperty(this.#server.context, 'vm', {

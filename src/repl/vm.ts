@@ -122,6 +122,9 @@ export class Cpus extends Array<Cpu> {
   }
 }
 
+const HOLE = 2 * 2 ** 30;
+const SEARCH_PIECE = 32 << 20;
+
 export class Memory {
   readonly #vm: Vm;
 
@@ -146,23 +149,12 @@ export class Memory {
   async search(what: string | Uint8Array, most = 32): Promise<string[]> {
     const wanted = typeof what === 'string' ? Buffer.from(what) : Buffer.from(what);
     if (wanted.length === 0) throw new NemuError('USAGE', 'There is nothing to look for.');
-    const found: string[] = [];
-    const piece = 1 << 20;
-    for (let at = 0; at < this.size + (1 << 30) && found.length < most; at += piece) {
-      // What is no RAM has holes: devices below 4 GiB.
-      const length = piece + wanted.length - 1;
-      const bytes = await this.#vm.machine
-        .readMemory(at, length)
-        .catch(() => this.#vm.machine.readMemory(at, piece))
-        .catch(() => undefined);
-      if (!bytes) continue;
-      const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-      for (let i = buffer.indexOf(wanted); i >= 0 && i < piece; i = buffer.indexOf(wanted, i + 1)) {
-        found.push(address(at + i));
-        if (found.length === most) break;
-      }
+    const found: number[] = [];
+    // RAM has a hole below 4 GiB, which is 2 GiB at most.
+    for (let at = 0; at < this.size + HOLE && found.length < most; at += SEARCH_PIECE) {
+      found.push(...(await this.#vm.machine.searchMemory(at, SEARCH_PIECE, wanted, most - found.length)));
     }
-    return found;
+    return found.map(address);
   }
 
   [inspect.custom](): string {

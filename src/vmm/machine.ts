@@ -262,6 +262,8 @@ export class Machine implements MachineClient {
   counters = (): Promise<CountersReport> => this.#call('counters');
   devices = (): Promise<DevicesReport> => this.#call('devices');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
+  searchMemory = (address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> =>
+    this.#call('searchMemory', { address, length, bytes, most });
   vmcoreinfo = (): Promise<Uint8Array | undefined> => this.#call('vmcoreinfo');
   readMemory = (address: number, length: number): Promise<Uint8Array> => this.#call('readMemory', { address, length });
 

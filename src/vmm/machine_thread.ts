@@ -12,9 +12,17 @@ import { PostServer } from './post_server.ts';
 import { Processors } from './processors.ts';
 import { Reactor } from './reactor.ts';
 import { reportCounters, reportVcpus } from './reports.ts';
+import { searchRam } from './search_ram.ts';
 import { GATHER_TICK_MS, SerialCoalescing } from './serial_coalescing.ts';
 import { H, type SharedBlock, viewShared } from './shared.ts';
-import type { CallName, ErrorData, FromMachine, MachineThreadData, ToMachine } from './thread_messages.ts';
+import type {
+  CallName,
+  ErrorData,
+  FromMachine,
+  MachineCalls,
+  MachineThreadData,
+  ToMachine,
+} from './thread_messages.ts';
 
 /**
  * Looks at the mailbox this many times after serving something before it sleeps: a driver's next access
@@ -217,6 +225,10 @@ class MachineThread {
           );
         }
         return bytes.slice();
+      }
+      case 'searchMemory': {
+        const { address, length, bytes, most } = parameter as MachineCalls['searchMemory']['parameter'];
+        return searchRam(this.#board.memory, address, length, bytes, most);
       }
       case 'quit':
         if (!this.#end) this.#finish({ reason: 'quit', detail: 'The machine was closed.' });

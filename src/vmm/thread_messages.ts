@@ -37,6 +37,10 @@ export interface MachineCalls {
   counters: { parameter: undefined; result: CountersReport };
   devices: { parameter: undefined; result: DevicesReport };
   inspect: { parameter: undefined; result: VcpuReport[] };
+  searchMemory: {
+    parameter: { address: number; length: number; bytes: Uint8Array; most: number };
+    result: number[];
+  };
   vmcoreinfo: { parameter: undefined; result: Uint8Array | undefined };
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
 }

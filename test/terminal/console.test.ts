@@ -54,6 +54,22 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
 
       terminal.press('C-a', 'h');
       await terminal.until('send Ctrl-a to the guest');
+      // A REPL in between: what the guest prints meanwhile is there afterwards.
+      terminal.line('(sleep 2; echo said "$((50 + 5))" meanwhile) &');
+      terminal.press('C-a', 'c');
+      await terminal.until('nemu> ');
+      terminal.line('info cpus');
+      await terminal.until(/^ +0 +0 +\d+ +\w+ .*\nnemu> $/m);
+      terminal.type('vm.memory.si');
+      terminal.press('Tab');
+      await terminal.until('vm.memory.size');
+      terminal.press('Enter');
+      await terminal.until('536870912');
+      terminal.line("(await vm.sh('sleep 3; echo $((60 + 6))')).output");
+      await terminal.until("'66\\n'");
+      terminal.press('C-d');
+      await terminal.until('said 55 meanwhile');
+
       terminal.press('C-a', 'p');
       await terminal.until('Paused; Ctrl-a p resumes.');
       terminal.type('echo unheard');

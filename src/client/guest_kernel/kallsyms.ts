@@ -12,8 +12,9 @@ export interface KernelSymbol {
 
 const MAX_SYMBOLS = 1 << 22;
 const TOKENS = 256;
-/** A compressed name's bytes at most, and all tokens' bytes. */
-const MAX_NAME = 2 + 0x7fff;
+/** Characters of a name (KSYM_NAME_LEN is 512), tokens of all names, and bytes of all tokens. */
+const MAX_NAME = 1024;
+const MAX_TOKENS = 1 << 26;
 const TOKEN_TABLE = 8192;
 
 export class KernelSymbols {
@@ -78,12 +79,19 @@ export async function readKernelSymbols(info: VmcoreInfo, memory: AddressSpace):
   // The names end where the markers, one for 256 names, begin; their bytes are read as they are needed.
   const names = new ByteStream(memory, info.symbol('kallsyms_names'));
   const symbols: KernelSymbol[] = [];
+  let total = 0;
   for (let i = 0; i < count; i++) {
     let length = await names.byte();
     if (length & 0x80) length = (length & 0x7f) | ((await names.byte()) << 7);
-    if (length > MAX_NAME) throw damaged(`name ${i} has ${length} tokens`);
+    total += length;
+    if (length > MAX_NAME || total > MAX_TOKENS) throw damaged(`name ${i} has ${length} tokens`);
     let name = '';
-    for (let k = 0; k < length; k++) name += tokens[await names.byte()];
+    for (let k = 0; k < length && name.length <= MAX_NAME; k++) {
+      // Most bytes are there: a promise for each would take most of the time.
+      const byte = names.byte();
+      name += tokens[typeof byte === 'number' ? byte : await byte];
+    }
+    if (name.length > MAX_NAME) throw damaged(`name ${i} is longer than ${MAX_NAME}`);
     const offset = offsets.getInt32(i * 4, true);
     const address = !counted ? base + BigInt(offset) : offset >= 0 ? BigInt(offset) : base - 1n - BigInt(offset);
     symbols.push({ type: name[0] ?? '?', name: name.slice(1), address: BigInt.asUintN(64, address) });

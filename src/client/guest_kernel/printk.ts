@@ -26,6 +26,16 @@ const MAX_TEXT = 1 << 26;
  * @throws NemuError VMCOREINFO, ADDRESS, KERNEL_LOG.
  */
 export async function readKernelLog(info: VmcoreInfo, memory: AddressSpace): Promise<KernelMessage[]> {
+  try {
+    return await read(info, memory);
+  } catch (error) {
+    // The guest's own word for where a member is.
+    if (error instanceof RangeError) throw damaged('a member is outside its structure');
+    throw error;
+  }
+}
+
+async function read(info: VmcoreInfo, memory: AddressSpace): Promise<KernelMessage[]> {
   const ringSize = info.size('printk_ringbuffer');
   const ringAt = await memory.u64(info.symbol('prb'));
   const ring = await memory.view(ringAt, bounded(ringSize, 4096, 'the ring buffer'));
@@ -52,6 +62,7 @@ export async function readKernelLog(info: VmcoreInfo, memory: AddressSpace): Pro
   if (wanted > count) throw damaged(`its descriptors go from ${tail} to ${head}, and there are ${count}`);
 
   const messages: KernelMessage[] = [];
+  let total = 0;
   for (let i = 0; i < wanted; i++) {
     const id = (tail + BigInt(i)) & ID_MASK;
     const index = id % BigInt(count);
@@ -64,6 +75,9 @@ export async function readKernelLog(info: VmcoreInfo, memory: AddressSpace): Pro
     const next = descriptor.getBigUint64(block + info.offset('prb_data_blk_lpos.next'), true);
     const record = await memory.view(infosAt + index * BigInt(infoSize), infoSize);
     const length = record.getUint16(info.offset('printk_info.text_len'), true);
+    total += length;
+    // Blocks do not overlap: together they are no longer than the ring.
+    if (total > MAX_TEXT) throw damaged('its texts are longer than all of it');
     messages.push({
       sequence: record.getBigUint64(info.offset('printk_info.seq'), true),
       time: record.getBigUint64(info.offset('printk_info.ts_nsec'), true),

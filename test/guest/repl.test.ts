@@ -1,0 +1,97 @@
+/** The REPL on a real guest, by standard input: one boot. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { runNemu } from '../support/cli.ts';
+
+const LIMIT_MS = 120_000;
+
+describe('the REPL', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nemu-repl-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test(
+    'looks inside a guest, runs commands in it, and takes back what it did',
+    async () => {
+      const input = [
+        'vm',
+        'info cpus',
+        'info queues',
+        'pci net0',
+        'dmesg 400',
+        'sym linux_banner',
+        'x linux_banner 16',
+        'sh echo from the guest; exit 3',
+        'const both = await Promise.all([vm.sh("sleep 1; echo late"), vm.sh("echo early")]);',
+        'both.map((each: { output: string }) => each.output)',
+        'pause',
+        'vm.state',
+        // It needs no guest that runs.
+        '(await vm.dmesg(1)).text.length > 10',
+        'undo',
+        'vm.state',
+        'vm.journal.lines',
+        "await vm.memory.search('Linux version 6', 1)",
+        'paus',
+        '({',
+        '  several: 1,',
+        '})',
+        'vm.cpus?',
+        '',
+      ].join('\n');
+      const { status, stdout, stderr } = await runNemu(['repl', '--cpus', '2'], { input: Buffer.from(input) });
+      const said = stdout.toString();
+      // A line failed.
+      expect(status, stderr).toBe(1);
+      for (const expected of [
+        /^nemu: running, 2 vCPUs, 512 MiB$/m,
+        // A vCPU that has nothing to do is told by the kernel's own name for that.
+        /^ +0 +0 +\d+ +halted +pv_native_safe_halt\+0x/m,
+        /^net0 +0 +split +256 /m,
+        /^00:0\d\.0 net0: Ethernet controller$/m,
+        /MSI-X: 4 vectors, enabled/,
+        /Linux version 6\..*gcc/,
+        /^f{8}[0-9a-f]{8} . linux_banner$/m,
+        /Linux version 6\.$/m,
+        /^from the guest\n\(status 3\)$/m,
+        /\[ 'late\\n', 'early\\n' \]/,
+        /^paused\ntrue\nvm\.resume\(\)\nrunning\n\[\]$/m,
+        /\[ '0x[0-9a-f]+' \]/,
+        /There is no "paus"\. Did you mean pause\?/,
+        /^\{ several: 1 \}$/m,
+      ]) {
+        expect(said).toMatch(expected);
+      }
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    '--script runs a module, and what it throws is the status',
+    async () => {
+      const script = join(folder, 'check.ts');
+      writeFileSync(
+        script,
+        [
+          "import assert from 'node:assert/strict';",
+          'declare const vm: any;',
+          "const { output } = await vm.sh('cat /proc/cmdline');",
+          'assert.match(output, /console=ttyS0/);',
+          'export default output.length as number;',
+          "assert.equal(process.env.FAIL, undefined, 'asked to fail');",
+        ].join('\n'),
+      );
+      const good = await runNemu(['run', '--script', script]);
+      expect(good.status, good.stderr).toBe(0);
+      expect(Number(good.stdout.toString())).toBeGreaterThan(10);
+      const bad = await runNemu(['run', '-e', "throw new TypeError('on purpose')"]);
+      expect(bad.status).toBe(1);
+      expect(bad.stderr).toContain('TypeError: on purpose');
+    },
+    LIMIT_MS,
+  );
+});

@@ -1,0 +1,92 @@
+import { describe, expect, test } from 'vitest';
+import { COMMANDS, commandCode, commandHelp } from '../../../src/repl/commands.ts';
+import { HELP } from '../../../src/repl/help.ts';
+import { INFO } from '../../../src/repl/info.ts';
+import { Journal } from '../../../src/repl/journal.ts';
+import { ConfigView } from '../../../src/repl/pci_config.ts';
+import { random as seeded } from '../../support/random.ts';
+
+describe('the short form', () => {
+  test.each([
+    ['pause', 'await vm.pause()'],
+    ['  info   pci ', "await vm.info('pci')"],
+    ["sh echo 'a b'  c", "await vm.sh('echo \\'a b\\'  c')"],
+    ['x jiffies_64', "await vm.read('jiffies_64', 64)"],
+    ['x 0x1000 16', 'await vm.read(0x1000, 16)'],
+    ['walk 0xffffffff81000000 1', 'await vm.walk(0xffffffff81000000n, 1)'],
+    ['pci 00:1c.0', "(await vm.pci('00:1c.0')).decode()"],
+    ['dmesg 5', 'await vm.dmesg(5)'],
+  ])('%s', (line, code) => expect(commandCode(line)).toBe(code));
+
+  test.each(
+    ['vm.pause()', 'pause = 1', 'x * 2', 'x.y', 'x', 'const a = 1', 'infos', 'history.length', 'pci[0]'].filter(
+      (line) => line !== 'x',
+    ),
+  )('%s is code', (line) => expect(commandCode(line)).toBeUndefined());
+
+  test('what is missing is said', () => expect(() => commandCode('sh')).toThrow(/sh COMMAND/));
+
+  test('what a shell has is quoted', () => {
+    const code = commandCode("sh printf '%s\\n' `id` ${HOME}") as string;
+    // biome-ignore lint/security/noGlobalEval: it is what the REPL does with it
+    expect(eval(code.replace('await vm.sh', ''))).toBe("printf '%s\\n' `id` ${HOME}");
+  });
+
+  test('help names every command', () => {
+    for (const { usage } of Object.values(COMMANDS)) expect(commandHelp()).toContain(usage);
+    for (const topic of Object.keys(INFO)) expect(commandHelp()).toContain(topic);
+  });
+});
+
+test('every public member has its line of help, and no other', () => {
+  for (const [type, { members }] of HELP) {
+    const names = Object.getOwnPropertyNames(type.prototype).filter((name) => name !== 'constructor');
+    for (const name of names) expect(Object.keys(members), type.name).toContain(name);
+  }
+});
+
+describe('the journal', () => {
+  const action = (log: string[], name: string) => ({
+    code: name,
+    run: async () => void log.push(name),
+    inverse: { code: `un${name}`, run: async () => void log.push(`un${name}`) },
+    holds: `did('${name}')`,
+  });
+
+  test('undo and redo, in order', async () => {
+    const log: string[] = [];
+    const journal = new Journal();
+    await journal.do(action(log, 'a'));
+    await journal.do(action(log, 'b'));
+    expect(await journal.undo()).toBe('unb');
+    expect(await journal.undo()).toBe('una');
+    expect(await journal.redo()).toBe('a');
+    await journal.do(action(log, 'c'));
+    await expect(journal.redo()).rejects.toThrow(/Nothing was undone/);
+    expect(log).toEqual(['a', 'b', 'unb', 'una', 'a', 'c']);
+    expect(journal.script).toContain("await a;\nassert.ok(did('a'));\nawait c;");
+  });
+
+  test('what cannot be undone, and what fails, stays', async () => {
+    const journal = new Journal();
+    await expect(journal.undo()).rejects.toThrow(/Nothing was done/);
+    await expect(journal.do({ code: 'x', run: () => Promise.reject(new Error('no')) })).rejects.toThrow('no');
+    expect(journal.lines).toEqual([]);
+    await journal.do({ code: 'reset', run: async () => {} });
+    await expect(journal.undo()).rejects.toThrow('reset cannot be undone');
+    expect(journal.lines.length).toBe(1);
+  });
+});
+
+test('any configuration space is told, lists that loop too', () => {
+  const random = seeded(7);
+  for (let i = 0; i < 2000; i++) {
+    const bytes = Buffer.from(Array.from({ length: 4096 }, () => (random(3) ? 0 : random(256))));
+    bytes[0x06] |= 0x10;
+    bytes[0x34] = 0x40;
+    const view = new ConfigView(bytes.toString('base64'));
+    expect(view.capabilities.length).toBeLessThan(1100);
+    expect(`${view.className} ${view.command} ${view.slot}`).not.toBe('');
+    expect(view.dump().length).toBeGreaterThan(0);
+  }
+});
