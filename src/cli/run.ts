@@ -201,6 +201,8 @@ class Run {
         this.#sawOutput = true;
         this.#events.write({ type: 'guest-phase', ...phase });
         if (phase.name === 'ready') this.#ready.resolve();
+        // The disk's own system knows nothing of the terminal.
+        if (phase.name === 'agent' && isatty(1)) this.#guest?.resize(process.stdout.rows, process.stdout.columns);
       };
       this.#guest.onStatus = (status) => this.#events.write({ type: 'exit-status', status });
     }

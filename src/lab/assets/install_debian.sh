@@ -103,9 +103,9 @@ case $(tty) in
 /dev/ttyS* | /dev/hvc*)
 	if [ -t 0 ] && [ -n "$BASH_VERSION" ]; then
 		saved=$(stty -g)
-		stty raw -echo min 0 time 5
+		stty raw -echo
 		printf '\0337\033[999;999H\033[6n\0338' >/dev/tty
-		IFS='[;' read -r -d R _ rows columns </dev/tty
+		IFS='[;' read -t 1 -r -d R _ rows columns </dev/tty
 		stty "$saved"
 		[ "${rows:-0}" -gt 0 ] 2>/dev/null && [ "${columns:-0}" -gt 0 ] && stty rows "$rows" columns "$columns"
 		unset saved rows columns
