@@ -166,7 +166,11 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
     '254 processors in two nodes, wide APIC ids among them, and 256 DIMMs to be plugged',
     {
       ...fullBoard(1),
-      cpus: inNodes(processors(254, (uid) => 2 * uid)).map((cpu) => ({ ...cpu, online: cpu.uid < 2 })),
+      // iasl of 2020 drops "online capable" of the wide entries: those are online here.
+      cpus: inNodes(processors(254, (uid) => 2 * uid)).map((cpu) => ({
+        ...cpu,
+        online: cpu.uid < 2 || cpu.apicId > 254,
+      })),
       cpuHotplug: { port: 0xcd8 },
       memoryHotplug: { port: 0xa00, slots: 256 },
       numa,
