@@ -28,6 +28,10 @@ export const REMOTE_METHODS = [
   'counters',
   'inspect',
   'readMemory',
+  'plug',
+  'unplug',
+  'requests',
+  'plugged',
   'close',
 ] as const;
 export type RemoteMethod = (typeof REMOTE_METHODS)[number];

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineDescription, MachineInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
+import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
 import type {
   ConsoleStream,
   CountersReport,
@@ -215,6 +216,17 @@ export class RemoteMachine implements MachineClient {
   nmi = async (): Promise<void> => void (await this.#call('nmi', []));
   counters = async (): Promise<CountersReport> => (await this.#call('counters', [])) as CountersReport;
   inspect = async (): Promise<VcpuReport[]> => (await this.#call('inspect', [])) as VcpuReport[];
+
+  requests = async (): Promise<LiveRequest[]> => (await this.#call('requests', [])) as LiveRequest[];
+  plugged = async (): Promise<PluggedReport> => (await this.#call('plugged', [])) as PluggedReport;
+
+  async plug(device: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
+    return (await this.#call('plug', [device, options])) as LiveRequest;
+  }
+
+  async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
+    return (await this.#call('unplug', [id, options])) as LiveRequest;
+  }
 
   async readMemory(address: number, length: number): Promise<Uint8Array> {
     const { base64 } = (await this.#call('readMemory', [address, length])) as EncodedBytes;

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import type { MachineInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
+import { type PlugInput, plugOptionsSchema, unplugSchema } from './live.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
 import {
   type CreateResult,
@@ -35,6 +36,13 @@ const readMemorySchema = z.tuple([
     .positive()
     .max(MAX_PAYLOAD / 2),
 ]);
+
+/** @throws NemuError PROTOCOL for what does not fit. */
+function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(result.error)}`);
+}
 
 const u32 = (value: number) => {
   const bytes = Buffer.alloc(4);
@@ -101,10 +109,7 @@ class Session {
     try {
       const json: unknown = JSON.parse(Buffer.from(payload).toString());
       id = Number((json as { id?: unknown } | null)?.id ?? -1);
-      const parsed = messageSchema.safeParse(json);
-      if (!parsed.success)
-        throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(parsed.error)}`);
-      const message = parsed.data;
+      const message = valid(messageSchema, json);
       if (message.method === 'create') {
         this.#send({ id, result: await this.#createMachine(message.parameters.description as MachineInput) });
         return;
@@ -128,8 +133,16 @@ class Session {
     parameters: unknown[],
   ): Promise<unknown> {
     if (method === 'readMemory') {
-      const [address, length] = readMemorySchema.parse(parameters);
+      const [address, length] = valid(readMemorySchema, parameters);
       return { base64: Buffer.from(await machine.readMemory(address, length)).toString('base64') };
+    }
+    if (method === 'plug') {
+      const [device, options] = parameters;
+      return machine.plug(device as PlugInput, valid(plugOptionsSchema, options ?? {}));
+    }
+    if (method === 'unplug') {
+      const [id, options] = valid(unplugSchema, parameters);
+      return machine.unplug(id, options);
     }
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);

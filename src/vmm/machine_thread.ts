@@ -1,10 +1,15 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import type { PluggedReport } from '../client/live.ts';
 import type { EndState, MachineEvent, MachineState } from '../client/machine_client.ts';
 import { setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
 import { describeFatalExit } from './exit.ts';
+import { CpuHotplug } from './hotplug/cpus.ts';
+import { DimmHotplug } from './hotplug/dimms.ts';
+import { Hotplug } from './hotplug/hotplug.ts';
 import { MachineClock } from './machine_clock.ts';
 import { GuestMemoryView } from './memory.ts';
 import { PostMortem } from './post_mortem.ts';
@@ -14,7 +19,14 @@ import { Reactor } from './reactor.ts';
 import { reportCounters, reportVcpus } from './reports.ts';
 import { GATHER_TICK_MS, SerialCoalescing } from './serial_coalescing.ts';
 import { H, type SharedBlock, viewShared } from './shared.ts';
-import type { CallName, ErrorData, FromMachine, MachineThreadData, ToMachine } from './thread_messages.ts';
+import type {
+  CallName,
+  ErrorData,
+  FromMachine,
+  MachineCalls,
+  MachineThreadData,
+  ToMachine,
+} from './thread_messages.ts';
 
 /**
  * Looks at the mailbox this many times after serving something before it sleeps: a driver's next access
@@ -60,6 +72,9 @@ class MachineThread {
   readonly #clock: MachineClock;
   readonly #processors: Processors;
   readonly #board: Board;
+  readonly #hotplug: Hotplug;
+  readonly #cpus: CpuHotplug;
+  readonly #dimms: DimmHotplug;
   readonly #posts: PostServer;
   readonly #coalesced: CoalescedRing;
   readonly #serialCoalescing: SerialCoalescing;
@@ -80,7 +95,7 @@ class MachineThread {
     this.#port = port;
     this.#send = send;
     const { description } = data;
-    this.#block = viewShared(data.shared, description.cpus.count);
+    this.#block = viewShared(data.shared, possibleCpus(description.cpus));
     this.#postMortem = data.postMortem ? PostMortem.open(data.postMortem) : undefined;
     this.#reactor.addEventfd(data.wakeFd, () => {
       this.#wakeups++;
@@ -92,16 +107,34 @@ class MachineThread {
       (port, on) => this.#processors.vm.coalescePort(port, 1, on),
       () => this.#coalesced.drain(),
     );
+    const { ranges } = data.memory;
+    const { vm, physicalBits } = this.#processors;
+    const raiseGpe = (number: number) => this.#board.raiseGpe(number);
+    this.#hotplug = new Hotplug({
+      clock: this.#clock,
+      changed: (request) => this.#event({ type: 'request', request }),
+      release: (id, device) => send({ type: 'release', id, device }),
+    });
+    this.#cpus = this.#hotplug.add(
+      'cpu',
+      (guest) => new CpuHotplug({ description, processors: this.#processors, guest, raiseGpe }),
+    );
+    this.#dimms = this.#hotplug.add(
+      'memory',
+      (guest) => new DimmHotplug({ description, ranges, memory, vm, physicalBits, guest, raiseGpe }),
+    );
     this.#board = createBoard({
       description,
       memory,
-      ranges: data.memory.ranges,
+      ranges,
+      cpus: this.#cpus,
+      dimms: this.#dimms,
       clock: this.#clock,
       block: this.#block,
-      vm: this.#processors.vm,
+      vm,
       reactor: this.#reactor,
       configPages: data.configPages,
-      physicalBits: this.#processors.physicalBits,
+      physicalBits,
       fault: (device, text) => this.#guestFault(device, text),
       diskStopped: (disk, operation, errno, offset) => this.#diskStopped(disk, operation, errno, offset),
       serial: data.serial,
@@ -137,6 +170,7 @@ class MachineThread {
         this.#coalesced.drain();
         worked = true;
       }
+      if (Atomics.exchange(words, H.CPUS, 0)) this.#cpus.poll();
       if (Atomics.exchange(words, H.CONTROL, 0)) {
         this.#board.pollSerial();
         this.#takeCalls();
@@ -146,7 +180,12 @@ class MachineThread {
       spin = worked ? SPIN_AFTER_WORK : spin - 1;
       if (spin > 0) continue;
       Atomics.store(words, H.SLEEPING, 1);
-      if (this.#posts.pending || Atomics.load(words, H.RING) || Atomics.load(words, H.CONTROL)) {
+      if (
+        this.#posts.pending ||
+        Atomics.load(words, H.RING) ||
+        Atomics.load(words, H.CONTROL) ||
+        Atomics.load(words, H.CPUS)
+      ) {
         Atomics.store(words, H.SLEEPING, 0);
         continue;
       }
@@ -212,11 +251,42 @@ class MachineThread {
         }
         return bytes.slice();
       }
+      case 'plug': {
+        const { request, timeoutMs } = parameter as MachineCalls['plug']['parameter'];
+        this.#require(['running', 'paused'], 'plug into');
+        return this.#hotplug.plug(request, timeoutMs);
+      }
+      case 'prepared': {
+        const { id, error } = parameter as MachineCalls['prepared']['parameter'];
+        return this.#hotplug.prepared(id, error) as undefined;
+      }
+      case 'unplug': {
+        const { id, timeoutMs, force } = parameter as MachineCalls['unplug']['parameter'];
+        this.#require(['running', 'paused'], 'unplug from');
+        return this.#hotplug.unplug(id, timeoutMs, force);
+      }
+      case 'released':
+        return this.#hotplug.released((parameter as MachineCalls['released']['parameter']).id) as undefined;
+      case 'requests':
+        return this.#hotplug.requests();
+      case 'plugged':
+        return this.#plugged();
       case 'quit':
         if (!this.#end) this.#finish({ reason: 'quit', detail: 'The machine was closed.' });
         this.#quit = true;
         return undefined;
     }
+  }
+
+  #plugged(): PluggedReport {
+    const { cpus, memory } = this.#data.description;
+    return {
+      cpus: { present: this.#cpus.present(), ...(cpus.max !== undefined && { max: cpus.max }) },
+      memory: {
+        ...{ boot: memory.size, dimms: this.#dimms.present() },
+        ...(memory.max !== undefined && { max: memory.max, slots: memory.slots }),
+      },
+    };
   }
 
   #require(states: MachineState[], verb: string): void {
@@ -299,6 +369,7 @@ class MachineThread {
     const running = this.#state === 'running';
     this.#stopProcessors();
     this.#board.reset();
+    this.#hotplug.reset();
     this.#processors.reset();
     this.#processors.enterBoot(this.#board.boot());
     this.#event({ type: 'reset', cause });
