@@ -135,6 +135,7 @@ function addRun(nemu: Command): void {
     .option('--no-rtc', 'leaves the CMOS clock out')
     .option('--no-pvpanic', 'leaves the panic device out')
     .option('--no-reboot', 'ends when the guest resets')
+    .option('--control <socket>', 'serves the running machine at a unix socket, to this user alone')
     .option('--log <file>', "writes the console's output to a file too")
     .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
     .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')

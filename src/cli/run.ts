@@ -8,6 +8,7 @@ import { NemuError } from '../client/errors.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
+import { serveControl } from './control_socket.ts';
 import { describe } from './describe.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { GuestSession } from './guest_session.ts';
@@ -40,6 +41,7 @@ export interface RunOptions {
   rtc: boolean;
   pvpanic: boolean;
   reboot: boolean;
+  control?: string;
   log?: string;
   timeout?: string;
   json?: string | true;
@@ -80,9 +82,12 @@ export async function run(
   try {
     if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
     const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
+    let endControl = () => {};
     try {
+      if (options.control !== undefined) endControl = await serveControl(options.control, machine);
       return await new Run(place, machine, command, options, events, prefix, timeout).toTheEnd();
     } finally {
+      endControl();
       await machine.close();
     }
   } finally {

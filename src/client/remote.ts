@@ -34,6 +34,8 @@ export class EngineConnection {
   readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   readonly #machines = new Map<number, RemoteMachine>();
   readonly #consoles = new Map<number, RemoteConsole>();
+  /** What came in one piece with the answer that made the machine known, and so before it. */
+  readonly #early: Extract<FromEngine, { machine: number }>[] = [];
   #nextId = 1;
   #failure: NemuError | undefined;
 
@@ -55,7 +57,18 @@ export class EngineConnection {
 
   /** @throws NemuError as the engine gave it. */
   async create(description: MachineInput | MachineDescription): Promise<RemoteMachine> {
-    const result = (await this.#request({ method: 'create', parameters: { description } })) as CreateResult;
+    return this.#add((await this.#request({ method: 'create', parameters: { description } })) as CreateResult);
+  }
+
+  /**
+   * The machine that an engine serves at a control socket, without its consoles.
+   * @throws NemuError as the engine gave it.
+   */
+  async attach(): Promise<RemoteMachine> {
+    return this.#add((await this.#request({ method: 'attach' })) as CreateResult);
+  }
+
+  #add(result: CreateResult): RemoteMachine {
     const consoles = result.consoles.map(({ name, channel }) => {
       const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
       this.#consoles.set(channel, console);
@@ -65,6 +78,8 @@ export class EngineConnection {
       this.#request({ method, machine: result.machine, parameters }),
     );
     this.#machines.set(result.machine, machine);
+    if (result.state) machine.setState(result.state, result.end);
+    for (const message of this.#early.splice(0)) this.#control(message);
     return machine;
   }
 
@@ -95,8 +110,9 @@ export class EngineConnection {
   #control(message: FromEngine): void {
     if ('machine' in message) {
       const machine = this.#machines.get(message.machine);
-      if ('event' in message) machine?.receive(message.event);
-      else machine?.setState(message.state, message.end);
+      if (!machine) this.#early.push(message);
+      else if ('event' in message) machine.receive(message.event);
+      else machine.setState(message.state, message.end);
       return;
     }
     const call = this.#calls.get(message.id);
