@@ -74,6 +74,14 @@ export function parsePlug(input: unknown): PlugRequest {
   throw new NemuError('PLUG', `This cannot be plugged: ${problems.join('; ')}`);
 }
 
+/** @throws NemuError `PLUG` for options that are none. */
+export function parseOptions<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const problems = explain(schema, result.error.issues).map(({ path, message }) => `${path.join('.')}: ${message}`);
+  throw new NemuError('PLUG', `These are no options: ${problems.join('; ')}`);
+}
+
 /**
  * How far a request is:
  *

@@ -28,6 +28,9 @@ import {
 /** How long an engine may take to close a machine. */
 const CLOSE_MS = 5000;
 
+/** Files and pages may have other names, or be refused, where an engine runs. */
+export type AdaptPlug = (device: PlugInput) => Promise<PlugInput>;
+
 /** A connection to an engine elsewhere, which makes machines there. */
 export class EngineConnection {
   readonly #stream: Duplex;
@@ -55,9 +58,12 @@ export class EngineConnection {
     stream.once('close', () => this.#lost(describeLoss()));
   }
 
-  /** @throws NemuError as the engine gave it. */
-  async create(description: MachineInput | MachineDescription): Promise<RemoteMachine> {
-    return this.#add((await this.#request({ method: 'create', parameters: { description } })) as CreateResult);
+  /**
+   * @param adapt makes of a device to be plugged what it is where the engine runs.
+   * @throws NemuError as the engine gave it.
+   */
+  async create(description: MachineInput | MachineDescription, adapt?: AdaptPlug): Promise<RemoteMachine> {
+    return this.#add((await this.#request({ method: 'create', parameters: { description } })) as CreateResult, adapt);
   }
 
   /**
@@ -68,15 +74,15 @@ export class EngineConnection {
     return this.#add((await this.#request({ method: 'attach' })) as CreateResult);
   }
 
-  #add(result: CreateResult): RemoteMachine {
+  #add(result: CreateResult, adapt?: AdaptPlug): RemoteMachine {
     const consoles = result.consoles.map(({ name, channel }) => {
       const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
       this.#consoles.set(channel, console);
       return console;
     });
-    const machine = new RemoteMachine(result.description as MachineDescription, consoles, (method, parameters) =>
-      this.#request({ method, machine: result.machine, parameters }),
-    );
+    const call = (method: RemoteMethod, parameters: unknown[]) =>
+      this.#request({ method, machine: result.machine, parameters });
+    const machine = new RemoteMachine(result.description as MachineDescription, consoles, call, adapt);
     this.#machines.set(result.machine, machine);
     if (result.state) machine.setState(result.state, result.end);
     for (const message of this.#early.splice(0)) this.#control(message);
@@ -197,6 +203,7 @@ export class RemoteMachine implements MachineClient {
   readonly description: MachineDescription;
   readonly #consoles: Map<string, RemoteConsole>;
   readonly #call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>;
+  readonly #adapt: AdaptPlug;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   readonly #ended = Promise.withResolvers<EndState>();
   #state: MachineState = 'created';
@@ -206,7 +213,9 @@ export class RemoteMachine implements MachineClient {
     description: MachineDescription,
     consoles: RemoteConsole[],
     call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>,
+    adapt: AdaptPlug = async (device) => device,
   ) {
+    this.#adapt = adapt;
     this.description = description;
     this.#consoles = new Map(consoles.map((console) => [console.name, console]));
     this.#call = call;
@@ -237,7 +246,7 @@ export class RemoteMachine implements MachineClient {
   plugged = async (): Promise<PluggedReport> => (await this.#call('plugged', [])) as PluggedReport;
 
   async plug(device: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
-    return (await this.#call('plug', [device, options])) as LiveRequest;
+    return (await this.#call('plug', [await this.#adapt(device), options])) as LiveRequest;
   }
 
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {

@@ -8,6 +8,7 @@ import {
   type PluggedReport,
   type PlugInput,
   type PlugOptions,
+  parseOptions,
   parsePlug,
   plugOptionsSchema,
   type UnplugOptions,
@@ -309,7 +310,7 @@ export class Machine implements MachineClient {
 
   async plug(input: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
     const request = parsePlug(input);
-    const { timeoutMs } = plugOptionsSchema.parse(options);
+    const { timeoutMs } = parseOptions(plugOptionsSchema, options);
     const live = await this.#call('plug', { request, timeoutMs });
     const settled = this.#requests.settled(live);
     // Whoever plugs hears of a failure through the request.
@@ -350,7 +351,7 @@ export class Machine implements MachineClient {
   }
 
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
-    const { timeoutMs, force = false } = unplugOptionsSchema.parse(options);
+    const { timeoutMs, force = false } = parseOptions(unplugOptionsSchema, options);
     const live = await this.#call('unplug', { id, timeoutMs, force });
     return this.#requests.settled(live);
   }

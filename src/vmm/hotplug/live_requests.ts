@@ -120,8 +120,12 @@ export class LiveRequests {
   #timedOut(pending: Pending): void {
     // Once the guest has let go, only the host is slow.
     if (isSettled(pending.stage) || pending.detaching) return;
-    const did = pending.guest ? `What it did last: ${pending.guest}` : 'It did not look at the event';
-    this.advance(pending, 'timed-out', `The guest took longer than ${pending.timeoutMs / 1000} s. ${did}.`);
+    const did = pending.guest ? `What it did last: ${pending.guest}.` : 'It did not look at the event.';
+    const unused =
+      pending.action === 'plug' && pending.stage === 'accepted'
+        ? ' It knows the device but does not use it: is there something in it that brings new ones online?'
+        : '';
+    this.advance(pending, 'timed-out', `The guest took longer than ${pending.timeoutMs / 1000} s. ${did}${unused}`);
   }
 
   /** Every request that waits for the guest. */
