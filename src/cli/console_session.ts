@@ -10,6 +10,8 @@ export interface SessionActions {
   /** @returns the file that the console's output was saved to. */
   saveLog(): Promise<string>;
   inspect(): Promise<string>;
+  /** Has the terminal until the promise resolves. */
+  repl(): Promise<void>;
   /** The terminal has a new size. */
   resized(rows: number, columns: number): void;
 }
@@ -64,11 +66,22 @@ export class ConsoleSession {
     this.#console = console;
     this.#actions = actions;
     this.#prefix = prefix;
-    input.setRawMode(true);
-    input.resume();
-    input.on('data', this.#keys);
-    output.on('resize', this.#resized);
     console.onWritable = () => this.#flush();
+    this.#take();
+  }
+
+  #take(): void {
+    this.#input.setRawMode(true);
+    this.#input.resume();
+    this.#input.on('data', this.#keys);
+    this.#output.on('resize', this.#resized);
+  }
+
+  #give(): void {
+    this.#input.off('data', this.#keys);
+    this.#output.off('resize', this.#resized);
+    this.#input.setRawMode(false);
+    this.#input.pause();
   }
 
   get help(): string {
@@ -80,6 +93,7 @@ export class ConsoleSession {
       `${name} o  press the power button`,
       `${name} r  reset`,
       `${name} i  what the vCPUs are doing`,
+      `${name} c  a REPL on the machine; Ctrl-d comes back`,
       `${name} s  save the console's output to a file`,
       `${name} ${name}  send ${name} to the guest`,
     ].join('\r\n');
@@ -169,6 +183,15 @@ export class ConsoleSession {
       case 's':
         void report(this.#actions.saveLog());
         break;
+      case 'c':
+        this.#give();
+        this.#output.write('\r\n');
+        void this.#actions.repl().finally(() => {
+          if (this.#ended) return;
+          this.#take();
+          this.#resized();
+        });
+        break;
       case 'h':
       case '?':
         this.say(`\n${this.help}`);
@@ -183,10 +206,7 @@ export class ConsoleSession {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#input.off('data', this.#keys);
-    this.#output.off('resize', this.#resized);
     this.#console.onWritable = undefined;
-    this.#input.setRawMode(false);
-    this.#input.pause();
+    this.#give();
   }
 }

@@ -2,11 +2,11 @@
 import { type Command, Option } from 'commander';
 import { NemuError } from '../client/errors.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
+import { table } from '../client/text_table.ts';
 import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts';
 import { findRootImage, listRootImages, removeRootImage } from '../lab/root_image.ts';
 import { buildDebian } from './guest_build.ts';
 import { fetchProgress, ProgressLine } from './progress.ts';
-import { table } from './report.ts';
 import { onOption, RUN_DEFAULTS } from './run_options.ts';
 
 export function addGuest(nemu: Command): void {

@@ -2,11 +2,11 @@ import { existsSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
+import { table } from '../client/text_table.ts';
 import { type Lab, startLab } from '../lab/lab.ts';
 import { buildLabImage } from '../lab/lab_image.ts';
 import { cacheFolder, labAgentPath } from './paths.ts';
 import { labProgress } from './progress.ts';
-import { table } from './report.ts';
 
 const labsFolder = () => join(cacheFolder(), 'lab');
 

@@ -8,6 +8,7 @@ import { addGuest } from './guest_commands.ts';
 import { addImage } from './image/commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { showPostMortem } from './post_mortem_command.ts';
+import { runRepl } from './repl_run.ts';
 import { type RunOptions, run } from './run.ts';
 import { onOption, RUN_DEFAULTS } from './run_options.ts';
 import { setUp } from './setup.ts';
@@ -25,6 +26,14 @@ Examples:
   nemu run --on lab -- dmesg
   nemu run --dry-run --cpus 4 >machine.yaml; nemu run --config machine.yaml
   echo hello | nemu run -- tr a-z A-Z
+`;
+
+const REPL_EXAMPLES = `
+Examples:
+  nemu repl
+  nemu repl -e 'info pci'
+  nemu run --cpus 2 -e "(await vm.sh('nproc')).output"
+  echo 'await vm.dmesg(5)' | nemu repl
 `;
 
 const STATUSES = `
@@ -67,6 +76,7 @@ export function program(): Command {
       process.exitCode = report.place === 'none' ? EXIT.HOST : EXIT.OK;
     });
 
+  addRepl(nemu);
   addGuest(nemu);
   addLab(nemu);
   addImage(nemu);
@@ -140,12 +150,45 @@ function addRun(nemu: Command): void {
     .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
     .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
     .option('--dry-run', 'prints the machine description and ends')
+    .option(
+      '-e, --eval <code>',
+      'runs code with the machine as `vm` when the guest is up, prints its value, powers off',
+    )
+    .option('--script <file>', 'the same with a JavaScript or TypeScript module')
     .option('--prefix <key>', 'key before the console commands', '^A')
     .option('-v, --verbose', "shows the kernel's console of a command's guest, and guest faults")
     .addHelpText('after', EXAMPLES)
     .action(async (kernel: string | undefined, command: string[], options: RunOptions, self: Command) => {
       const { first, rest } = splitCommand(kernel, command, self);
-      process.exitCode = await run(first, rest, options);
+      const { eval: code, script } = options;
+      if (code === undefined && script === undefined) {
+        process.exitCode = await run(first, rest, options);
+        return;
+      }
+      if (rest.length > 0 || (code !== undefined && script !== undefined)) {
+        throw new NemuError('USAGE', 'Of --eval, --script and a command after -- there can be one.');
+      }
+      const task = { ...(code !== undefined && { eval: code }), ...(script !== undefined && { script }) };
+      process.exitCode = await runRepl(first, task, options);
+    });
+}
+
+function addRepl(nemu: Command): void {
+  nemu
+    .command('repl')
+    .description('boots a guest with a REPL on it; code may come from -e, a file or standard input too')
+    .argument('[file]', 'JavaScript or TypeScript module')
+    .addOption(onOption())
+    .option('-e, --eval <code>', 'runs code, prints its value')
+    .option('--config <file>', 'machine description in YAML or JSON')
+    .option('--cpus <n|key=value,…>', 'vCPUs')
+    .option('--memory <size|key=value,…>', 'RAM')
+    .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
+    .option('-v, --verbose', "shows the kernel's console")
+    .addHelpText('after', REPL_EXAMPLES)
+    .action(async (file: string | undefined, { eval: code, ...options }: RunOptions) => {
+      const task = { ...(code !== undefined && { eval: code }), ...(file !== undefined && { script: file }) };
+      process.exitCode = await runRepl(undefined, task, { ...RUN_DEFAULTS, ...options });
     });
 }
 

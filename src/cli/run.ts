@@ -5,17 +5,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'node:tty';
 import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
+import { ReplSession } from '../repl/session.ts';
+import { Vm } from '../repl/vm.ts';
 import { ConsoleSession, parsePrefix, prefixName } from './console_session.ts';
 import { serveControl } from './control_socket.ts';
 import { describe } from './describe.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
-import { GuestSession } from './guest_session.ts';
 import { parseDuration } from './options.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace, type Place, type PlaceChoice } from './place.ts';
 import { labProgress } from './progress.ts';
+import { terminalStreams } from './repl_run.ts';
 import { describeVcpus, printable } from './report.ts';
 
 /** Options of `nemu run` as commander gives them. */
@@ -48,6 +51,9 @@ export interface RunOptions {
   dryRun?: boolean;
   prefix: string;
   verbose?: boolean;
+  /** Code to run with the machine in scope, or a file of it. */
+  eval?: string;
+  script?: string;
 }
 
 const PANIC_LINE = /Kernel panic - not syncing[^\r\n]*/;
@@ -100,7 +106,8 @@ const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT, p
 /** How long a machine that is to end may take to say what it was doing. */
 const ANSWER_MS = 5000;
 
-const note = (events: EventLog, text: string) => {
+/** A line for the user, where events do not say it. */
+export const note = (events: EventLog, text: string) => {
   if (!events.active) process.stderr.write(`nemu: ${text}\n`);
 };
 
@@ -164,6 +171,9 @@ class Run {
   #session: ConsoleSession | undefined;
   #log: WriteStream | undefined;
   #tail = Buffer.alloc(0);
+  /** The console's output while a REPL has the terminal. */
+  #held: Uint8Array[] | undefined;
+  #vm: Vm | undefined;
   #sawOutput = false;
   #panicSeen = false;
   readonly #quit = Promise.withResolvers<'quit' | 'interrupt' | 'timeout' | 'panic'>();
@@ -313,6 +323,10 @@ class Run {
     console.onLost = (count) => this.#say(`${count} bytes of the console were lost: nobody took them in time.`);
     console.onData = (bytes) => {
       this.#observe(bytes);
+      if (this.#held) {
+        this.#held.push(bytes);
+        return;
+      }
       process.stdout.write(bytes);
       this.#session?.printed(bytes);
     };
@@ -341,6 +355,7 @@ class Run {
         },
         saveLog: () => this.#saveLog(),
         inspect: async () => describeVcpus(await this.#machine.inspect()),
+        repl: () => this.#repl(),
         resized: (rows, columns) => this.#guest?.resize(rows, columns),
       },
       this.#prefix,
@@ -350,6 +365,20 @@ class Run {
         `\x1b[2m[nemu] ${prefixName(this.#prefix)} h for help, ${prefixName(this.#prefix)} x to quit\x1b[0m\r\n`,
       );
     return () => this.#session?.end();
+  }
+
+  /** Gives the terminal to a REPL; what the guest prints meanwhile is shown when it is left. */
+  async #repl(): Promise<void> {
+    this.#held = [];
+    try {
+      this.#vm ??= new Vm({ machine: this.#machine, guest: this.#guest });
+      const session = new ReplSession(this.#vm, terminalStreams());
+      await Promise.race([session.left, this.#machine.ended()]);
+      session.close();
+    } finally {
+      for (const bytes of this.#held.splice(0)) process.stdout.write(bytes);
+      this.#held = undefined;
+    }
   }
 
   async #saveLog(): Promise<string> {

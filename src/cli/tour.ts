@@ -1,12 +1,13 @@
 import { join } from 'node:path';
 import { parseMachine } from '../client/description.ts';
+import { GuestSession } from '../client/guest_session.ts';
+import { table } from '../client/text_table.ts';
 import { guestBoot } from './default_guest.ts';
 import { EXIT } from './exit_codes.ts';
-import { GuestSession } from './guest_session.ts';
 import { runFolder } from './paths.ts';
 import { openPlace, type PlaceChoice } from './place.ts';
 import { labProgress } from './progress.ts';
-import { exitsByReason, regionTable, table } from './report.ts';
+import { exitsByReason, regionTable } from './report.ts';
 
 /** What the guest shows of itself: one section a line, name and command. */
 const GUEST_SCRIPT = [

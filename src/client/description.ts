@@ -5,7 +5,7 @@
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
-import { checkNuma, numaSchema, withMemoryOfNodes } from './numa.ts';
+import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
 import { byteSize } from './sizes.ts';
 
 export { parseSize } from './sizes.ts';
@@ -324,7 +324,7 @@ export function parseMachine(
   input: unknown,
   place: (path: FieldPath) => string | undefined = () => undefined,
 ): MachineDescription {
-  const result = machineSchema.safeParse(withMemoryOfNodes(input));
+  const result = machineSchema.safeParse(withPackagesOfNodes(withMemoryOfNodes(input)));
   if (result.success) return result.data;
   const problems = explain(machineSchema, result.error.issues).map(({ path, message }) =>
     [place(path), path.join('.'), message].filter(Boolean).join(': '),

@@ -92,6 +92,67 @@ export interface CountersReport {
   readonly wakeups: number;
 }
 
+/** A virtqueue as its device sees it. Addresses are guest-physical. */
+export interface QueueReport {
+  readonly index: number;
+  readonly size: number;
+  readonly enabled: boolean;
+  readonly descriptors: number;
+  /** Available ring, or the driver's event area of a packed queue. */
+  readonly driver: number;
+  /** Used ring, or the device's event area. */
+  readonly device: number;
+  /** Where the device goes on to read and to write: indices of a split ring; of a packed one with the wrap bit. */
+  readonly available?: number;
+  readonly used?: number;
+  readonly inFlight: number;
+}
+
+export interface VirtioReport {
+  readonly name: string;
+  /** Device ID (virtio 1.2, section 5). */
+  readonly type: number;
+  readonly status: number;
+  /** 64 bits, hexadecimal. */
+  readonly offered: string;
+  readonly negotiated: string;
+  readonly packed: boolean;
+  readonly queues: readonly QueueReport[];
+}
+
+/** A PCI function: its configuration space as it is now, and what stands behind it. */
+export interface PciFunctionReport {
+  readonly name: string;
+  /** `00:1c.0`, with the bus as it is numbered now. */
+  readonly address: string;
+  /** Name of the bridge above; undefined on the root bus. */
+  readonly bridge?: string;
+  /** Base64 of 4096 bytes. */
+  readonly config: string;
+  readonly bars: readonly {
+    readonly index: number;
+    readonly kind: 'io' | 'memory32' | 'memory64';
+    readonly size: number;
+    /** Where it decodes; undefined while it does not. */
+    readonly base?: number;
+  }[];
+  readonly msix?: readonly {
+    readonly vector: number;
+    readonly address: number;
+    readonly data: number;
+    readonly masked: boolean;
+    readonly pending: boolean;
+  }[];
+  readonly virtio?: VirtioReport;
+}
+
+export interface DevicesReport {
+  /** Bridges before what is behind them; empty on a machine without PCI. */
+  readonly pci: readonly PciFunctionReport[];
+  /** Virtio devices in memory, of a machine without PCI. */
+  readonly mmio: readonly (VirtioReport & { readonly base: number })[];
+}
+
 /** One console's bytes. The reader gets every byte in order, or is told how many were lost. */
 export interface ConsoleStream {
   readonly name: string;
@@ -121,6 +182,8 @@ export interface MachineClient {
   counters(): Promise<CountersReport>;
   /** Stops each vCPU for an instant and reads its registers. */
   inspect(): Promise<VcpuReport[]>;
+  /** Every PCI function and virtio device, to look inside. */
+  devices(): Promise<DevicesReport>;
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
   /**
@@ -139,6 +202,11 @@ export interface MachineClient {
   requests(): Promise<LiveRequest[]>;
   /** What there is of what can come and go, and how much room. */
   plugged(): Promise<PluggedReport>;
+  /**
+   * The note by which the guest kernel describes its own memory (VMCOREINFO, as in a crash dump), once it has
+   * said where that is.
+   */
+  vmcoreinfo(): Promise<Uint8Array | undefined>;
   console(name: string): ConsoleStream;
   readonly consoles: readonly string[];
   /** @returns the function that takes the listener off. */

@@ -229,6 +229,20 @@ export function withMemoryOfNodes(input: unknown): unknown {
   return sum > 0 ? { ...(input as object), memory: { ...memory, size: sum } } : input;
 }
 
+/**
+ * Nodes have packages of their own: a cache that two nodes share is none that a kernel believes in. So it is where
+ * the user says how many vCPUs there are and no more, and the nodes have equally many of them, one behind the other.
+ */
+export function withPackagesOfNodes(input: unknown): unknown {
+  const { numa, cpus } = (input ?? {}) as { numa?: { nodes?: { cpus?: unknown }[] }; cpus?: Record<string, unknown> };
+  const { count, sockets, cores, threads } = cpus ?? {};
+  if (!Array.isArray(numa?.nodes) || typeof count !== 'number' || sockets || cores || threads) return input;
+  const lists = numa.nodes.flatMap((each) => (Array.isArray(each?.cpus) && each.cpus.length > 0 ? [each.cpus] : []));
+  const size = (typeof cpus?.max === 'number' ? cpus.max : count) / lists.length;
+  const whole = lists.every((list, node) => list.length === size && list.every((cpu, i) => cpu === node * size + i));
+  return whole && lists.length > 1 ? { ...(input as object), cpus: { ...cpus, sockets: lists.length } } : input;
+}
+
 /** The whole matrix of distances, by source and destination. */
 export function distanceMatrix({ nodes, distances }: Pick<Numa, 'nodes' | 'distances'>): number[][] {
   const given = (src: number, dst: number) => distances.find((each) => each.src === src && each.dst === dst)?.val;

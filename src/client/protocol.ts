@@ -27,11 +27,13 @@ export const REMOTE_METHODS = [
   'nmi',
   'counters',
   'inspect',
+  'devices',
   'readMemory',
   'plug',
   'unplug',
   'requests',
   'plugged',
+  'vmcoreinfo',
   'close',
 ] as const;
 export type RemoteMethod = (typeof REMOTE_METHODS)[number];

@@ -7,6 +7,7 @@ import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions 
 import type {
   ConsoleStream,
   CountersReport,
+  DevicesReport,
   EndState,
   MachineClient,
   MachineEvent,
@@ -253,9 +254,16 @@ export class RemoteMachine implements MachineClient {
     return (await this.#call('unplug', [id, options])) as LiveRequest;
   }
 
+  devices = async (): Promise<DevicesReport> => (await this.#call('devices', [])) as DevicesReport;
+
   async readMemory(address: number, length: number): Promise<Uint8Array> {
     const { base64 } = (await this.#call('readMemory', [address, length])) as EncodedBytes;
     return Buffer.from(base64, 'base64');
+  }
+
+  async vmcoreinfo(): Promise<Uint8Array | undefined> {
+    const note = (await this.#call('vmcoreinfo', [])) as EncodedBytes | null;
+    return note === null ? undefined : Buffer.from(note.base64, 'base64');
   }
 
   console(name: string): ConsoleStream {

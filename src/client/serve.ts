@@ -7,6 +7,7 @@ import { type PlugInput, plugOptionsSchema, unplugSchema } from './live.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
 import {
   type CreateResult,
+  type EncodedBytes,
   FRAME_BYTES,
   FRAME_CONTROL,
   FRAME_CREDIT,
@@ -44,6 +45,8 @@ function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
   if (result.success) return result.data;
   throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(result.error)}`);
 }
+
+const encodeBytes = (bytes: Uint8Array): EncodedBytes => ({ base64: Buffer.from(bytes).toString('base64') });
 
 const u32 = (value: number) => {
   const bytes = Buffer.alloc(4);
@@ -155,7 +158,7 @@ class Session {
   ): Promise<unknown> {
     if (method === 'readMemory') {
       const [address, length] = valid(readMemorySchema, parameters);
-      return { base64: Buffer.from(await machine.readMemory(address, length)).toString('base64') };
+      return encodeBytes(await machine.readMemory(address, length));
     }
     if (method === 'plug') {
       const [device, options] = parameters;
@@ -167,6 +170,7 @@ class Session {
     }
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);
+    if (result instanceof Uint8Array) return encodeBytes(result);
     return result ?? null;
   }
 

@@ -22,6 +22,12 @@ export class Vmcoreinfo {
   readonly bytes = new Uint8Array(LENGTH);
 
   constructor() {
+    this.reset();
+  }
+
+  /** The next kernel's note is elsewhere. */
+  reset(): void {
+    this.bytes.fill(0);
     this.bytes[0] = FORMAT_ELF;
   }
 

@@ -102,12 +102,14 @@ async function cachedArchive(
   further: () => Promise<CpioEntry[]>,
 ): Promise<string> {
   const busybox = await findBusybox(arch);
-  const [init, hotplug, { size, mtimeMs }] = await Promise.all([
+  const [init, agent, hotplug, { size, mtimeMs }] = await Promise.all([
     readAsset('init.sh'),
+    readAsset('agent.sh'),
     readAsset('hotplug.sh'),
     stat(busybox),
   ]);
-  const key = [FORMAT, SHELL_RC, identity, busybox, size, mtimeMs, init.toString('latin1'), hotplug.toString('latin1')];
+  const scripts = [init, agent, hotplug].map((script) => script.toString('latin1'));
+  const key = [FORMAT, SHELL_RC, identity, busybox, size, mtimeMs, ...scripts];
   const hash = createHash('sha256').update(JSON.stringify(key)).digest('hex').slice(0, 16);
   const folder = join(cacheRoot(), 'initramfs');
   const path = join(folder, `${name}-${hash}.cpio`);
@@ -117,6 +119,7 @@ async function cachedArchive(
   const archive = writeCpio([
     ...(await baseEntries(busybox)),
     { type: 'file', path: 'init', mode: 0o755, data: init },
+    { type: 'file', path: 'nemu/agent', data: agent },
     { type: 'file', path: 'nemu/hotplug', mode: 0o755, data: hotplug },
     { type: 'file', path: 'nemu/shellrc', data: Buffer.from(SHELL_RC) },
     ...(await further()),

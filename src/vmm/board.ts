@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type MachineDescription, possibleCpus, type UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { MachineEvent } from '../client/machine_client.ts';
+import type { DevicesReport, MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
 import type { Device, GuestFault, IrqLine, Region } from '../devices/device.ts';
 import {
@@ -48,6 +48,7 @@ import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
 import { ECAM_BASE, Q35Pci } from './pci/q35.ts';
 import { ECAM_SIZE } from './pci/root.ts';
 import type { Reactor } from './reactor.ts';
+import { reportPci } from './report_devices.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
 import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
@@ -116,6 +117,8 @@ export interface Board {
   readonly mmio: Bus;
   readonly memory: GuestMemoryView;
   readonly local: readonly LocalRegister[];
+  readonly vmcoreinfo: Vmcoreinfo;
+  devices(): DevicesReport;
   /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
   boot(): EntryState;
   reset(): void;
@@ -232,7 +235,8 @@ export function createBoard(options: BoardOptions): Board {
     pio.insert(I8042_COMMAND_PORT, i8042.command);
     devices.push(i8042);
   }
-  const fwCfg = createFwCfg(description, options.memory);
+  const vmcoreinfo = new Vmcoreinfo();
+  const fwCfg = createFwCfg(description, options.memory, vmcoreinfo);
   pio.insert(FW_CFG_PORT, fwCfg);
   devices.push(fwCfg);
   if (description.debugExit) {
@@ -264,12 +268,15 @@ export function createBoard(options: BoardOptions): Board {
     mmio,
     memory: options.memory,
     local: localRegisters(description),
+    vmcoreinfo,
+    devices: () => bus.report(),
     boot: () => {
       bus.assign();
       return loadKernel(options, bus);
     },
     reset: () => {
       for (const device of devices) device.reset();
+      vmcoreinfo.reset();
       bus.reset();
     },
     powerButton: () => pm.pressPowerButton() as undefined,
@@ -292,6 +299,7 @@ interface DeviceBus {
   assign(): void;
   reset(): void;
   close(): void;
+  report(): DevicesReport;
   /** Address ranges besides RAM that a guest is told of early. */
   readonly reserved: readonly E820Entry[];
   acpi(): Pick<AcpiBoard, 'pci' | 'virtioMmio' | 'gpe0' | 'levelIrqs'>;
@@ -314,6 +322,7 @@ function createDeviceBus(
       assign: () => {},
       reset: () => bus.reset(),
       close: () => bus.close(),
+      report: () => ({ pci: [], mmio: bus.report() }),
       reserved: [],
       acpi: () => ({ pci: undefined, virtioMmio: bus.acpi() }),
     };
@@ -331,6 +340,7 @@ function createDeviceBus(
       assign: () => pci.assign(),
       reset: () => pci.reset(),
       close: () => {},
+      report: () => ({ pci: reportPci(pci.root), mmio: [] }),
       reserved: [],
       acpi: () => ({ pci: pci.acpi(), gpe0: PC_GPE0, levelIrqs: PC_PCI_IRQS }),
     };
@@ -341,13 +351,14 @@ function createDeviceBus(
     assign: () => pci.assign(),
     reset: () => pci.reset(),
     close: () => {},
+    report: () => ({ pci: reportPci(pci.root), mmio: [] }),
     reserved: [{ gpa: ECAM_BASE, size: ECAM_SIZE, type: 'reserved' }],
     acpi: () => ({ pci: pci.acpi() }),
   };
 }
 
 /** fw_cfg with the items that QEMU gives a PC, and the user's files. */
-function createFwCfg(description: MachineDescription, memory: GuestMemoryView): FwCfg {
+function createFwCfg(description: MachineDescription, memory: GuestMemoryView, vmcoreinfo: Vmcoreinfo): FwCfg {
   const fwCfg = new FwCfg({ memory });
   fwCfg.addItem(FW_CFG_RAM_SIZE, littleEndian(description.memory.size, 8));
   fwCfg.addItem(FW_CFG_NOGRAPHIC, littleEndian(1, 2));
@@ -355,7 +366,7 @@ function createFwCfg(description: MachineDescription, memory: GuestMemoryView): 
   fwCfg.addItem(FW_CFG_BOOT_MENU, littleEndian(0, 2));
   // The name is older than sparse APIC ids: firmware wants the first id that no processor has.
   fwCfg.addItem(FW_CFG_MAX_CPUS, littleEndian(apicIdOf(possibleCpus(description.cpus) - 1, description.cpus) + 1, 2));
-  fwCfg.addFile(VMCOREINFO_FILE, new Vmcoreinfo().bytes, () => {});
+  fwCfg.addFile(VMCOREINFO_FILE, vmcoreinfo.bytes, () => {});
   for (const { name, string, file } of description.fwCfg) {
     const bytes = file === undefined ? new TextEncoder().encode(string) : readFile(file, 'fw_cfg item');
     try {

@@ -17,6 +17,7 @@ import {
 import type {
   ConsoleStream,
   CountersReport,
+  DevicesReport,
   EndState,
   MachineClient,
   MachineEvent,
@@ -302,7 +303,9 @@ export class Machine implements MachineClient {
   powerButton = (): Promise<void> => this.#call('powerButton');
   nmi = (): Promise<void> => this.#call('nmi');
   counters = (): Promise<CountersReport> => this.#call('counters');
+  devices = (): Promise<DevicesReport> => this.#call('devices');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
+  vmcoreinfo = (): Promise<Uint8Array | undefined> => this.#call('vmcoreinfo');
   readMemory = (address: number, length: number): Promise<Uint8Array> => this.#call('readMemory', { address, length });
 
   requests = (): Promise<LiveRequest[]> => this.#call('requests');

@@ -240,6 +240,12 @@ class MachineThread {
         return this.#whileStopped(() =>
           reportVcpus(this.#block, this.#processors, this.#board.local, this.#board.memory),
         );
+      case 'devices':
+        return this.#board.devices();
+      case 'vmcoreinfo': {
+        const { note } = this.#board.vmcoreinfo;
+        return note && this.#board.memory.slice(note.gpa, note.size)?.slice();
+      }
       case 'readMemory': {
         const { address, length } = parameter as { address: number; length: number };
         const bytes = this.#board.memory.slice(address, length);

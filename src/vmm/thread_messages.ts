@@ -1,7 +1,14 @@
 /** What the main thread and a machine thread say to each other. Plain data, typed in both directions. */
 import type { MachineDescription } from '../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
-import type { CountersReport, EndState, MachineEvent, MachineState, VcpuReport } from '../client/machine_client.ts';
+import type {
+  CountersReport,
+  DevicesReport,
+  EndState,
+  MachineEvent,
+  MachineState,
+  VcpuReport,
+} from '../client/machine_client.ts';
 import type { MemoryHandle } from './memory.ts';
 import type { SerialRings } from './serial_channel.ts';
 
@@ -29,7 +36,9 @@ export interface MachineCalls {
   nmi: { parameter: undefined; result: undefined };
   quit: { parameter: undefined; result: undefined };
   counters: { parameter: undefined; result: CountersReport };
+  devices: { parameter: undefined; result: DevicesReport };
   inspect: { parameter: undefined; result: VcpuReport[] };
+  vmcoreinfo: { parameter: undefined; result: Uint8Array | undefined };
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
   /** Takes a device's place: the main thread makes what it needs and calls `prepared`. */
   plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };

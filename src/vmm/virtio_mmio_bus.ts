@@ -1,3 +1,4 @@
+import type { DevicesReport } from '../client/machine_client.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { MMIO_SIZE, VirtioMmio } from '../devices/virtio/mmio.ts';
@@ -7,6 +8,7 @@ import type { AcpiVirtioMmio } from './acpi/board.ts';
 import type { Bus } from './bus.ts';
 import type { KvmVm } from './kvm.ts';
 import { newEventfd, type Reactor } from './reactor.ts';
+import { reportVirtio } from './report_devices.ts';
 
 /** Where QEMU's microvm has them, in the hole below the IOAPIC. */
 const BASE = 0xfeb00000;
@@ -88,6 +90,10 @@ export class VirtioMmioBus {
       close(fd);
     }
     this.#pins.clear();
+  }
+
+  report(): DevicesReport['mmio'] {
+    return this.#devices.map((device, number) => ({ ...reportVirtio(device.state), base: BASE + number * MMIO_SIZE }));
   }
 
   /** What the tables say. */

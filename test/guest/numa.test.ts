@@ -1,6 +1,7 @@
 /** NUMA as a stock kernel sees it. */
 import { expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
+import { expectNoWarnings, PRINT_WARNINGS } from '../support/dmesg.ts';
 
 const LIMIT_MS = 120_000;
 
@@ -16,6 +17,7 @@ test('two nodes of 8 vCPUs each, with their memory, distances and latencies, bou
     'hmat-lb,initiator=1,target=1,data-type=access-bandwidth,bandwidth=20G',
   ];
   const script = [
+    PRINT_WARNINGS,
     'cd /sys/devices/system/node',
     'for n in node*; do',
     '  echo $n $(cat $n/cpulist) $(cat $n/distance) $(sed -n "s/.*MemTotal: *//p" $n/meminfo)',
@@ -23,10 +25,11 @@ test('two nodes of 8 vCPUs each, with their memory, distances and latencies, bou
     'cat node0/access0/initiators/read_latency node1/access0/initiators/read_bandwidth',
   ].join('\n');
   const { status, stdout, stderr } = await runNemu([
-    ...['run', '--cpus', 'sockets=2,cores=8', ...[...nodes, ...more].flatMap((option) => ['--numa', option])],
+    ...['run', '--cpus', '16', ...[...nodes, ...more].flatMap((option) => ['--numa', option])],
     ...['--timeout', '100', '--', script],
   ]);
   expect(status, stderr).toBe(0);
+  expectNoWarnings(stderr);
   const lines = stdout.toString().trim().split('\n');
   const [, first] = /^node0 0-7 10 31 (\d+) kB$/.exec(lines[0]) ?? [];
   const [, second] = /^node1 8-15 31 10 (\d+) kB$/.exec(lines[1]) ?? [];

@@ -110,7 +110,7 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
       const client = (...args: string[]) => {
         const child = spawn(
           join(tools, 'usr/bin/iperf3'),
-          ['-c', '127.0.0.1', '-p', String(port), '-n', '16M', '-J', ...args],
+          ['-c', '127.0.0.1', '-p', String(port), '-t', '4', '-J', ...args],
           {
             env: { ...process.env, LD_LIBRARY_PATH: join(tools, 'usr/lib/x86_64-linux-gnu') },
             stdio: ['ignore', 'pipe', 'inherit'],
@@ -119,6 +119,7 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
         return child.stdout.toArray().then((pieces) => JSON.parse(Buffer.concat(pieces).toString()) as IperfReport);
       };
       const reports: Promise<IperfReport>[] = [];
+      let said = '';
       // A server of one connection each: the second begins when the first has ended.
       const { status, stderr } = await runNemu(
         [
@@ -128,13 +129,16 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
         {
           env,
           onOutput: (text) => {
-            if (text.includes('Server listening')) reports.push(client(...(reports.length > 0 ? ['-R'] : [])));
+            said += text;
+            if (said.split('Server listening').length - 1 > reports.length) {
+              reports.push(client(...(reports.length > 0 ? ['-R'] : [])));
+            }
           },
         },
       );
       const [into, out] = await Promise.all(reports);
-      expect(into.end.sum_received.bytes).toBeGreaterThanOrEqual(16 << 20);
-      expect(out.end.sum_received.bytes).toBeGreaterThanOrEqual(16 << 20);
+      expect(into.end.sum_received.bytes).toBeGreaterThan(1 << 20);
+      expect(out.end.sum_received.bytes).toBeGreaterThan(1 << 20);
       expect(status, stderr).toBe(0);
     },
     LIMIT_MS,

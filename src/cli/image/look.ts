@@ -1,5 +1,6 @@
 import { NemuError } from '../../client/errors.ts';
 import { formatSize } from '../../client/sizes.ts';
+import { table } from '../../client/text_table.ts';
 import { openImageFile } from '../../storage/image_file.ts';
 import { openImage } from '../../storage/open.ts';
 import { type CheckReport, checkImage, type Repair } from '../../storage/qcow2/check.ts';
@@ -9,7 +10,6 @@ import { type ChainExtent, extents } from '../../storage/tools/chain.ts';
 import { compareDisks } from '../../storage/tools/change.ts';
 import { imageFormat } from '../../storage/tools/create.ts';
 import { chainOf, type ImageInfo, imageInfo } from '../../storage/tools/info.ts';
-import { table } from '../report.ts';
 import { type LookOptions, noteProgress, open, print } from './common.ts';
 
 /** What a damaged or different image ends with, as `qemu-img` does. */

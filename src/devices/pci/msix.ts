@@ -85,6 +85,17 @@ export class Msix implements Region {
     }
   }
 
+  /** An entry of the table, for people. */
+  entry(vector: number): { address: number; data: number; masked: boolean; pending: boolean } {
+    const at = vector * ENTRY_SIZE;
+    return {
+      address: this.#table.getUint32(at, true) + this.#table.getUint32(at + 4, true) * 2 ** 32,
+      data: this.#table.getUint32(at + 8, true),
+      masked: this.#masked(vector),
+      pending: (this.#pending[vector >> 5] & (1 << (vector & 31))) !== 0,
+    };
+  }
+
   read(offset: number, size: number): number {
     if (offset + size <= this.#table.byteLength) {
       return size === 1

@@ -278,6 +278,11 @@ export abstract class VirtQueue {
     return over && this.available;
   }
 
+  /** Where the device goes on to read and to write: `available` and `used`, as in the state. */
+  get position(): { available: number; used: number } {
+    return this.indices();
+  }
+
   save(): QueueState {
     const inFlight: SavedChain[] = [];
     // What came back before its turn is not the driver's yet: it is done once more.

@@ -11,8 +11,9 @@
 #
 # Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
 # standard error. ttyS3 is the control channel, in lines:
-#   to the host    phase init SECONDS, phase ready SECONDS, exit STATUS
-#   to the guest   size ROWS COLUMNS, signal INT|TERM|...
+#   to the host    phase init|ready|settled SECONDS, exit STATUS
+#                  out ID BASE64, ran ID STATUS
+#   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
 # Any of these ports may be missing. Forks are what costs time here: read, echo and mkdir need none.
 
 exec 2>/dev/null
@@ -59,22 +60,20 @@ late_setup() {
 	uevent /nemu/hotplug &
 	busybox --install -s /bin
 	read -r cmdline </proc/cmdline
-	case " $cmdline" in *" maxcpus="*) return ;; esac
+	case " $cmdline" in *" maxcpus="*) settled && return ;; esac
 	for file in /sys/devices/system/cpu/cpu*/online; do
 		read -r online <"$file"
 		[ "$online" = 0 ] && echo 1 >"$file"
 	done
+	settled
 }
 
-obey() {
-	case $1 in
-	size) stty -F "$terminal" rows "$2" columns "$3" ;;
-	signal)
-		read -r leader </run/command.pid
-		kill "-$2" "-$leader"
-		;;
-	esac
+settled() {
+	read -r up rest </proc/uptime
+	echo "phase settled $up" >&3
 }
+
+. /nemu/agent
 
 # Reads the control channel as long as it lives. Waiting for its first line gives the shell a head start.
 serve() {
@@ -98,11 +97,24 @@ power_off() {
 	exec poweroff -f
 }
 
+# What serves the control channel when systemd is process 1; it lives in memory and leaves the disk alone.
+install_agent() {
+	mkdir -p /newroot/run
+	mount -t tmpfs -o mode=0755 tmpfs /newroot/run
+	units=/newroot/run/systemd/system
+	mkdir -p /newroot/run/nemu $units/multi-user.target.wants
+	cp /nemu/agent /newroot/run/nemu/agent
+	printf '[Unit]\nDescription=NEMU guest agent\n[Service]\nExecStart=/bin/sh /run/nemu/agent serve %s\n' \
+		"${console#/dev/}" >$units/nemu-agent.service
+	ln -s ../nemu-agent.service $units/multi-user.target.wants/
+}
+
 # The disk's own init takes over, and with it all that this one does.
 root_mode() {
 	finish_setup
 	mkdir -p /newroot
 	mount -t ext4 "$root" /newroot && {
+		install_agent
 		ready
 		for each in dev proc sys; do mount -o move "/$each" "/newroot/$each"; done
 		# By its path: without /proc, the shell does not find its own applets.

@@ -44,7 +44,7 @@ export function dsdt(board: AcpiBoard): aml.Aml {
   const devices: aml.Aml[] = [];
   const { pci } = board;
   if (pci) {
-    devices.push(pciRoot(pci), ...interruptLinks(pci));
+    devices.push(pciRoot(pci, board.numa && 0), ...interruptLinks(pci));
     if (pci.ecamBase !== undefined) devices.push(boardResources(pci.ecamBase, pci.lastBus));
     if (pci.hotplug && board.gpe0) devices.push(hotplugResources(pci.hotplug.port, board.gpe0));
   }

@@ -45,8 +45,11 @@ function resources(pci: AcpiPci): aml.Aml {
   );
 }
 
-/** \_SB.PCI0: the root complex with what it hands on, its interrupts, and a name for each slot. */
-export function pciRoot(pci: AcpiPci): aml.Aml {
+/**
+ * \_SB.PCI0: the root complex with what it hands on, its interrupts, and a name for each slot.
+ * @param node to which it is near, on a machine that has several.
+ */
+export function pciRoot(pci: AcpiPci, node?: number): aml.Aml {
   const routes = pci.interrupts.map(({ device, pin, ...to }) => {
     const source = 'link' in to ? [aml.path(`\\_SB.${linkName(to.link)}`), 0] : [0, to.gsi];
     return aml.packageOf(device * 0x10000 + 0xffff, pin - 1, ...source);
@@ -67,6 +70,7 @@ export function pciRoot(pci: AcpiPci): aml.Aml {
     aml.name('_UID', 0),
     aml.name('_SEG', 0),
     aml.name('_BBN', 0),
+    ...(node === undefined ? [] : [aml.name('_PXM', node)]),
     aml.name('_CRS', resources(pci)),
     aml.name('_PRT', aml.packageOf(...routes)),
     ...(express ? [osc()] : []),

@@ -9,6 +9,7 @@ import {
 } from '../../ffi/kvm/x86.ts';
 import { check, errno, errnoName, raw } from '../../ffi/libc.ts';
 import type { Kvm, KvmVcpu } from '../kvm.ts';
+import { withTopologyLeaves } from './amd_topology.ts';
 import { apicIdOf, type Topology, topologyBits } from './topology.ts';
 
 /** One row of a CPUID table: leaf, subleaf and the four registers, unsigned. */
@@ -80,7 +81,7 @@ export function guestCpuid(
   const amd = isAmd(supported);
   const maxLeaf = supported.find((entry) => entry.function === 0)?.eax ?? 0;
   const out: CpuidEntry[] = [];
-  for (const source of supported) {
+  for (const source of amd ? withTopologyLeaves(supported) : supported) {
     const entry = { ...source };
     switch (entry.function) {
       case 1:

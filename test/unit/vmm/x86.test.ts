@@ -59,4 +59,25 @@ describe('CPUID', () => {
     expect(find(out, 0x8000001e)).toMatchObject({ eax: 11, ebx: (1 << 8) | 1, ecx: 1 });
     expect((find(out, 0x80000001)?.ecx ?? 0) & (1 << 22)).not.toBe(0);
   });
+
+  test('an AMD processor that ends early gets the leaves for caches and nodes', () => {
+    const old = [
+      AMD,
+      entry(0x80000000, 0, { eax: 0x8000000a, ebx: 0x68747541 }),
+      // 64 KiB of 2 ways and lines of 64 bytes twice; 512 KiB of 16 ways; 16 MiB of 16 ways.
+      entry(0x80000005, 0, { ecx: 0x40020140, edx: 0x40020140 }),
+      entry(0x80000006, 0, { ecx: 0x02008140, edx: 0x00808140 }),
+    ];
+    const out = guestCpuid(old, topology, 9, false);
+    expect(find(out, 0x80000000)?.eax).toBe(0x8000001e);
+    const caches = [0, 1, 2, 3].map((index) => find(out, 0x8000001d, index) as CpuidEntry);
+    const bytes = ({ ebx, ecx }: CpuidEntry) => ((ebx >>> 22) + 1) * ((ebx & 0xfff) + 1) * (ecx + 1);
+    expect(caches.map(bytes)).toEqual([64, 64, 512, 16384].map((kib) => kib * 1024));
+    expect(caches.map(({ eax }) => eax & 0x1f)).toEqual([1, 2, 3, 3]);
+    expect(caches.map(({ eax }) => (eax >>> 5) & 7)).toEqual([1, 1, 2, 3]);
+    // Threads share the first two levels, a package the third.
+    expect(caches.map(({ eax }) => ((eax >>> 14) & 0xfff) + 1)).toEqual([2, 2, 2, 8]);
+    expect(find(out, 0x8000001d, 4)?.eax).toBe(0);
+    expect(find(out, 0x8000001e)).toMatchObject({ eax: 9, ecx: 1 });
+  });
 });

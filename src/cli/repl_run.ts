@@ -1,0 +1,133 @@
+/** `nemu repl`, `nemu run -e` and `--script`: code with a running machine in scope. */
+import { createWriteStream, mkdirSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { NemuError } from '../client/errors.ts';
+import { GuestSession } from '../client/guest_session.ts';
+import type { MachineClient } from '../client/machine_client.ts';
+import { ReplSession, type ReplStreams } from '../repl/session.ts';
+import { Vm } from '../repl/vm.ts';
+import { describe } from './describe.ts';
+import { EXIT } from './exit_codes.ts';
+import { parseDuration } from './options.ts';
+import { runFolder, stateFolder } from './paths.ts';
+import { openPlace } from './place.ts';
+import { labProgress } from './progress.ts';
+import { printable } from './report.ts';
+import { EventLog, note, type RunOptions } from './run.ts';
+
+/** What to do with the machine: code of a line, a script's file, or what comes on standard input. */
+export interface ReplTask {
+  readonly eval?: string;
+  readonly script?: string;
+}
+
+const TAIL_BYTES = 1 << 20;
+/** How long a guest may take to power off when the code is done. */
+const POWER_OFF_MS = 15_000;
+
+/** Standard input and output as a REPL's, with the history of all REPLs. */
+export function terminalStreams(): ReplStreams {
+  const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY);
+  mkdirSync(stateFolder(), { recursive: true, mode: 0o700 });
+  return {
+    input: process.stdin,
+    output: process.stdout,
+    terminal,
+    colors: terminal && !process.env.NO_COLOR,
+    ...(terminal && { history: join(stateFolder(), 'repl_history') }),
+  };
+}
+
+/**
+ * Starts a machine, waits until its guest is up, runs the code, and powers off.
+ * @returns the exit status: 0, 1 when the code throws, or what the guest's end stands for.
+ */
+export async function runRepl(kernel: string | undefined, task: ReplTask, options: RunOptions): Promise<number> {
+  const timeout = options.timeout === undefined ? undefined : parseDuration(options.timeout);
+  const description = await describe(kernel, [], options);
+  const events = new EventLog(options.json);
+  const place = await openPlace(options.on, { threads: description.cpus.count + 1, progress: labProgress(events) });
+  try {
+    if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
+    const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
+    const tail = keepConsole(machine, options);
+    machine.onEvent((event) => events.write(event));
+    const guest = GuestSession.of(machine);
+    const timer = timeout === undefined ? undefined : setTimeout(() => void machine.close(), timeout);
+    try {
+      const up = guest?.settled;
+      await machine.start();
+      await up?.catch((error: NemuError) => {
+        throw new NemuError(error.code, `The guest did not come up: ${error.message}\n${tail()}`);
+      });
+      const vm = new Vm({ machine, guest });
+      const status = await perform(vm, task, events);
+      if (machine.state === 'running' && guest) {
+        void guest.run('sync; poweroff -f').catch(() => {});
+        await Promise.race([machine.ended(), sleep(POWER_OFF_MS, undefined, { ref: false })]);
+      }
+      return status;
+    } finally {
+      clearTimeout(timer);
+      await machine.close();
+    }
+  } finally {
+    await place.close();
+  }
+}
+
+/** The console's output goes to the log, and its end is kept for errors. */
+function keepConsole(machine: MachineClient, options: RunOptions): () => string {
+  let tail = Buffer.alloc(0);
+  const log = options.log === undefined ? undefined : createWriteStream(options.log);
+  machine.console('com1').onData = (bytes) => {
+    log?.write(bytes);
+    if (options.verbose) process.stderr.write(bytes);
+    tail = Buffer.concat([tail, bytes]).subarray(-TAIL_BYTES);
+  };
+  return () => printable(tail.toString('utf8')).trim().split(/\r?\n/).slice(-15).join('\n');
+}
+
+async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise<number> {
+  if (task.script !== undefined) {
+    Object.assign(globalThis, { vm });
+    const module = (await import(pathToFileURL(resolve(task.script)).href)) as { default?: unknown };
+    const value = typeof module.default === 'function' ? await module.default(vm) : module.default;
+    if (value === undefined) return EXIT.OK;
+    const session = new ReplSession(vm);
+    show(value, session, events);
+    session.close();
+    return EXIT.OK;
+  }
+  if (task.eval !== undefined) {
+    const session = new ReplSession(vm);
+    try {
+      const value = await session.evaluate(task.eval);
+      if (value !== undefined) show(value, session, events);
+      return EXIT.OK;
+    } catch (error) {
+      throw error instanceof NemuError ? error : new NemuError('SCRIPT', session.tell(error), { cause: error });
+    } finally {
+      session.close();
+    }
+  }
+  if (!process.stdin.isTTY) {
+    const session = new ReplSession(vm);
+    const text = Buffer.concat(await process.stdin.toArray()).toString('utf8');
+    const well = await session.runLines(text, (line) => void process.stdout.write(line));
+    session.close();
+    return well ? EXIT.OK : EXIT.HOST;
+  }
+  const session = new ReplSession(vm, terminalStreams());
+  await Promise.race([session.left, vm.machine.ended()]);
+  session.close();
+  return EXIT.OK;
+}
+
+/** A value on standard output; with --json among the events too, as far as JSON can have it. */
+function show(value: unknown, session: ReplSession, events: EventLog): void {
+  if (events.active) events.write({ type: 'value', value });
+  process.stdout.write(`${session.print(value)}\n`);
+}

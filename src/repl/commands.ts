@@ -1,0 +1,118 @@
+/** The short form: `info pci`, `sh lscpu`. Each is a line of code, which is shown. */
+import { NemuError } from '../client/errors.ts';
+import { INFO } from './info.ts';
+
+export interface ReplCommand {
+  readonly usage: string;
+  readonly help: string;
+  /** The code that a line stands for. @param words behind the command, @param rest the same as they were typed. */
+  code(words: readonly string[], rest: string): string;
+  /** What may stand as the first word. */
+  readonly words?: readonly string[];
+}
+
+const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
+/** A number as it is, anything else as a string. */
+const value = (word: string) => (/^(0x[0-9a-f]+|\d+)n?$/i.test(word) ? word : quote(word));
+
+function needed(words: readonly string[], usage: string): string {
+  if (words.length === 0) throw new NemuError('USAGE', `Something is missing: ${usage}`);
+  return words[0];
+}
+
+const plain = (usage: string, help: string, code: string): ReplCommand => ({ usage, help, code: () => code });
+
+export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
+  status: plain('status', 'what the machine is doing', 'await vm.info()'),
+  info: {
+    usage: 'info TOPIC',
+    help: `tables: ${Object.keys(INFO).join(', ')}`,
+    words: Object.keys(INFO),
+    code: ([topic]) => `await vm.info(${topic === undefined ? '' : quote(topic)})`,
+  },
+  pause: plain('pause', 'stop every vCPU', 'await vm.pause()'),
+  resume: plain('resume', 'let them go on', 'await vm.resume()'),
+  reset: plain('reset', 'hard reset', 'await vm.reset()'),
+  power: plain('power', 'press the ACPI power button', 'await vm.powerButton()'),
+  nmi: plain('nmi', 'send an NMI to every vCPU', 'await vm.nmi()'),
+  quit: plain('quit', 'end the machine at once', 'await vm.quit()'),
+  sh: {
+    usage: 'sh COMMAND…',
+    help: 'run a command in the guest',
+    code: (words, rest) => {
+      needed(words, 'sh COMMAND…');
+      return `await vm.sh(${quote(rest)})`;
+    },
+  },
+  dmesg: {
+    usage: 'dmesg [LINES]',
+    help: "the kernel's log, from its memory",
+    code: ([lines]) => `await vm.dmesg(${lines === undefined ? '' : Number(lines)})`,
+  },
+  sym: {
+    usage: 'sym NAME|ADDRESS',
+    help: "a symbol's address, or the symbol at an address",
+    code: (words) => `await vm.symbol(${value(needed(words, 'sym NAME|ADDRESS'))})`,
+  },
+  x: {
+    usage: 'x SYMBOL|ADDRESS [BYTES]',
+    help: 'kernel-virtual memory',
+    code: (words) => `await vm.read(${value(needed(words, 'x SYMBOL|ADDRESS [BYTES]'))}, ${Number(words[1] ?? 64)})`,
+  },
+  xp: {
+    usage: 'xp ADDRESS [BYTES]',
+    help: 'guest-physical memory',
+    code: (words) => `await vm.memory.read(${value(needed(words, 'xp ADDRESS [BYTES]'))}, ${Number(words[1] ?? 64)})`,
+  },
+  walk: {
+    usage: 'walk ADDRESS [VCPU]',
+    help: "the page tables' way to an address",
+    code: (words) => {
+      const at = value(needed(words, 'walk ADDRESS [VCPU]'));
+      return `await vm.walk(${at.startsWith("'") || at.endsWith('n') ? at : `${at}n`}${words[1] ? `, ${Number(words[1])}` : ''})`;
+    },
+  },
+  search: {
+    usage: 'search TEXT',
+    help: 'where a text is in RAM',
+    code: (words, rest) => {
+      needed(words, 'search TEXT');
+      return `await vm.memory.search(${quote(rest)})`;
+    },
+  },
+  pci: {
+    usage: 'pci [NAME|ADDRESS]',
+    help: 'a PCI function in words and bytes; the tree without a name',
+    code: ([which]) => (which === undefined ? "await vm.info('pci')" : `(await vm.pci(${quote(which)})).decode()`),
+  },
+  undo: plain('undo', 'take the last action back', 'await vm.journal.undo()'),
+  redo: plain('redo', 'do it again', 'await vm.journal.redo()'),
+  history: plain('history', 'what was done', 'vm.journal.lines'),
+  describe: plain('describe', 'the machine description', 'vm.describe()'),
+};
+
+/**
+ * The code of a line in short form.
+ * @returns undefined for a line that is code already.
+ * @throws NemuError USAGE.
+ */
+export function commandCode(line: string): string | undefined {
+  const match = /^\s*([a-z]+)(?:\s+(\S.*?))?\s*$/.exec(line);
+  if (!match) return undefined;
+  const [, name, rest = ''] = match;
+  if (!Object.hasOwn(COMMANDS, name)) return undefined;
+  // `pause = 1` and `info.x` are code; so is `x * 2`.
+  if (/^([=*/%&|^<>?:+,;)\]}.]|-(?!\w))/.test(rest)) return undefined;
+  return COMMANDS[name].code(rest === '' ? [] : rest.split(/\s+/), rest);
+}
+
+export function commandHelp(): string {
+  const rows = Object.values(COMMANDS);
+  const width = Math.max(...rows.map(({ usage }) => usage.length));
+  return [
+    ...rows.map(({ usage, help }) => `  ${usage.padEnd(width)}  ${help}`),
+    '',
+    'Everything else is JavaScript (or TypeScript) with `vm` in scope; `vm?` says what it has. Promises are awaited.',
+    'Tab completes, Ctrl-r searches, .editor takes several lines, Ctrl-d leaves.',
+  ].join('\n');
+}

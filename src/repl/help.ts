@@ -1,0 +1,123 @@
+/** What `help` and `?` say of each member. */
+
+import { Journal } from './journal.ts';
+import { Kernel } from './kernel.ts';
+import { Cpu, Memory, PciDevice, Vm } from './vm.ts';
+
+type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
+
+type Type = abstract new (...args: never[]) => unknown;
+
+interface Topic {
+  readonly what: string;
+  readonly members: Members;
+}
+
+/** By class. Every public member has its line; a test holds that. */
+export const HELP: readonly (readonly [Type, Topic])[] = [
+  [
+    Vm,
+    {
+      what: 'the machine',
+      members: {
+        name: ['vm.name', 'its name'],
+        state: ['vm.state', 'created, running, paused, ended or closed'],
+        cpus: ['vm.cpus', 'vCPUs by index; vm.cpus[0].where()'],
+        memory: ['vm.memory', 'RAM: read and search by guest-physical address'],
+        kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
+        journal: ['vm.journal', 'what was done, and how it is taken back'],
+        machine: ['vm.machine', 'the MachineClient below all this'],
+        describe: ['vm.describe()', 'the machine description'],
+        info: ["await vm.info('pci')", 'tables; help info lists the topics'],
+        pci: ["await vm.pci('vda')", 'a PCI function by name or address; all without'],
+        pause: ['await vm.pause()', 'stops every vCPU'],
+        resume: ['await vm.resume()', 'lets them go on'],
+        reset: ['await vm.reset()', 'hard reset, as by the button'],
+        powerButton: ['await vm.powerButton()', 'presses the ACPI power button'],
+        nmi: ['await vm.nmi()', 'sends an NMI to every vCPU'],
+        quit: ['await vm.quit()', 'ends the machine at once'],
+        sh: ["await vm.sh('lscpu')", 'runs a command in the guest: { status, output }'],
+        dmesg: ['await vm.dmesg(20)', "the kernel's log, from its memory; the guest need not answer"],
+        symbol: ["await vm.symbol('jiffies_64')", "a symbol's address, or the symbol at an address"],
+        read: ["await vm.read('jiffies_64', 8)", 'kernel-virtual memory, from an address or a symbol'],
+        walk: ['await vm.walk(address, 0)', "the page tables' way to an address: the kernel's, or a vCPU's"],
+      },
+    },
+  ],
+  [
+    Cpu,
+    {
+      what: 'a vCPU',
+      members: {
+        index: ['cpu.index', 'its number'],
+        report: ['await cpu.report()', 'state, exits by reason, thread'],
+        registers: ['await cpu.registers()', 'hexadecimal strings by name'],
+        where: ['await cpu.where()', "the kernel's symbol at its rip"],
+        read: ['await cpu.read(address, 64)', 'memory as its page tables have it'],
+        walk: ['await cpu.walk(address)', "its page tables' way to an address"],
+      },
+    },
+  ],
+  [
+    Memory,
+    {
+      what: 'guest-physical memory',
+      members: {
+        size: ['vm.memory.size', 'bytes'],
+        read: ['await vm.memory.read(0x1000, 64)', 'bytes at a guest-physical address'],
+        search: ["await vm.memory.search('text')", 'guest-physical addresses of text or bytes'],
+      },
+    },
+  ],
+  [
+    PciDevice,
+    {
+      what: 'a PCI function',
+      members: {
+        name: ['device.name', 'its name'],
+        address: ['device.address', 'bus:device.function'],
+        config: ['device.config', 'its configuration space'],
+        report: ['device.report', 'BARs, MSI-X table, virtqueues'],
+        decode: ['device.decode()', 'its configuration space in words and bytes'],
+      },
+    },
+  ],
+  [
+    Journal,
+    {
+      what: 'what was done to the machine',
+      members: {
+        undo: ['await vm.journal.undo()', 'takes the last action back'],
+        redo: ['await vm.journal.redo()', 'does it again'],
+        lines: ['vm.journal.lines', 'one line an action'],
+        script: ['vm.journal.script', 'all of it, for nemu run --script'],
+        do: ['await vm.journal.do({ code, run, inverse })', 'does an action and writes it down'],
+      },
+    },
+  ],
+  [
+    Kernel,
+    {
+      what: "the guest's kernel, looked at from outside",
+      members: {
+        log: ['await vm.kernel.log()', 'lines of its log'],
+        symbols: ['await vm.kernel.symbols()', 'all of them: find, search, describe'],
+        symbol: ["await vm.kernel.symbol('schedule')", 'one by name'],
+        describe: ['await vm.kernel.describe(0xffffffff81000000n)', 'name+offset of an address'],
+        read: ['await vm.kernel.read(address, 64)', 'bytes at a virtual address'],
+        walk: ['await vm.kernel.walk(address)', "the page tables' way to an address"],
+      },
+    },
+  ],
+];
+
+/** Help on a value, as `value?` shows it; undefined for what has none. */
+export function helpOn(value: unknown): string | undefined {
+  for (const [type, { what, members }] of HELP) {
+    if (!(value instanceof type)) continue;
+    const rows = Object.values(members);
+    const width = Math.max(...rows.map(([signature]) => signature.length));
+    return [what, ...rows.map(([signature, text]) => `  ${signature.padEnd(width)}  ${text}`)].join('\n');
+  }
+  return undefined;
+}

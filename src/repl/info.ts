@@ -1,0 +1,245 @@
+/** Tables of what a machine is and does. */
+import { NemuError } from '../client/errors.ts';
+import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
+import { formatSize } from '../client/sizes.ts';
+import { didYouMean } from '../client/suggest.ts';
+import { table } from '../client/text_table.ts';
+import type { Kernel } from './kernel.ts';
+import { ConfigView } from './pci_config.ts';
+
+const hex = (value: number) => `0x${value.toString(16)}`;
+
+const STATUS_BITS = ['ACKNOWLEDGE', 'DRIVER', 'DRIVER_OK', 'FEATURES_OK', '', '', 'NEEDS_RESET', 'FAILED'];
+const VIRTIO_TYPES: Record<number, string> = {
+  1: 'network',
+  2: 'block',
+  3: 'console',
+  4: 'entropy',
+  5: 'balloon',
+  19: 'vsock',
+  24: 'memory',
+  26: 'file system',
+  27: 'persistent memory',
+};
+
+type Teller = (machine: MachineClient, kernel: Kernel) => Promise<string>;
+
+/** Everything that `info` can show, with a line of help. */
+export const INFO: Readonly<Record<string, { readonly help: string; readonly tell: Teller }>> = {
+  status: { help: 'what the machine is doing', tell: status },
+  cpus: { help: 'vCPUs: state, where they are, exits', tell: cpus },
+  registers: { help: "every vCPU's registers", tell: registers },
+  memory: { help: 'RAM: size, backend, nodes', tell: memory },
+  numa: { help: 'nodes, their processors and memory, distances', tell: numa },
+  pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
+  irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
+  queues: { help: 'virtqueues: size, rings, position, buffers in flight', tell: queues },
+  exits: { help: 'exits by reason and by device', tell: exits },
+  disks: { help: 'disks and their images', tell: disks },
+  nets: { help: 'network cards', tell: nets },
+  consoles: { help: 'consoles', tell: async (machine) => machine.consoles.join('\n') || 'There are none.' },
+};
+
+/** @throws NemuError USAGE for a topic that is none. */
+export async function tellInfo(topic: string, machine: MachineClient, kernel: Kernel): Promise<string> {
+  const found = Object.hasOwn(INFO, topic) ? INFO[topic] : undefined;
+  if (found) return found.tell(machine, kernel);
+  const near = didYouMean(topic, Object.keys(INFO));
+  throw new NemuError('USAGE', `info knows nothing of "${topic}".`, {
+    hint: near ? `Did you mean ${near}?` : `It knows ${Object.keys(INFO).join(', ')}.`,
+  });
+}
+
+async function status(machine: MachineClient): Promise<string> {
+  const { description, state, end } = machine;
+  return [
+    `${description.name}: ${state}, ${description.machine} with ${description.cpus.count} vCPUs and ${formatSize(description.memory.size)}`,
+    ...(end ? [end.detail] : []),
+  ].join('\n');
+}
+
+async function cpus(machine: MachineClient, kernel: Kernel): Promise<string> {
+  const rows = await Promise.all(
+    (await machine.inspect()).map(async ({ index, apicId, threadId, state, activity, registers, exits, forwarded }) => {
+      const rip = registers && BigInt(registers.rip);
+      return [
+        index,
+        apicId,
+        threadId,
+        activity ?? state,
+        rip === undefined ? '' : ((await kernel.describe(rip)) ?? `0x${rip.toString(16)}`),
+        Object.values(exits).reduce((sum, count) => sum + count, 0),
+        forwarded,
+      ];
+    }),
+  );
+  return table(['vcpu', 'apic id', 'thread', 'state', 'at', 'exits', 'forwarded'], rows);
+}
+
+async function registers(machine: MachineClient): Promise<string> {
+  return (await machine.inspect())
+    .map(({ index, registers }) => {
+      const cells = Object.entries(registers ?? {}).map(([name, value]) => `${name.padStart(6)} ${value}`);
+      const rows = Array.from({ length: Math.ceil(cells.length / 3) }, (_, row) =>
+        cells
+          .slice(row * 3, row * 3 + 3)
+          .map((cell) => cell.padEnd(27))
+          .join(' ')
+          .trimEnd(),
+      );
+      return [`vCPU ${index}`, ...rows].join('\n');
+    })
+    .join('\n\n');
+}
+
+async function memory({ description }: MachineClient): Promise<string> {
+  const { size, backend, path, hugepages, share, lock, prealloc, policy } = description.memory;
+  const traits = [
+    backend + (path ? ` ${path}` : ''),
+    ...(hugepages ? [`huge pages of ${hugepages}`] : []),
+    ...(share ? ['shared'] : []),
+    ...(lock ? ['locked'] : []),
+    ...(prealloc ? ['preallocated'] : []),
+    ...(policy ? [`policy ${policy}`] : []),
+  ];
+  return `${formatSize(size)} (${size} bytes), ${traits.join(', ')}`;
+}
+
+async function numa({ description }: MachineClient): Promise<string> {
+  const { numa: nodes } = description;
+  if (!nodes) return 'The machine has one node: it was made without --numa.';
+  return table(
+    ['node', 'cpus', 'memory'],
+    nodes.nodes.map(({ cpus: list, memory: size }, index) => [index, list.join(','), formatSize(size ?? 0)]),
+  );
+}
+
+async function pci(machine: MachineClient): Promise<string> {
+  const { pci: functions, mmio } = await machine.devices();
+  if (functions.length === 0) {
+    return mmio.length > 0
+      ? table(
+          ['address', 'device', 'type', 'status'],
+          mmio.map((each) => [hex(each.base), each.name, typeName(each), statusOf(each)]),
+        )
+      : 'The machine has no PCI.';
+  }
+  const depth = new Map<string, number>();
+  const rows = functions.map(({ name, address, bridge, config, bars, virtio }) => {
+    const level = bridge === undefined ? 0 : (depth.get(bridge) ?? 0) + 1;
+    depth.set(name, level);
+    const view = new ConfigView(config);
+    const places = bars
+      .filter(({ base }) => base !== undefined)
+      .map(({ base, size, kind }) => `${hex(base as number)}${kind === 'io' ? ' ports' : ''} ${formatSize(size)}`);
+    return [
+      `${'  '.repeat(level)}${address}`,
+      name,
+      `${view.vendor.toString(16).padStart(4, '0')}:${view.device.toString(16).padStart(4, '0')}`,
+      view.className,
+      [...(virtio ? [statusOf(virtio)] : []), ...(view.slot ? [view.slot] : []), ...places].join('; '),
+    ];
+  });
+  return table(['function', 'name', 'id', 'class', ''], rows);
+}
+
+const typeName = ({ type }: VirtioReport) => VIRTIO_TYPES[type] ?? `type ${type}`;
+
+function statusOf({ status: value }: VirtioReport): string {
+  if (value === 0) return 'no driver';
+  if (value & 0x40) return 'needs a reset';
+  if (value & 0x80) return 'driver failed';
+  if (value & 4) return 'driver ready';
+  return STATUS_BITS.filter((name, bit) => name && value & (1 << bit)).join('|');
+}
+
+async function irq(machine: MachineClient): Promise<string> {
+  const { pci: functions } = await machine.devices();
+  const rows = functions.flatMap(({ name, msix }) =>
+    (msix ?? [])
+      .filter(({ address, masked }) => address !== 0 || !masked)
+      .map(({ vector, address, data, masked, pending }) => [
+        name,
+        vector,
+        // Intel SDM volume 3, 11.11: the destination is in bits 12 to 19 of the address, the vector in the data.
+        `apic ${(address >>> 12) & 0xff}`,
+        `0x${(data & 0xff).toString(16)}`,
+        [...(masked ? ['masked'] : []), ...(pending ? ['pending'] : [])].join(', '),
+      ]),
+  );
+  return rows.length > 0 ? table(['device', 'entry', 'to', 'vector', ''], rows) : 'No device uses MSI-X.';
+}
+
+async function queues(machine: MachineClient): Promise<string> {
+  const { pci: functions, mmio } = await machine.devices();
+  const devices = [...functions.flatMap(({ virtio }) => (virtio ? [virtio] : [])), ...mmio];
+  const rows = devices.flatMap((each) =>
+    each.queues
+      .filter(({ enabled }) => enabled)
+      .map(({ index, size, descriptors, driver, device, available, used, inFlight }) => [
+        each.name,
+        index,
+        each.packed ? 'packed' : 'split',
+        size,
+        hex(descriptors),
+        hex(driver),
+        hex(device),
+        available ?? '',
+        used ?? '',
+        inFlight,
+      ]),
+  );
+  const head = ['device', 'queue', 'ring', 'size', 'descriptors', 'driver', 'device', 'next', 'used', 'in flight'];
+  return rows.length > 0 ? table(head, rows) : 'No driver has set up a queue.';
+}
+
+async function exits(machine: MachineClient): Promise<string> {
+  const counters = await machine.counters();
+  const sums = new Map<string, number>();
+  for (const vcpu of counters.vcpus) {
+    for (const [reason, count] of Object.entries(vcpu.exits)) sums.set(reason, (sums.get(reason) ?? 0) + count);
+  }
+  const reasons = table(
+    ['reason', 'exits'],
+    [...sums].sort((a, b) => b[1] - a[1]),
+  );
+  const regions = table(
+    ['device', 'space', 'address', 'reads', 'writes'],
+    counters.regions
+      .filter(({ reads, writes }) => reads + writes > 0)
+      .sort((a, b) => b.reads + b.writes - a.reads - a.writes)
+      .map(({ name, space, base, reads, writes }) => [name, space, hex(base), reads, writes]),
+  );
+  return `${reasons}\n\n${regions}`;
+}
+
+async function disks({ description }: MachineClient): Promise<string> {
+  if (description.disks.length === 0) return 'The machine has no disk.';
+  return table(
+    ['disk', 'file', 'format', 'cache', 'queues', ''],
+    description.disks.map(({ id, file, format, cache, queues: count, readonly }, index) => [
+      id ?? `vd${String.fromCharCode(97 + index)}`,
+      file,
+      format ?? 'probed',
+      cache,
+      count,
+      readonly ? 'read-only' : '',
+    ]),
+  );
+}
+
+async function nets({ description }: MachineClient): Promise<string> {
+  if (description.nets.length === 0) return 'The machine has no network card.';
+  return table(
+    ['card', 'type', 'mac', ''],
+    description.nets.map(({ id, type, mac, ifname, hostForwards }, index) => [
+      id ?? `net${index}`,
+      type,
+      mac ?? '',
+      [
+        ...(ifname ? [ifname] : []),
+        ...hostForwards.map((each) => `${each.protocol}:${each.hostAddress}:${each.hostPort}→${each.guestPort}`),
+      ].join(' '),
+    ]),
+  );
+}

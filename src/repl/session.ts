@@ -1,0 +1,264 @@
+/** Node's own REPL around a machine: for a person at a terminal, for a script, and for one line of code. */
+import assert from 'node:assert/strict';
+import { stripTypeScriptTypes } from 'node:module';
+import { type REPLServer, Recoverable, start } from 'node:repl';
+import { PassThrough } from 'node:stream';
+import { inspect, types } from 'node:util';
+import type { Context } from 'node:vm';
+import { NemuError } from '../client/errors.ts';
+import { didYouMean } from '../client/suggest.ts';
+import { COMMANDS, commandCode, commandHelp } from './commands.ts';
+import { helpOn } from './help.ts';
+import type { Vm } from './vm.ts';
+
+export interface ReplStreams {
+  readonly input: NodeJS.ReadableStream;
+  readonly output: NodeJS.WritableStream;
+  readonly terminal: boolean;
+  readonly colors: boolean;
+  /** Where what was typed is kept. */
+  readonly history?: string;
+}
+
+type Callback = (error: Error | null, value?: unknown) => void;
+type Eval = (code: string, context: Context, file: string, callback: Callback) => void;
+
+/** `value?` shows help on a value. */
+const QUESTION = /^\s*([\w$.[\]'"()]+)\?\s*$/;
+
+export class ReplSession {
+  readonly #server: REPLServer;
+  readonly #base: Eval;
+  readonly #streams: ReplStreams;
+  readonly #interactive: boolean;
+  /** The evaluation that is under way. */
+  #waiting: Callback | undefined;
+  /** When the person at it has left. */
+  readonly left: Promise<void>;
+
+  /** @param streams of a person or a pipe; without them, for `evaluate` alone. */
+  constructor(vm: Vm, streams?: ReplStreams) {
+    this.#interactive = streams !== undefined;
+    this.#streams = streams ?? {
+      input: new PassThrough(),
+      output: new PassThrough(),
+      terminal: false,
+      colors: false,
+    };
+    const { input, output, terminal, colors, history } = this.#streams;
+    this.#server = start({
+      input,
+      output,
+      terminal,
+      prompt: terminal ? `${vm.name}> ` : '',
+      useColors: colors,
+      ignoreUndefined: true,
+      writer: (value: unknown) => this.print(value),
+    });
+    Object.defineProperty(this.#server.context, 'vm', {
+      value: vm,
+      configurable: true,
+      enumerable: true,
+      writable: true,
+    });
+    Object.defineProperty(this.#server.context, 'assert', { value: assert, configurable: true, writable: true });
+    this.#base = this.#server.eval as Eval;
+    const server = this.#server as unknown as { eval: Eval; completer: Completer };
+    server.eval = (code, context, file, callback) => this.#evaluate(code, context, file, callback);
+    const complete = server.completer;
+    server.completer = (line, callback) => {
+      const words = completions(line);
+      if (words) callback(null, words);
+      else complete.call(this.#server, line, callback);
+    };
+    this.#server.defineCommand('commands', {
+      help: 'Show the commands of the machine',
+      action: () => {
+        output.write(`${commandHelp()}\n`);
+        this.#server.displayPrompt();
+      },
+    });
+    this.#takeErrors();
+    if (history) this.#server.setupHistory(history, () => {});
+    this.left = new Promise((resolve) => this.#server.once('exit', resolve));
+  }
+
+  /**
+   * Node's evaluator gives errors to the REPL's domain in place of its callback; those of no evaluation (a timer's)
+   * are told as ever.
+   */
+  #takeErrors(): void {
+    const domain = (this.#server as unknown as { _domain?: NodeJS.EventEmitter })._domain;
+    if (!domain) return;
+    const others = domain.listeners('error');
+    domain.removeAllListeners('error');
+    domain.on('error', (error: Error) => {
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      if (waiting) waiting(error);
+      else for (const each of others) each.call(domain, error);
+    });
+  }
+
+  print(value: unknown): string {
+    return typeof value === 'string' && !this.#interactive
+      ? value
+      : inspect(value, { colors: this.#streams.colors, depth: 3, maxArrayLength: 200 });
+  }
+
+  /** Runs code and awaits what it gives. @throws what it throws. */
+  async evaluate(code: string): Promise<unknown> {
+    try {
+      return await this.#once(code.endsWith('\n') ? code : `${code}\n`);
+    } catch (error) {
+      throw error instanceof Recoverable ? error.err : error;
+    }
+  }
+
+  #once(code: string): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.#evaluate(code, this.#server.context, 'eval', (error, value) => (error ? reject(error) : resolve(value)));
+    });
+  }
+
+  /**
+   * Runs the lines of a pipe one after the other, each when the one before has ended, and prints what they give.
+   * @returns whether all went well; after a failure the others are run all the same.
+   */
+  async runLines(text: string, write: (text: string) => void): Promise<boolean> {
+    let pending = '';
+    let well = true;
+    const failed = (error: unknown) => {
+      well = false;
+      write(`${this.tell(error)}\n`);
+    };
+    for (const line of text.split('\n')) {
+      pending += `${line}\n`;
+      if (pending.trim() === '') continue;
+      try {
+        const value = await this.#once(pending);
+        if (value !== undefined) write(`${this.print(value)}\n`);
+      } catch (error) {
+        // The next line goes on with it.
+        if (error instanceof Recoverable) continue;
+        failed(error);
+      }
+      pending = '';
+    }
+    if (pending.trim() !== '') await this.evaluate(pending).catch(failed);
+    return well;
+  }
+
+  /** An error in a sentence, or with its stack where that is all there is. */
+  tell(error: unknown): string {
+    // Errors of code in the REPL's own context are no instances of ours.
+    if (!types.isNativeError(error)) return String(error);
+    return explain(error, this.#server.context) ?? ownStack(error);
+  }
+
+  close(): void {
+    this.#server.close();
+  }
+
+  #evaluate(line: string, context: Context, file: string, callback: Callback): void {
+    const finish: Callback = (error, value) => {
+      if (!error || !this.#interactive || error instanceof Recoverable) {
+        callback(error, value);
+        return;
+      }
+      const text = explain(error, context);
+      if (text === undefined) callback(error);
+      else {
+        this.#streams.output.write(`${this.#streams.colors ? `\x1b[31m${text}\x1b[39m` : text}\n`);
+        callback(null);
+      }
+    };
+    let code: string;
+    try {
+      if (/^\s*help\s*$/.test(line)) {
+        callback(null, new Help(commandHelp()));
+        return;
+      }
+      const short = commandCode(line.trimEnd());
+      if (short !== undefined && this.#streams.terminal) {
+        this.#streams.output.write(this.#streams.colors ? `\x1b[2m${short}\x1b[22m\n` : `${short}\n`);
+      }
+      code = short === undefined ? typeless(line) : `${short}\n`;
+    } catch (error) {
+      finish(error as Error);
+      return;
+    }
+    const question = QUESTION.exec(line);
+    const done: Callback = (error, value) => {
+      this.#waiting = undefined;
+      if (error) {
+        finish(error);
+        return;
+      }
+      Promise.resolve(value).then(
+        (settled) =>
+          finish(
+            null,
+            question ? new Help(helpOn(settled) ?? `${inspect(settled, { depth: 0 })} has no help.`) : settled,
+          ),
+        (reason: unknown) => finish(types.isNativeError(reason) ? reason : new Error(String(reason))),
+      );
+    };
+    this.#waiting = done;
+    this.#base.call(this.#server, question ? `${question[1]}\n` : code, context, file, done);
+  }
+}
+
+class Help {
+  readonly #text: string;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  [inspect.custom](): string {
+    return this.#text;
+  }
+}
+
+type Completer = (line: string, callback: (error: Error | null, result?: [string[], string]) => void) => void;
+
+/** Words for a command, or for what follows one; undefined where JavaScript is completed. */
+function completions(line: string): [string[], string] | undefined {
+  const first = /^\s*([a-z]*)$/.exec(line);
+  if (first) {
+    const found = [...Object.keys(COMMANDS), 'vm', 'help'].filter((name) => name.startsWith(first[1]));
+    return found.length > 0 ? [found, first[1]] : undefined;
+  }
+  const second = /^\s*([a-z]+)\s+(\S*)$/.exec(line);
+  if (!second || !Object.hasOwn(COMMANDS, second[1])) return undefined;
+  const words = COMMANDS[second[1]].words;
+  return words && [words.filter((word) => word.startsWith(second[2])), second[2]];
+}
+
+/** Code without its types; what does not parse is left for the REPL, which may want another line. */
+function typeless(code: string): string {
+  try {
+    return stripTypeScriptTypes(code);
+  } catch {
+    return code;
+  }
+}
+
+/** A stack as far as it is in the user's code. */
+function ownStack(error: Error): string {
+  const lines = (error.stack ?? error.message).split('\n');
+  const own = lines.filter(
+    (line, i) => i === 0 || /\((eval|REPL\d*|file:[^)]*\.[cm]?[jt]s):\d|at (eval|REPL\d*):\d/.test(line),
+  );
+  return own.filter((line) => !/\/dist\/nemu\.js/.test(line)).join('\n');
+}
+
+/** Errors for people; undefined for one that wants its stack. */
+function explain(error: Error, context: Context): string | undefined {
+  if (error instanceof NemuError) return error.text;
+  const unknown = /^(\w+) is not defined$/.exec(error.message)?.[1];
+  if (unknown === undefined) return undefined;
+  const near = didYouMean(unknown, [...Object.keys(COMMANDS), 'help', ...Object.keys(context)]);
+  return `There is no "${unknown}".${near ? ` Did you mean ${near}?` : ' help lists the commands.'}`;
+}

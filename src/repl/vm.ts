@@ -1,0 +1,354 @@
+/** The machine as the REPL and scripts have it: typed objects whose methods are what can be done. */
+import { inspect } from 'node:util';
+import { NemuError } from '../client/errors.ts';
+import type { GuestResult, GuestRunOptions, GuestSession } from '../client/guest_session.ts';
+import type { MachineClient, MachineState, PciFunctionReport, VcpuReport } from '../client/machine_client.ts';
+import { formatSize } from '../client/sizes.ts';
+import { tellInfo } from './info.ts';
+import { Journal } from './journal.ts';
+import { Kernel } from './kernel.ts';
+import { ConfigView } from './pci_config.ts';
+
+/** Text that the REPL prints as it is. */
+export class Text {
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+
+  toString(): string {
+    return this.text;
+  }
+
+  [inspect.custom](): string {
+    return this.text;
+  }
+}
+
+/** What a command in the guest gave; prints as its output. */
+export class ShellResult {
+  readonly status: number;
+  readonly output: string;
+
+  constructor({ status, output }: GuestResult) {
+    this.status = status;
+    this.output = output.toString('utf8');
+  }
+
+  toString(): string {
+    return this.output;
+  }
+
+  [inspect.custom](): string {
+    const text = this.output.replace(/\n$/, '');
+    return this.status === 0 ? text : [text, `(status ${this.status})`].filter(Boolean).join('\n');
+  }
+}
+
+const address = (value: bigint | number) => `0x${BigInt(value).toString(16)}`;
+
+/** Bytes that print as a hex dump. */
+export class Bytes {
+  readonly bytes: Uint8Array;
+  readonly at: bigint;
+
+  constructor(bytes: Uint8Array, at: bigint) {
+    this.bytes = bytes;
+    this.at = at;
+  }
+
+  [inspect.custom](): string {
+    const rows: string[] = [];
+    for (let i = 0; i < this.bytes.length; i += 16) {
+      const row = Buffer.from(this.bytes.subarray(i, i + 16));
+      const text = row.toString('latin1').replaceAll(/[^\x20-\x7e]/g, '.');
+      const digits = row.toString('hex').replaceAll(/../g, '$& ').padEnd(48);
+      rows.push(`${(this.at + BigInt(i)).toString(16).padStart(16, '0')}  ${digits} ${text}`);
+    }
+    return rows.join('\n');
+  }
+}
+
+export class Cpu {
+  readonly index: number;
+  readonly #vm: Vm;
+
+  constructor(vm: Vm, index: number) {
+    this.#vm = vm;
+    this.index = index;
+  }
+
+  /** What it is doing now; its registers are hexadecimal strings. */
+  async report(): Promise<VcpuReport> {
+    return (await this.#vm.machine.inspect())[this.index];
+  }
+
+  async registers(): Promise<Record<string, string>> {
+    return (await this.report()).registers ?? {};
+  }
+
+  /** Where it is: a symbol of the kernel, or an address. */
+  async where(): Promise<string> {
+    const { rip } = await this.registers();
+    return (await this.#vm.kernel.describe(BigInt(rip))) ?? rip;
+  }
+
+  /** Memory as this vCPU's present address space has it. */
+  async read(virtual: bigint | number, length = 64): Promise<Bytes> {
+    const from = BigInt(virtual);
+    return new Bytes(await this.#vm.kernel.read(from, length, this.index), from);
+  }
+
+  /** The steps through its page tables to an address. */
+  walk(virtual: bigint | number): Promise<Text> {
+    return this.#vm.walk(virtual, this.index);
+  }
+
+  [inspect.custom](): string {
+    return `vCPU ${this.index}`;
+  }
+}
+
+/** All vCPUs, by index. */
+export class Cpus extends Array<Cpu> {
+  // What map and filter make is no list of vCPUs.
+  static override get [Symbol.species](): ArrayConstructor {
+    return Array;
+  }
+
+  [inspect.custom](): string {
+    return `${this.length} vCPU${this.length === 1 ? '' : 's'}: 0${this.length > 1 ? `–${this.length - 1}` : ''}`;
+  }
+}
+
+export class Memory {
+  readonly #vm: Vm;
+
+  constructor(vm: Vm) {
+    this.#vm = vm;
+  }
+
+  /** Bytes. */
+  get size(): number {
+    return this.#vm.machine.description.memory.size;
+  }
+
+  /** Guest-physical memory. */
+  async read(physical: number, length = 64): Promise<Bytes> {
+    return new Bytes(await this.#vm.machine.readMemory(physical, length), BigInt(physical));
+  }
+
+  /**
+   * Looks for bytes or text in RAM.
+   * @returns guest-physical addresses, 32 at most.
+   */
+  async search(what: string | Uint8Array, most = 32): Promise<string[]> {
+    const wanted = typeof what === 'string' ? Buffer.from(what) : Buffer.from(what);
+    if (wanted.length === 0) throw new NemuError('USAGE', 'There is nothing to look for.');
+    const found: string[] = [];
+    const piece = 1 << 20;
+    for (let at = 0; at < this.size + (1 << 30) && found.length < most; at += piece) {
+      // What is no RAM has holes: devices below 4 GiB.
+      const length = piece + wanted.length - 1;
+      const bytes = await this.#vm.machine
+        .readMemory(at, length)
+        .catch(() => this.#vm.machine.readMemory(at, piece))
+        .catch(() => undefined);
+      if (!bytes) continue;
+      const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+      for (let i = buffer.indexOf(wanted); i >= 0 && i < piece; i = buffer.indexOf(wanted, i + 1)) {
+        found.push(address(at + i));
+        if (found.length === most) break;
+      }
+    }
+    return found;
+  }
+
+  [inspect.custom](): string {
+    return `${formatSize(this.size)} of RAM`;
+  }
+}
+
+/** A PCI function, as it was when it was asked for. */
+export class PciDevice {
+  readonly name: string;
+  readonly address: string;
+  readonly config: ConfigView;
+  readonly report: PciFunctionReport;
+
+  constructor(report: PciFunctionReport) {
+    this.report = report;
+    this.name = report.name;
+    this.address = report.address;
+    this.config = new ConfigView(report.config);
+  }
+
+  /** Its configuration space in words and bytes. */
+  decode(): Text {
+    const { config } = this;
+    return new Text(
+      [
+        `${this.address} ${this.name}: ${config.className}`,
+        `command: ${config.command}`,
+        ...(config.slot ? [config.slot] : []),
+        ...config.capabilities.map(({ offset, name }) => `[${offset.toString(16)}] ${name}`),
+        '',
+        config.dump(),
+      ].join('\n'),
+    );
+  }
+
+  [inspect.custom](): string {
+    return `${this.address} ${this.name} (${this.config.className})`;
+  }
+}
+
+export interface VmOptions {
+  readonly machine: MachineClient;
+  /** The guest's agent, where it has one. */
+  readonly guest: GuestSession | undefined;
+}
+
+export class Vm {
+  readonly machine: MachineClient;
+  readonly kernel: Kernel;
+  readonly journal = new Journal();
+  readonly memory: Memory;
+  readonly #guest: GuestSession | undefined;
+
+  constructor({ machine, guest }: VmOptions) {
+    this.machine = machine;
+    this.kernel = new Kernel(machine);
+    this.memory = new Memory(this);
+    this.#guest = guest;
+  }
+
+  get name(): string {
+    return this.machine.description.name;
+  }
+
+  get state(): MachineState {
+    return this.machine.state;
+  }
+
+  get cpus(): Cpus {
+    const cpus = new Cpus();
+    for (let index = 0; index < this.machine.description.cpus.count; index++) cpus.push(new Cpu(this, index));
+    return cpus;
+  }
+
+  /** The description from which the machine was made. */
+  describe(): MachineClient['description'] {
+    return this.machine.description;
+  }
+
+  /** PCI functions; one by name or address with an argument. */
+  async pci(which: string): Promise<PciDevice>;
+  async pci(): Promise<PciDevice[]>;
+  async pci(which?: string): Promise<PciDevice | PciDevice[]> {
+    const all = (await this.machine.devices()).pci.map((report) => new PciDevice(report));
+    if (which === undefined) return all;
+    const found = all.find((each) => each.name === which || each.address === which || `0000:${each.address}` === which);
+    if (found) return found;
+    throw new NemuError('DEVICE', `There is no PCI function "${which}".`, {
+      hint: `There are ${all.map((each) => `${each.address} ${each.name}`).join(', ') || 'none'}.`,
+    });
+  }
+
+  /** Tables: `info('cpus')`, and so on. */
+  async info(topic = 'status'): Promise<Text> {
+    return new Text(await tellInfo(topic, this.machine, this.kernel));
+  }
+
+  pause(): Promise<void> {
+    return this.journal.do({
+      code: 'vm.pause()',
+      run: () => this.machine.pause(),
+      inverse: { code: 'vm.resume()', run: () => this.machine.resume() },
+      holds: "vm.state === 'paused'",
+    });
+  }
+
+  resume(): Promise<void> {
+    return this.journal.do({
+      code: 'vm.resume()',
+      run: () => this.machine.resume(),
+      inverse: { code: 'vm.pause()', run: () => this.machine.pause() },
+      holds: "vm.state === 'running'",
+    });
+  }
+
+  /** Hard reset, as by the button. */
+  reset(): Promise<void> {
+    return this.journal.do({ code: 'vm.reset()', run: () => this.machine.reset() });
+  }
+
+  /** Presses the ACPI power button. */
+  powerButton(): Promise<void> {
+    return this.journal.do({ code: 'vm.powerButton()', run: () => this.machine.powerButton() });
+  }
+
+  /** Sends an NMI to every vCPU. */
+  nmi(): Promise<void> {
+    return this.journal.do({ code: 'vm.nmi()', run: () => this.machine.nmi() });
+  }
+
+  /** Ends the machine at once. */
+  quit(): Promise<void> {
+    return this.machine.close();
+  }
+
+  /**
+   * Runs a shell command in the guest, as root.
+   * @throws NemuError GUEST_AGENT for a guest that has none.
+   */
+  async sh(command: string, options: GuestRunOptions = {}): Promise<ShellResult> {
+    if (!this.#guest) {
+      throw new NemuError('GUEST_AGENT', 'The guest has no agent that could run a command.', {
+        hint: 'It has one when it runs our initramfs: nemu run without --initrd.',
+      });
+    }
+    if (this.state !== 'running') throw new NemuError('STATE', `The machine is ${this.state}: nothing runs in it.`);
+    return new ShellResult(await this.#guest.run(command, options));
+  }
+
+  /** The kernel's log, read from its memory: the guest need not answer. @param last lines, all without. */
+  async dmesg(last?: number): Promise<Text> {
+    const lines = await this.kernel.log();
+    return new Text((last === undefined ? lines : lines.slice(-last)).join('\n'));
+  }
+
+  /** A symbol's address by its name, or the symbol at an address. */
+  async symbol(which: string | bigint | number): Promise<Text> {
+    if (typeof which === 'string' && !/^(0x[0-9a-f]+|\d+)$/i.test(which)) {
+      const { name, type, address: at } = await this.kernel.symbol(which);
+      return new Text(`${at.toString(16)} ${type} ${name}`);
+    }
+    return new Text((await this.kernel.describe(BigInt(which))) ?? `${address(BigInt(which))} is in no symbol`);
+  }
+
+  /** Kernel-virtual memory; a name is a symbol's address. */
+  async read(virtual: string | bigint | number, length = 64): Promise<Bytes> {
+    const from =
+      typeof virtual === 'string' && !/^(0x[0-9a-f]+|\d+)$/i.test(virtual)
+        ? (await this.kernel.symbol(virtual)).address
+        : BigInt(virtual);
+    return new Bytes(await this.kernel.read(from, length), from);
+  }
+
+  /** The steps through the page tables to an address: the kernel's, or those of a vCPU. */
+  async walk(virtual: bigint | number | string, vcpu?: number): Promise<Text> {
+    const { steps, physical, pageSize } = await this.kernel.walk(BigInt(virtual), vcpu);
+    const lines = steps.map(({ level, address: at, entry }) => `${level.padEnd(4)} ${address(at)}: ${address(entry)}`);
+    lines.push(
+      physical === undefined ? 'not mapped' : `physical ${address(physical)}, in a page of ${formatSize(pageSize)}`,
+    );
+    return new Text(lines.join('\n'));
+  }
+
+  [inspect.custom](): string {
+    const { cpus, memory } = this.machine.description;
+    return `${this.name}: ${this.state}, ${cpus.count} vCPUs, ${formatSize(memory.size)}`;
+  }
+}
