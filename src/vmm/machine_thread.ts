@@ -1,15 +1,12 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { PluggedReport } from '../client/live.ts';
 import type { EndState, MachineEvent, MachineState } from '../client/machine_client.ts';
 import { setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
 import { describeFatalExit } from './exit.ts';
-import { CpuHotplug } from './hotplug/cpus.ts';
-import { DimmHotplug } from './hotplug/dimms.ts';
-import { Hotplug } from './hotplug/hotplug.ts';
+import { LiveDevices } from './hotplug/live_devices.ts';
 import { MachineClock } from './machine_clock.ts';
 import { GuestMemoryView } from './memory.ts';
 import { PostMortem } from './post_mortem.ts';
@@ -19,14 +16,7 @@ import { Reactor } from './reactor.ts';
 import { reportCounters, reportVcpus } from './reports.ts';
 import { GATHER_TICK_MS, SerialCoalescing } from './serial_coalescing.ts';
 import { H, type SharedBlock, viewShared } from './shared.ts';
-import type {
-  CallName,
-  ErrorData,
-  FromMachine,
-  MachineCalls,
-  MachineThreadData,
-  ToMachine,
-} from './thread_messages.ts';
+import type { CallName, ErrorData, FromMachine, MachineThreadData, ToMachine } from './thread_messages.ts';
 
 /**
  * Looks at the mailbox this many times after serving something before it sleeps: a driver's next access
@@ -72,9 +62,7 @@ class MachineThread {
   readonly #clock: MachineClock;
   readonly #processors: Processors;
   readonly #board: Board;
-  readonly #hotplug: Hotplug;
-  readonly #cpus: CpuHotplug;
-  readonly #dimms: DimmHotplug;
+  readonly #live: LiveDevices;
   readonly #posts: PostServer;
   readonly #coalesced: CoalescedRing;
   readonly #serialCoalescing: SerialCoalescing;
@@ -109,26 +97,18 @@ class MachineThread {
     );
     const { ranges } = data.memory;
     const { vm, physicalBits } = this.#processors;
-    const raiseGpe = (number: number) => this.#board.raiseGpe(number);
-    this.#hotplug = new Hotplug({
-      clock: this.#clock,
+    this.#live = new LiveDevices({
+      ...{ description, ranges, memory, processors: this.#processors, clock: this.#clock },
+      raiseGpe: (number) => this.#board.raiseGpe(number),
       changed: (request) => this.#event({ type: 'request', request }),
       release: (id, device) => send({ type: 'release', id, device }),
     });
-    this.#cpus = this.#hotplug.add(
-      'cpu',
-      (guest) => new CpuHotplug({ description, processors: this.#processors, guest, raiseGpe }),
-    );
-    this.#dimms = this.#hotplug.add(
-      'memory',
-      (guest) => new DimmHotplug({ description, ranges, memory, vm, physicalBits, guest, raiseGpe }),
-    );
     this.#board = createBoard({
       description,
       memory,
       ranges,
-      cpus: this.#cpus,
-      dimms: this.#dimms,
+      cpus: this.#live.cpus,
+      dimms: this.#live.dimms,
       clock: this.#clock,
       block: this.#block,
       vm,
@@ -170,7 +150,7 @@ class MachineThread {
         this.#coalesced.drain();
         worked = true;
       }
-      if (Atomics.exchange(words, H.CPUS, 0)) this.#cpus.poll();
+      if (Atomics.exchange(words, H.CPUS, 0)) this.#live.cpus.poll();
       if (Atomics.exchange(words, H.CONTROL, 0)) {
         this.#board.pollSerial();
         this.#takeCalls();
@@ -257,42 +237,20 @@ class MachineThread {
         }
         return bytes.slice();
       }
-      case 'plug': {
-        const { request, timeoutMs } = parameter as MachineCalls['plug']['parameter'];
-        this.#require(['running', 'paused'], 'plug into');
-        return this.#hotplug.plug(request, timeoutMs);
-      }
-      case 'prepared': {
-        const { id, error } = parameter as MachineCalls['prepared']['parameter'];
-        return this.#hotplug.prepared(id, error) as undefined;
-      }
-      case 'unplug': {
-        const { id, timeoutMs, force } = parameter as MachineCalls['unplug']['parameter'];
-        this.#require(['running', 'paused'], 'unplug from');
-        return this.#hotplug.unplug(id, timeoutMs, force);
-      }
+      case 'plug':
+      case 'unplug':
+        this.#require(['running', 'paused'], call === 'plug' ? 'plug into' : 'unplug from');
+        return this.#live.call(call, parameter);
+      case 'prepared':
       case 'released':
-        return this.#hotplug.released((parameter as MachineCalls['released']['parameter']).id) as undefined;
       case 'requests':
-        return this.#hotplug.requests();
       case 'plugged':
-        return this.#plugged();
+        return this.#live.call(call, parameter);
       case 'quit':
         if (!this.#end) this.#finish({ reason: 'quit', detail: 'The machine was closed.' });
         this.#quit = true;
         return undefined;
     }
-  }
-
-  #plugged(): PluggedReport {
-    const { cpus, memory } = this.#data.description;
-    return {
-      cpus: { present: this.#cpus.present(), ...(cpus.max !== undefined && { max: cpus.max }) },
-      memory: {
-        ...{ boot: memory.size, dimms: this.#dimms.present() },
-        ...(memory.max !== undefined && { max: memory.max, slots: memory.slots }),
-      },
-    };
   }
 
   #require(states: MachineState[], verb: string): void {
@@ -375,7 +333,7 @@ class MachineThread {
     const running = this.#state === 'running';
     this.#stopProcessors();
     this.#board.reset();
-    this.#hotplug.reset();
+    this.#live.reset();
     this.#processors.reset();
     this.#processors.enterBoot(this.#board.boot());
     this.#event({ type: 'reset', cause });
