@@ -12,6 +12,9 @@ export type GuestBoot = NonNullable<MachineInput['kernel']> & { readonly name: s
 /** What our init's contract needs, and what keeps a fast boot quiet. `panic=-1`: a panic resets at once. */
 const CMDLINE = 'console=ttyS0 quiet panic=-1';
 
+/** Memory that is plugged, or that is found plugged at a reset, can leave again. */
+const MOVABLE = 'memhp_default_state=online_movable';
+
 export interface GuestBootOptions {
   /** Selector of a fetched kernel (`nemu guest list`), or a kernel file of the user's. */
   readonly kernel?: string;
@@ -22,6 +25,8 @@ export interface GuestBootOptions {
   readonly task: GuestTask;
   /** Kernel modules that the machine's devices need. */
   readonly modules?: readonly string[];
+  /** Memory can be plugged into the machine. */
+  readonly dimms?: boolean;
   /** The files are for later runs too: what dies with this one cannot be among them. */
   readonly keep?: boolean;
 }
@@ -59,7 +64,8 @@ export async function recordedBoot(
  * @throws NemuError when no kernel was fetched, or a name is not known.
  */
 export async function guestBoot(options: GuestBootOptions): Promise<GuestBoot> {
-  const cmdline = [CMDLINE, options.append].filter(Boolean).join(' ');
+  const movable = options.dimms && !options.append?.includes('memhp_default_state=') ? MOVABLE : undefined;
+  const cmdline = [CMDLINE, movable, options.append].filter(Boolean).join(' ');
   if (options.initrd.length > 0) {
     return {
       name: 'custom',

@@ -37,19 +37,28 @@ export async function describe(
   const disks = [...root, ...(file.disks ?? []), ...options.disk.map(parseDisk)];
   const rng = options.rng ?? file.rng ?? false;
   const machine = options.machine ?? file.machine;
+  const memory = { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) };
   const kernelInput = source.made
-    ? await makeBoot(source, command, options, nets, machine === 'minimal' ? 'virtio_mmio' : 'virtio_pci', [
-        ...(disks.length > 0 ? ['virtio_blk'] : []),
-        ...(root.length > 0 ? ['ext4'] : []),
-        ...(nets.length > 0 ? ['virtio_net'] : []),
-        ...(rng ? ['virtio_rng'] : []),
-      ])
+    ? await makeBoot(
+        source,
+        command,
+        options,
+        nets,
+        memory.max !== undefined,
+        machine === 'minimal' ? 'virtio_mmio' : 'virtio_pci',
+        [
+          ...(disks.length > 0 ? ['virtio_blk'] : []),
+          ...(root.length > 0 ? ['ext4'] : []),
+          ...(nets.length > 0 ? ['virtio_net'] : []),
+          ...(rng ? ['virtio_rng'] : []),
+        ],
+      )
     : source.kernel;
   return parseOver(config, options, {
     name: options.name ?? file.name ?? 'nemu',
     machine,
     cpus: cpusInput(options, file),
-    memory: { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) },
+    memory,
     numa: options.numa.length > 0 ? parseNuma(options.numa) : file.numa,
     kernel: kernelInput,
     serial: serialInputs(options, file, ours, source.made, command.length > 0),
@@ -130,6 +139,7 @@ async function makeBoot(
   command: readonly string[],
   options: RunOptions,
   nets: readonly NetInput[],
+  dimms: boolean,
   transport: 'virtio_pci' | 'virtio_mmio',
   modules: readonly string[],
 ): Promise<MachineInput['kernel']> {
@@ -149,6 +159,7 @@ async function makeBoot(
       network: nets.map(guestAddress),
       ...(options.root !== undefined && { root: '/dev/vda' }),
     },
+    dimms,
     keep: options.dryRun ?? false,
   });
   return kernel;

@@ -6,7 +6,7 @@ import { createReadStream, createWriteStream, openSync, writeFileSync } from 'no
 import { availableParallelism } from 'node:os';
 import { Duplex } from 'node:stream';
 import { isMainThread } from 'node:worker_threads';
-import { type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import { type MachineDescription, type MachineInput, parseMachine, possibleCpus } from '../client/description.ts';
 import { serveMachines } from '../client/serve.ts';
 import { KVM_CREATE_IRQCHIP } from '../ffi/kvm/common.ts';
 import { KVM_GET_SREGS, KVM_SET_SREGS, kvm_sregs } from '../ffi/kvm/x86.ts';
@@ -71,7 +71,7 @@ function pinned(input: MachineInput): MachineDescription {
   const description = parseMachine(input);
   const { cpus } = description;
   const processors = availableParallelism();
-  const pin = cpus.pin ?? Array.from({ length: cpus.count }, (_, index) => [(index + 1) % processors]);
+  const pin = cpus.pin ?? Array.from({ length: possibleCpus(cpus) }, (_, index) => [(index + 1) % processors]);
   return { ...description, cpus: { ...cpus, pin } };
 }
 

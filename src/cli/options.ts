@@ -75,13 +75,14 @@ function numberList(option: string, text: string): number[] {
 
 const CPU_KEYS: Keys = {
   count: { kind: 'number' },
+  max: { kind: 'number' },
   sockets: { kind: 'number' },
   cores: { kind: 'number' },
   threads: { kind: 'number' },
   without: { kind: 'words' },
 };
 
-/** `4`, or `count=8,sockets=2,cores=2,threads=2,without=avx+pku`; without a count, the product. */
+/** `4`, `2,max=8`, or `count=8,sockets=2,cores=2,threads=2,without=avx+pku`; without a count, the product. */
 export function parseCpus(text: string): NonNullable<MachineInput['cpus']> {
   const cpus = parseKeyValues('--cpus', text, CPU_KEYS, 'count') as NonNullable<MachineInput['cpus']>;
   if (cpus.count === undefined) cpus.count = (cpus.sockets ?? 1) * (cpus.cores ?? 1) * (cpus.threads ?? 1);
@@ -93,6 +94,8 @@ export const parsePinning = (text: string): number[][] => text.split(',').map((i
 
 const MEMORY_KEYS: Keys = {
   size: { kind: 'text' },
+  max: { kind: 'text' },
+  slots: { kind: 'number' },
   backend: { kind: 'text' },
   path: { kind: 'text' },
   share: { kind: 'switch' },

@@ -2,6 +2,7 @@ import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { MachineDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { type PlugInput, parsePlug } from '../client/live.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import { EngineConnection } from '../client/remote.ts';
 import { type Lab, startLab } from '../lab/lab.ts';
@@ -94,7 +95,7 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
         for (const { protocol, hostAddress, hostPort } of hostForwards)
           await lab.forward(protocol, hostAddress, hostPort);
       }
-      return connection.create(inLab(description));
+      return connection.create(inLab(description), (device) => plugInLab(lab, device));
     },
     close: async () => {
       connection.close();
@@ -115,7 +116,10 @@ async function mountWritable(lab: Lab): Promise<void> {
 }
 
 /** The lab is the machine's own host: what huge pages the guest asks for are made there, where its memory allows. */
-async function reserveHugePages(lab: Lab, { hugepages, size }: MachineDescription['memory']): Promise<void> {
+async function reserveHugePages(
+  lab: Lab,
+  { hugepages, size }: Pick<MachineDescription['memory'], 'hugepages' | 'size'>,
+): Promise<void> {
   if (!hugepages) return;
   const [bytes, needed] =
     hugepages === '1G' ? [2 ** 30, Math.ceil(size / 2 ** 30)] : [2 ** 21, Math.ceil(size / 2 ** 21)];
@@ -139,6 +143,24 @@ async function reserveHugePages(lab: Lab, { hugepages, size }: MachineDescriptio
   }
 }
 
+/** What a device that is plugged needs of the lab, as a machine's own memory does. */
+async function plugInLab(lab: Lab, input: PlugInput): Promise<PlugInput> {
+  const device = parsePlug(input);
+  if (device.kind !== 'memory') return input;
+  refuseFile(device.path);
+  await reserveHugePages(lab, device);
+  return input;
+}
+
+function refuseFile(path: string | undefined): void {
+  if (path === undefined) return;
+  throw new NemuError(
+    'LAB_READ_ONLY',
+    `The lab sees this host's files read-only: memory path=${path} cannot be there.`,
+    { hint: 'Use another memory backend, or --on kvm.' },
+  );
+}
+
 /** The host's files are below /host in the lab; links are followed here, where they lead somewhere. */
 function labPath(path: string, root = '/host'): string {
   try {
@@ -150,15 +172,7 @@ function labPath(path: string, root = '/host'): string {
 
 function inLab(description: MachineDescription): MachineDescription {
   const { kernel, memory, fwCfg } = description;
-  if (memory.path) {
-    throw new NemuError(
-      'LAB_READ_ONLY',
-      `The lab sees this host's files read-only: memory path=${memory.path} cannot be there.`,
-      {
-        hint: 'Use another memory backend, or --on kvm.',
-      },
-    );
-  }
+  refuseFile(memory.path);
   return {
     ...description,
     // The emulated processor does not intercept XSETBV: KVM never learns of a guest's XCR0 and puts its own

@@ -121,10 +121,10 @@ function addRun(nemu: Command): void {
     .addOption(new Option('--machine <type>', 'board: q35, pc (i440FX), or minimal without PCI').choices(MACHINE_TYPES))
     .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect, [])
     .option('--append <string>', 'more for the kernel command line (all of it, with --initrd)')
-    .option('--cpus <n|key=value,…>', 'vCPUs: 4, or sockets=2,cores=4,threads=2')
+    .option('--cpus <n|key=value,…>', 'vCPUs: 4, 2,max=8 with room for more, or sockets=2,cores=4,threads=2')
     .option(
       '--memory <size|key=value,…>',
-      'RAM: 2G, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
+      'RAM: 2G, 512M,max=8G,slots=8 with room for more, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
     )
     .option(
       '--numa <what,key=value,…>',
@@ -145,6 +145,7 @@ function addRun(nemu: Command): void {
     .option('--no-rtc', 'leaves the CMOS clock out')
     .option('--no-pvpanic', 'leaves the panic device out')
     .option('--no-reboot', 'ends when the guest resets')
+    .option('--control <socket>', 'serves the running machine at a unix socket, to this user alone')
     .option('--log <file>', "writes the console's output to a file too")
     .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
     .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')

@@ -11,6 +11,7 @@ import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { ConsoleSession, parsePrefix, prefixName, withoutQuestions } from './console_session.ts';
+import { serveControl } from './control_socket.ts';
 import { describe } from './describe.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { parseDuration } from './options.ts';
@@ -43,6 +44,7 @@ export interface RunOptions {
   rtc: boolean;
   pvpanic: boolean;
   reboot: boolean;
+  control?: string;
   log?: string;
   timeout?: string;
   json?: string | true;
@@ -86,9 +88,12 @@ export async function run(
   try {
     if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
     const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
+    let endControl = () => {};
     try {
+      if (options.control !== undefined) endControl = await serveControl(options.control, machine);
       return await new Run(place, machine, command, options, events, prefix, timeout).toTheEnd();
     } finally {
+      endControl();
       await machine.close();
     }
   } finally {

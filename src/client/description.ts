@@ -12,6 +12,9 @@ export { parseSize } from './sizes.ts';
 
 const MiB = 2 ** 20;
 
+/** Memory comes and goes in sections of 128 MiB in Linux on x86-64 (SECTION_SIZE_BITS of asm/sparsemem.h). */
+export const DIMM_ALIGNMENT = 128 * MiB;
+
 const cpuList = z.array(z.number().int().min(0).max(1023)).min(1);
 
 /** Features that can be taken from a guest; src/vmm/x86/features.ts has where each stands in CPUID. */
@@ -47,6 +50,7 @@ export const CPU_FEATURES = [
 export const cpusSchema = z
   .strictObject({
     count: z.number().int().min(1).max(254).default(1).describe('vCPUs at boot'),
+    max: z.number().int().min(1).max(254).optional().describe('vCPUs that there is room for: the rest can be plugged'),
     sockets: z.number().int().min(1).max(254).optional().describe('packages; by default what the other counts leave'),
     cores: z.number().int().min(1).max(254).optional().describe('cores a package'),
     threads: z.number().int().min(1).max(2).optional().describe('threads a core'),
@@ -57,54 +61,89 @@ export const cpusSchema = z
     pin: z.array(cpuList).optional().describe('host CPUs for each vCPU, in order'),
   })
   .transform((cpus, context) => {
+    const { count, max, without, pin } = cpus;
+    const problem = (message: string) => {
+      context.addIssue({ code: 'custom', message });
+      return z.NEVER;
+    };
+    const all = max ?? count;
+    if (all < count) return problem(`There are ${count} vCPUs at boot, but max=${max} leaves room for fewer.`);
     const threads = cpus.threads ?? 1;
-    // Like QEMU since 6.2: what is not said becomes cores of one package.
-    const cores = cpus.cores ?? Math.max(1, Math.floor(cpus.count / ((cpus.sockets ?? 1) * threads)));
-    const sockets = cpus.sockets ?? Math.max(1, Math.ceil(cpus.count / (cores * threads)));
-    if (sockets * cores * threads !== cpus.count) {
-      context.addIssue({
-        code: 'custom',
-        message: `${sockets} sockets of ${cores} cores of ${threads} threads are ${sockets * cores * threads} processors, not ${cpus.count}.`,
-      });
-      return z.NEVER;
+    // Like QEMU since 6.2: what is not said becomes cores of one package. Room counts like what is there.
+    const cores = cpus.cores ?? Math.max(1, Math.floor(all / ((cpus.sockets ?? 1) * threads)));
+    const sockets = cpus.sockets ?? Math.max(1, Math.ceil(all / (cores * threads)));
+    if (sockets * cores * threads !== all) {
+      return problem(
+        `${sockets} sockets of ${cores} cores of ${threads} threads are ${sockets * cores * threads} processors, not ${all}.`,
+      );
     }
-    if (cpus.pin && cpus.pin.length !== cpus.count) {
-      context.addIssue({
-        code: 'custom',
-        message: `Pinning names host CPUs for ${cpus.pin.length} vCPUs, but there are ${cpus.count}.`,
-      });
-      return z.NEVER;
+    if (pin && !(pin.length === count || pin.length === all)) {
+      return problem(`Pinning names host CPUs for ${pin.length} vCPUs, but there are ${count}.`);
     }
     // Always in this order: a description that is read again is printed the same.
-    const { count, without, pin } = cpus;
-    return { count, sockets, cores, threads, without, ...(pin && { pin }) };
+    return { count, ...(max !== undefined && { max }), sockets, cores, threads, without, ...(pin && { pin }) };
   });
+
+/** Slots for DIMMs when room is asked for without a number, and the most that the ACPI interface has. */
+const DEFAULT_SLOTS = 8;
+const MAX_SLOTS = 256;
+
+/** Where memory is from, whether it is there at boot or is plugged. */
+export const memoryBackendFields = {
+  backend: z.enum(['anonymous', 'memfd', 'file']).default('anonymous'),
+  path: z.string().min(1).optional().describe('file behind the memory (backend=file)'),
+  share: z.boolean().default(false).describe('the guest writes to the file, and others see it'),
+  hugepages: z.enum(['2M', '1G']).optional().describe('hugetlbfs page size'),
+  thp: z.boolean().default(true).describe('advise transparent huge pages'),
+  prealloc: z.boolean().default(false).describe('touch every page before the guest starts'),
+  preallocThreads: z.number().int().min(1).max(64).default(4),
+  lock: z.boolean().default(false).describe('mlock: never swapped'),
+  hostNodes: z.array(z.number().int().min(0).max(63)).min(1).optional().describe('host NUMA nodes'),
+  policy: z.enum(['bind', 'preferred', 'interleave']).default('bind'),
+} as const;
+
+/** What of a backend contradicts itself. */
+export function checkMemoryBackend(
+  memory: { backend: string; path?: string | undefined; hugepages?: string | undefined },
+  problem: (message: string) => void,
+): void {
+  if (memory.backend === 'file' && !memory.path) problem('Memory with backend=file needs path=FILE.');
+  if (memory.path && memory.backend !== 'file') problem(`Memory with path=${memory.path} needs backend=file.`);
+  if (memory.path && memory.hugepages) {
+    problem('hugepages= makes its own hugetlbfs memory: leave it out for a file (the file system decides there).');
+  }
+}
 
 export const memorySchema = z
   .strictObject({
-    size: byteSize.prefault('512M').describe('bytes of RAM'),
-    backend: z.enum(['anonymous', 'memfd', 'file']).default('anonymous'),
-    path: z.string().min(1).optional().describe('file behind the memory (backend=file)'),
-    share: z.boolean().default(false).describe('the guest writes to the file, and others see it'),
-    hugepages: z.enum(['2M', '1G']).optional().describe('hugetlbfs page size'),
-    thp: z.boolean().default(true).describe('advise transparent huge pages'),
-    prealloc: z.boolean().default(false).describe('touch every page before the guest starts'),
-    preallocThreads: z.number().int().min(1).max(64).default(4),
-    lock: z.boolean().default(false).describe('mlock: never swapped'),
-    hostNodes: z.array(z.number().int().min(0).max(63)).min(1).optional().describe('host NUMA nodes'),
-    policy: z.enum(['bind', 'preferred', 'interleave']).default('bind'),
+    size: byteSize.prefault('512M').describe('bytes of RAM at boot'),
+    max: byteSize.optional().describe('bytes that there is room for: the rest can be plugged'),
+    slots: z
+      .number()
+      .int()
+      .min(1)
+      .max(MAX_SLOTS)
+      .optional()
+      .describe(`DIMMs that can be plugged; ${DEFAULT_SLOTS} with max alone`),
+    ...memoryBackendFields,
   })
   .superRefine((memory, context) => {
     const problem = (message: string) => context.addIssue({ code: 'custom', message });
     if (memory.size % 4096 !== 0) problem(`Memory of ${memory.size} bytes is not a multiple of the page size, 4096.`);
     if (memory.size < 2 * MiB) problem(`Memory of ${memory.size} bytes is less than the least, 2 MiB.`);
     if (memory.size > 2 ** 45) problem(`Memory of ${memory.size} bytes is more than the most, 32 TiB.`);
-    if (memory.backend === 'file' && !memory.path) problem('Memory with backend=file needs path=FILE.');
-    if (memory.path && memory.backend !== 'file') problem(`Memory with path=${memory.path} needs backend=file.`);
-    if (memory.path && memory.hugepages) {
-      problem('hugepages= makes its own hugetlbfs memory: leave it out for a file (the file system decides there).');
-    }
-  });
+    checkMemoryBackend(memory, problem);
+    if (memory.slots !== undefined && memory.max === undefined) problem('slots= for DIMMs needs max=SIZE too.');
+    if (memory.max === undefined) return;
+    if (memory.max <= memory.size) problem(`max=${memory.max} bytes leaves no room above the ${memory.size} at boot.`);
+    if (memory.max > 2 ** 45) problem(`max=${memory.max} bytes is more than the most, 32 TiB.`);
+  })
+  // Always in this order: a description that is read again is printed the same.
+  .transform(({ size, max, slots, ...backend }) => ({
+    size,
+    ...(max !== undefined && { max, slots: slots ?? DEFAULT_SLOTS }),
+    ...backend,
+  }));
 
 export const kernelSchema = z.strictObject({
   image: z.string().min(1).describe('bzImage, ELF64 (PVH or plain) or Multiboot 1 file'),
@@ -138,7 +177,7 @@ function unique(ids: readonly (string | undefined)[]): boolean {
   return new Set(named).size === named.length;
 }
 
-const ID = z
+export const ID = z
   .string()
   .regex(
     /^[A-Za-z][A-Za-z0-9._-]{0,31}$/,
@@ -259,9 +298,13 @@ const machineFields = z.strictObject({
 export const configSchema = machineFields.extend({ kernel: kernelSchema.partial().optional() });
 export type ConfigInput = z.input<typeof configSchema>;
 
+/** vCPUs that a machine has room for, the ones at boot among them. */
+export const possibleCpus = (cpus: { readonly count: number; readonly max?: number | undefined }): number =>
+  cpus.max ?? cpus.count;
+
 /** One field's rules are the field's; those between fields are here. */
 export const machineSchema = machineFields.superRefine((machine, context) => {
-  if (machine.numa) checkNuma(machine.numa, machine.cpus.count, machine.memory, context);
+  if (machine.numa) checkNuma(machine.numa, possibleCpus(machine.cpus), machine.memory, context);
 });
 
 export type MachineInput = z.input<typeof machineSchema>;

@@ -4,6 +4,7 @@
  * the same.
  */
 import type { MachineDescription } from './description.ts';
+import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'ended' | 'closed';
 
@@ -47,6 +48,8 @@ export type MachineEvent =
       /** Bytes from the start of the disk. */
       readonly offset: number;
     }
+  /** A request of `plug` or `unplug`, or of the guest itself, has come to another stage. */
+  | { readonly type: 'request'; readonly request: LiveRequest }
   | { readonly type: 'phase'; readonly name: string; readonly ms: number }
   | { readonly type: 'ended'; readonly end: EndState };
 
@@ -188,6 +191,22 @@ export interface MachineClient {
    * @returns where they begin, at most `most` places.
    */
   searchMemory(address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]>;
+  /**
+   * Adds a device to the running machine: `{kind: 'cpu'}`, `{kind: 'memory', size: '1G'}`.
+   * @returns the request, once the guest has the device online; its stages come as events.
+   * @throws NemuError that names the limit in the way (then nothing was touched), `REFUSED` with the guest's reason,
+   * or `GUEST_TIMEOUT` with what the guest did last.
+   */
+  plug(device: PlugInput, options?: PlugOptions): Promise<LiveRequest>;
+  /**
+   * Takes a device out, by its id, when the guest lets it go. A device that was refused goes on working.
+   * @throws as `plug` does.
+   */
+  unplug(id: string, options?: UnplugOptions): Promise<LiveRequest>;
+  /** Requests so far; the oldest are forgotten once they have settled. */
+  requests(): Promise<LiveRequest[]>;
+  /** What there is of what can come and go, and how much room. */
+  plugged(): Promise<PluggedReport>;
   /**
    * The note by which the guest kernel describes its own memory (VMCOREINFO, as in a crash dump), once it has
    * said where that is.

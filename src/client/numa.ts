@@ -238,7 +238,7 @@ export function withPackagesOfNodes(input: unknown): unknown {
   const { count, sockets, cores, threads } = cpus ?? {};
   if (!Array.isArray(numa?.nodes) || typeof count !== 'number' || sockets || cores || threads) return input;
   const lists = numa.nodes.flatMap((each) => (Array.isArray(each?.cpus) && each.cpus.length > 0 ? [each.cpus] : []));
-  const size = count / lists.length;
+  const size = (typeof cpus?.max === 'number' ? cpus.max : count) / lists.length;
   const whole = lists.every((list, node) => list.length === size && list.every((cpu, i) => cpu === node * size + i));
   return whole && lists.length > 1 ? { ...(input as object), cpus: { ...cpus, sockets: lists.length } } : input;
 }

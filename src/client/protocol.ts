@@ -30,6 +30,10 @@ export const REMOTE_METHODS = [
   'devices',
   'readMemory',
   'searchMemory',
+  'plug',
+  'unplug',
+  'requests',
+  'plugged',
   'vmcoreinfo',
   'close',
 ] as const;
@@ -46,10 +50,15 @@ export interface CreateResult {
   readonly machine: number;
   readonly description: unknown;
   readonly consoles: readonly { readonly name: string; readonly channel: number }[];
+  /** Of a machine that was there before: what it came to. */
+  readonly state?: MachineState;
+  readonly end?: EndState;
 }
 
 export type ToEngine =
   | { readonly id: number; readonly method: 'create'; readonly parameters: CreateParameters }
+  /** To an engine that serves one machine, which is another's. Its consoles are not handed out. */
+  | { readonly id: number; readonly method: 'attach' }
   | { readonly id: number; readonly method: RemoteMethod; readonly machine: number; readonly parameters: unknown[] };
 
 export type FromEngine =

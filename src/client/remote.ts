@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineDescription, MachineInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
+import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
 import type {
   ConsoleStream,
   CountersReport,
@@ -28,12 +29,17 @@ import {
 /** How long an engine may take to close a machine. */
 const CLOSE_MS = 5000;
 
+/** Files and pages may have other names, or be refused, where an engine runs. */
+export type AdaptPlug = (device: PlugInput) => Promise<PlugInput>;
+
 /** A connection to an engine elsewhere, which makes machines there. */
 export class EngineConnection {
   readonly #stream: Duplex;
   readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   readonly #machines = new Map<number, RemoteMachine>();
   readonly #consoles = new Map<number, RemoteConsole>();
+  /** What came in one piece with the answer that made the machine known, and so before it. */
+  readonly #early: Extract<FromEngine, { machine: number }>[] = [];
   #nextId = 1;
   #failure: NemuError | undefined;
 
@@ -53,18 +59,34 @@ export class EngineConnection {
     stream.once('close', () => this.#lost(describeLoss()));
   }
 
-  /** @throws NemuError as the engine gave it. */
-  async create(description: MachineInput | MachineDescription): Promise<RemoteMachine> {
-    const result = (await this.#request({ method: 'create', parameters: { description } })) as CreateResult;
+  /**
+   * @param adapt makes of a device to be plugged what it is where the engine runs.
+   * @throws NemuError as the engine gave it.
+   */
+  async create(description: MachineInput | MachineDescription, adapt?: AdaptPlug): Promise<RemoteMachine> {
+    return this.#add((await this.#request({ method: 'create', parameters: { description } })) as CreateResult, adapt);
+  }
+
+  /**
+   * The machine that an engine serves at a control socket, without its consoles.
+   * @throws NemuError as the engine gave it.
+   */
+  async attach(): Promise<RemoteMachine> {
+    return this.#add((await this.#request({ method: 'attach' })) as CreateResult);
+  }
+
+  #add(result: CreateResult, adapt?: AdaptPlug): RemoteMachine {
     const consoles = result.consoles.map(({ name, channel }) => {
       const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
       this.#consoles.set(channel, console);
       return console;
     });
-    const machine = new RemoteMachine(result.description as MachineDescription, consoles, (method, parameters) =>
-      this.#request({ method, machine: result.machine, parameters }),
-    );
+    const call = (method: RemoteMethod, parameters: unknown[]) =>
+      this.#request({ method, machine: result.machine, parameters });
+    const machine = new RemoteMachine(result.description as MachineDescription, consoles, call, adapt);
     this.#machines.set(result.machine, machine);
+    if (result.state) machine.setState(result.state, result.end);
+    for (const message of this.#early.splice(0)) this.#control(message);
     return machine;
   }
 
@@ -95,8 +117,9 @@ export class EngineConnection {
   #control(message: FromEngine): void {
     if ('machine' in message) {
       const machine = this.#machines.get(message.machine);
-      if ('event' in message) machine?.receive(message.event);
-      else machine?.setState(message.state, message.end);
+      if (!machine) this.#early.push(message);
+      else if ('event' in message) machine.receive(message.event);
+      else machine.setState(message.state, message.end);
       return;
     }
     const call = this.#calls.get(message.id);
@@ -181,6 +204,7 @@ export class RemoteMachine implements MachineClient {
   readonly description: MachineDescription;
   readonly #consoles: Map<string, RemoteConsole>;
   readonly #call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>;
+  readonly #adapt: AdaptPlug;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   readonly #ended = Promise.withResolvers<EndState>();
   #state: MachineState = 'created';
@@ -190,7 +214,9 @@ export class RemoteMachine implements MachineClient {
     description: MachineDescription,
     consoles: RemoteConsole[],
     call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>,
+    adapt: AdaptPlug = async (device) => device,
   ) {
+    this.#adapt = adapt;
     this.description = description;
     this.#consoles = new Map(consoles.map((console) => [console.name, console]));
     this.#call = call;
@@ -216,6 +242,17 @@ export class RemoteMachine implements MachineClient {
   nmi = async (): Promise<void> => void (await this.#call('nmi', []));
   counters = async (): Promise<CountersReport> => (await this.#call('counters', [])) as CountersReport;
   inspect = async (): Promise<VcpuReport[]> => (await this.#call('inspect', [])) as VcpuReport[];
+
+  requests = async (): Promise<LiveRequest[]> => (await this.#call('requests', [])) as LiveRequest[];
+  plugged = async (): Promise<PluggedReport> => (await this.#call('plugged', [])) as PluggedReport;
+
+  async plug(device: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
+    return (await this.#call('plug', [await this.#adapt(device), options])) as LiveRequest;
+  }
+
+  async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
+    return (await this.#call('unplug', [id, options])) as LiveRequest;
+  }
 
   devices = async (): Promise<DevicesReport> => (await this.#call('devices', [])) as DevicesReport;
 

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import type { MachineInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
+import { type PlugInput, plugOptionsSchema, unplugSchema } from './live.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
 import {
   type CreateResult,
@@ -22,6 +23,7 @@ export type MachineFactory = (description: MachineInput) => Promise<MachineClien
 
 const messageSchema = z.discriminatedUnion('method', [
   z.object({ id: z.number().int(), method: z.literal('create'), parameters: z.object({ description: z.unknown() }) }),
+  z.object({ id: z.number().int(), method: z.literal('attach') }),
   z.object({
     id: z.number().int(),
     method: z.enum(REMOTE_METHODS),
@@ -50,6 +52,13 @@ const searchMemorySchema = z.tuple([
   z.number().int().positive().max(1000),
 ]);
 
+/** @throws NemuError PROTOCOL for what does not fit. */
+function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(result.error)}`);
+}
+
 const encodeBytes = (bytes: Uint8Array): EncodedBytes => ({ base64: Buffer.from(bytes).toString('base64') });
 
 const u32 = (value: number) => {
@@ -64,26 +73,42 @@ const u32 = (value: number) => {
  * @returns a promise that resolves when the stream and its machines have ended.
  */
 export async function serveMachines(stream: Duplex, create: MachineFactory): Promise<void> {
-  const session = new Session(stream, create);
+  const session = new Session(stream, create, undefined);
+  await session.ended;
+}
+
+/**
+ * Serves a machine that is there to one more user, without its consoles, until the stream ends. The machine goes
+ * on then. The peer is untrusted in what it says, and may do with the machine all that its owner may.
+ * @returns a promise that resolves when the stream has ended.
+ */
+export async function serveMachine(stream: Duplex, machine: MachineClient): Promise<void> {
+  const session = new Session(stream, undefined, machine);
   await session.ended;
 }
 
 class Session {
   readonly ended: Promise<void>;
   readonly #stream: Duplex;
-  readonly #create: MachineFactory;
+  readonly #create: MachineFactory | undefined;
+  /** Another's machine, that may be attached to. */
+  readonly #shared: MachineClient | undefined;
+  readonly #unlisten: (() => void)[] = [];
   readonly #machines = new Map<number, MachineClient>();
   readonly #consoles = new Map<number, ServedConsole>();
   #nextMachine = 1;
   #nextChannel = 16;
 
-  constructor(stream: Duplex, create: MachineFactory) {
+  constructor(stream: Duplex, create: MachineFactory | undefined, shared: MachineClient | undefined) {
     this.#stream = stream;
     this.#create = create;
+    this.#shared = shared;
     const decoder = new FrameDecoder();
     this.ended = new Promise((resolve) => {
       const end = async () => {
-        await Promise.all([...this.#machines.values()].map((machine) => machine.close()));
+        for (const unlisten of this.#unlisten) unlisten();
+        const made = [...this.#machines.values()].filter((machine) => machine !== this.#shared);
+        await Promise.all(made.map((machine) => machine.close()));
         resolve();
       };
       stream.once('close', end);
@@ -117,12 +142,13 @@ class Session {
     try {
       const json: unknown = JSON.parse(Buffer.from(payload).toString());
       id = Number((json as { id?: unknown } | null)?.id ?? -1);
-      const parsed = messageSchema.safeParse(json);
-      if (!parsed.success)
-        throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(parsed.error)}`);
-      const message = parsed.data;
+      const message = valid(messageSchema, json);
       if (message.method === 'create') {
         this.#send({ id, result: await this.#createMachine(message.parameters.description as MachineInput) });
+        return;
+      }
+      if (message.method === 'attach') {
+        this.#send({ id, result: this.#attach() });
         return;
       }
       const machine = this.#machines.get(message.machine);
@@ -144,12 +170,20 @@ class Session {
     parameters: unknown[],
   ): Promise<unknown> {
     if (method === 'readMemory') {
-      const [address, length] = readMemorySchema.parse(parameters);
+      const [address, length] = valid(readMemorySchema, parameters);
       return encodeBytes(await machine.readMemory(address, length));
     }
     if (method === 'searchMemory') {
-      const [address, length, { base64 }, most] = searchMemorySchema.parse(parameters);
+      const [address, length, { base64 }, most] = valid(searchMemorySchema, parameters);
       return machine.searchMemory(address, length, Buffer.from(base64, 'base64'), most);
+    }
+    if (method === 'plug') {
+      const [device, options] = parameters;
+      return machine.plug(device as PlugInput, valid(plugOptionsSchema, options ?? {}));
+    }
+    if (method === 'unplug') {
+      const [id, options] = valid(unplugSchema, parameters);
+      return machine.unplug(id, options);
     }
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);
@@ -157,25 +191,40 @@ class Session {
     return result ?? null;
   }
 
+  #attach(): CreateResult {
+    const machine = this.#shared;
+    if (!machine) throw new NemuError('PROTOCOL', 'This connection makes machines; there is none to attach to.');
+    const { description, state, end } = machine;
+    return { machine: this.#add(machine), description, consoles: [], state, ...(end && { end }) };
+  }
+
   async #createMachine(description: MachineInput): Promise<CreateResult> {
+    if (!this.#create) throw new NemuError('PROTOCOL', 'This connection is for the machine that there is.');
     const machine = await this.#create(description);
     if (this.#stream.destroyed) {
       await machine.close();
       throw new NemuError('PROTOCOL', 'The connection ended while the machine was made.');
     }
-    const number = this.#nextMachine++;
-    this.#machines.set(number, machine);
-    machine.onEvent((event) => {
-      if (event.type === 'state') {
-        this.#send({ machine: number, state: event.state, ...(machine.end && { end: machine.end }) });
-      } else this.#send({ machine: number, event });
-    });
+    const number = this.#add(machine);
     const consoles = machine.consoles.map((name) => {
       const channel = this.#nextChannel++;
       this.#consoles.set(channel, new ServedConsole(this.#stream, channel, machine.console(name)));
       return { name, channel };
     });
     return { machine: number, description: machine.description, consoles };
+  }
+
+  /** @returns the number by which the peer speaks of the machine. */
+  #add(machine: MachineClient): number {
+    const number = this.#nextMachine++;
+    this.#machines.set(number, machine);
+    const unlisten = machine.onEvent((event) => {
+      if (event.type === 'state') {
+        this.#send({ machine: number, state: event.state, ...(machine.end && { end: machine.end }) });
+      } else this.#send({ machine: number, event });
+    });
+    this.#unlisten.push(unlisten);
+    return number;
   }
 }
 

@@ -42,6 +42,20 @@ export function bytesIn(fields: Record<string, unknown>, name: string, most: num
   return [...(value as number[])];
 }
 
+/** A list of different numbers from 0 to `count` − 1. @throws Error that names the field and what is wrong. */
+export function numbersIn(fields: Record<string, unknown>, name: string, count: number): number[] {
+  const value = fields[name];
+  if (!Array.isArray(value) || value.length > count || new Set(value).size !== value.length) {
+    throw new Error(`The state field ${name} is not a list of different numbers below ${count}.`);
+  }
+  for (const number of value) {
+    if (!Number.isInteger(number) || number < 0 || number >= count) {
+      throw new Error(`The state field ${name} holds ${String(number)}, not a number below ${count}.`);
+    }
+  }
+  return [...(value as number[])];
+}
+
 /** A non-negative time in nanoseconds, saved as a decimal string. */
 export function nanosecondsIn(fields: Record<string, unknown>, name: string): bigint {
   const value = fields[name];

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { MachineDescription, UartName } from '../client/description.ts';
+import { type MachineDescription, possibleCpus, type UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { DevicesReport, MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
@@ -30,16 +30,18 @@ import type { VirtioDevice } from '../devices/virtio/device.ts';
 import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
-import { acpiNuma, nodeOfCpu } from './acpi/numa.ts';
+import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
+import type { CpuHotplug } from './hotplug/cpus.ts';
+import type { DimmHotplug } from './hotplug/dimms.ts';
 import type { KvmVm } from './kvm.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
-import type { RamRange } from './memory_layout.ts';
+import { dimmRegion, memoryEnd, type RamRange } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { I440fxPci, PC_PCI_IRQS } from './pci/i440fx.ts';
 import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
@@ -76,6 +78,9 @@ const RTC_GSI = 8;
 const I8042_DATA_PORT = 0x60;
 const I8042_COMMAND_PORT = 0x64;
 const KBD_GSI = 1;
+/** Where QEMU's machines have the registers of CPU hot-plug, and of DIMMs. */
+const CPU_HOTPLUG_PORT = { q35: 0xcd8, pc: 0xaf00, minimal: 0xcd8 } as const;
+const MEMORY_HOTPLUG_PORT = 0xa00;
 
 export interface BoardOptions {
   readonly description: MachineDescription;
@@ -88,6 +93,8 @@ export interface BoardOptions {
   readonly configPages: SharedArrayBuffer | undefined;
   /** Width of the guest's physical addresses. */
   readonly physicalBits: number;
+  readonly cpus: CpuHotplug;
+  readonly dimms: DimmHotplug;
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
   /** Rings the main thread: serial port `name` has bytes, or room. */
@@ -116,6 +123,8 @@ export interface Board {
   boot(): EntryState;
   reset(): void;
   powerButton(): undefined;
+  /** Has the guest run its handler of a general purpose event. */
+  raiseGpe(number: number): void;
   /** The main thread rang: serial input, or room for output. */
   pollSerial(): void;
   /** The machine goes on after a pause. */
@@ -236,6 +245,15 @@ export function createBoard(options: BoardOptions): Board {
     devices.push(debugExit);
   }
 
+  if (options.cpus.registers) {
+    pio.insert(CPU_HOTPLUG_PORT[description.machine], options.cpus.registers);
+    devices.push(options.cpus.registers);
+  }
+  if (options.dimms.registers) {
+    pio.insert(MEMORY_HOTPLUG_PORT, options.dimms.registers);
+    devices.push(options.dimms.registers);
+  }
+
   const attached = attachDevices({
     description,
     addVirtio: bus.addVirtio,
@@ -254,7 +272,7 @@ export function createBoard(options: BoardOptions): Board {
     devices: () => bus.report(),
     boot: () => {
       bus.assign();
-      return loadKernel(description, options.memory, options.ranges, bus);
+      return loadKernel(options, bus);
     },
     reset: () => {
       for (const device of devices) device.reset();
@@ -262,6 +280,7 @@ export function createBoard(options: BoardOptions): Board {
       bus.reset();
     },
     powerButton: () => pm.pressPowerButton() as undefined,
+    raiseGpe: (number) => pm.raiseGpe(number),
     pollSerial: () => {
       for (const channel of channels) channel.poll();
     },
@@ -312,6 +331,7 @@ function createDeviceBus(
     ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, fault },
     configPages: options.configPages ?? newConfigPages(),
     pmBase: PM_BASE,
+    memoryEnd: memoryEnd(description.memory, ranges),
   };
   if (description.machine === 'pc') {
     const pci = new I440fxPci({ ...common, raiseGpe, sci: SCI_GSI });
@@ -345,7 +365,7 @@ function createFwCfg(description: MachineDescription, memory: GuestMemoryView, v
   fwCfg.addItem(FW_CFG_NB_CPUS, littleEndian(description.cpus.count, 2));
   fwCfg.addItem(FW_CFG_BOOT_MENU, littleEndian(0, 2));
   // The name is older than sparse APIC ids: firmware wants the first id that no processor has.
-  fwCfg.addItem(FW_CFG_MAX_CPUS, littleEndian(apicIdOf(description.cpus.count - 1, description.cpus) + 1, 2));
+  fwCfg.addItem(FW_CFG_MAX_CPUS, littleEndian(apicIdOf(possibleCpus(description.cpus) - 1, description.cpus) + 1, 2));
   fwCfg.addFile(VMCOREINFO_FILE, vmcoreinfo.bytes, () => {});
   for (const { name, string, file } of description.fwCfg) {
     const bytes = file === undefined ? new TextEncoder().encode(string) : readFile(file, 'fw_cfg item');
@@ -389,17 +409,20 @@ function readFile(path: string, what: string): Uint8Array {
 }
 
 /** What the tables say; each value is the one that `createBoard` used. */
-function acpiBoard(description: MachineDescription, ranges: readonly RamRange[], bus: DeviceBus): AcpiBoard {
-  const { cpus, numa } = description;
+function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: DeviceBus): AcpiBoard {
+  const { cpus, memory } = description;
+  const numa = description.numa ?? numaForDimms(description);
   return {
     ...bus.acpi(),
-    cpus: Array.from({ length: cpus.count }, (_, uid) => ({
+    cpus: Array.from({ length: possibleCpus(cpus) }, (_, uid) => ({
       uid,
       apicId: apicIdOf(uid, cpus),
-      online: true,
+      online: options.cpus.isPresent(uid),
       ...(numa && { node: nodeOfCpu(numa, uid) }),
     })),
-    numa: numa && acpiNuma(numa, ranges),
+    cpuHotplug: options.cpus.registers && { port: CPU_HOTPLUG_PORT[description.machine] },
+    memoryHotplug: options.dimms.registers && { port: MEMORY_HOTPLUG_PORT, slots: options.dimms.slots },
+    numa: numa && acpiNuma(numa, ranges, dimmRegion(memory, ranges)),
     ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
     pmBase: PM_BASE,
     sci: SCI_GSI,
@@ -412,14 +435,10 @@ function acpiBoard(description: MachineDescription, ranges: readonly RamRange[],
   };
 }
 
-function loadKernel(
-  description: MachineDescription,
-  memory: GuestMemoryView,
-  ranges: readonly RamRange[],
-  bus: DeviceBus,
-): EntryState {
-  const { kernel } = description;
-  const acpi = buildAcpi(acpiBoard(description, ranges, bus), BIOS_AREA);
+function loadKernel(options: BoardOptions, bus: DeviceBus): EntryState {
+  const { memory, ranges } = options;
+  const { kernel } = options.description;
+  const acpi = buildAcpi(acpiBoard(options, bus), BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),

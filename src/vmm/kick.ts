@@ -19,13 +19,16 @@ export function installKickHandler(): void {
   arena.free();
 }
 
+/** Sends the signal to a vCPU's thread if it may be in KVM_RUN. */
+export function signalVcpu({ words }: SharedBlock, vcpu: number): void {
+  const slot = slotWord(vcpu);
+  const tid = Atomics.load(words, slot + S.TID);
+  if (tid !== 0 && Atomics.load(words, slot + S.RUN_STATE) === RUN_RUNNING) tgkill(tid, SIG_KICK);
+}
+
 /** Sends the signal to each vCPU thread that may be in KVM_RUN. */
 export function signalVcpus(block: SharedBlock): void {
-  for (let vcpu = 0; vcpu < block.vcpus; vcpu++) {
-    const slot = slotWord(vcpu);
-    const tid = Atomics.load(block.words, slot + S.TID);
-    if (tid !== 0 && Atomics.load(block.words, slot + S.RUN_STATE) === RUN_RUNNING) tgkill(tid, SIG_KICK);
-  }
+  for (let vcpu = 0; vcpu < block.vcpus; vcpu++) signalVcpu(block, vcpu);
 }
 
 /**

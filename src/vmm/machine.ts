@@ -1,6 +1,19 @@
 import type { Worker } from 'node:worker_threads';
-import { type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import { type MachineDescription, type MachineInput, parseMachine, possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import {
+  type LiveDevice,
+  type LiveRequest,
+  type MemoryPlug,
+  type PluggedReport,
+  type PlugInput,
+  type PlugOptions,
+  parseOptions,
+  parsePlug,
+  plugOptionsSchema,
+  type UnplugOptions,
+  unplugOptionsSchema,
+} from '../client/live.ts';
 import type {
   ConsoleStream,
   CountersReport,
@@ -14,12 +27,13 @@ import type {
 import { close, raw } from '../ffi/libc.ts';
 import { localRegisters } from './board.ts';
 import { RingConsole } from './console_stream.ts';
+import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { GuestRam } from './memory.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
-import { allocateShared, H, type SharedBlock } from './shared.ts';
+import { allocateShared, H, type LocalRegister, S, type SharedBlock, slotWord } from './shared.ts';
 import type { CallName, FromMachine, MachineCalls, MachineThreadData, ToMachine } from './thread_messages.ts';
 import { ThreadPool } from './threads.ts';
 import type { VcpuThreadData } from './vcpu_thread.ts';
@@ -56,11 +70,18 @@ export class Machine implements MachineClient {
   readonly #consoles = new Map<string, RingConsole>();
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   readonly #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
-  readonly #exited: Promise<unknown>[] = [];
+  readonly #exited = new Set<Promise<void>>();
+  /** By number of the vCPU: its thread's end. */
+  readonly #vcpuExits = new Map<number, Promise<void>>();
+  readonly #requests = new RequestWatch();
+  /** Memory that is being mapped: it must be there to be freed. */
+  readonly #preparing = new Set<Promise<void>>();
   readonly #bell = new Uint8Array(new BigUint64Array([1n]).buffer);
   readonly #ended = Promise.withResolvers<EndState>();
   readonly #ready = Promise.withResolvers<void>();
   readonly #postMortem: PostMortem | undefined;
+  readonly #configPages: SharedArrayBuffer | undefined;
+  readonly #local: readonly LocalRegister[];
   #thread!: Worker;
   #threadAlive = true;
   #nextId = 1;
@@ -73,8 +94,10 @@ export class Machine implements MachineClient {
     this.#ram = ram;
     this.#pool = options.pool ?? new ThreadPool();
     this.#ownPool = options.pool === undefined;
-    this.#block = allocateShared(description.cpus.count);
+    this.#block = allocateShared(possibleCpus(description.cpus));
     Atomics.store(this.#block.words, H.PAUSE, 1);
+    this.#configPages = description.machine !== 'minimal' ? newConfigPages() : undefined;
+    this.#local = localRegisters(description);
     this.#postMortem = options.postMortem ? PostMortem.create(options.postMortem) : undefined;
     this.#postMortem?.setDescription(description);
     for (const { port } of description.serial) this.#consoles.set(port, new RingConsole(port, () => this.#wake()));
@@ -103,12 +126,11 @@ export class Machine implements MachineClient {
 
   #startThreads(options: MachineOptions): void {
     const { description } = this;
-    const configPages = description.machine !== 'minimal' ? newConfigPages() : undefined;
     const data: MachineThreadData = {
       role: 'machine',
       description,
       shared: this.#block.buffer,
-      configPages,
+      configPages: this.#configPages,
       wakeFd: this.#wakeFd,
       memory: this.#ram.handle,
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
@@ -120,41 +142,52 @@ export class Machine implements MachineClient {
     this.#watch(this.#thread, 'the machine thread', () => {
       this.#threadAlive = false;
     });
-    const local = localRegisters(description);
     for (let index = 0; index < description.cpus.count; index++) {
-      const vcpu: VcpuThreadData = {
-        role: 'vcpu',
-        index,
-        vcpus: description.cpus.count,
-        shared: this.#block.buffer,
-        wakeFd: this.#wakeFd,
-        local,
-        configPages,
-        pinning: description.cpus.pin?.[index],
-        ...(options.fault === `vcpu${index}` && { fault: true }),
-      };
-      this.#watch(this.#pool.take(vcpu), `the thread of vCPU ${index}`, () => {});
+      this.#startVcpu(index, options.fault === `vcpu${index}`);
     }
   }
 
-  /** A thread of ours may end only when the machine does. */
-  #watch(worker: Worker, name: string, onExit: () => void): void {
+  #startVcpu(index: number, fault = false): void {
+    const vcpu: VcpuThreadData = {
+      role: 'vcpu',
+      index,
+      vcpus: this.#block.vcpus,
+      shared: this.#block.buffer,
+      wakeFd: this.#wakeFd,
+      local: this.#local,
+      configPages: this.#configPages,
+      pinning: this.description.cpus.pin?.[index],
+      ...(fault && { fault }),
+    };
+    const isToLeave = () => Atomics.load(this.#block.words, slotWord(index) + S.LEAVE) === 1;
+    const exited = this.#watch(this.#pool.take(vcpu), `the thread of vCPU ${index}`, () => {}, isToLeave);
+    this.#vcpuExits.set(index, exited);
+  }
+
+  /** The next vCPU that is plugged need not wait for its thread to start. */
+  #keepSpare(): void {
+    if (this.description.cpus.max !== undefined) this.#pool.prepare(1);
+  }
+
+  /** A thread of ours may end only when the machine does, or when it is to leave. @returns its end. */
+  #watch(worker: Worker, name: string, onExit: () => void, isToLeave = () => false): Promise<void> {
     let error: unknown;
     worker.on('error', (thrown) => {
       error = thrown;
     });
-    this.#exited.push(
-      new Promise<void>((resolve) => {
-        worker.once('exit', () => {
-          onExit();
-          if (error !== undefined || !Atomics.load(this.#block.words, H.STOP)) {
-            const why = error instanceof Error ? error.message : error === undefined ? 'it exited' : String(error);
-            this.#fail(new NemuError('ENGINE', `The engine failed: ${name} ended (${why}).`, { cause: error }));
-          }
-          resolve();
-        });
-      }),
-    );
+    const exited = new Promise<void>((resolve) => {
+      worker.once('exit', () => {
+        onExit();
+        if (error !== undefined || !(Atomics.load(this.#block.words, H.STOP) || isToLeave())) {
+          const why = error instanceof Error ? error.message : error === undefined ? 'it exited' : String(error);
+          this.#fail(new NemuError('ENGINE', `The engine failed: ${name} ended (${why}).`, { cause: error }));
+        }
+        this.#exited.delete(exited);
+        resolve();
+      });
+    });
+    this.#exited.add(exited);
+    return exited;
   }
 
   /** The engine itself broke: everything stops, callers hear why. */
@@ -170,6 +203,7 @@ export class Machine implements MachineClient {
     this.#ready.reject(error);
     for (const { reject } of this.#calls.values()) reject(error);
     this.#calls.clear();
+    this.#requests.fail(error);
     this.stopNow();
   }
 
@@ -177,6 +211,7 @@ export class Machine implements MachineClient {
     this.#end ??= end;
     this.#state = 'ended';
     this.#ended.resolve(this.#end);
+    this.#requests.fail(new NemuError('STATE', `The machine ended meanwhile. ${this.#end.detail}`));
   }
 
   #receive(message: FromMachine): void {
@@ -204,7 +239,11 @@ export class Machine implements MachineClient {
       case 'event':
         // What the guest printed before belongs before the event.
         for (const console of this.#consoles.values()) console.drain();
+        if (message.event.type === 'request') this.#requests.take(message.event.request);
         this.#emit(message.event);
+        break;
+      case 'release':
+        void this.#release(message.id, message.device);
         break;
       case 'state':
         this.#state = message.state;
@@ -253,7 +292,11 @@ export class Machine implements MachineClient {
     return [...this.#consoles.keys()];
   }
 
-  start = (): Promise<void> => this.#call('start');
+  async start(): Promise<void> {
+    await this.#call('start');
+    this.#keepSpare();
+  }
+
   pause = (): Promise<void> => this.#call('pause');
   resume = (): Promise<void> => this.#call('resume');
   reset = (): Promise<void> => this.#call('reset');
@@ -266,6 +309,57 @@ export class Machine implements MachineClient {
     this.#call('searchMemory', { address, length, bytes, most });
   vmcoreinfo = (): Promise<Uint8Array | undefined> => this.#call('vmcoreinfo');
   readMemory = (address: number, length: number): Promise<Uint8Array> => this.#call('readMemory', { address, length });
+
+  requests = (): Promise<LiveRequest[]> => this.#call('requests');
+  plugged = (): Promise<PluggedReport> => this.#call('plugged');
+
+  async plug(input: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
+    const request = parsePlug(input);
+    const { timeoutMs } = parseOptions(plugOptionsSchema, options);
+    const live = await this.#call('plug', { request, timeoutMs });
+    const settled = this.#requests.settled(live);
+    // Whoever plugs hears of a failure through the request.
+    settled.catch(() => {});
+    let error: string | undefined;
+    if (request.kind === 'memory' && live.device.kind === 'memory') {
+      error = await this.#mapDimm(live.device, request);
+    } else if (live.device.kind === 'cpu') {
+      this.#startVcpu(live.device.index);
+    }
+    await this.#call('prepared', { id: live.id, ...(error !== undefined && { error }) });
+    this.#keepSpare();
+    return settled;
+  }
+
+  /** @returns why it could not be done. */
+  async #mapDimm(device: { readonly address: number; readonly size: number }, memory: MemoryPlug) {
+    if (this.#closing) return 'The machine was closed.';
+    const mapped = this.#ram.plug(device, memory);
+    const done = mapped.catch(() => {});
+    this.#preparing.add(done);
+    try {
+      await mapped;
+      return undefined;
+    } catch (error) {
+      return error instanceof NemuError ? error.text : (error as Error).message;
+    } finally {
+      this.#preparing.delete(done);
+    }
+  }
+
+  /** Takes back what was made for a device that the guest has let go. */
+  async #release(id: number, device: LiveDevice): Promise<void> {
+    if (device.kind === 'cpu') await this.#vcpuExits.get(device.index);
+    else if (!this.#closing) this.#ram.unplug(device.address);
+    // A machine that is closed meanwhile needs no answer.
+    await this.#call('released', { id }).catch(() => {});
+  }
+
+  async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
+    const { timeoutMs, force = false } = parseOptions(unplugOptionsSchema, options);
+    const live = await this.#call('unplug', { id, timeoutMs, force });
+    return this.#requests.settled(live);
+  }
 
   console(name: string): ConsoleStream {
     const console = this.#consoles.get(name);
@@ -300,7 +394,7 @@ export class Machine implements MachineClient {
   async #close(): Promise<void> {
     if (this.#threadAlive && !Atomics.load(this.#block.words, H.STOP)) await this.#call('quit').catch(() => {});
     this.stopNow();
-    await Promise.all(this.#exited);
+    await Promise.all([...this.#exited, ...this.#preparing]);
     this.#setEnd({ reason: 'quit', detail: 'The machine was closed.' });
     this.#state = 'closed';
     for (const { reject } of this.#calls.values()) reject(new NemuError('STATE', 'The machine was closed.'));

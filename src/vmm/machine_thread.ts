@@ -1,10 +1,12 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { EndState, MachineEvent, MachineState } from '../client/machine_client.ts';
 import { setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
 import { describeFatalExit } from './exit.ts';
+import { LiveDevices } from './hotplug/live_devices.ts';
 import { MachineClock } from './machine_clock.ts';
 import { GuestMemoryView } from './memory.ts';
 import { PostMortem } from './post_mortem.ts';
@@ -68,6 +70,7 @@ class MachineThread {
   readonly #clock: MachineClock;
   readonly #processors: Processors;
   readonly #board: Board;
+  readonly #live: LiveDevices;
   readonly #posts: PostServer;
   readonly #coalesced: CoalescedRing;
   readonly #serialCoalescing: SerialCoalescing;
@@ -88,7 +91,7 @@ class MachineThread {
     this.#port = port;
     this.#send = send;
     const { description } = data;
-    this.#block = viewShared(data.shared, description.cpus.count);
+    this.#block = viewShared(data.shared, possibleCpus(description.cpus));
     this.#postMortem = data.postMortem ? PostMortem.open(data.postMortem) : undefined;
     this.#reactor.addEventfd(data.wakeFd, () => {
       this.#wakeups++;
@@ -100,16 +103,26 @@ class MachineThread {
       (port, on) => this.#processors.vm.coalescePort(port, 1, on),
       () => this.#coalesced.drain(),
     );
+    const { ranges } = data.memory;
+    const { vm, physicalBits } = this.#processors;
+    this.#live = new LiveDevices({
+      ...{ description, ranges, memory, processors: this.#processors, clock: this.#clock },
+      raiseGpe: (number) => this.#board.raiseGpe(number),
+      changed: (request) => this.#event({ type: 'request', request }),
+      release: (id, device) => send({ type: 'release', id, device }),
+    });
     this.#board = createBoard({
       description,
       memory,
-      ranges: data.memory.ranges,
+      ranges,
+      cpus: this.#live.cpus,
+      dimms: this.#live.dimms,
       clock: this.#clock,
       block: this.#block,
-      vm: this.#processors.vm,
+      vm,
       reactor: this.#reactor,
       configPages: data.configPages,
-      physicalBits: this.#processors.physicalBits,
+      physicalBits,
       fault: (device, text) => this.#guestFault(device, text),
       diskStopped: (disk, operation, errno, offset) => this.#diskStopped(disk, operation, errno, offset),
       serial: data.serial,
@@ -145,6 +158,7 @@ class MachineThread {
         this.#coalesced.drain();
         worked = true;
       }
+      if (Atomics.exchange(words, H.CPUS, 0)) this.#live.cpus.poll();
       if (Atomics.exchange(words, H.CONTROL, 0)) {
         this.#board.pollSerial();
         this.#takeCalls();
@@ -154,7 +168,12 @@ class MachineThread {
       spin = worked ? SPIN_AFTER_WORK : spin - 1;
       if (spin > 0) continue;
       Atomics.store(words, H.SLEEPING, 1);
-      if (this.#posts.pending || Atomics.load(words, H.RING) || Atomics.load(words, H.CONTROL)) {
+      if (
+        this.#posts.pending ||
+        Atomics.load(words, H.RING) ||
+        Atomics.load(words, H.CONTROL) ||
+        Atomics.load(words, H.CPUS)
+      ) {
         Atomics.store(words, H.SLEEPING, 0);
         continue;
       }
@@ -230,6 +249,15 @@ class MachineThread {
         const { address, length, bytes, most } = parameter as MachineCalls['searchMemory']['parameter'];
         return searchRam(this.#board.memory, address, length, bytes, most);
       }
+      case 'plug':
+      case 'unplug':
+        this.#require(['running', 'paused'], call === 'plug' ? 'plug into' : 'unplug from');
+        return this.#live.call(call, parameter);
+      case 'prepared':
+      case 'released':
+      case 'requests':
+      case 'plugged':
+        return this.#live.call(call, parameter);
       case 'quit':
         if (!this.#end) this.#finish({ reason: 'quit', detail: 'The machine was closed.' });
         this.#quit = true;
@@ -317,6 +345,7 @@ class MachineThread {
     const running = this.#state === 'running';
     this.#stopProcessors();
     this.#board.reset();
+    this.#live.reset();
     this.#processors.reset();
     this.#processors.enterBoot(this.#board.boot());
     this.#event({ type: 'reset', cause });

@@ -4,7 +4,7 @@ import type { MachineDescription, MemoryDescription, NumaDescription } from '../
 import { NemuError } from '../client/errors.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import * as libc from '../ffi/libc.ts';
-import { GiB, MiB, nodeRanges, type RamRange, ramEnd, ramLayout } from './memory_layout.ts';
+import { GiB, MiB, memoryEnd, nodeRanges, type RamRange, ramLayout } from './memory_layout.ts';
 
 /** One memslot's worth of RAM: where the guest and where this process sees it. */
 export interface RamRegion extends RamRange {
@@ -31,8 +31,9 @@ export class GuestRam {
   readonly base: number;
   readonly span: number;
   readonly regions: readonly RamRegion[];
-  /** File descriptors that back the memory; owned here. */
+  /** File descriptors that back the memory at boot, and those of DIMMs by their address; owned here. */
   readonly #fds: number[];
+  readonly #dimms = new Map<number, { readonly size: number; readonly fds: number[] }>();
   readonly #reservation: { address: number; length: number };
 
   private constructor(
@@ -60,31 +61,17 @@ export class GuestRam {
     onProgress?: (done: number) => void,
   ): Promise<GuestRam> {
     const ranges = ramLayout(memory.size, machine);
-    const span = ramEnd(ranges);
-    const page = memory.hugepages ? HUGE_SIZE[memory.hugepages] : 2 * MiB;
+    const span = memoryEnd(memory, ranges);
+    // A DIMM may have pages of its own size.
+    const page = memory.max === undefined ? (memory.hugepages ? HUGE_SIZE[memory.hugepages] : 2 * MiB) : GiB;
     checkAgainstHost(memory);
     const length = span + page;
-    const address = libc.mmap(
-      0,
-      length,
-      libc.PROT_READ | libc.PROT_WRITE,
-      libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE,
-      -1,
-      0,
-    );
+    const address = mapAnonymous(0, length, 0);
     const base = Math.ceil(address / page) * page;
     const fds: number[] = [];
     try {
       const regions = mapRanges(memory, ranges, base, fds);
-      for (const region of regions) {
-        libc.madvise(region.hostAddress, region.size, libc.MADV_DONTFORK);
-        libc.madvise(region.hostAddress, region.size, libc.MADV_DONTDUMP);
-        // hugetlbfs refuses advice about transparent huge pages: there is nothing to advise.
-        if (!memory.hugepages) {
-          libc.madvise(region.hostAddress, region.size, memory.thp ? libc.MADV_HUGEPAGE : libc.MADV_NOHUGEPAGE);
-        }
-        bind(memory, region.hostAddress, region.size, '');
-      }
+      for (const region of regions) advise(memory, region);
       if (numa) bindNodes(numa, ranges, base);
       if (memory.prealloc) await populate(regions, memory.preallocThreads, onProgress);
       if (memory.lock) lock(regions, memory);
@@ -100,14 +87,66 @@ export class GuestRam {
     return { base: this.base, span: this.span, ranges: this.regions.map(({ gpa, size }) => ({ gpa, size })) };
   }
 
+  /**
+   * Maps a DIMM's memory over the reservation, binds and fills it as described.
+   * @throws NemuError `MEMORY_…`; then the reservation is as it was.
+   */
+  async plug(
+    { address, size }: { readonly address: number; readonly size: number },
+    memory: DimmMemory,
+  ): Promise<void> {
+    const fds: number[] = [];
+    this.#dimms.set(address, { size, fds });
+    try {
+      checkAgainstHost(memory);
+      const [region] = mapRanges(memory, [{ gpa: address, size }], this.base, fds);
+      advise(memory, region);
+      if (memory.prealloc) await populate([region], memory.preallocThreads);
+      if (memory.lock) lock([region], memory);
+    } catch (error) {
+      this.unplug(address);
+      throw error;
+    }
+  }
+
+  /** Gives a DIMM's memory back. Views of it stay: what touches them finds zeros. */
+  unplug(address: number): void {
+    const dimm = this.#dimms.get(address);
+    if (!dimm) return;
+    this.#dimms.delete(address);
+    mapAnonymous(this.base + address, dimm.size, libc.MAP_FIXED);
+    for (const fd of dimm.fds) libc.close(fd);
+  }
+
   /** Unmaps everything. No thread may touch a view of it afterwards. */
   free(): void {
     libc.munmap(this.#reservation.address, this.#reservation.length);
-    for (const fd of this.#fds) libc.close(fd);
+    for (const fd of [...this.#fds, ...[...this.#dimms.values()].flatMap((dimm) => dimm.fds)]) libc.close(fd);
   }
 }
 
-function checkAgainstHost(memory: MemoryDescription): void {
+/** What of a description `plug` reads. */
+export type DimmMemory = Omit<MemoryDescription, 'max' | 'slots'>;
+
+const mapAnonymous = (address: number, length: number, flags: number): number =>
+  libc.mmap(
+    address,
+    length,
+    libc.PROT_READ | libc.PROT_WRITE,
+    libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE | flags,
+    -1,
+    0,
+  );
+
+function advise(memory: DimmMemory, { hostAddress, size }: RamRegion): void {
+  libc.madvise(hostAddress, size, libc.MADV_DONTFORK);
+  libc.madvise(hostAddress, size, libc.MADV_DONTDUMP);
+  // hugetlbfs refuses advice about transparent huge pages: there is nothing to advise.
+  if (!memory.hugepages) libc.madvise(hostAddress, size, memory.thp ? libc.MADV_HUGEPAGE : libc.MADV_NOHUGEPAGE);
+  bind(memory, hostAddress, size, '');
+}
+
+function checkAgainstHost(memory: DimmMemory): void {
   if (!memory.prealloc && !memory.lock) return;
   const available = availableMemory();
   if (!memory.hugepages && memory.size > available) {
@@ -125,7 +164,7 @@ function availableMemory(): number {
   return line ? Number(line[1]) * KiB : freemem();
 }
 
-function mapRanges(memory: MemoryDescription, ranges: RamRange[], base: number, fds: number[]): RamRegion[] {
+function mapRanges(memory: DimmMemory, ranges: RamRange[], base: number, fds: number[]): RamRegion[] {
   const huge = memory.hugepages ? HUGE_SIZE[memory.hugepages] : 0;
   if (huge) {
     for (const range of ranges) {
@@ -173,7 +212,7 @@ function mapRanges(memory: MemoryDescription, ranges: RamRange[], base: number, 
   });
 }
 
-function openBacking(memory: MemoryDescription): number {
+function openBacking(memory: DimmMemory): number {
   const path = memory.path as string;
   const existed = existsSync(path);
   let fd: number;
@@ -200,7 +239,7 @@ function openBacking(memory: MemoryDescription): number {
 
 const readSize = (fd: number) => Number(libc.raw.lseek(fd, 0, 2));
 
-function mapError(memory: MemoryDescription, cause: unknown): NemuError {
+function mapError(memory: DimmMemory, cause: unknown): NemuError {
   if (memory.hugepages) {
     const bytes = HUGE_SIZE[memory.hugepages];
     const folder = `/sys/kernel/mm/hugepages/hugepages-${bytes / KiB}kB`;
@@ -285,7 +324,7 @@ async function populate(regions: RamRegion[], threads: number, onProgress?: (don
   }
 }
 
-function lock(regions: RamRegion[], memory: MemoryDescription): void {
+function lock(regions: RamRegion[], memory: DimmMemory): void {
   try {
     for (const region of regions) libc.mlock(region.hostAddress, region.size);
   } catch (cause) {
@@ -304,11 +343,28 @@ function lock(regions: RamRegion[], memory: MemoryDescription): void {
 /** One thread's view of guest memory: a guest-physical address is an index. One a thread, for life. */
 export class GuestMemoryView implements GuestMemory {
   readonly bytes: Uint8Array;
+  readonly #base: number;
   #ranges: readonly RamRange[];
 
   constructor(handle: MemoryHandle) {
     this.bytes = new Uint8Array(libc.viewOf(handle.base, handle.span));
+    this.#base = handle.base;
     this.#ranges = handle.ranges;
+  }
+
+  /** Where this process sees a guest-physical address. */
+  hostAddress(gpa: number): number {
+    return this.#base + gpa;
+  }
+
+  /** Memory was plugged. */
+  add(range: RamRange): void {
+    this.#ranges = [...this.#ranges, range];
+  }
+
+  /** The memory that starts here was unplugged. */
+  remove(gpa: number): void {
+    this.#ranges = this.#ranges.filter((range) => range.gpa !== gpa);
   }
 
   #isRam(gpa: number, length: number): boolean {

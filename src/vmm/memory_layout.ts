@@ -1,3 +1,5 @@
+import { DIMM_ALIGNMENT } from '../client/description.ts';
+
 /** Where RAM stands in guest-physical space. Sizes and addresses in bytes. */
 export interface RamRange {
   readonly gpa: number;
@@ -55,3 +57,19 @@ export function nodeRanges(sizes: readonly number[], ranges: readonly RamRange[]
   }
   return out;
 }
+
+/** Where DIMMs can be plugged: above all RAM, on a boundary of 1 GiB as in QEMU. Undefined without room for any. */
+export function dimmRegion(
+  { size, max }: { readonly size: number; readonly max?: number | undefined },
+  ranges: readonly RamRange[],
+): RamRange | undefined {
+  if (max === undefined) return undefined;
+  const gpa = Math.ceil(Math.max(FOUR_GIB, ramEnd(ranges)) / GiB) * GiB;
+  return { gpa, size: Math.ceil((max - size) / DIMM_ALIGNMENT) * DIMM_ALIGNMENT };
+}
+
+/** End of guest-physical memory, the room for DIMMs included. */
+export const memoryEnd = (
+  memory: { readonly size: number; readonly max?: number | undefined },
+  ranges: readonly RamRange[],
+): number => ramEnd([...ranges, ...[dimmRegion(memory, ranges)].filter((range) => range !== undefined)]);

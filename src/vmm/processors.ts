@@ -1,5 +1,5 @@
 import { freemem } from 'node:os';
-import type { MachineDescription } from '../client/description.ts';
+import { type MachineDescription, possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import { Arena, type Pinned } from '../ffi/arena.ts';
@@ -8,12 +8,19 @@ import * as x86 from '../ffi/kvm/x86.ts';
 import { raw } from '../ffi/libc.ts';
 import type { EntryState } from './boot/plan.ts';
 import { setPcRouting } from './irq_routing.ts';
-import { signalVcpus, stopVcpus } from './kick.ts';
+import { signalVcpu, signalVcpus, stopVcpus } from './kick.ts';
 import { Kvm, type KvmVcpu, type KvmVm } from './kvm.ts';
 import type { MemoryHandle } from './memory.ts';
 import { FOUR_GIB, GiB } from './memory_layout.ts';
-import { H, RUN_RUNNING, S, type SharedBlock, slotWord } from './shared.ts';
-import { guestCpuid, hasTscDeadline, physicalAddressBits, setCpuid, supportedCpuid } from './x86/cpuid.ts';
+import { H, RUN_CREATED, RUN_ENDED, RUN_RUNNING, S, type SharedBlock, slotWord } from './shared.ts';
+import {
+  type CpuidEntry,
+  guestCpuid,
+  hasTscDeadline,
+  physicalAddressBits,
+  setCpuid,
+  supportedCpuid,
+} from './x86/cpuid.ts';
 import { withoutFeatures } from './x86/features.ts';
 import { apicIdOf, type Topology } from './x86/topology.ts';
 import { type VcpuResetState, X86Vcpu } from './x86/vcpu.ts';
@@ -24,6 +31,13 @@ const IDENTITY_MAP_ADDRESS = 0xfffbc000;
 /** A signal sent just before `immediate_exit` was seen is lost: repeat after this many milliseconds. */
 const RESIGNAL_MS = 5;
 
+/** A vCPU in KVM, with what a reset makes of it. */
+interface Vcpu {
+  readonly kvm: KvmVcpu;
+  readonly x86: X86Vcpu;
+  readonly resetState: VcpuResetState;
+}
+
 /** The virtual machine in KVM, its in-kernel interrupt controllers and its vCPUs; lives in the machine thread. */
 export class Processors {
   readonly vm: KvmVm;
@@ -32,12 +46,14 @@ export class Processors {
   readonly physicalBits: number;
   readonly #kvm: Kvm;
   readonly #block: SharedBlock;
-  readonly #vcpus: { kvm: KvmVcpu; x86: X86Vcpu }[] = [];
+  /** By number: those that have a thread, and those that wait for one: KVM cannot take a vCPU back. */
+  readonly #vcpus = new Map<number, Vcpu>();
+  readonly #parked = new Map<number, Vcpu>();
+  readonly #cpuidOf: (index: number) => CpuidEntry[];
   readonly #arena = new Arena(16 * 1024);
   readonly #clock;
   readonly #irqchips: Pinned[] = [];
   readonly #pit;
-  #resetStates: VcpuResetState[] = [];
   #irqchipReset: Uint8Array[] = [];
   #pitReset: Uint8Array = new Uint8Array(0);
   #clockSaved = false;
@@ -49,10 +65,11 @@ export class Processors {
     this.#clock = this.#arena.struct(x86.kvm_clock_data);
     this.#pit = this.#arena.struct(x86.kvm_pit_state2);
     const most = this.#kvm.extension(KVM_CAP.MAX_VCPUS);
-    if (description.cpus.count > most) {
+    const possible = possibleCpus(description.cpus);
+    if (possible > most) {
       throw new NemuError(
         'CPU_LIMIT',
-        `The machine has ${description.cpus.count} vCPUs; KVM on this host takes ${most}.`,
+        `The machine has ${possible} vCPUs or room for them; KVM on this host takes ${most}.`,
         { hint: `Use --cpus ${most} or fewer.` },
       );
     }
@@ -66,18 +83,13 @@ export class Processors {
     const pit = this.vm.arena.struct(x86.kvm_pit_config);
     pit.fields.flags = x86.KVM_PIT_SPEAKER_DUMMY;
     this.vm.ioctl(x86.KVM_CREATE_PIT2, 'KVM_CREATE_PIT2', pit);
-    this.#enableX2apicIds(description.cpus.count);
+    this.#enableX2apicIds(possible);
     this.#mapMemory(memory);
     const supported = withoutFeatures(supportedCpuid(this.#kvm), description.cpus.without);
     this.physicalBits = physicalAddressBits(supported);
     const tscDeadline = hasTscDeadline(this.#kvm) && !description.cpus.without.includes('tsc_deadline_timer');
-    for (let index = 0; index < description.cpus.count; index++) {
-      const kvm = this.vm.createVcpu(apicIdOf(index, this.topology));
-      setCpuid(kvm, guestCpuid(supported, this.topology, index, tscDeadline));
-      const vcpu = new X86Vcpu(kvm);
-      vcpu.initialise();
-      this.#vcpus.push({ kvm, x86: vcpu });
-    }
+    this.#cpuidOf = (index) => guestCpuid(supported, this.topology, index, tscDeadline);
+    for (let index = 0; index < description.cpus.count; index++) this.#vcpus.set(index, this.#create(index));
     for (const chip of [x86.KVM_IRQCHIP_PIC_MASTER, x86.KVM_IRQCHIP_PIC_SLAVE, x86.KVM_IRQCHIP_IOAPIC]) {
       const state = this.#arena.struct(x86.kvm_irqchip);
       state.fields.chip_id = chip;
@@ -109,39 +121,102 @@ export class Processors {
     }
   }
 
-  get count(): number {
-    return this.#vcpus.length;
+  #create(index: number): Vcpu {
+    const kvm = this.vm.createVcpu(apicIdOf(index, this.topology));
+    setCpuid(kvm, this.#cpuidOf(index));
+    const vcpu = new X86Vcpu(kvm);
+    vcpu.initialise();
+    return { kvm, x86: vcpu, resetState: vcpu.captureReset() };
+  }
+
+  /** Numbers of the vCPUs that there are. */
+  get present(): number[] {
+    return [...this.#vcpus.keys()].sort((a, b) => a - b);
+  }
+
+  #vcpu(index: number): Vcpu {
+    const vcpu = this.#vcpus.get(index);
+    if (!vcpu) throw new Error(`There is no vCPU ${index}.`);
+    return vcpu;
   }
 
   /** kvm_run page of a vCPU. */
   run(vcpu: number): DataView {
-    return this.#vcpus[vcpu].kvm.run;
+    return this.#vcpu(vcpu).kvm.run;
+  }
+
+  /**
+   * Makes a vCPU that was not there, as after power-on; its thread may start at once, and waits in KVM until the
+   * guest starts it.
+   */
+  add(index: number): void {
+    const parked = this.#parked.get(index);
+    parked?.x86.reset(parked.resetState);
+    const vcpu = parked ?? this.#create(index);
+    this.#parked.delete(index);
+    this.#vcpus.set(index, vcpu);
+    const { words } = this.#block;
+    const slot = slotWord(index);
+    for (const word of [S.TID, S.LEAVE, S.STARTED, S.POST]) Atomics.store(words, slot + word, 0);
+    Atomics.store(words, slot + S.RUN_STATE, RUN_CREATED);
+    this.#publish(index, vcpu);
+  }
+
+  /** Has a vCPU's thread end, without waiting for it. */
+  dismiss(index: number): void {
+    const { words } = this.#block;
+    Atomics.store(words, slotWord(index) + S.LEAVE, 1);
+    this.#vcpu(index).kvm.requestImmediateExit();
+    signalVcpu(this.#block, index);
+    // It may wait for the machine to go on.
+    Atomics.notify(words, H.PAUSE);
+  }
+
+  /** Has the thread of a dismissed vCPU ended its loop? */
+  hasLeft(index: number): boolean {
+    return Atomics.load(this.#block.words, slotWord(index) + S.RUN_STATE) === RUN_ENDED;
+  }
+
+  /** Has the guest started a vCPU that was added? */
+  wasStarted(index: number): boolean {
+    return Atomics.load(this.#block.words, slotWord(index) + S.STARTED) === 1;
+  }
+
+  /** Keeps a vCPU without a thread for the next one of its number. */
+  park(index: number): void {
+    this.#parked.set(index, this.#vcpu(index));
+    this.#vcpus.delete(index);
   }
 
   /** Address of page `page` of the first vCPU's mapping; page 2 is the VM's coalesced ring. */
   runMapping(): Uint8Array {
-    return this.#vcpus[0].kvm.runBytes;
+    return this.#vcpu(0).kvm.runBytes;
   }
 
   /** Hands descriptors to the vCPU threads and lets them go; they wait while the header says PAUSE. */
   publish(): void {
-    const { words, doubles } = this.#block;
-    for (const [index, { kvm }] of this.#vcpus.entries()) {
-      const slot = slotWord(index);
-      Atomics.store(words, slot + S.FD, kvm.fd);
-      Atomics.store(words, slot + S.RUN_LENGTH, this.#kvm.vcpuMmapSize);
-      doubles[(slot + S.RUN_ADDRESS) / 2] = kvm.runAddress;
-      Atomics.store(words, slot + S.GO, 1);
-      Atomics.notify(words, slot + S.GO);
+    for (const [index, vcpu] of this.#vcpus) {
+      // Nobody waits for the guest to start those that are there from the beginning.
+      Atomics.store(this.#block.words, slotWord(index) + S.STARTED, 1);
+      this.#publish(index, vcpu);
     }
   }
 
+  #publish(index: number, { kvm }: Vcpu): void {
+    const { words, doubles } = this.#block;
+    const slot = slotWord(index);
+    Atomics.store(words, slot + S.FD, kvm.fd);
+    Atomics.store(words, slot + S.RUN_LENGTH, this.#kvm.vcpuMmapSize);
+    doubles[(slot + S.RUN_ADDRESS) / 2] = kvm.runAddress;
+    Atomics.store(words, slot + S.GO, 1);
+    Atomics.notify(words, slot + S.GO);
+  }
+
   enterBoot(entry: EntryState): void {
-    this.#vcpus[0].x86.enter(entry);
+    this.#vcpu(0).x86.enter(entry);
   }
 
   captureReset(): void {
-    this.#resetStates = this.#vcpus.map(({ x86: vcpu }) => vcpu.captureReset());
     this.#irqchipReset = this.#irqchips.map((chip) => {
       this.vm.ioctl(x86.KVM_GET_IRQCHIP, 'KVM_GET_IRQCHIP', chip);
       return chip.bytes.slice();
@@ -158,13 +233,13 @@ export class Processors {
     }
     this.#pit.bytes.set(this.#pitReset);
     this.vm.ioctl(x86.KVM_SET_PIT2, 'KVM_SET_PIT2', this.#pit);
-    for (const [i, { x86: vcpu }] of this.#vcpus.entries()) vcpu.reset(this.#resetStates[i]);
+    for (const { x86: vcpu, resetState } of this.#vcpus.values()) vcpu.reset(resetState);
   }
 
   /** Asks every vCPU to leave the guest, without waiting. */
   requestPause(): void {
     Atomics.store(this.#block.words, H.PAUSE, 1);
-    for (const { kvm } of this.#vcpus) kvm.requestImmediateExit();
+    for (const { kvm } of this.#vcpus.values()) kvm.requestImmediateExit();
     signalVcpus(this.#block);
   }
 
@@ -172,7 +247,7 @@ export class Processors {
   pause(serve: () => void): void {
     this.requestPause();
     const { words } = this.#block;
-    for (let index = 0; index < this.#vcpus.length; index++) {
+    for (const index of this.#vcpus.keys()) {
       const word = slotWord(index) + S.RUN_STATE;
       let signalled = performance.now();
       while (Atomics.load(words, word) === RUN_RUNNING && !Atomics.load(words, H.STOP)) {
@@ -196,7 +271,7 @@ export class Processors {
       this.vm.ioctl(x86.KVM_SET_CLOCK, 'KVM_SET_CLOCK', this.#clock);
       this.#clockSaved = false;
       // Tells the guest's watchdogs that it was stopped; EINVAL from a vCPU without kvmclock is no fault.
-      for (const { kvm } of this.#vcpus) raw.ioctl(kvm.fd, KVM_KVMCLOCK_CTRL, 0);
+      for (const { kvm } of this.#vcpus.values()) raw.ioctl(kvm.fd, KVM_KVMCLOCK_CTRL, 0);
     }
     Atomics.store(words, H.PAUSE, 0);
     Atomics.notify(words, H.PAUSE);
@@ -205,12 +280,12 @@ export class Processors {
   /** Ends the vCPU threads' loops. */
   stop(serve: () => void): void {
     serve();
-    for (const { kvm } of this.#vcpus) kvm.requestImmediateExit();
+    for (const { kvm } of this.#vcpus.values()) kvm.requestImmediateExit();
     stopVcpus(this.#block, 1000);
   }
 
   nmi(): void {
-    for (const { x86: vcpu } of this.#vcpus) vcpu.nmi();
+    for (const { x86: vcpu } of this.#vcpus.values()) vcpu.nmi();
   }
 
   apicId(vcpu: number): number {
@@ -224,15 +299,15 @@ export class Processors {
   standsAtHlt(vcpu: number, memory: GuestMemory): boolean {
     const HLT = 0xf4;
     const RFLAGS_IF = 1n << 9n;
-    const { rip, rflags } = this.#vcpus[vcpu].x86.registers();
+    const { rip, rflags } = this.#vcpu(vcpu).x86.registers();
     if (!(rflags & RFLAGS_IF) || rip === 0n) return false;
-    const gpa = this.#vcpus[vcpu].x86.translate(rip - 1n);
+    const gpa = this.#vcpu(vcpu).x86.translate(rip - 1n);
     return gpa !== undefined && memory.slice(gpa, 1)?.[0] === HLT;
   }
 
   /** Registers of a vCPU that is out of the guest, as hexadecimal strings, and its multiprocessing state. */
   registersOf(vcpu: number): Record<string, string> & { readonly mpState: string } {
-    const registers = this.#vcpus[vcpu].x86.registers();
+    const registers = this.#vcpu(vcpu).x86.registers();
     return Object.fromEntries(
       Object.entries(registers).map(([name, value]) => [
         name,
@@ -242,7 +317,7 @@ export class Processors {
   }
 
   close(): void {
-    for (const { kvm } of this.#vcpus) kvm.close();
+    for (const { kvm } of [...this.#vcpus.values(), ...this.#parked.values()]) kvm.close();
     this.vm.close();
     this.#kvm.close();
     this.#arena.free();

@@ -22,7 +22,7 @@ export function reportVcpus(
   local: readonly LocalRegister[],
   memory: GuestMemory | undefined,
 ): VcpuReport[] {
-  return Array.from({ length: block.vcpus }, (_, index) => {
+  return processors.present.map((index) => {
     const slot = slotWord(index);
     const counter = (number: number) => block.doubles[counterIndex(index, number)];
     const exits: Record<string, number> = {};

@@ -17,6 +17,8 @@ export const H = {
   CONTROL: 4,
   /** The address that the next access to PCI's configuration data port is for: what was written to 0xcf8. */
   PCI_ADDRESS: 5,
+  /** Doorbell of hot-plug: 1 when a plugged vCPU was started by the guest, or a thread that was to leave has. */
+  CPUS: 6,
   /** Eight words: one bit for each vCPU with a posted exit. */
   PENDING: 8,
   /** Clock offset in nanoseconds: an int64 at word 16 (see clock.ts). */
@@ -52,8 +54,12 @@ export const S = {
   RUN_LENGTH: 13,
   /** Address of the kvm_run mapping: a float64 at words 14 and 15. */
   RUN_ADDRESS: 14,
+  /** 1 when this thread is to end while the machine goes on. */
+  LEAVE: 16,
+  /** 1 once the guest has started the vCPU (a plugged one waits for that), or when nobody waits for it. */
+  STARTED: 17,
   /** float64 counters from here, see C. */
-  COUNTERS: 16,
+  COUNTERS: 18,
 } as const;
 
 /** Counters of a slot: index of a float64 from S.COUNTERS. Written by the vCPU thread alone. */

@@ -1,5 +1,6 @@
 /** What the main thread and a machine thread say to each other. Plain data, typed in both directions. */
 import type { MachineDescription } from '../client/description.ts';
+import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
 import type {
   CountersReport,
   DevicesReport,
@@ -43,6 +44,14 @@ export interface MachineCalls {
   };
   vmcoreinfo: { parameter: undefined; result: Uint8Array | undefined };
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
+  /** Takes a device's place: the main thread makes what it needs and calls `prepared`. */
+  plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };
+  prepared: { parameter: { id: number; error?: string }; result: undefined };
+  unplug: { parameter: { id: string; timeoutMs: number | undefined; force: boolean }; result: LiveRequest };
+  /** The main thread has back what it made for a device: the answer to the message `release`. */
+  released: { parameter: { id: number }; result: undefined };
+  requests: { parameter: undefined; result: LiveRequest[] };
+  plugged: { parameter: undefined; result: PluggedReport };
 }
 export type CallName = keyof MachineCalls;
 
@@ -63,5 +72,7 @@ export type FromMachine =
   | { readonly type: 'error'; readonly id: number; readonly error: ErrorData }
   | { readonly type: 'event'; readonly event: MachineEvent }
   | { readonly type: 'state'; readonly state: MachineState; readonly end?: EndState }
+  /** A device of request `id` is no longer in the guest's hands. */
+  | { readonly type: 'release'; readonly id: number; readonly device: LiveDevice }
   /** Serial port `name` has bytes to take, or room to give. */
   | { readonly type: 'serial'; readonly name: string };

@@ -48,6 +48,8 @@ export const KIND_OTHER = 2;
 export const KIND_ERROR = 3;
 
 const PAGE = 4096;
+/** What is written to an eventfd. */
+const BELL = new Uint8Array(new BigUint64Array([1n]).buffer);
 /** Of a write to 0xcf8: enable, bus, device, function and register. */
 const PCI_ADDRESS_BITS = 0x80fffffc | 0;
 /** Bits of LSR whose read has the side effect of clearing them: OE, PE, FE, BI. */
@@ -71,10 +73,17 @@ export function runVcpu(data: VcpuThreadData): void {
     loop(data, block);
   } finally {
     // Also when it threw: those who stop the machine wait for this word.
-    const runState = slotWord(data.index) + S.RUN_STATE;
-    Atomics.store(block.words, runState, RUN_ENDED);
-    Atomics.notify(block.words, runState);
+    const slot = slotWord(data.index);
+    Atomics.store(block.words, slot + S.RUN_STATE, RUN_ENDED);
+    Atomics.notify(block.words, slot + S.RUN_STATE);
+    if (Atomics.load(block.words, slot + S.LEAVE)) ringForCpus(block, data.wakeFd);
   }
+}
+
+/** The machine thread is to look at its vCPUs. */
+function ringForCpus({ words }: SharedBlock, wakeFd: number): void {
+  Atomics.store(words, H.CPUS, 1);
+  if (Atomics.exchange(words, H.SLEEPING, 0) === 1) raw.write(wakeFd, BELL, 8);
 }
 
 function loop(data: VcpuThreadData, block: SharedBlock): void {
@@ -97,7 +106,6 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
   const ring = new Uint32Array(mapping, KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE, 2);
   const stringData = slotData(block, data.index);
   const immediateExit = kvm_run.offsets.immediate_exit;
-  const bell = new Uint8Array(new BigUint64Array([1n]).buffer);
   const exit = newExit();
   const localByPort = new Map(
     data.local.flatMap((register, index) => {
@@ -112,6 +120,7 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
 
   setRunState(Atomics.load(words, H.PAUSE) ? RUN_PAUSED : RUN_RUNNING);
   waitWhilePaused();
+  if (Atomics.load(words, slot + S.LEAVE)) return;
   if (data.fault) throw new Error(`Fault injected into vCPU ${data.index}.`);
 
   while (!Atomics.load(words, H.STOP)) {
@@ -125,10 +134,14 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
           setRunState(RUN_PAUSED);
           waitWhilePaused();
         }
+        if (Atomics.load(words, slot + S.LEAVE)) return;
         continue;
       }
-      // A halted or not yet started vCPU that was woken up.
-      if (error === EAGAIN) continue;
+      // A vCPU that waited to be started, and got an INIT or a start-up IPI.
+      if (error === EAGAIN) {
+        if (Atomics.exchange(words, slot + S.STARTED, 1) === 0) ringForCpus(block, data.wakeFd);
+        continue;
+      }
       Atomics.store(words, slot + S.VALUE_LOW, error);
       post(KIND_ERROR);
       continue;
@@ -150,8 +163,12 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
   }
 
   function waitWhilePaused(): void {
-    while (Atomics.load(words, H.PAUSE) && !Atomics.load(words, H.STOP)) Atomics.wait(words, H.PAUSE, 1);
-    if (!Atomics.load(words, H.STOP)) setRunState(RUN_RUNNING);
+    while (Atomics.load(words, H.PAUSE) && !isToEnd()) Atomics.wait(words, H.PAUSE, 1);
+    if (!isToEnd()) setRunState(RUN_RUNNING);
+  }
+
+  function isToEnd(): boolean {
+    return Atomics.load(words, H.STOP) !== 0 || Atomics.load(words, slot + S.LEAVE) !== 0;
   }
 
   function serveLocally(): boolean {
@@ -186,7 +203,7 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
   }
 
   function wake(): void {
-    if (Atomics.exchange(words, H.SLEEPING, 0) === 1) raw.write(data.wakeFd, bell, 8);
+    if (Atomics.exchange(words, H.SLEEPING, 0) === 1) raw.write(data.wakeFd, BELL, 8);
   }
 
   function forwardIo(): void {

@@ -78,6 +78,11 @@ export class MicroGuest {
     return this.#output;
   }
 
+  /** Resolves once the guest has printed this many bytes. */
+  async reached(bytes: number): Promise<void> {
+    while (this.#output.length < bytes) await new Promise<void>((resolve) => this.#waiters.push(resolve));
+  }
+
   /** Resolves once the guest has printed `text`. The test's own time limit is the limit. */
   async printed(text: string): Promise<void> {
     while (!this.#output.includes(text)) await new Promise<void>((resolve) => this.#waiters.push(resolve));

@@ -3,6 +3,6 @@
 exec 2>/dev/null
 case $ACTION-$SUBSYSTEM in
 add-cpu) echo 1 >"/sys$DEVPATH/online" ;;
-add-memory) echo online >"/sys$DEVPATH/state" ;;
+add-memory) echo online_movable >"/sys$DEVPATH/state" ;;
 add-*) [ -n "$MODALIAS" ] && exec modprobe -q "$MODALIAS" ;;
 esac

@@ -29,7 +29,8 @@ read -r modules </nemu/modules
 read -r root </nemu/root
 [ -e /nemu/env ] && . /nemu/env
 echo nemu >/proc/sys/kernel/hostname
-echo online >/sys/devices/system/memory/auto_online_blocks
+# What is plugged is to leave again: the kernel must put nothing there that cannot be moved.
+echo online_movable >/sys/devices/system/memory/auto_online_blocks
 cd /root
 
 # The terminal that is interactive, if any: the last console of the kernel, or ttyS1 for a command.

@@ -98,7 +98,12 @@ export interface AcpiBoard {
   /** A machine without PCI has none. */
   readonly pci: AcpiPci | undefined;
   readonly virtioMmio?: readonly AcpiVirtioMmio[];
+  /** Every processor that there is room for. */
   readonly cpus: readonly AcpiCpu[];
+  /** Registers of docs/specs/acpi_cpu_hotplug in QEMU, where processors can come and go. */
+  readonly cpuHotplug?: { readonly port: number } | undefined;
+  /** Registers of docs/specs/acpi_mem_hotplug in QEMU, where DIMMs can. */
+  readonly memoryHotplug?: { readonly port: number; readonly slots: number } | undefined;
   readonly numa?: AcpiNuma | undefined;
   readonly ioapic: { readonly id: number; readonly address: number; readonly gsiBase: number };
   /** ICH9 power management block: PM1a_EVT, PM1a_CNT, PM_TMR and GPE0 at their offsets from it. */

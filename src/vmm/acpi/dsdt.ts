@@ -1,5 +1,7 @@
 import * as aml from './aml.ts';
 import type { AcpiBoard, AcpiVirtioMmio } from './board.ts';
+import { cpuHotplugEvent, processors } from './cpus.ts';
+import { dimmSlots, memoryHotplugEvent } from './dimms.ts';
 import { boardResources, pciRoot } from './pci.ts';
 import { hotplugEvent, hotplugResources, interruptLinks } from './pci_legacy.ts';
 import { type Descriptor, interrupt, io, irqNoFlags, memory32Fixed, resourceTemplate } from './resources.ts';
@@ -12,22 +14,6 @@ const hid = (id: string) => aml.name('_HID', /^[A-Z]{3}[0-9A-F]{4}$/.test(id) ? 
 const uid = (id: number) => aml.name('_UID', id);
 const sta = (status: number) => aml.name('_STA', status);
 const crs = (...descriptors: readonly Descriptor[]) => aml.name('_CRS', resourceTemplate(...descriptors));
-
-/** `C000`, `C001`, …: three hexadecimal digits number 4096 processors. */
-const cpuName = (number: number) => `C${number.toString(16).toUpperCase().padStart(3, '0')}`;
-
-/** \_SB.CPUS, a container as QEMU has it: plugging processors adds registers and methods to it. */
-function processors(board: AcpiBoard): aml.Aml {
-  const list = board.cpus.map((cpu) =>
-    aml.device(
-      cpuName(cpu.uid),
-      hid('ACPI0007'),
-      uid(cpu.uid),
-      ...(cpu.node === undefined ? [] : [aml.name('_PXM', cpu.node)]),
-    ),
-  );
-  return aml.device('CPUS', hid('ACPI0010'), aml.name('_CID', aml.eisaId('PNP0A05')), ...list);
-}
 
 /** QEMU's pvpanic. The methods are those of the interface; Linux uses the port in _CRS. */
 function pvpanic(port: number): aml.Aml {
@@ -55,13 +41,15 @@ function virtioMmio({ base, size, gsi, shared }: AcpiVirtioMmio, index: number):
 
 /** Contents of the DSDT, behind its header: what no guest could find by itself. */
 export function dsdt(board: AcpiBoard): aml.Aml {
-  const devices = [processors(board)];
+  const devices: aml.Aml[] = [];
   const { pci } = board;
   if (pci) {
     devices.push(pciRoot(pci, board.numa && 0), ...interruptLinks(pci));
     if (pci.ecamBase !== undefined) devices.push(boardResources(pci.ecamBase, pci.lastBus));
     if (pci.hotplug && board.gpe0) devices.push(hotplugResources(pci.hotplug.port, board.gpe0));
   }
+  // Behind PCI0, below which their registers are.
+  devices.push(...processors(board), ...dimmSlots(board));
   devices.push(...(board.virtioMmio ?? []).map(virtioMmio));
   for (const [index, { name, port, irq }] of board.uarts.entries()) {
     devices.push(aml.device(name, hid('PNP0501'), uid(index + 1), crs(io(port, 8), irqNoFlags(irq))));
@@ -78,6 +66,8 @@ export function dsdt(board: AcpiBoard): aml.Aml {
   return aml.terms(
     aml.scope('\\_SB', ...devices),
     ...(pci?.hotplug ? [hotplugEvent()] : []),
+    ...(board.cpuHotplug ? [cpuHotplugEvent()] : []),
+    ...(board.memoryHotplug ? [memoryHotplugEvent()] : []),
     // SLP_TYP of PM1a_CNT and PM1b_CNT for soft off; the chip's side is S5_SLP_TYP in ich9_pm.ts.
     aml.name('\\_S5', aml.packageOf(0, 0, 0, 0)),
   );

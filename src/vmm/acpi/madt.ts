@@ -28,14 +28,17 @@ const u32 = (value: number) => littleEndian(value, 4);
 /** Does the processor need the wide kind of entry? */
 export const isX2apic = ({ apicId, uid }: AcpiCpu) => apicId >= FIRST_X2APIC || uid >= FIRST_X2APIC;
 
+/** A processor's entry, in the MADT or in its own _MAT. */
+export function localApic(cpu: AcpiCpu): Uint8Array {
+  const flags = cpu.online ? ENABLED : ONLINE_CAPABLE;
+  return isX2apic(cpu)
+    ? join(9, 16, u16(0), u32(cpu.apicId), u32(flags), u32(cpu.uid))
+    : join(0, 8, cpu.uid, cpu.apicId, u32(flags));
+}
+
 /** Multiple APIC Description Table (ACPI specification 6.4, section 5.2.12). */
 export function madt(board: AcpiBoard): Uint8Array {
-  const processors = board.cpus.map((cpu) => {
-    const flags = cpu.online ? ENABLED : ONLINE_CAPABLE;
-    return isX2apic(cpu)
-      ? join(9, 16, u16(0), u32(cpu.apicId), u32(flags), u32(cpu.uid))
-      : join(0, 8, cpu.uid, cpu.apicId, u32(flags));
-  });
+  const processors = board.cpus.map(localApic);
   const { id, address, gsiBase } = board.ioapic;
   const interrupts = [
     join(1, 12, id, 0, u32(address), u32(gsiBase)),

@@ -1,5 +1,5 @@
 /** The tables of NUMA: SRAT says what is in a node, SLIT and HMAT how far nodes are from each other. */
-import type { NumaDescription } from '../../client/description.ts';
+import { type MachineDescription, type NumaDescription, possibleCpus } from '../../client/description.ts';
 import {
   commonDivisor,
   distanceMatrix,
@@ -120,11 +120,36 @@ function memorySideCache(cache: AcpiMemoryAttributes['caches'][number]): Uint8Ar
 export const nodeOfCpu = ({ nodes }: NumaDescription, cpu: number): number =>
   nodes.findIndex(({ cpus }) => cpus.includes(cpu));
 
-/** What the tables say of a described machine whose RAM is in `ranges`. */
-export function acpiNuma(numa: NumaDescription, ranges: readonly RamRange[]): AcpiNuma {
-  const sizes = numa.nodes.map(({ memory }) => memory);
+/**
+ * The one node of a machine that has none but has room for DIMMs: Linux wants to know at its start how far memory
+ * may reach one day, and SRAT alone says that.
+ */
+export function numaForDimms({
+  cpus,
+  memory,
+}: Pick<MachineDescription, 'cpus' | 'memory'>): NumaDescription | undefined {
+  if (memory.max === undefined) return undefined;
+  const all = Array.from({ length: possibleCpus(cpus) }, (_, cpu) => cpu);
   return {
-    memory: nodeRanges(sizes, ranges).map(({ node, gpa, size }) => ({ node, base: gpa, size })),
+    nodes: [{ cpus: all, memory: memory.size, policy: 'bind' }],
+    ...{ distances: [], localities: [], caches: [] },
+  };
+}
+
+/**
+ * What the tables say of a described machine whose RAM is in `ranges`.
+ * @param dimms room for DIMMs, which is said to be the last node's, as QEMU says it; a DIMM's own _PXM tells more.
+ */
+export function acpiNuma(numa: NumaDescription, ranges: readonly RamRange[], dimms?: RamRange): AcpiNuma {
+  const sizes = numa.nodes.map(({ memory }) => memory);
+  const room = dimms && {
+    ...{ node: numa.nodes.length - 1, base: dimms.gpa, size: dimms.size, hotpluggable: true },
+  };
+  return {
+    memory: [
+      ...nodeRanges(sizes, ranges).map(({ node, gpa, size }) => ({ node, base: gpa, size })),
+      ...(room ? [room] : []),
+    ],
     distances: distanceMatrix(numa),
     attributes: memoryAttributes(numa),
   };

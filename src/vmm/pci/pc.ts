@@ -7,7 +7,7 @@ import { close } from '../../ffi/libc.ts';
 import type { AcpiPci } from '../acpi/board.ts';
 import type { Bus } from '../bus.ts';
 import type { KvmVm } from '../kvm.ts';
-import { GiB, type RamRange, ramEnd } from '../memory_layout.ts';
+import { GiB, type RamRange } from '../memory_layout.ts';
 import { newEventfd, type Reactor } from '../reactor.ts';
 import { H, type SharedBlock } from '../shared.ts';
 import { type Apertures, assignResources } from './assign.ts';
@@ -19,8 +19,8 @@ const MEMORY_WINDOW_LIMIT = 0xfec00000;
 const MEMORY64_SIZE = 64 * GiB;
 export const CONFIG_ADDRESS_PORT = 0xcf8;
 export const CONFIG_DATA_PORT = 0xcfc;
-/** Slots for guest memory behind BARs, behind those of RAM. */
-const FIRST_BAR_MEMSLOT = 64;
+/** Slots for guest memory behind BARs, behind those of RAM and of DIMMs. */
+const FIRST_BAR_MEMSLOT = 288;
 const DEVICES = 32;
 
 export interface PcPciOptions {
@@ -28,6 +28,8 @@ export interface PcPciOptions {
   readonly mmio: Bus;
   readonly memory: GuestMemory;
   readonly ranges: readonly RamRange[];
+  /** End of guest-physical memory, room for DIMMs included. */
+  readonly memoryEnd: number;
   readonly vm: KvmVm;
   readonly reactor: Reactor;
   readonly block: SharedBlock;
@@ -56,7 +58,7 @@ export abstract class PcPci {
     this.#options = options;
     this.#firstFreeDevice = firstFreeDevice;
     const { pio, mmio, vm } = options;
-    const memory64 = Math.ceil(Math.max(4 * GiB, ramEnd(options.ranges)) / GiB) * GiB;
+    const memory64 = Math.ceil(Math.max(4 * GiB, options.memoryEnd) / GiB) * GiB;
     this.apertures = {
       io: { ...IO_WINDOW },
       memory: { base: memoryWindow, limit: MEMORY_WINDOW_LIMIT },

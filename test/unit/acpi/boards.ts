@@ -153,7 +153,29 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
   ],
   ['three NUMA nodes', { ...numaBoard, numa }],
   ['three NUMA nodes with latencies, bandwidths and caches', numaBoard],
-  ['processors to be plugged', { ...bareBoard, cpus: processors(8).map((cpu) => ({ ...cpu, online: cpu.uid < 2 })) }],
+  [
+    'processors and DIMMs to be plugged, without PCI',
+    {
+      ...bareBoard,
+      cpus: processors(8).map((cpu) => ({ ...cpu, online: cpu.uid < 2 })),
+      cpuHotplug: { port: 0xcd8 },
+      memoryHotplug: { port: 0xa00, slots: 8 },
+    },
+  ],
+  [
+    '254 processors in two nodes, wide APIC ids among them, and 256 DIMMs to be plugged',
+    {
+      ...fullBoard(1),
+      // iasl of 2020 drops "online capable" of the wide entries: those are online here.
+      cpus: inNodes(processors(254, (uid) => 2 * uid)).map((cpu) => ({
+        ...cpu,
+        online: cpu.uid < 2 || cpu.apicId > 254,
+      })),
+      cpuHotplug: { port: 0xcd8 },
+      memoryHotplug: { port: 0xa00, slots: 256 },
+      numa,
+    },
+  ],
 ];
 
 /** Signatures of the tables that lead on from the XSDT, in order. */

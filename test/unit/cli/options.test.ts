@@ -47,6 +47,42 @@ describe('--cpus', () => {
   });
 });
 
+describe('room for more', () => {
+  const cpus = (text: string) => parseMachine({ kernel, cpus: parseCpus(text) }).cpus;
+  const memory = (text: string) => parseMachine({ kernel, memory: parseMemory(text) }).memory;
+
+  test('vCPUs: the topology is that of all that there may be', () => {
+    expect(cpus('2,max=8')).toMatchObject({ count: 2, max: 8, sockets: 1, cores: 8, threads: 1 });
+    expect(cpus('1,max=8,sockets=2,threads=2')).toMatchObject({ cores: 2 });
+    expect(() => cpus('4,max=2')).toThrow('There are 4 vCPUs at boot, but max=2 leaves room for fewer.');
+    expect(() => cpus('1,max=6,sockets=4')).toThrow('4 sockets of 1 cores of 1 threads are 4 processors, not 6.');
+    const pinned = (max: number, pin: number[][]) => parseMachine({ kernel, cpus: { count: 2, max, pin } }).cpus.pin;
+    expect([pinned(3, [[0], [1]])?.length, pinned(3, [[0], [1], [0]])?.length]).toEqual([2, 3]);
+    expect(() => pinned(4, [[0], [1], [0]])).toThrow('Pinning names host CPUs for 3 vCPUs, but there are 2.');
+  });
+
+  test('nodes are of all vCPUs that there may be', () => {
+    const nodes = [0, 1].map((node) => ({ cpus: [2 * node, 2 * node + 1], memory: '256M' }));
+    const machine = (max: number) => parseMachine({ kernel, cpus: { count: 2, max }, numa: { nodes } });
+    expect(machine(4).cpus).toMatchObject({ sockets: 2, cores: 2 });
+    expect(() => machine(5)).toThrow("vCPU 4 of 5 is in no node's cpus.");
+  });
+
+  test('memory: a limit, and slots for DIMMs', () => {
+    expect(memory('512M,max=8G,slots=3')).toMatchObject({ size: 2 ** 29, max: 2 ** 33, slots: 3 });
+    expect(memory('512M,max=8G')).toMatchObject({ slots: 8 });
+    expect(memory('512M')).not.toHaveProperty('slots');
+    expect(() => memory('512M,slots=3')).toThrow('slots= for DIMMs needs max=SIZE too.');
+    expect(() => memory('512M,max=512M')).toThrow('leaves no room above');
+    expect(() => memory('512M,max=1G,slots=257')).toThrow('memory.slots');
+  });
+
+  test('a description is read again as it is printed', () => {
+    const description = parseMachine({ kernel, cpus: { count: 1, max: 4 }, memory: { size: '1G', max: '2G' } });
+    expect(JSON.stringify(parseMachine(JSON.parse(JSON.stringify(description))))).toBe(JSON.stringify(description));
+  });
+});
+
 describe('--memory', () => {
   test('a size, or fields', () => {
     expect(parseMemory('2G')).toEqual({ size: '2G' });

@@ -7,7 +7,7 @@ import { encodeFrame, FrameDecoder } from '../../../src/client/frames.ts';
 import type { ConsoleStream, MachineClient, MachineEvent } from '../../../src/client/machine_client.ts';
 import { FRAME_BYTES, FRAME_CONTROL, WINDOW } from '../../../src/client/protocol.ts';
 import { EngineConnection } from '../../../src/client/remote.ts';
-import { serveMachines } from '../../../src/client/serve.ts';
+import { serveMachine, serveMachines } from '../../../src/client/serve.ts';
 
 class FakeConsole implements ConsoleStream {
   readonly name = 'com1';
@@ -32,6 +32,7 @@ function fakeMachine() {
   const console = new FakeConsole();
   const calls: string[] = [];
   let emit: (event: MachineEvent) => void = () => {};
+  let listening = 0;
   const call = (name: string) => async () => {
     calls.push(name);
   };
@@ -54,12 +55,25 @@ function fakeMachine() {
     readMemory: async (address: number, length: number) => Buffer.alloc(length, address & 0xff),
     onEvent: (listener: (event: MachineEvent) => void) => {
       emit = listener;
-      return () => {};
+      listening++;
+      return () => {
+        listening--;
+      };
     },
+    plug: async (device: unknown, options: unknown) => {
+      calls.push(`plug ${JSON.stringify([device, options])}`);
+      return { id: 1, stage: 'online' };
+    },
+    unplug: async (id: string, options: unknown) => {
+      calls.push(`unplug ${JSON.stringify([id, options])}`);
+      throw new NemuError('REFUSED', 'It is busy.');
+    },
+    requests: async () => [{ id: 1 }],
+    plugged: async () => ({ cpus: {} }),
     ended: () => new Promise(() => {}),
     close: call('close'),
   } as unknown as MachineClient;
-  return { machine, console, calls, emit: (event: MachineEvent) => emit(event) };
+  return { machine, console, calls, emit: (event: MachineEvent) => emit(event), listeners: () => listening };
 }
 
 function connect() {
@@ -94,6 +108,65 @@ describe('both ends', () => {
     expect(calls).toEqual(['start', 'close']);
     await expect(machine.reset()).rejects.toMatchObject({ code: 'CONNECTION' });
     expect(await machine.ended()).toMatchObject({ reason: 'engine-error' });
+  });
+
+  test('devices are plugged and unplugged through it, as they are on the other side', async () => {
+    const fake = fakeMachine();
+    const [ours, theirs] = duplexPair();
+    void serveMachines(theirs, async () => fake.machine);
+    const connection = new EngineConnection(ours);
+    const machine = await connection.create({ kernel: { image: '/k' } }, async (device) => {
+      if (device.kind === 'memory') throw new NemuError('LAB', 'Not here.');
+      return { ...device, index: 3 };
+    });
+    expect(await machine.plug({ kind: 'cpu' }, { timeoutMs: 5 })).toEqual({ id: 1, stage: 'online' });
+    await expect(machine.plug({ kind: 'memory', size: '1G' })).rejects.toMatchObject({ code: 'LAB' });
+    await expect(machine.unplug('cpu3')).rejects.toMatchObject({ code: 'REFUSED', message: 'It is busy.' });
+    expect(await machine.requests()).toEqual([{ id: 1 }]);
+    expect(await machine.plugged()).toEqual({ cpus: {} });
+    for (const wrong of [{ timeoutMs: -1 }, { timeout: 5 }]) {
+      await expect(machine.unplug('cpu3', wrong as never)).rejects.toMatchObject({ code: 'PROTOCOL' });
+    }
+    expect(fake.calls).toEqual(['plug [{"kind":"cpu","index":3},{"timeoutMs":5}]', 'unplug ["cpu3",{}]']);
+    connection.close();
+  });
+
+  test('a machine is shared with one more user, who leaves it running', async () => {
+    const fake = fakeMachine();
+    const [ours, theirs] = duplexPair();
+    const served = serveMachine(theirs, fake.machine);
+    const connection = new EngineConnection(ours);
+    const machine = await connection.attach();
+    expect([machine.state, machine.consoles]).toEqual(['created', []]);
+    const events: string[] = [];
+    machine.onEvent(({ type }) => events.push(type));
+    fake.emit({ type: 'crash-loaded' });
+    await machine.nmi();
+    expect(events).toEqual(['crash-loaded']);
+    await expect(connection.create({ kernel: { image: '/k' } })).rejects.toMatchObject({ code: 'PROTOCOL' });
+    connection.close();
+    await served;
+    expect(fake.calls).toEqual(['nmi']);
+    expect(fake.listeners()).toBe(0);
+  });
+
+  test('where machines are made there is none to attach to', async () => {
+    const { connection } = connect();
+    await expect(connection.attach()).rejects.toMatchObject({ code: 'PROTOCOL' });
+    connection.close();
+  });
+
+  test('what the engine said together with its answer is not lost', async () => {
+    const [ours, theirs] = duplexPair();
+    const control = (message: object) => encodeFrame(FRAME_CONTROL, 0, Buffer.from(JSON.stringify(message)));
+    theirs.once('data', () => {
+      const description = parseMachine({ kernel: { image: '/k' } });
+      const made = { machine: 1, description, consoles: [], state: 'created' };
+      theirs.write(Buffer.concat([control({ id: 1, result: made }), control({ machine: 1, state: 'running' })]));
+    });
+    const machine = await new EngineConnection(ours).attach();
+    expect(machine.state).toBe('running');
+    theirs.destroy();
   });
 
   test('a description that is not valid is refused with the reason', async () => {

@@ -1,3 +1,5 @@
+import { AcpiCpuHotplug } from '../../../src/devices/acpi_cpu_hotplug.ts';
+import { AcpiMemoryHotplug } from '../../../src/devices/acpi_memory_hotplug.ts';
 import { AcpiPciHotplug } from '../../../src/devices/acpi_pci_hotplug.ts';
 import { CmosRtc } from '../../../src/devices/cmos_rtc.ts';
 import { FwCfg } from '../../../src/devices/fw_cfg.ts';
@@ -83,6 +85,24 @@ deviceContract('PCI hot-plug by ACPI', () => {
     if (pick(2)) device.plugged(pick(32));
     else device.requestRemoval(pick(32));
   };
+  return { device, regions: [device], disturb };
+});
+
+const QUIET = { notify: () => {}, noticed: () => {}, ost: () => {}, eject: () => {} };
+
+deviceContract('CPU hot-plug by ACPI', () => {
+  const device = new AcpiCpuHotplug({ count: 5, apicId: (cpu) => 300 + cpu, present: (cpu) => cpu < 3, ...QUIET });
+  const disturb = (pick: (limit: number) => number) =>
+    [device.plugged, device.requestRemoval, device.gone][pick(3)].call(device, pick(5));
+  // As in QEMU.
+  return { device, regions: [device], disturb, keeps: ['selector'] };
+});
+
+deviceContract('DIMM hot-plug by ACPI', () => {
+  const dimm = (slot: number) => (slot < 3 ? { address: 2 ** 40 + 2 ** 31, size: 3 * 2 ** 32, node: 2 } : undefined);
+  const device = new AcpiMemoryHotplug({ slots: 4, dimm, ...QUIET });
+  const disturb = (pick: (limit: number) => number) =>
+    [device.plugged, device.requestRemoval, device.gone][pick(3)].call(device, pick(4));
   return { device, regions: [device], disturb };
 });
 

@@ -1,0 +1,173 @@
+import { NemuError } from '../../client/errors.ts';
+import { isSettled, type LiveDevice, type LiveRequest, type PlugRequest } from '../../client/live.ts';
+import type { Clock } from '../../devices/device.ts';
+import type { GuestActs, LiveKind } from './kind.ts';
+import { LiveRequests, type Pending } from './live_requests.ts';
+import { readOst } from './ost.ts';
+
+export interface HotplugOptions {
+  readonly clock: Clock;
+  readonly changed: (request: LiveRequest) => void;
+  /** The main thread takes back what it made for a device, and says `released`. */
+  readonly release: (id: number, device: LiveDevice) => void;
+}
+
+/** Takes devices into and out of a running machine; lives in its thread. */
+export class Hotplug {
+  readonly #options: HotplugOptions;
+  readonly #requests: LiveRequests;
+  readonly #kinds = new Map<LiveDevice['kind'], LiveKind>();
+
+  constructor(options: HotplugOptions) {
+    this.#options = options;
+    this.#requests = new LiveRequests(options);
+  }
+
+  /** Adds a kind. @param make is given what the kind has to call when the guest acts. */
+  add<D extends LiveDevice, K extends LiveKind<D, Extract<PlugRequest, { kind: D['kind'] }>>>(
+    kind: D['kind'],
+    make: (guest: GuestActs) => K,
+  ): K {
+    const made = make(this.#guest);
+    // A request goes to the kind that it names, and a device to the one that made it.
+    this.#kinds.set(kind, made as unknown as LiveKind);
+    return made;
+  }
+
+  #kind(name: LiveDevice['kind']): LiveKind {
+    return this.#kinds.get(name) as LiveKind;
+  }
+
+  /**
+   * Takes a device's place. The main thread makes what it needs and says `prepared`.
+   * @throws NemuError that names the limit that is in the way; then nothing was touched.
+   */
+  plug(request: PlugRequest, timeoutMs?: number): LiveRequest {
+    const device = this.#kind(request.kind).reserve(request);
+    return this.#requests.open('plug', 'user', device, timeoutMs).snapshot();
+  }
+
+  /** The host's part of a device is made, or could not be. */
+  prepared(id: number, error?: string): void {
+    const pending = this.#requests.get(id);
+    if (pending?.stage !== 'reserved') return;
+    const { device } = pending;
+    const kind = this.#kind(device.kind);
+    if (error !== undefined) {
+      kind.vacate(device);
+      this.#requests.advance(pending, 'refused', error);
+      return;
+    }
+    try {
+      kind.attach(device);
+    } catch (cause) {
+      this.#withdraw(pending, (cause as Error).message);
+      return;
+    }
+    this.#requests.advance(pending, 'notified');
+  }
+
+  /** @throws NemuError for a device that there is not, that cannot go, or that is busy with another request. */
+  unplug(id: string, timeoutMs?: number, force = false): LiveRequest {
+    const all = [...this.#kinds.values()].flatMap((kind) => kind.present());
+    const device = all.find((each) => each.id === id);
+    if (!device) {
+      this.#requests.requireFree(id);
+      const ids = all.map((each) => each.id).join(', ');
+      throw new NemuError('NO_DEVICE', `There is no ${id} in this machine.`, { hint: `It has ${ids}.` });
+    }
+    const kind = this.#kind(device.kind);
+    kind.requireRemovable(device, force);
+    this.#requests.requireFree(id);
+    const pending = this.#requests.open('unplug', 'user', device, timeoutMs);
+    kind.requestRemoval(device);
+    this.#requests.advance(pending, 'notified');
+    return pending.snapshot();
+  }
+
+  /** The host has a device's thread or memory back. */
+  released(id: number): void {
+    const pending = this.#requests.get(id);
+    if (!pending?.detaching || isSettled(pending.stage)) return;
+    this.#kind(pending.device.kind).vacate(pending.device);
+    if (pending.withdrawnFor === undefined) this.#requests.advance(pending, 'removed');
+    else this.#requests.advance(pending, 'refused', pending.withdrawnFor);
+  }
+
+  requests(): LiveRequest[] {
+    return this.#requests.list();
+  }
+
+  /** The guest that was asked is no more: the next one finds at its boot what is there. */
+  reset(): void {
+    for (const pending of this.#requests.waiting()) {
+      if (pending.detaching || pending.stage === 'reserved') continue;
+      if (pending.action === 'plug') {
+        pending.guest = 'it was reset, and finds the device at its boot';
+        this.#requests.advance(pending, 'online');
+      } else {
+        this.#requests.advance(pending, 'refused', 'The guest was reset before it let go.');
+      }
+    }
+  }
+
+  /** Takes a device out, and has the request refused once the host has everything back. */
+  #withdraw(pending: Pending, reason: string): void {
+    pending.withdrawnFor = reason;
+    this.#detach(pending);
+  }
+
+  #detach(pending: Pending): void {
+    const { id, device } = pending;
+    pending.detaching = true;
+    this.#kind(device.kind).detach(device, () => this.#options.release(id, device));
+  }
+
+  readonly #guest: GuestActs = {
+    noticed: (device) => {
+      for (const action of ['plug', 'unplug'] as const) {
+        const pending = this.#requests.about(device.id, action);
+        if (pending) pending.guest = 'it read the event and told its drivers';
+      }
+    },
+    answered: (device, event, status) => this.#answered(device, event, status),
+    started: (device) => {
+      const pending = this.#requests.about(device.id, 'plug');
+      if (!pending || pending.detaching) return;
+      pending.guest = 'it started the device';
+      this.#requests.advance(pending, 'online');
+    },
+    ejected: (device) => this.#ejected(device),
+  };
+
+  #answered(device: LiveDevice, event: number, status: number): void {
+    const answer = readOst(event, status);
+    const pending = answer && this.#requests.about(device.id, answer.about === 'insertion' ? 'plug' : 'unplug');
+    if (!answer || !pending || pending.detaching) return;
+    pending.guest = `it answered: ${answer.words}`;
+    const { onlineWhenAccepted } = this.#kind(device.kind);
+    if (answer.outcome === 'failure') {
+      const reason = `The guest refused: ${answer.words}.`;
+      if (pending.action === 'plug') this.#withdraw(pending, reason);
+      else this.#requests.advance(pending, 'refused', reason);
+    } else if (pending.action === 'plug' && answer.outcome === 'success' && onlineWhenAccepted) {
+      this.#requests.advance(pending, 'online');
+    } else if (pending.stage === 'notified') {
+      this.#requests.advance(pending, 'accepted');
+    }
+  }
+
+  #ejected(device: LiveDevice): void {
+    const plug = this.#requests.about(device.id, 'plug');
+    if (plug) {
+      if (plug.detaching) return;
+      this.#withdraw(plug, 'The guest let go of it before it used it.');
+      return;
+    }
+    const pending = this.#requests.about(device.id, 'unplug') ?? this.#requests.open('unplug', 'guest', device);
+    if (pending.detaching) return;
+    pending.guest = 'it let go (_EJ0)';
+    if (pending.stage !== 'accepted') this.#requests.advance(pending, 'accepted');
+    this.#detach(pending);
+  }
+}

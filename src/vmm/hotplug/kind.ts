@@ -1,0 +1,40 @@
+import type { LiveDevice, PlugRequest } from '../../client/live.ts';
+
+/** What a kind of device tells when the guest does something about one. */
+export interface GuestActs {
+  /** It took the event to its drivers. */
+  noticed(device: LiveDevice): void;
+  /** It answered through _OST. */
+  answered(device: LiveDevice, event: number, status: number): void;
+  /** It uses the device. */
+  started(device: LiveDevice): void;
+  /** It let go of the device. */
+  ejected(device: LiveDevice): void;
+}
+
+/**
+ * One kind of device that comes and goes: `reserve`, then the main thread makes what the device needs (a
+ * thread, memory), then `attach`, `detach` when the guest has let go, then the main thread takes that back, and
+ * `vacate`. A reservation that fails goes from `reserve` to `vacate`.
+ */
+export interface LiveKind<D extends LiveDevice = LiveDevice, P extends PlugRequest = PlugRequest> {
+  /**
+   * Checks every bound, and takes a place.
+   * @throws NemuError that names the limit and what raises it; then nothing was touched.
+   */
+  reserve(request: P): D;
+  /** The guest can see the device from now on, and is told of it. @throws what the host says against it. */
+  attach(device: D): void;
+  /** @throws NemuError for a device that can never go, and for `force` where it would break the guest. */
+  requireRemovable(device: D, force: boolean): void;
+  /** Asks the guest to let go. */
+  requestRemoval(device: D): void;
+  /** The guest can no longer see the device. @param done called when nothing of it is in use, at once or later. */
+  detach(device: D, done: () => void): void;
+  /** Its place is free. */
+  vacate(device: D): void;
+  /** Is the device of use as soon as the guest has accepted it, or only when it is `started`? */
+  readonly onlineWhenAccepted: boolean;
+  /** Devices that the guest can see. */
+  present(): readonly D[];
+}

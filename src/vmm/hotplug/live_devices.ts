@@ -1,0 +1,74 @@
+import type { MachineDescription } from '../../client/description.ts';
+import type { LiveDevice, LiveRequest, PluggedReport } from '../../client/live.ts';
+import type { MachineClock } from '../machine_clock.ts';
+import type { GuestMemoryView } from '../memory.ts';
+import type { RamRange } from '../memory_layout.ts';
+import type { Processors } from '../processors.ts';
+import type { MachineCalls } from '../thread_messages.ts';
+import { CpuHotplug } from './cpus.ts';
+import { DimmHotplug } from './dimms.ts';
+import { Hotplug } from './hotplug.ts';
+
+/** Calls of the machine thread that are about what comes and goes. */
+export type LiveCall = 'plug' | 'prepared' | 'unplug' | 'released' | 'requests' | 'plugged';
+
+export interface LiveDevicesOptions {
+  readonly description: MachineDescription;
+  readonly ranges: readonly RamRange[];
+  readonly memory: GuestMemoryView;
+  readonly processors: Processors;
+  readonly clock: MachineClock;
+  readonly raiseGpe: (number: number) => void;
+  readonly changed: (request: LiveRequest) => void;
+  readonly release: (id: number, device: LiveDevice) => void;
+}
+
+/** Everything of a machine that comes and goes while it runs. */
+export class LiveDevices {
+  readonly cpus: CpuHotplug;
+  readonly dimms: DimmHotplug;
+  readonly #description: MachineDescription;
+  readonly #hotplug: Hotplug;
+  readonly #calls: { [N in LiveCall]: (parameter: MachineCalls[N]['parameter']) => MachineCalls[N]['result'] };
+
+  /** @throws NemuError when there cannot be as much room as the description asks for. */
+  constructor(options: LiveDevicesOptions) {
+    const { description, processors, raiseGpe } = options;
+    const hotplug = new Hotplug(options);
+    this.#description = description;
+    this.#hotplug = hotplug;
+    this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe }));
+    this.dimms = hotplug.add('memory', (guest) => {
+      const { vm, physicalBits } = processors;
+      return new DimmHotplug({ ...options, vm, physicalBits, guest });
+    });
+    this.#calls = {
+      plug: ({ request, timeoutMs }) => hotplug.plug(request, timeoutMs),
+      prepared: ({ id, error }) => hotplug.prepared(id, error) as undefined,
+      unplug: ({ id, timeoutMs, force }) => hotplug.unplug(id, timeoutMs, force),
+      released: ({ id }) => hotplug.released(id) as undefined,
+      requests: () => hotplug.requests(),
+      plugged: () => this.#plugged(),
+    };
+  }
+
+  /** @throws NemuError as the call has it. */
+  call<N extends LiveCall>(name: N, parameter: unknown): MachineCalls[N]['result'] {
+    return this.#calls[name](parameter as never);
+  }
+
+  reset(): void {
+    this.#hotplug.reset();
+  }
+
+  #plugged(): PluggedReport {
+    const { cpus, memory } = this.#description;
+    return {
+      cpus: { present: this.cpus.present(), ...(cpus.max !== undefined && { max: cpus.max }) },
+      memory: {
+        ...{ boot: memory.size, dimms: this.dimms.present() },
+        ...(memory.max !== undefined && { max: memory.max, slots: memory.slots }),
+      },
+    };
+  }
+}
