@@ -14,7 +14,7 @@ import { guestBoot, recordedBoot } from './default_guest.ts';
 import { parseDevice } from './device_options.ts';
 import { parseNuma } from './numa_options.ts';
 import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parsePinning, parseSerial } from './options.ts';
-import type { RunOptions } from './run.ts';
+import type { RunOptions } from './run_options.ts';
 
 type NetInput = NonNullable<MachineInput['nets']>[number];
 type SerialInput = NonNullable<MachineInput['serial']>;

@@ -6,7 +6,8 @@ import { fetchGuest } from '../lab/guest.ts';
 import { findRootImage, packParcel, publishRootImage, ROOT_PACKAGES, rootImages } from '../lab/root_image.ts';
 import { createEmpty } from '../storage/tools/create.ts';
 import { ProgressLine } from './progress.ts';
-import { type RunOptions, run } from './run.ts';
+import { run } from './run.ts';
+import type { RunOptions } from './run_options.ts';
 
 export interface BuildOptions {
   readonly name?: string;

@@ -10,8 +10,8 @@ import { addImage } from './image/commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { showPostMortem } from './post_mortem_command.ts';
 import { runRepl } from './repl_run.ts';
-import { type RunOptions, run } from './run.ts';
-import { onOption, RUN_DEFAULTS } from './run_options.ts';
+import { run } from './run.ts';
+import { onOption, RUN_DEFAULTS, type RunOptions } from './run_options.ts';
 import { setUp } from './setup.ts';
 import { tour } from './tour.ts';
 

@@ -9,13 +9,14 @@ import type { MachineClient } from '../client/machine_client.ts';
 import { ReplSession, type ReplStreams } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { describe } from './describe.ts';
+import { EventLog, note } from './event_log.ts';
 import { EXIT } from './exit_codes.ts';
 import { parseDuration } from './options.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace } from './place.ts';
 import { labProgress } from './progress.ts';
 import { printable } from './report.ts';
-import { EventLog, note, type RunOptions } from './run.ts';
+import type { RunOptions } from './run_options.ts';
 
 /** What to do with the machine: code of a line, a script's file, or what comes on standard input. */
 export interface ReplTask {

@@ -1,9 +1,8 @@
-import { createWriteStream, fstatSync, type WriteStream, writeFileSync, writeSync } from 'node:fs';
+import { createWriteStream, type WriteStream, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'node:tty';
-import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
@@ -13,58 +12,22 @@ import { Vm } from '../repl/vm.ts';
 import { ConsoleSession, parsePrefix, prefixName, withoutQuestions } from './console_session.ts';
 import { serveControl } from './control_socket.ts';
 import { describe } from './describe.ts';
+import { EventLog, note } from './event_log.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
+import { pipeLines } from './line_pipe.ts';
 import { parseDuration } from './options.ts';
 import { runFolder, stateFolder } from './paths.ts';
-import { openPlace, type Place, type PlaceChoice } from './place.ts';
+import { openPlace, type Place } from './place.ts';
 import { labProgress } from './progress.ts';
 import { terminalStreams } from './repl_run.ts';
 import { describeVcpus, printable } from './report.ts';
-
-/** Options of `nemu run` as commander gives them. */
-export interface RunOptions {
-  on: PlaceChoice;
-  config?: string;
-  machine?: MachineInput['machine'];
-  initrd: string[];
-  append?: string;
-  cpus?: string;
-  memory?: string;
-  pin?: string;
-  numa: string[];
-  name?: string;
-  serial: string[];
-  fwCfg: string[];
-  root?: string;
-  disk: string[];
-  net: string[];
-  rng?: boolean;
-  device: string[];
-  debugExit?: boolean;
-  i8042?: boolean;
-  rtc: boolean;
-  pvpanic: boolean;
-  reboot: boolean;
-  control?: string;
-  log?: string;
-  timeout?: string;
-  json?: string | true;
-  dryRun?: boolean;
-  prefix: string;
-  verbose?: boolean;
-  /** Code to run with the machine in scope, or a file of it. */
-  eval?: string;
-  script?: string;
-}
+import type { RunOptions } from './run_options.ts';
 
 const PANIC_LINE = /Kernel panic - not syncing[^\r\n]*/;
 /** Console bytes kept for messages and for `s`. */
 const TAIL_BYTES = 1 << 20;
 /** After the guest's end its last bytes are on their way through two rings at most this long. */
 const SETTLE_MS = 30;
-/** How long a line may wait for its end, and how long it may be. */
-const LINE_MS = 20;
-const LINE_BYTES = 16384;
 
 /**
  * `nemu run`: boots a kernel, with this terminal on its console or a command in it.
@@ -109,55 +72,6 @@ const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT, p
 
 /** How long a machine that is to end may take to say what it was doing. */
 const ANSWER_MS = 5000;
-
-/** A line for the user, where events do not say it. */
-export const note = (events: EventLog, text: string) => {
-  if (!events.active) process.stderr.write(`nemu: ${text}\n`);
-};
-
-/** `--json`: one event a line on a file descriptor. */
-export class EventLog {
-  #fd: number | undefined;
-
-  constructor(json: string | true | undefined) {
-    if (json === undefined) return;
-    this.#fd = json === true ? 2 : Number(json);
-    try {
-      fstatSync(this.#fd);
-    } catch {
-      throw new NemuError('USAGE', `--json ${json}: file descriptor ${json} is not open.`, {
-        hint: 'Open it in the shell, for example: nemu run --json 3 3>events.jsonl',
-      });
-    }
-  }
-
-  get active(): boolean {
-    return this.#fd !== undefined;
-  }
-
-  write(event: object): void {
-    if (this.#fd === undefined) return;
-    const line = Buffer.from(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
-    try {
-      for (let at = 0; at < line.length; ) at += this.#writeSome(this.#fd, line.subarray(at));
-    } catch (error) {
-      // A reader that has gone, or a full disk: the machine goes on without.
-      this.#fd = undefined;
-      process.stderr.write(`nemu: --json: no more events: ${(error as Error).message}\n`);
-    }
-  }
-
-  #writeSome(fd: number, bytes: Uint8Array): number {
-    try {
-      return writeSync(fd, bytes);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
-      // A pipe that its owner made non-blocking, and that is full.
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
-      return 0;
-    }
-  }
-}
 
 /** What input passes through on its way to a console. */
 type Filter = (input: NodeJS.ReadableStream) => NodeJS.ReadableStream;
@@ -432,50 +346,12 @@ class Run {
     return () => stop();
   }
 
-  /**
-   * The guest waits while our reader does: a pipe has no bottom that we could invent. Lines go out whole, where the
-   * guest ends them soon, so that standard output and standard error that go to one place do not mix within them.
-   */
   #pipe(console: ConsoleStream, to: NodeJS.WriteStream): void {
-    let rest: Uint8Array = new Uint8Array(0);
-    let timer: NodeJS.Timeout | undefined;
-    const write = (bytes: Uint8Array) => {
-      if (to.write(bytes)) return;
-      console.onData = undefined;
-      to.once('drain', () => {
-        console.onData = take;
-      });
-    };
-    const flush = () => {
-      clearTimeout(timer);
-      timer = undefined;
-      const bytes = rest;
-      rest = new Uint8Array(0);
-      if (bytes.length > 0) write(bytes);
-    };
-    const take = (bytes: Uint8Array) => {
-      this.#received += bytes.length;
+    const flush = pipeLines(console, to, (count) => {
+      this.#received += count;
       this.#sawOutput = true;
-      // A person sees each key at once.
-      const end = to.isTTY || bytes.length > LINE_BYTES ? bytes.length : bytes.lastIndexOf(0x0a) + 1;
-      if (end > 0 || rest.length + bytes.length > LINE_BYTES) {
-        const whole = end > 0 ? bytes.subarray(0, end) : bytes;
-        const line = rest.length > 0 ? Buffer.concat([rest, whole]) : whole;
-        clearTimeout(timer);
-        timer = undefined;
-        rest = end > 0 ? bytes.slice(end) : new Uint8Array(0);
-        write(line);
-      } else {
-        rest = Buffer.concat([rest, bytes]);
-      }
-      if (rest.length > 0) timer ??= setTimeout(flush, LINE_MS);
-    };
-    this.#flushes.push(flush);
-    to.on('error', () => {
-      // A reader that is gone (`| head`): the rest goes nowhere, as with SIGPIPE.
-      console.onData = () => {};
     });
-    console.onData = take;
+    this.#flushes.push(flush);
   }
 
   /** Standard input to a console, at the guest's pace. */

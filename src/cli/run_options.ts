@@ -1,6 +1,43 @@
 /** What several commands that run machines share. */
 import { Option } from 'commander';
-import type { RunOptions } from './run.ts';
+import type { MachineInput } from '../client/description.ts';
+import type { PlaceChoice } from './place.ts';
+
+/** Options of `nemu run` as commander gives them. */
+export interface RunOptions {
+  on: PlaceChoice;
+  config?: string;
+  machine?: MachineInput['machine'];
+  initrd: string[];
+  append?: string;
+  cpus?: string;
+  memory?: string;
+  pin?: string;
+  numa: string[];
+  name?: string;
+  serial: string[];
+  fwCfg: string[];
+  root?: string;
+  disk: string[];
+  net: string[];
+  rng?: boolean;
+  device: string[];
+  debugExit?: boolean;
+  i8042?: boolean;
+  rtc: boolean;
+  pvpanic: boolean;
+  reboot: boolean;
+  control?: string;
+  log?: string;
+  timeout?: string;
+  json?: string | true;
+  dryRun?: boolean;
+  prefix: string;
+  verbose?: boolean;
+  /** Code to run with the machine in scope, or a file of it. */
+  eval?: string;
+  script?: string;
+}
 
 export const onOption = () =>
   new Option('--on <place>', "where machines run: this host's KVM, the lab, or what works")
