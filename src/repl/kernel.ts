@@ -91,7 +91,7 @@ export class Kernel {
 
   async #spaceOf(vcpu: number | undefined): Promise<AddressSpace> {
     if (vcpu === undefined) return this.#space(await this.#info());
-    const registers = (await this.#machine.inspect())[vcpu]?.registers;
+    const registers = (await this.#machine.inspect()).find(({ index }) => index === vcpu)?.registers;
     if (!registers) throw new NemuError('VCPU', `There is no vCPU ${vcpu} whose registers can be read.`);
     const root = Number(BigInt(registers.cr3) & 0x000ffffffffff000n);
     return new AddressSpace(

@@ -81,7 +81,9 @@ export class Cpu {
 
   /** What it is doing now; its registers are hexadecimal strings. */
   async report(): Promise<VcpuReport> {
-    return (await this.#vm.machine.inspect())[this.index];
+    const report = (await this.#vm.machine.inspect()).find(({ index }) => index === this.index);
+    if (report) return report;
+    throw new NemuError('NO_DEVICE', `There is no vCPU ${this.index} in this machine now.`);
   }
 
   async registers(): Promise<Record<string, string>> {
