@@ -85,6 +85,34 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     help: 'a PCI function in words and bytes; the tree without a name',
     code: ([which]) => (which === undefined ? "await vm.info('pci')" : `(await vm.pci(${quote(which)})).decode()`),
   },
+  cpu: {
+    usage: 'cpu add|remove [N]',
+    help: 'plug vCPUs, or take the last ones out',
+    words: ['add', 'remove'],
+    code: ([what, count = '1']) => {
+      if (what !== 'add' && what !== 'remove') throw new NemuError('USAGE', 'cpu add [N], or cpu remove [N].');
+      return `await vm.cpus.${what}(${Number(count)})`;
+    },
+  },
+  memory: {
+    usage: 'memory plug SIZE [KEY=VALUE…]',
+    help: 'plug a DIMM: node=, slot=, id=, backend=, path=, hugepages=',
+    words: ['plug'],
+    code: ([what, size, ...options]) => {
+      if (what !== 'plug' || size === undefined) throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…].');
+      const fields = options.map((option) => {
+        const [key, text] = option.split('=');
+        if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
+        return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
+      });
+      return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
+    },
+  },
+  unplug: {
+    usage: 'unplug ID',
+    help: 'take a device out, when the guest lets go',
+    code: (words) => `await vm.unplug(${quote(needed(words, 'unplug ID'))})`,
+  },
   undo: plain('undo', 'take the last action back', 'await vm.journal.undo()'),
   redo: plain('redo', 'do it again', 'await vm.journal.redo()'),
   history: plain('history', 'what was done', 'vm.journal.lines'),

@@ -2,7 +2,7 @@
 
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
-import { Cpu, Memory, PciDevice, Vm } from './vm.ts';
+import { Cpu, Cpus, Dimm, Memory, PciDevice, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
 
@@ -27,6 +27,10 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
         journal: ['vm.journal', 'what was done, and how it is taken back'],
         machine: ['vm.machine', 'the MachineClient below all this'],
+        plugged: ['vm.plugged', 'what came and what can go, and the room that there is'],
+        plug: ["await vm.plug({ kind: 'cpu' })", 'plugs a device; resolves when the guest has it online'],
+        unplug: ["await vm.unplug('dimm0')", 'takes a device out, when the guest lets go'],
+        requests: ['await vm.requests()', 'what was plugged and unplugged, stage by stage'],
         describe: ['vm.describe()', 'the machine description'],
         info: ["await vm.info('pci')", 'tables; help info lists the topics'],
         pci: ["await vm.pci('vda')", 'a PCI function by name or address; all without'],
@@ -53,6 +57,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         report: ['await cpu.report()', 'state, exits by reason, thread'],
         registers: ['await cpu.registers()', 'hexadecimal strings by name'],
         where: ['await cpu.where()', "the kernel's symbol at its rip"],
+        unplug: ['await cpu.unplug()', 'takes it out'],
         read: ['await cpu.read(address, 64)', 'memory as its page tables have it'],
         walk: ['await cpu.walk(address)', "its page tables' way to an address"],
       },
@@ -63,9 +68,33 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
     {
       what: 'guest-physical memory',
       members: {
-        size: ['vm.memory.size', 'bytes'],
+        size: ['vm.memory.size', 'bytes, with DIMMs'],
+        dimms: ['vm.memory.dimms', 'DIMMs that are plugged; each has unplug()'],
+        plug: ["await vm.memory.plug('1G', { node: 1 })", 'plugs a DIMM'],
         read: ['await vm.memory.read(0x1000, 64)', 'bytes at a guest-physical address'],
         search: ["await vm.memory.search('text')", 'guest-physical addresses of text or bytes'],
+      },
+    },
+  ],
+  [
+    Cpus,
+    {
+      what: 'vCPUs by index',
+      members: {
+        count: ['vm.cpus.count', 'how many there are'],
+        add: ['await vm.cpus.add(2)', 'plugs vCPUs; needs room: --cpus 1,max=8'],
+        remove: ['await vm.cpus.remove(1)', 'takes the last ones out'],
+      },
+    },
+  ],
+  [
+    Dimm,
+    {
+      what: 'a DIMM',
+      members: {
+        id: ['dimm.id', 'its name'],
+        device: ['dimm.device', 'size, slot, address, node, backend'],
+        unplug: ['await dimm.unplug()', 'takes it out'],
       },
     },
   ],

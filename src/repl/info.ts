@@ -30,6 +30,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   cpus: { help: 'vCPUs: state, where they are, exits', tell: cpus },
   registers: { help: "every vCPU's registers", tell: registers },
   memory: { help: 'RAM: size, backend, nodes', tell: memory },
+  requests: { help: 'what was plugged and unplugged, stage by stage', tell: requests },
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },
   pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
   irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
@@ -92,7 +93,31 @@ async function registers(machine: MachineClient): Promise<string> {
     .join('\n\n');
 }
 
-async function memory({ description }: MachineClient): Promise<string> {
+async function memory(machine: MachineClient): Promise<string> {
+  const { dimms, max, slots } = (await machine.plugged()).memory;
+  const room = max === undefined ? 'no room for DIMMs' : `room for ${formatSize(max)} in ${slots} DIMMs`;
+  const rows = dimms.map((dimm) => [
+    ...[dimm.id, dimm.slot, formatSize(dimm.size), hex(dimm.address), dimm.node, dimm.path ?? dimm.backend],
+  ]);
+  const list = rows.length > 0 ? `\n${table(['dimm', 'slot', 'size', 'address', 'node', 'backend'], rows)}` : '';
+  return `${bootMemory(machine)}; ${room}${list}`;
+}
+
+async function requests(machine: MachineClient): Promise<string> {
+  const list = await machine.requests();
+  if (list.length === 0) return 'Nothing was plugged or unplugged yet.';
+  return table(
+    ['', 'device', 'stages', ''],
+    list.map(({ action, device, history, reason }) => [
+      action,
+      device.id,
+      history.map(({ stage }) => stage).join(' → '),
+      reason ?? '',
+    ]),
+  );
+}
+
+function bootMemory({ description }: MachineClient): string {
   const { size, backend, path, hugepages, share, lock, prealloc, policy } = description.memory;
   const traits = [
     backend + (path ? ` ${path}` : ''),

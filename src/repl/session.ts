@@ -81,8 +81,20 @@ export class ReplSession {
       },
     });
     this.#takeErrors();
+    if (terminal) this.#showStages(vm);
     if (history) this.#server.setupHistory(history, () => {});
     this.left = new Promise((resolve) => this.#server.once('exit', resolve));
+  }
+
+  /** Each stage of a request as it comes, above the result. */
+  #showStages(vm: Vm): void {
+    const off = vm.machine.onEvent((event) => {
+      if (event.type !== 'request') return;
+      const { action, device, stage, reason } = event.request;
+      const text = `${action} ${device.id}: ${stage}${reason ? ` (${reason})` : ''}`;
+      this.#streams.output.write(`${this.#streams.colors ? `\x1b[2m${text}\x1b[22m` : text}\n`);
+    });
+    this.#server.once('exit', off);
   }
 
   /**

@@ -2,6 +2,17 @@
 import { inspect } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import type { GuestResult, GuestRunOptions, GuestSession } from '../client/guest_session.ts';
+import {
+  type CpuDevice,
+  isSettled,
+  type LiveDevice,
+  type LiveRequest,
+  type MemoryDevice,
+  type PluggedReport,
+  type PlugInput,
+  type PlugOptions,
+  type UnplugOptions,
+} from '../client/live.ts';
 import type { MachineClient, MachineState, PciFunctionReport, VcpuReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { tellInfo } from './info.ts';
@@ -81,9 +92,9 @@ export class Cpu {
 
   /** What it is doing now; its registers are hexadecimal strings. */
   async report(): Promise<VcpuReport> {
-    const report = (await this.#vm.machine.inspect()).find(({ index }) => index === this.index);
-    if (report) return report;
-    throw new NemuError('NO_DEVICE', `There is no vCPU ${this.index} in this machine now.`);
+    const found = (await this.#vm.machine.inspect()).find(({ index }) => index === this.index);
+    if (found) return found;
+    throw new NemuError('VCPU', `vCPU ${this.index} is not in the machine.`);
   }
 
   async registers(): Promise<Record<string, string>> {
@@ -107,22 +118,86 @@ export class Cpu {
     return this.#vm.walk(virtual, this.index);
   }
 
+  /** Takes it out when the guest lets go. @throws NemuError REFUSED with the guest's reason. */
+  unplug(options: UnplugOptions = {}): Promise<Done> {
+    return this.#vm.unplug(`cpu${this.index}`, options);
+  }
+
   [inspect.custom](): string {
     return `vCPU ${this.index}`;
   }
 }
 
-/** All vCPUs, by index. */
+/** All vCPUs that are there, by index: one that was taken out leaves a hole. */
 export class Cpus extends Array<Cpu> {
+  readonly #vm: Vm;
+
+  constructor(vm: Vm, present: readonly number[]) {
+    super();
+    this.#vm = vm;
+    for (const index of present) this[index] = new Cpu(vm, index);
+  }
+
   // What map and filter make is no list of vCPUs.
   static override get [Symbol.species](): ArrayConstructor {
     return Array;
   }
 
+  get count(): number {
+    return Object.keys(this).length;
+  }
+
+  /**
+   * Plugs vCPUs, one after the other. Resolves when the guest has them online.
+   * @throws NemuError as `MachineClient.plug` does; those before the one that failed stay.
+   */
+  async add(count = 1, options: PlugOptions = {}): Promise<Cpu[]> {
+    const added: Cpu[] = [];
+    for (let i = 0; i < count; i++) {
+      const { device } = await this.#vm.plug({ kind: 'cpu' }, options);
+      added.push(new Cpu(this.#vm, (device as CpuDevice).index));
+    }
+    return added;
+  }
+
+  /** Takes vCPUs out, the last ones first. */
+  async remove(count = 1, options: UnplugOptions = {}): Promise<void> {
+    const last = Object.keys(this).map(Number).slice(-count).reverse();
+    for (const index of last) await this.#vm.unplug(`cpu${index}`, options);
+  }
+
   [inspect.custom](): string {
-    return `${this.length} vCPU${this.length === 1 ? '' : 's'}: 0${this.length > 1 ? `–${this.length - 1}` : ''}`;
+    const { count } = this;
+    return `${count} vCPU${count === 1 ? '' : 's'}: ${Object.keys(this).join(', ')}`;
   }
 }
+
+/** A DIMM that was plugged. */
+export class Dimm {
+  readonly device: MemoryDevice;
+  readonly #vm: Vm;
+
+  constructor(vm: Vm, device: MemoryDevice) {
+    this.#vm = vm;
+    this.device = device;
+  }
+
+  get id(): string {
+    return this.device.id;
+  }
+
+  /** Takes it out when the guest lets go. @throws NemuError REFUSED with the guest's reason. */
+  unplug(options: UnplugOptions = {}): Promise<Done> {
+    return this.#vm.unplug(this.id, options);
+  }
+
+  [inspect.custom](): string {
+    const { id, size, address: at, slot, node } = this.device;
+    return `${id}: ${formatSize(size)} at ${address(at)}, slot ${slot}, node ${node}`;
+  }
+}
+
+type MemoryInput = Extract<PlugInput, { kind: 'memory' }>;
 
 const HOLE = 2 * 2 ** 30;
 const SEARCH_PIECE = 32 << 20;
@@ -134,9 +209,26 @@ export class Memory {
     this.#vm = vm;
   }
 
-  /** Bytes. */
+  /** Bytes, with the DIMMs that are plugged. */
   get size(): number {
-    return this.#vm.machine.description.memory.size;
+    return this.#vm.machine.description.memory.size + this.dimms.reduce((sum, { device }) => sum + device.size, 0);
+  }
+
+  get dimms(): Dimm[] {
+    return (this.#vm.plugged?.memory.dimms ?? []).map((device) => new Dimm(this.#vm, device));
+  }
+
+  /**
+   * Plugs a DIMM: `plug('1G', { node: 1 })`. Resolves when the guest has taken it.
+   * @throws NemuError as `MachineClient.plug` does.
+   */
+  async plug(
+    size: string | number,
+    { timeoutMs, ...dimm }: Omit<MemoryInput, 'kind' | 'size'> & PlugOptions = {},
+  ): Promise<Dimm> {
+    const options = timeoutMs === undefined ? {} : { timeoutMs };
+    const { device } = await this.#vm.plug({ kind: 'memory', size, ...dimm }, options);
+    return new Dimm(this.#vm, device as MemoryDevice);
   }
 
   /** Guest-physical memory. */
@@ -153,7 +245,9 @@ export class Memory {
     if (wanted.length === 0) throw new NemuError('USAGE', 'There is nothing to look for.');
     const found: number[] = [];
     // RAM has a hole below 4 GiB, which is 2 GiB at most.
-    for (let at = 0; at < this.size + HOLE && found.length < most; at += SEARCH_PIECE) {
+    const { dimms } = this;
+    const end = Math.max(this.size + HOLE, ...dimms.map(({ device }) => device.address + device.size));
+    for (let at = 0; at < end && found.length < most; at += SEARCH_PIECE) {
       found.push(...(await this.#vm.machine.searchMemory(at, SEARCH_PIECE, wanted, most - found.length)));
     }
     return found.map(address);
@@ -198,6 +292,39 @@ export class PciDevice {
   }
 }
 
+const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
+const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
+
+/** What plugs a device again that was taken out, in the same place. */
+function plugOf(device: LiveDevice): PlugInput {
+  if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
+  const { id, slot, address: at, size, node, backend, path, hugepages } = device;
+  return {
+    ...{ kind: 'memory', id, slot, address: at, size, node, backend },
+    ...(path !== undefined && { path }),
+    ...(hugepages !== undefined && { hugepages }),
+  };
+}
+
+/** A request that is done; prints as its stages. */
+export class Done {
+  readonly request: LiveRequest;
+
+  constructor(request: LiveRequest) {
+    this.request = request;
+  }
+
+  get device(): LiveDevice {
+    return this.request.device;
+  }
+
+  [inspect.custom](): string {
+    const { action, device, history } = this.request;
+    const took = Number(BigInt(history.at(-1)?.at ?? 0) - BigInt(history[0]?.at ?? 0)) / 1e6;
+    return `${action} ${device.id}: ${history.map(({ stage }) => stage).join(' → ')} (${took.toFixed(0)} ms)`;
+  }
+}
+
 export interface VmOptions {
   readonly machine: MachineClient;
   /** The guest's agent, where it has one. */
@@ -210,9 +337,15 @@ export class Vm {
   readonly journal = new Journal();
   readonly memory: Memory;
   readonly #guest: GuestSession | undefined;
+  #plugged: PluggedReport | undefined;
 
   constructor({ machine, guest }: VmOptions) {
     this.machine = machine;
+    // A guest may let go of a device by itself.
+    machine.onEvent((event) => {
+      if (event.type === 'request' && isSettled(event.request.stage)) void this.#refresh();
+    });
+    void this.#refresh();
     this.kernel = new Kernel(machine);
     this.memory = new Memory(this);
     this.#guest = guest;
@@ -227,9 +360,74 @@ export class Vm {
   }
 
   get cpus(): Cpus {
-    const cpus = new Cpus();
-    for (let index = 0; index < this.machine.description.cpus.count; index++) cpus.push(new Cpu(this, index));
-    return cpus;
+    const { count } = this.machine.description.cpus;
+    return new Cpus(this, this.plugged?.cpus.present.map(({ index }) => index) ?? [...Array(count).keys()]);
+  }
+
+  /** What came and what can go, as it was last told. */
+  get plugged(): PluggedReport | undefined {
+    return this.#plugged;
+  }
+
+  async #refresh(): Promise<void> {
+    this.#plugged = await this.machine.plugged().catch(() => this.#plugged);
+  }
+
+  /**
+   * Plugs a device: `{ kind: 'cpu' }`, `{ kind: 'memory', size: '1G' }`. Resolves when the guest has it online.
+   * @throws NemuError as `MachineClient.plug` does.
+   */
+  plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
+    let id = '';
+    return this.journal.do({
+      code: `vm.plug(${literal(device)}${given(options)})`,
+      run: async () => {
+        const request = await this.machine.plug(device, options);
+        id = request.device.id;
+        await this.#refresh();
+        return new Done(request);
+      },
+      inverse: {
+        get code() {
+          return `vm.unplug(${literal(id)})`;
+        },
+        run: async () => {
+          await this.machine.unplug(id);
+          await this.#refresh();
+        },
+      },
+    });
+  }
+
+  /**
+   * Takes a device out, by its id, when the guest lets it go; one that was refused goes on working.
+   * @throws NemuError as `MachineClient.unplug` does.
+   */
+  unplug(id: string, options: UnplugOptions = {}): Promise<Done> {
+    let again: PlugInput | undefined;
+    return this.journal.do({
+      code: `vm.unplug(${literal(id)}${given(options)})`,
+      run: async () => {
+        const request = await this.machine.unplug(id, options);
+        again = plugOf(request.device);
+        await this.#refresh();
+        return new Done(request);
+      },
+      inverse: {
+        get code() {
+          return `vm.plug(${literal(again)})`;
+        },
+        run: async () => {
+          await this.machine.plug(again as PlugInput);
+          await this.#refresh();
+        },
+      },
+    });
+  }
+
+  /** Requests so far, with their stages. */
+  requests(): Promise<LiveRequest[]> {
+    return this.machine.requests();
   }
 
   /** The description from which the machine was made. */
@@ -342,7 +540,6 @@ export class Vm {
   }
 
   [inspect.custom](): string {
-    const { cpus, memory } = this.machine.description;
-    return `${this.name}: ${this.state}, ${cpus.count} vCPUs, ${formatSize(memory.size)}`;
+    return `${this.name}: ${this.state}, ${this.cpus.count} vCPUs, ${formatSize(this.memory.size)}`;
   }
 }

@@ -59,6 +59,7 @@ const EXPECTED: Record<string, Expectation> = {
   'nemu run --dry-run --cpus 4': { stdout: /"count": 4/ },
   'nemu run --config machine.yaml -- free -m': { stdout: /^Mem: +[23]\d\d /m },
   'nemu repl': { input: '.exit\n', prompt: /nemu> $/, terminal: true, needs: ['script'] },
+  "nemu run --cpus 1,max=4 --memory 512M,max=4G -e 'cpu add 2'": { stdout: '[ vCPU 1, vCPU 2 ]\n' },
   "nemu run --cpus 2 -e 'info cpus'": { stdout: /^ +1 +1 +\d+ +(halted|running) /m },
   "echo 'await vm.dmesg(5)' | nemu repl": { stdout: /^(\[ *\d+\.\d+\] .*\n){5}/m },
   'nemu doctor': { stdout: /KVM/ },

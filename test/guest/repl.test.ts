@@ -36,6 +36,14 @@ describe('the REPL', () => {
         'vm.state',
         'vm.journal.lines',
         "await vm.memory.search('Linux version 6', 1)",
+        'cpu add',
+        'sh until [ $(nproc) = 3 ]; do sleep 0.1; done; nproc',
+        'memory plug 256M id=more',
+        'info memory',
+        'undo',
+        'unplug cpu2',
+        'memory plug 100M',
+        'info requests',
         'paus',
         '({',
         '  several: 1,',
@@ -43,7 +51,9 @@ describe('the REPL', () => {
         'vm.cpus?',
         '',
       ].join('\n');
-      const { status, stdout, stderr } = await runNemu(['repl', '--cpus', '2'], { input: Buffer.from(input) });
+      const { status, stdout, stderr } = await runNemu(['repl', '--cpus', '2,max=4', '--memory', '512M,max=2G'], {
+        input: Buffer.from(input),
+      });
       const said = stdout.toString();
       // A line failed.
       expect(status, stderr).toBe(1);
@@ -61,6 +71,11 @@ describe('the REPL', () => {
         /\[ 'late\\n', 'early\\n' \]/,
         /^paused\ntrue\nvm\.resume\(\)\nrunning\n\[\]$/m,
         /\[ '0x[0-9a-f]+' \]/,
+        /^\[ vCPU 2 \]\n3\nmore: 256 MiB at 0x100000000, slot 0, node 0$/m,
+        /^more +0 +256 MiB +0x100000000 +0 +anonymous$/m,
+        /^vm\.unplug\('more'\)\nunplug cpu2: reserved → notified → accepted → removed \(\d+ ms\)$/m,
+        /A DIMM of 104857600 bytes is not a multiple of 128 MiB/,
+        /^unplug +more +reserved → notified → accepted → removed$/m,
         /There is no "paus"\. Did you mean pause\?/,
         /^\{ several: 1 \}$/m,
       ]) {

@@ -8,7 +8,7 @@ const ALLOWED = [
   // The processor is the host's, and AMD's driver asks for ACPI objects (_CPC) that only a real board has.
   /amd_pstate: the _CPC object is not present/,
   // Emulated hosts stop their guests for seconds; the kernel measures that, and says so.
-  /clocksource: .*(Long readout interval|watchdog|skew)/,
+  /clocksource: .*(Long readout interval|watchdog|skew|'kvm-clock'|'tsc')/,
   /hrtimer: interrupt took/,
   // The kernel's own configuration.
   /CONFIG_IMA_DISABLE_HTABLE is disabled/,

@@ -15,6 +15,9 @@ describe('the short form', () => {
     ['x 0x1000 16', 'await vm.read(0x1000, 16)'],
     ['walk 0xffffffff81000000 1', 'await vm.walk(0xffffffff81000000n, 1)'],
     ['pci 00:1c.0', "(await vm.pci('00:1c.0')).decode()"],
+    ['cpu add 2', 'await vm.cpus.add(2)'],
+    ['memory plug 1G node=1 id=extra', "await vm.memory.plug('1G', { node: 1, id: 'extra' })"],
+    ['unplug dimm0', "await vm.unplug('dimm0')"],
     ['dmesg 5', 'await vm.dmesg(5)'],
   ])('%s', (line, code) => expect(commandCode(line)).toBe(code));
 
