@@ -2,6 +2,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { isatty } from 'node:tty';
 import { type ConfigInput, type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import { DEVICE_MODULES } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestAddress } from '../lab/initramfs.ts';
 import { findSlirp } from '../lab/lab_root.ts';
@@ -10,6 +11,7 @@ import { NetError } from '../net/backend.ts';
 import { userNetAddresses } from '../net/user_net.ts';
 import { type Config, readConfig, withAbsolutePaths } from './config.ts';
 import { guestBoot, recordedBoot } from './default_guest.ts';
+import { parseDevice } from './device_options.ts';
 import { parseNuma } from './numa_options.ts';
 import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parsePinning, parseSerial } from './options.ts';
 import type { RunOptions } from './run.ts';
@@ -35,6 +37,7 @@ export async function describe(
   const nets = netInputs(options, file, ours && !source.isFile);
   const root = options.root === undefined ? [] : [await rootDisk(options.root)];
   const disks = [...root, ...(file.disks ?? []), ...options.disk.map(parseDisk)];
+  const devices = [...(file.devices ?? []), ...options.device.map(parseDevice)];
   const rng = options.rng ?? file.rng ?? false;
   const machine = options.machine ?? file.machine;
   const memory = { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) };
@@ -51,6 +54,7 @@ export async function describe(
           ...(root.length > 0 ? ['ext4'] : []),
           ...(nets.length > 0 ? ['virtio_net'] : []),
           ...(rng ? ['virtio_rng'] : []),
+          ...new Set(devices.flatMap(({ type }) => DEVICE_MODULES[type] ?? [])),
         ],
       )
     : source.kernel;
@@ -71,6 +75,7 @@ export async function describe(
     disks,
     nets,
     rng,
+    devices,
     onReset: options.reboot && command.length === 0 ? file.onReset : 'stop',
     onTripleFault: file.onTripleFault,
     onPanic: file.onPanic,

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
+import { deviceHelp } from './device_options.ts';
 import { examine, formatReport } from './doctor.ts';
 import { EXIT, EXIT_TEXT } from './exit_codes.ts';
 import { addGuest } from './guest_commands.ts';
@@ -138,6 +139,7 @@ function addRun(nemu: Command): void {
     .option('--disk <file[,key=value…]>', 'adds a disk: a raw or qcow2 image, or a block device', collect, [])
     .option('--root <image>', "the guest's system is on this disk, vda: a file, or an image of `nemu guest build`")
     .option('--net <user|tap|none[,key=value…]>', 'adds a network card', collect, [])
+    .option('--device <type[,key=value…]>', 'adds a device; `--device help` lists them', collect, [])
     .option('--rng', 'adds an entropy device')
     .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect, [])
     .option('--debug-exit', 'adds isa-debug-exit at port 0xf4')
@@ -160,6 +162,11 @@ function addRun(nemu: Command): void {
     .addHelpText('after', EXAMPLES)
     .action(async (kernel: string | undefined, command: string[], options: RunOptions, self: Command) => {
       const { first, rest } = splitCommand(kernel, command, self);
+      const asked = options.device.find((text) => text === 'help' || text.endsWith(',help'));
+      if (asked !== undefined) {
+        process.stdout.write(`${deviceHelp(asked === 'help' ? undefined : asked.slice(0, -',help'.length))}\n`);
+        return;
+      }
       const { eval: code, script } = options;
       if (code === undefined && script === undefined) {
         process.exitCode = await run(first, rest, options);

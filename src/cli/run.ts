@@ -39,6 +39,7 @@ export interface RunOptions {
   disk: string[];
   net: string[];
   rng?: boolean;
+  device: string[];
   debugExit?: boolean;
   i8042?: boolean;
   rtc: boolean;

@@ -14,6 +14,7 @@ export const RUN_DEFAULTS: RunOptions = {
   numa: [],
   fwCfg: [],
   disk: [],
+  device: [],
   net: [],
   rtc: true,
   pvpanic: true,

@@ -3,6 +3,7 @@
  * wire format derive. Sizes are bytes here; people write `2G`.
  */
 import * as z from 'zod';
+import { devicesSchema } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
@@ -271,6 +272,7 @@ const machineFields = z.strictObject({
     .default([])
     .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two network cards have the same id.' }),
   rng: z.boolean().default(false).describe('virtio entropy device'),
+  devices: devicesSchema,
   rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),
   pvpanic: z.boolean().default(true),
   debugExit: z.boolean().default(false).describe('isa-debug-exit at port 0xf4'),

@@ -39,6 +39,8 @@ export type MachineEvent =
   | { readonly type: 'triple-fault'; readonly vcpu: number }
   | { readonly type: 'internal-error'; readonly vcpu: number; readonly detail: string }
   | { readonly type: 'guest-fault'; readonly device: string; readonly text: string }
+  /** The guest did not feed its watchdog. */
+  | { readonly type: 'watchdog'; readonly action: string }
   /** A request failed and paused the machine; `resume` tries it again. */
   | {
       readonly type: 'disk-error';
@@ -153,6 +155,16 @@ export interface DevicesReport {
   readonly mmio: readonly (VirtioReport & { readonly base: number })[];
 }
 
+/** Sizes in bytes. */
+export interface BalloonReport {
+  /** What the guest was asked to put into the balloon. */
+  readonly target: number;
+  /** What is in it. */
+  readonly actual: number;
+  /** What the guest said last of its memory; asked for anew by this call. */
+  readonly statistics: Readonly<Record<string, number>>;
+}
+
 /** One console's bytes. The reader gets every byte in order, or is told how many were lost. */
 export interface ConsoleStream {
   readonly name: string;
@@ -186,6 +198,11 @@ export interface MachineClient {
   devices(): Promise<DevicesReport>;
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
+  /**
+   * The balloon, with a target: asks the guest to put so many bytes into it.
+   * @throws NemuError BALLOON for a machine without one.
+   */
+  balloon(target?: number): Promise<BalloonReport>;
   /**
    * Looks for bytes in a range of guest-physical memory, 64 MiB at most; what of it is no RAM holds nothing.
    * @returns where they begin, at most `most` places.

@@ -30,6 +30,7 @@ export const REMOTE_METHODS = [
   'devices',
   'readMemory',
   'searchMemory',
+  'balloon',
   'plug',
   'unplug',
   'requests',

@@ -5,6 +5,7 @@ import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
 import type {
+  BalloonReport,
   ConsoleStream,
   CountersReport,
   DevicesReport,
@@ -259,6 +260,10 @@ export class RemoteMachine implements MachineClient {
   async readMemory(address: number, length: number): Promise<Uint8Array> {
     const { base64 } = (await this.#call('readMemory', [address, length])) as EncodedBytes;
     return Buffer.from(base64, 'base64');
+  }
+
+  async balloon(target?: number): Promise<BalloonReport> {
+    return (await this.#call('balloon', target === undefined ? [] : [target])) as BalloonReport;
   }
 
   async searchMemory(address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> {

@@ -40,6 +40,15 @@ const readMemorySchema = z.tuple([
     .max(MAX_PAYLOAD / 2),
 ]);
 
+const balloonSchema = z.tuple([
+  z
+    .number()
+    .int()
+    .nonnegative()
+    .max(2 ** 44)
+    .optional(),
+]);
+
 const searchMemorySchema = z.tuple([
   z.number().int().nonnegative(),
   z.number().int().positive().max(MAX_SEARCH),
@@ -172,6 +181,9 @@ class Session {
     if (method === 'readMemory') {
       const [address, length] = valid(readMemorySchema, parameters);
       return encodeBytes(await machine.readMemory(address, length));
+    }
+    if (method === 'balloon') {
+      return machine.balloon(...valid(balloonSchema, parameters));
     }
     if (method === 'searchMemory') {
       const [address, length, { base64 }, most] = valid(searchMemorySchema, parameters);

@@ -108,6 +108,11 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
     },
   },
+  balloon: {
+    usage: 'balloon [SIZE]',
+    help: 'what the balloon holds; with a size, ask the guest for so much',
+    code: ([size]) => `await vm.memory.balloon(${size === undefined ? '' : quote(size)})`,
+  },
   unplug: {
     usage: 'unplug ID',
     help: 'take a device out, when the guest lets go',

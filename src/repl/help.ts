@@ -69,6 +69,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
       what: 'guest-physical memory',
       members: {
         size: ['vm.memory.size', 'bytes, with DIMMs'],
+        balloon: ["await vm.memory.balloon('128M')", 'what is in the balloon; with a size, asks for so much'],
         dimms: ['vm.memory.dimms', 'DIMMs that are plugged; each has unplug()'],
         plug: ["await vm.memory.plug('1G', { node: 1 })", 'plugs a DIMM'],
         read: ['await vm.memory.read(0x1000, 64)', 'bytes at a guest-physical address'],

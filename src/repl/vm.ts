@@ -1,4 +1,5 @@
 /** The machine as the REPL and scripts have it: typed objects whose methods are what can be done. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import type { GuestResult, GuestRunOptions, GuestSession } from '../client/guest_session.ts';
@@ -13,8 +14,14 @@ import {
   type PlugOptions,
   type UnplugOptions,
 } from '../client/live.ts';
-import type { MachineClient, MachineState, PciFunctionReport, VcpuReport } from '../client/machine_client.ts';
-import { formatSize } from '../client/sizes.ts';
+import type {
+  BalloonReport,
+  MachineClient,
+  MachineState,
+  PciFunctionReport,
+  VcpuReport,
+} from '../client/machine_client.ts';
+import { formatSize, parseSize } from '../client/sizes.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
@@ -199,6 +206,9 @@ export class Dimm {
 
 type MemoryInput = Extract<PlugInput, { kind: 'memory' }>;
 
+const BALLOON_POLL_MS = 100;
+/** Polls without progress after which a balloon is as it stays. */
+const BALLOON_PATIENCE = 30;
 const HOLE = 2 * 2 ** 30;
 const SEARCH_PIECE = 32 << 20;
 
@@ -229,6 +239,32 @@ export class Memory {
     const options = timeoutMs === undefined ? {} : { timeoutMs };
     const { device } = await this.#vm.plug({ kind: 'memory', size, ...dimm }, options);
     return new Dimm(this.#vm, device as MemoryDevice);
+  }
+
+  /** The balloon: asks the guest to leave so many bytes in it, or tells what it holds. */
+  async balloon(size?: string | number): Promise<BalloonReport> {
+    const { machine } = this.#vm;
+    if (size === undefined) return machine.balloon();
+    const bytes = typeof size === 'string' ? parseSize(size) : size;
+    const before = (await machine.balloon()).target;
+    return this.#vm.journal.do({
+      code: `vm.memory.balloon(${literal(size)})`,
+      run: () => this.#inflate(bytes),
+      inverse: { code: `vm.memory.balloon(${before})`, run: () => this.#inflate(before) },
+    });
+  }
+
+  /** Until the guest has done it, or does not go on: then the balloon is as large as it gets. */
+  async #inflate(bytes: number): Promise<BalloonReport> {
+    const { machine } = this.#vm;
+    let report = await machine.balloon(bytes);
+    for (let still = 0; report.actual !== report.target && still < BALLOON_PATIENCE; ) {
+      await sleep(BALLOON_POLL_MS);
+      const next = await machine.balloon();
+      still = next.actual === report.actual ? still + 1 : 0;
+      report = next;
+    }
+    return report;
   }
 
   /** Guest-physical memory. */

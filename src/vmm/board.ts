@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type MachineDescription, possibleCpus, type UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { DevicesReport, MachineEvent } from '../client/machine_client.ts';
+import type { BalloonReport, DevicesReport, MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
 import type { Device, GuestFault, IrqLine, Region } from '../devices/device.ts';
 import {
@@ -15,6 +15,7 @@ import {
 } from '../devices/fw_cfg.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
+import type { PciFunction, PciSlot } from '../devices/pci/function.ts';
 import { Piix4Pm } from '../devices/piix4_pm.ts';
 import {
   DebugPort,
@@ -33,6 +34,7 @@ import type { AcpiBoard } from './acpi/board.ts';
 import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
+import { attachExtra } from './attach_extra.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
@@ -105,6 +107,9 @@ export interface BoardOptions {
   readonly powerOff: () => void;
   readonly requestReset: (cause: string) => void;
   readonly panic: () => void;
+  readonly watchdog: (action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none') => void;
+  /** The guest does not need what is there: the host may have the memory back. */
+  readonly discard: (gpa: number, length: number) => void;
   /** A disk's failed request is to stop the machine. */
   readonly diskStopped: (disk: string, operation: string, errno: string, offset: number) => void;
   /** A guest did what no driver should: said at a limited rate. */
@@ -119,6 +124,7 @@ export interface Board {
   readonly local: readonly LocalRegister[];
   readonly vmcoreinfo: Vmcoreinfo;
   devices(): DevicesReport;
+  balloon(target: number | undefined): BalloonReport;
   /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
   boot(): EntryState;
   reset(): void;
@@ -162,25 +168,29 @@ export function createBoard(options: BoardOptions): Board {
   const channels: SerialChannel[] = [];
   const line = (gsi: number): IrqLine => ({ set: (level) => vm.setIrq(gsi, level) });
 
-  for (const [index, { port, flow }] of description.serial.entries()) {
-    const rings = options.serial[port];
-    const channel = new SerialChannel(
+  const channel = (name: string, flow: 'drop' | 'wait') => {
+    const rings = options.serial[name];
+    const made = new SerialChannel(
       new ByteRing(rings.output),
       new ByteRing(rings.input),
       flow,
-      () => options.bell(port),
-      port === 'com1' ? options.consoleTap : () => {},
+      () => options.bell(name),
+      name === 'com1' ? options.consoleTap : () => {},
     );
+    channels.push(made);
+    return made;
+  };
+
+  for (const [index, { port, flow }] of description.serial.entries()) {
     const uart = new Uart16550({
       name: port,
       irq: line(UARTS[port].irq),
-      channel,
+      channel: channel(port, flow),
       clock: options.clock,
       shared: { publish: (lsr) => void Atomics.store(block.words, H.REGISTERS + index, lsr) },
     });
     pio.insert(UARTS[port].port, options.coalescing.watch(uart, UARTS[port].port));
     devices.push(uart);
-    channels.push(channel);
   }
 
   const pmOptions = { clock: options.clock, sci: line(SCI_GSI), powerOff: options.powerOff };
@@ -262,6 +272,15 @@ export function createBoard(options: BoardOptions): Board {
     fault: options.fault,
     stopped: options.diskStopped,
   });
+  const extra = attachExtra({
+    devices: description.devices,
+    addVirtio: (device) => bus.addVirtio(device, { fault: options.fault }),
+    addPci: bus.addPci,
+    channel,
+    clock: options.clock,
+    discard: options.discard,
+    watchdog: options.watchdog,
+  });
 
   return {
     pio,
@@ -270,6 +289,7 @@ export function createBoard(options: BoardOptions): Board {
     local: localRegisters(description),
     vmcoreinfo,
     devices: () => bus.report(),
+    balloon: (target) => extra.balloon(target),
     boot: () => {
       bus.assign();
       return loadKernel(options, bus);
@@ -295,6 +315,8 @@ export function createBoard(options: BoardOptions): Board {
 /** What of a board depends on where its devices are. */
 interface DeviceBus {
   addVirtio(device: VirtioDevice, transport: TransportOptions): void;
+  /** Undefined without PCI. */
+  readonly addPci: (<F extends PciFunction>(make: (slot: PciSlot) => F) => F) | undefined;
   /** Firmware's part, for a kernel that is started without one. */
   assign(): void;
   reset(): void;
@@ -319,6 +341,7 @@ function createDeviceBus(
     const bus = new VirtioMmioBus({ mmio, memory, vm, reactor });
     return {
       addVirtio: (device, transport) => bus.addVirtio(device, transport),
+      addPci: undefined,
       assign: () => {},
       reset: () => bus.reset(),
       close: () => bus.close(),
@@ -337,6 +360,7 @@ function createDeviceBus(
     const pci = new I440fxPci({ ...common, raiseGpe, sci: SCI_GSI });
     return {
       addVirtio: (device, transport) => pci.addVirtio(device, transport),
+      addPci: (make) => pci.addEndpoint(make),
       assign: () => pci.assign(),
       reset: () => pci.reset(),
       close: () => {},
@@ -348,6 +372,7 @@ function createDeviceBus(
   const pci = new Q35Pci({ ...common, rootPorts: description.pcie.rootPorts });
   return {
     addVirtio: (device, transport) => pci.addVirtio(device, transport),
+    addPci: (make) => pci.addEndpoint(make),
     assign: () => pci.assign(),
     reset: () => pci.reset(),
     close: () => {},

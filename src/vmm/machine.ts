@@ -1,5 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { type MachineDescription, type MachineInput, parseMachine, possibleCpus } from '../client/description.ts';
+import { streams } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import {
   type LiveDevice,
@@ -15,6 +16,7 @@ import {
   unplugOptionsSchema,
 } from '../client/live.ts';
 import type {
+  BalloonReport,
   ConsoleStream,
   CountersReport,
   DevicesReport,
@@ -100,7 +102,11 @@ export class Machine implements MachineClient {
     this.#local = localRegisters(description);
     this.#postMortem = options.postMortem ? PostMortem.create(options.postMortem) : undefined;
     this.#postMortem?.setDescription(description);
-    for (const { port } of description.serial) this.#consoles.set(port, new RingConsole(port, () => this.#wake()));
+    const names = [
+      ...description.serial.map(({ port }) => port),
+      ...streams(description.devices).map(({ name }) => name),
+    ];
+    for (const name of names) this.#consoles.set(name, new RingConsole(name, () => this.#wake()));
     this.#ready.promise.catch(() => {});
   }
 
@@ -305,6 +311,7 @@ export class Machine implements MachineClient {
   counters = (): Promise<CountersReport> => this.#call('counters');
   devices = (): Promise<DevicesReport> => this.#call('devices');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
+  balloon = (target?: number): Promise<BalloonReport> => this.#call('balloon', { target });
   searchMemory = (address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> =>
     this.#call('searchMemory', { address, length, bytes, most });
   vmcoreinfo = (): Promise<Uint8Array | undefined> => this.#call('vmcoreinfo');

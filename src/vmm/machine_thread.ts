@@ -8,7 +8,7 @@ import { CoalescedRing } from './coalesced.ts';
 import { describeFatalExit } from './exit.ts';
 import { LiveDevices } from './hotplug/live_devices.ts';
 import { MachineClock } from './machine_clock.ts';
-import { GuestMemoryView } from './memory.ts';
+import { discardRam, GuestMemoryView } from './memory.ts';
 import { PostMortem } from './post_mortem.ts';
 import { PostServer } from './post_server.ts';
 import { Processors } from './processors.ts';
@@ -135,6 +135,8 @@ class MachineThread {
         this.#resetCause ??= cause;
       },
       panic: () => this.#panicked(),
+      watchdog: (action) => this.#watchdog(action),
+      discard: (gpa, length) => discardRam(data.memory, description.memory, gpa, length),
       debugExit: (exitCode) =>
         this.#finish({ reason: 'debug-exit', detail: `The guest wrote to isa-debug-exit.`, exitCode }),
     });
@@ -245,6 +247,8 @@ class MachineThread {
         }
         return bytes.slice();
       }
+      case 'balloon':
+        return this.#board.balloon((parameter as MachineCalls['balloon']['parameter']).target);
       case 'searchMemory': {
         const { address, length, bytes, most } = parameter as MachineCalls['searchMemory']['parameter'];
         return searchRam(this.#board.memory, address, length, bytes, most);
@@ -263,6 +267,15 @@ class MachineThread {
         this.#quit = true;
         return undefined;
     }
+  }
+
+  #watchdog(action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none'): void {
+    this.#event({ type: 'watchdog', action });
+    if (action === 'reset') this.#resetCause ??= 'the watchdog';
+    else if (action === 'poweroff')
+      this.#finish({ reason: 'poweroff', detail: 'The watchdog powered the machine off.' });
+    else if (action === 'nmi') this.#whileStopped(() => this.#processors.nmi());
+    else if (action === 'pause') this.#pauseFromWithin();
   }
 
   #require(states: MachineState[], verb: string): void {
@@ -365,6 +378,11 @@ class MachineThread {
 
   #diskStopped(disk: string, operation: string, errno: string, offset: number): void {
     this.#event({ type: 'disk-error', disk, operation, errno, offset });
+    this.#pauseFromWithin();
+  }
+
+  /** A device wants the machine to stand still; `resume` lets it go on. */
+  #pauseFromWithin(): void {
     if (this.#state !== 'running') return;
     this.#processors.requestPause();
     this.#clock.pause();

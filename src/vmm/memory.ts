@@ -19,6 +19,9 @@ export interface MemoryHandle {
 }
 
 const KiB = 1024;
+/** madvise(2): frees the pages of a shared mapping in its file too. */
+const MADV_REMOVE = 9;
+
 const HUGE_SIZE = { '2M': 2 * MiB, '1G': GiB } as const;
 const size = (bytes: number) =>
   bytes % GiB === 0 ? `${bytes / GiB} GiB` : bytes >= MiB ? `${Math.round(bytes / MiB)} MiB` : `${bytes} bytes`;
@@ -389,4 +392,20 @@ export class GuestMemoryView implements GuestMemory {
   slice(gpa: number, length: number): Uint8Array | undefined {
     return this.#isRam(gpa, length) ? this.bytes.subarray(gpa, gpa + length) : undefined;
   }
+}
+
+/**
+ * Gives the host back what a guest does not use; what the kernel does not take, huge pages above all, is kept.
+ * Addresses and lengths are those of RAM, in multiples of 4 KiB.
+ */
+export function discardRam(
+  handle: MemoryHandle,
+  { share, backend }: { readonly share: boolean; readonly backend: 'anonymous' | 'memfd' | 'file' },
+  gpa: number,
+  length: number,
+): void {
+  // A private mapping of a file would have the file's bytes again: they stay as they are.
+  if (backend === 'file' && !share) return;
+  const shared = share || backend !== 'anonymous';
+  libc.raw.madvise(handle.base + gpa, length, shared ? MADV_REMOVE : libc.MADV_DONTNEED);
 }

@@ -2,6 +2,7 @@
 import type { MachineDescription } from '../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
 import type {
+  BalloonReport,
   CountersReport,
   DevicesReport,
   EndState,
@@ -38,6 +39,7 @@ export interface MachineCalls {
   counters: { parameter: undefined; result: CountersReport };
   devices: { parameter: undefined; result: DevicesReport };
   inspect: { parameter: undefined; result: VcpuReport[] };
+  balloon: { parameter: { target: number | undefined }; result: BalloonReport };
   searchMemory: {
     parameter: { address: number; length: number; bytes: Uint8Array; most: number };
     result: number[];

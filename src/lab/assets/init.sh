@@ -45,6 +45,14 @@ finish_setup() {
 	mount -t devpts devpts /dev/pts
 	ip link set lo up
 	[ -n "$modules" ] && modprobe -qa $modules
+	# udev's part: ports of a virtio console by their names.
+	for file in /sys/class/virtio-ports/*/name; do
+		[ -e "$file" ] || continue
+		mkdir -p /dev/virtio-ports
+		read -r name <"$file"
+		file=${file%/name}
+		ln -s "../${file##*/}" "/dev/virtio-ports/$name"
+	done
 	while read -r interface address gateway nameserver; do
 		ip addr add "$address" dev "$interface"
 		ip link set "$interface" up

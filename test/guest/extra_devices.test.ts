@@ -1,0 +1,60 @@
+/** Devices of `--device` in a stock guest: one boot for all but the watchdog's end. */
+import { expect, test } from 'vitest';
+import { runNemu } from '../support/cli.ts';
+
+const LIMIT_MS = 120_000;
+
+test(
+  'a balloon, a console, a port and a watchdog',
+  async () => {
+    const port = 'org.example.port.0';
+    const code = `
+      const got = [];
+      const stream = vm.machine.console('${port}');
+      stream.onData = (bytes) => got.push(Buffer.from(bytes).toString());
+      const node = '/dev/virtio-ports/${port}';
+      stream.write(Buffer.from('an answer\\n'));
+      const heard = (await vm.sh('exec 5<>' + node + '; echo through the port >&5; head -n 1 <&5')).output;
+      const free = async () => Number((await vm.sh("sed -n 's/MemFree: *//p' /proc/meminfo | tr -dc 0-9")).output);
+      const before = await free();
+      const full = await vm.memory.balloon('96M');
+      const during = await free();
+      await vm.journal.undo();
+      const after = await free();
+      const devices = (await vm.sh('ls /dev/hvc0 /dev/watchdog0')).output;
+      JSON.stringify({ heard, got: got.join(''), actual: full.actual, total: full.statistics.totalMemory,
+        taken: before - during, back: after - during, devices });
+    `;
+    const devices = ['balloon,deflate-on-oom=on', 'virtconsole', `virtserialport,name=${port}`, 'watchdog,action=none'];
+    const { status, stdout, stderr } = await runNemu([
+      ...['run', '--memory', '512M', ...devices.flatMap((device) => ['--device', device]), '-e', code],
+    ]);
+    expect(status, stderr).toBe(0);
+    const said = JSON.parse(stdout.toString());
+    expect(said).toMatchObject({
+      heard: 'an answer\n',
+      got: 'through the port\n',
+      actual: 96 << 20,
+      devices: '/dev/hvc0\n/dev/watchdog0\n',
+    });
+    expect(said.total).toBeGreaterThan(400 << 20);
+    const KIB = 1024;
+    expect(said.taken).toBeGreaterThan(80 * KIB);
+    expect(said.back).toBeGreaterThan(80 * KIB);
+  },
+  LIMIT_MS,
+);
+
+test(
+  'a watchdog that nobody feeds powers off, and says so',
+  async () => {
+    const { status, stdout } = await runNemu([
+      ...['run', '--device', 'i6300esb,action=poweroff', '--json', '1', '--timeout', '90'],
+      ...['--', 'busybox watchdog -F -T 2 -t 1000 /dev/watchdog0'],
+    ]);
+    expect(stdout.toString()).toContain('"type":"watchdog","action":"poweroff"');
+    expect(stdout.toString()).toContain('The watchdog powered the machine off.');
+    expect(status).toBe(75);
+  },
+  LIMIT_MS,
+);
