@@ -62,6 +62,9 @@ const PANIC_LINE = /Kernel panic - not syncing[^\r\n]*/;
 const TAIL_BYTES = 1 << 20;
 /** After the guest's end its last bytes are on their way through two rings at most this long. */
 const SETTLE_MS = 30;
+/** How long a line may wait for its end, and how long it may be. */
+const LINE_MS = 20;
+const LINE_BYTES = 16384;
 
 /**
  * `nemu run`: boots a kernel, with this terminal on its console or a command in it.
@@ -218,6 +221,7 @@ class Run {
     try {
       const outcome = await Promise.race([machine.start().then(() => machine.ended()), this.#quit.promise]);
       if (typeof outcome !== 'string') await this.#settle();
+      for (const flush of this.#flushes) flush();
       await this.#session?.takeAnswer();
       if (this.#events.active) await this.#writeCounters();
       return typeof outcome === 'string' ? STATUS_OF_QUIT[outcome] : this.#verdict(outcome);
@@ -239,6 +243,8 @@ class Run {
   }
 
   #received = 0;
+  /** What writes lines that are not whole. */
+  readonly #flushes: (() => void)[] = [];
   /** The guest's init has set its terminals up: before that, input would be echoed or edited. */
   readonly #ready = Promise.withResolvers<void>();
 
@@ -426,17 +432,45 @@ class Run {
     return () => stop();
   }
 
-  /** The guest waits while our reader does: a pipe has no bottom that we could invent. */
+  /**
+   * The guest waits while our reader does: a pipe has no bottom that we could invent. Lines go out whole, where the
+   * guest ends them soon, so that standard output and standard error that go to one place do not mix within them.
+   */
   #pipe(console: ConsoleStream, to: NodeJS.WriteStream): void {
-    const take = (bytes: Uint8Array) => {
-      this.#received += bytes.length;
-      this.#sawOutput = true;
+    let rest: Uint8Array = new Uint8Array(0);
+    let timer: NodeJS.Timeout | undefined;
+    const write = (bytes: Uint8Array) => {
       if (to.write(bytes)) return;
       console.onData = undefined;
       to.once('drain', () => {
         console.onData = take;
       });
     };
+    const flush = () => {
+      clearTimeout(timer);
+      timer = undefined;
+      const bytes = rest;
+      rest = new Uint8Array(0);
+      if (bytes.length > 0) write(bytes);
+    };
+    const take = (bytes: Uint8Array) => {
+      this.#received += bytes.length;
+      this.#sawOutput = true;
+      // A person sees each key at once.
+      const end = to.isTTY || bytes.length > LINE_BYTES ? bytes.length : bytes.lastIndexOf(0x0a) + 1;
+      if (end > 0 || rest.length + bytes.length > LINE_BYTES) {
+        const whole = end > 0 ? bytes.subarray(0, end) : bytes;
+        const line = rest.length > 0 ? Buffer.concat([rest, whole]) : whole;
+        clearTimeout(timer);
+        timer = undefined;
+        rest = end > 0 ? bytes.slice(end) : new Uint8Array(0);
+        write(line);
+      } else {
+        rest = Buffer.concat([rest, bytes]);
+      }
+      if (rest.length > 0) timer ??= setTimeout(flush, LINE_MS);
+    };
+    this.#flushes.push(flush);
     to.on('error', () => {
       // A reader that is gone (`| head`): the rest goes nowhere, as with SIGPIPE.
       console.onData = () => {};

@@ -55,6 +55,7 @@ const EXPECTED: Record<string, Expectation> = {
     stdout: /20971520 vda\n.* 65536 vdb\n/,
   },
   'nemu run --net user,hostfwd=8080:80': POWER_OFF,
+  'nemu run --device balloon --device watchdog -- ls /dev/watchdog0': { stdout: '/dev/watchdog0\n' },
   'nemu run --timeout 60 --json 3 -- make-it-crash 3>events.jsonl': { status: 127 },
   'nemu run --dry-run --cpus 4': { stdout: /"count": 4/ },
   'nemu run --config machine.yaml -- free -m': { stdout: /^Mem: +[23]\d\d /m },
