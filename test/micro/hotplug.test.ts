@@ -17,6 +17,8 @@ const GPE0_STATUS = 0x620;
 const [ENABLED, INSERT, REMOVE, EJECT] = [1, 2, 4, 8];
 const [DEVICE_CHECK, EJECT_REQUEST] = [1, 3];
 const MiB = 2 ** 20;
+/** cli; hlt; jmp back. */
+const HALT = [0xfa, 0xf4, 0xeb, 0xfd];
 
 /** Names of this process's vCPU threads, when the machine is in it. */
 const vcpuThreads = () =>
@@ -81,11 +83,10 @@ class Guest {
     await this.regs.out32(CPU.DATA, status);
   }
 
-  /** INIT and start-up, to a processor that then halts. */
-  async startCpu(apicId: number): Promise<void> {
+  /** INIT and start-up, to a processor that runs this code in real mode; by itself it halts. */
+  async startCpu(apicId: number, code: readonly number[] = HALT): Promise<void> {
     const [APIC_BASE, X2APIC_ICR] = [0x1b, 0x830];
-    // cli; hlt; jmp back
-    for (const [at, byte] of [0xfa, 0xf4, 0xeb, 0xfd].entries()) await this.regs.store8(0x8000 + at, byte);
+    for (const [at, byte] of code.entries()) await this.regs.store8(0x8000 + at, byte);
     await this.regs.wrmsr(APIC_BASE, 0xfee00d00);
     await this.regs.wrmsr(X2APIC_ICR, 0x4500, apicId);
     await this.regs.wrmsr(X2APIC_ICR, 0x4608, apicId);
@@ -248,6 +249,71 @@ describe('a processor', () => {
     expect(await guest.cpuFlags(2)).toBe(ENABLED);
     await guest.machine.close();
   });
+});
+
+describe('at the edges', () => {
+  test('a processor ejects itself, in the middle of its own exit', async () => {
+    const guest = await Guest.start();
+    const plugged = guest.machine.plug({ kind: 'cpu' });
+    await guest.reached('cpu1', 'notified');
+    await guest.answerCpu(1, DEVICE_CHECK, 0);
+    await guest.startCpu(1, [
+      ...[0xba, 0xd8, 0x0c, 0x66, 0xb8, 1, 0, 0, 0, 0x66, 0xef], // mov dx, 0xcd8; mov eax, 1; out dx, eax
+      ...[0xba, 0xdc, 0x0c, 0xb0, EJECT, 0xee, ...HALT], // mov dx, 0xcdc; mov al, 8; out dx, al
+    ]);
+    await plugged;
+    await guest.reached('cpu1', 'removed');
+    expect(guest.stages.at(-1)).toBe('unplug cpu1 removed');
+    if (hostHasKvm) expect(vcpuThreads()).toEqual(['vcpu0']);
+    expect(await guest.cpuFlags(1)).toBe(0);
+  });
+
+  test('a machine is closed while devices are on their way', async () => {
+    const guest = await Guest.start();
+    await guest.plugCpu(1);
+    const memory = { kind: 'memory', size: '512M', prealloc: true } as const;
+    const asked = [guest.machine.plug(memory), guest.machine.plug({ kind: 'cpu' }), guest.machine.unplug('cpu1')];
+    const outcomes = Promise.allSettled(asked);
+    await guest.machine.close();
+    expect((await outcomes).map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected']);
+    await expect(guest.machine.plug({ kind: 'cpu' })).rejects.toThrow('Cannot plug a machine that is closed.');
+    if (hostHasKvm) expect(vcpuThreads()).toEqual([]);
+  });
+
+  test('coming and going leaves no descriptor, thread or mapping behind', async ({ skip }) => {
+    if (!hostHasKvm) return skip('The machine is in the lab: its process cannot be looked into.');
+    const guest = await Guest.start();
+    const { machine, regs } = guest;
+    const cycle = async () => {
+      await guest.plugCpu(1);
+      const removed = machine.unplug('cpu1');
+      await guest.eject(1);
+      await removed;
+      const plugged = machine.plug({ kind: 'memory', size: '128M', backend: 'memfd' });
+      await guest.reached('dimm0', 'notified');
+      await regs.out32(MEM.SELECTOR, 0);
+      await regs.out32(MEM.OST_EVENT, DEVICE_CHECK);
+      await regs.out32(MEM.OST_STATUS, 0);
+      await plugged;
+      const unplugged = machine.unplug('dimm0');
+      await regs.out8(MEM.FLAGS, EJECT);
+      await unplugged;
+    };
+    const count = () => ({
+      threads: vcpuThreads(),
+      memory: readFileSync('/proc/self/maps', 'utf8').match(/nemu-ram/g)?.length ?? 0,
+      // A worker of Node has descriptors of its own, one ahead is kept.
+      descriptors: readdirSync('/proc/self/fd').length,
+    });
+    await cycle();
+    await cycle();
+    const before = count();
+    for (let i = 0; i < 8; i++) await cycle();
+    const after = count();
+    expect(after).toMatchObject({ threads: ['vcpu0'], memory: 0 });
+    // The spare one may be on its way just now.
+    expect(after.descriptors).toBeLessThanOrEqual(before.descriptors + 4);
+  }, 60_000);
 });
 
 describe('a DIMM', () => {
