@@ -31,7 +31,9 @@ export function parsePrefix(text: string): number | undefined {
 const QUESTION = /\x1b\[[?>=]?\d*[nc]/g;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: as above
 const ANSWER = /\x1b\[[?>=]?[\d;]*[Rnc]/;
-const ANSWER_MS = 300;
+/** A terminal answers at once; one on a busy machine takes its time. */
+const ANSWER_MS = 1500;
+const ANSWER_BYTES = 64;
 
 /** What a guest printed some time ago, without questions: answers would come too late, as keys that nobody typed. */
 export const withoutQuestions = (bytes: Uint8Array): Buffer =>
@@ -56,6 +58,8 @@ export class ConsoleSession {
   #ended = false;
   /** The terminal has been asked something and has not answered yet. */
   #asked = false;
+  /** The end of what was typed since. */
+  #recent = '';
   #answered: (() => void) | undefined;
 
   constructor(
@@ -125,7 +129,9 @@ export class ConsoleSession {
   }
 
   readonly #keys = (bytes: Buffer): void => {
-    if (this.#asked && ANSWER.test(bytes.toString('latin1'))) {
+    // An answer may come in pieces.
+    this.#recent = this.#asked ? (this.#recent + bytes.toString('latin1')).slice(-ANSWER_BYTES) : '';
+    if (this.#asked && ANSWER.test(this.#recent)) {
       this.#asked = false;
       this.#answered?.();
     }

@@ -25,6 +25,8 @@ export interface ReplTask {
 }
 
 const TAIL_BYTES = 1 << 20;
+/** A guest that is ready may have modules that never finish loading. */
+const SETTLE_MS = 20_000;
 /** How long a guest may take to power off when the code is done. */
 const POWER_OFF_MS = 15_000;
 
@@ -58,7 +60,8 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
     const guest = GuestSession.of(machine);
     const timer = timeout === undefined ? undefined : setTimeout(() => void machine.close(), timeout);
     try {
-      const up = guest?.settled;
+      const up =
+        guest && Promise.race([guest.settled, guest.ready.then(() => sleep(SETTLE_MS, undefined, { ref: false }))]);
       await machine.start();
       await up?.catch((error: NemuError) => {
         throw new NemuError(error.code, `The guest did not come up: ${error.message}\n${tail()}`);

@@ -121,7 +121,9 @@ describe('the init of a guest', () => {
     const { ports, said, ended, until } = await boot({});
     await until(0, '\x1b[6n');
     // Nothing but the prompt, which ends with the shell's question for the cursor's position.
-    expect(said[0]!.toString()).toBe('~ # \x1b[6n');
+    // QEMU's own timer may look broken to the kernel on a machine that has much else to do.
+    const console = said[0]!.toString().replace(/^\[.*MP-BIOS bug.*\r?\n/m, '');
+    expect(console).toBe('~ # \x1b[6n');
     ports[3]!.write('size 43 121\n');
     ports[0]!.write('until [ "$(stty size)" = "43 121" ]; do sleep 0.1; done; sh -c "tty; exec sleep 1000"\r');
     await until(0, '/dev/ttyS0\r\n');
