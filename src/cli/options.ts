@@ -1,6 +1,7 @@
 /** Values of command-line options as people write them: `2G`, `size=2G,backend=file`, `sockets=2,cores=4`. */
 import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { parseSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
 
 /** How one key of an option is read. */
@@ -144,13 +145,32 @@ const DISK_KEYS: Keys = {
   rerror: { kind: 'text' },
 };
 
+/** Limits of a disk; those of bytes are sizes. */
+const THROTTLE_KEYS: Keys = {
+  iops: { kind: 'number' },
+  'iops-read': { kind: 'number', field: 'iopsRead' },
+  'iops-write': { kind: 'number', field: 'iopsWrite' },
+  'iops-max': { kind: 'number', field: 'iopsMax' },
+  bps: { kind: 'text' },
+  'bps-read': { kind: 'text', field: 'bpsRead' },
+  'bps-write': { kind: 'text', field: 'bpsWrite' },
+  'bps-max': { kind: 'text', field: 'bpsMax' },
+};
+
 /** `disk.img`, or `file=disk.img,readonly=on,…`; a comma in a name is written twice. */
 export function parseDisk(text: string): NonNullable<MachineInput['disks']>[number] {
   const COMMA = '\u0000';
-  const raw = parseKeyValues('--disk', text.replaceAll(',,', COMMA), DISK_KEYS, 'file');
+  const raw = parseKeyValues('--disk', text.replaceAll(',,', COMMA), { ...DISK_KEYS, ...THROTTLE_KEYS }, 'file');
+  const throttle: Record<string, number> = {};
+  for (const [key, { field = key, kind }] of Object.entries(THROTTLE_KEYS)) {
+    if (raw[field] === undefined) continue;
+    throttle[field] = kind === 'text' ? parseSize(String(raw[field])) : Number(raw[field]);
+    delete raw[field];
+  }
   const file = typeof raw.file === 'string' ? raw.file.replaceAll(COMMA, ',') : undefined;
   if (file === undefined) throw new NemuError('USAGE', '--disk needs a file.', { hint: '--disk disk.img' });
-  return { ...raw, file } as NonNullable<MachineInput['disks']>[number];
+  const limited = Object.keys(throttle).length > 0;
+  return { ...raw, file, ...(limited && { throttle }) } as NonNullable<MachineInput['disks']>[number];
 }
 
 const NET_KEYS: Keys = {

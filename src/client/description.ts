@@ -186,6 +186,21 @@ export const ID = z
   );
 const ERROR_POLICY = ['report', 'stop', 'ignore', 'enospc'] as const;
 
+const perSecond = z.int().min(1).max(1e12).optional();
+
+/** Limits of a disk; what is not given is not limited. */
+export const throttleSchema = z.strictObject({
+  iops: perSecond.describe('requests in a second'),
+  iopsRead: perSecond.describe('reads in a second'),
+  iopsWrite: perSecond.describe('writes in a second'),
+  iopsMax: perSecond.describe('requests that may come at once, with iops'),
+  bps: perSecond.describe('bytes in a second'),
+  bpsRead: perSecond.describe('bytes read in a second'),
+  bpsWrite: perSecond.describe('bytes written in a second'),
+  bpsMax: perSecond.describe('bytes that may come at once, with bps'),
+});
+export type ThrottleInput = z.input<typeof throttleSchema>;
+
 export const diskSchema = z.strictObject({
   file: z.string().min(1).describe('image or block device'),
   id: ID.optional().describe('name of the disk; vda, vdb and so on without one'),
@@ -197,6 +212,7 @@ export const diskSchema = z.strictObject({
   packed: z.boolean().default(false).describe('packed virtqueues'),
   werror: z.enum(ERROR_POLICY).default('enospc').describe('what a failed write does; enospc stops when space is short'),
   rerror: z.enum(['report', 'stop', 'ignore']).default('report').describe('what a failed read does'),
+  throttle: throttleSchema.optional().describe('limits on requests and bytes in a second'),
 });
 
 const MAC = z
@@ -332,4 +348,11 @@ export function parseMachine(
     [place(path), path.join('.'), message].filter(Boolean).join(': '),
   );
   throw new NemuError('DESCRIPTION', `The machine description is not valid: ${problems.join('; ')}`);
+}
+
+/** `vda` … `vdz`, `vdaa` …, as Linux counts. */
+export function diskName(index: number): string {
+  const letters = 'abcdefghijklmnopqrstuvwxyz';
+  const last = letters[index % 26];
+  return index < 26 ? `vd${last}` : `${diskName(Math.floor(index / 26) - 1)}${last}`;
 }

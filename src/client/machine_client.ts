@@ -3,7 +3,7 @@
  * this interface and nothing else, so that a machine in this process, in another one and in the lab look
  * the same.
  */
-import type { MachineDescription } from './description.ts';
+import type { MachineDescription, ThrottleInput } from './description.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'ended' | 'closed';
@@ -155,6 +155,27 @@ export interface DevicesReport {
   readonly mmio: readonly (VirtioReport & { readonly base: number })[];
 }
 
+export interface DiskOperationReport {
+  readonly requests: number;
+  readonly failed: number;
+  readonly bytes: number;
+  readonly totalUs: number;
+  /** Requests by latency, for each bound of `DiskReport.latencyBoundsUs` and above the last. */
+  readonly latency: readonly number[];
+}
+
+/** What a disk did so far. */
+export interface DiskReport {
+  readonly name: string;
+  readonly file: string;
+  readonly size: number;
+  readonly throttle: ThrottleInput;
+  /** Requests that wait for their turn. */
+  readonly throttled: number;
+  readonly latencyBoundsUs: readonly number[];
+  readonly operations: Readonly<Record<'read' | 'write' | 'flush' | 'discard' | 'writeZeroes', DiskOperationReport>>;
+}
+
 /** Sizes in bytes. */
 export interface BalloonReport {
   /** What the guest was asked to put into the balloon. */
@@ -198,6 +219,10 @@ export interface MachineClient {
   devices(): Promise<DevicesReport>;
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
+  /** What each disk did so far. */
+  disks(): Promise<DiskReport[]>;
+  /** Sets a disk's limits, all of them. @throws NemuError DISK for a name that is none, DESCRIPTION for no limits. */
+  throttle(disk: string, limits: ThrottleInput): Promise<void>;
   /**
    * The balloon, with a target: asks the guest to put so many bytes into it.
    * @throws NemuError BALLOON for a machine without one.

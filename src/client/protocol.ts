@@ -31,6 +31,8 @@ export const REMOTE_METHODS = [
   'readMemory',
   'searchMemory',
   'balloon',
+  'disks',
+  'throttle',
   'plug',
   'unplug',
   'requests',

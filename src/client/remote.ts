@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { MachineDescription, MachineInput } from './description.ts';
+import type { MachineDescription, MachineInput, ThrottleInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
@@ -9,6 +9,7 @@ import type {
   ConsoleStream,
   CountersReport,
   DevicesReport,
+  DiskReport,
   EndState,
   MachineClient,
   MachineEvent,
@@ -261,6 +262,10 @@ export class RemoteMachine implements MachineClient {
     const { base64 } = (await this.#call('readMemory', [address, length])) as EncodedBytes;
     return Buffer.from(base64, 'base64');
   }
+
+  disks = async (): Promise<DiskReport[]> => (await this.#call('disks', [])) as DiskReport[];
+  throttle = async (disk: string, limits: ThrottleInput): Promise<void> =>
+    void (await this.#call('throttle', [disk, limits]));
 
   async balloon(target?: number): Promise<BalloonReport> {
     return (await this.#call('balloon', target === undefined ? [] : [target])) as BalloonReport;

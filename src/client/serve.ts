@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import * as z from 'zod';
-import type { MachineInput } from './description.ts';
+import { type MachineInput, throttleSchema } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
 import { type PlugInput, plugOptionsSchema, unplugSchema } from './live.ts';
@@ -40,6 +40,7 @@ const readMemorySchema = z.tuple([
     .max(MAX_PAYLOAD / 2),
 ]);
 
+const throttleCallSchema = z.tuple([z.string().max(64), throttleSchema]);
 const balloonSchema = z.tuple([
   z
     .number()
@@ -181,6 +182,10 @@ class Session {
     if (method === 'readMemory') {
       const [address, length] = valid(readMemorySchema, parameters);
       return encodeBytes(await machine.readMemory(address, length));
+    }
+    if (method === 'throttle') {
+      await machine.throttle(...valid(throttleCallSchema, parameters));
+      return null;
     }
     if (method === 'balloon') {
       return machine.balloon(...valid(balloonSchema, parameters));

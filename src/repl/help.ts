@@ -2,7 +2,7 @@
 
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
-import { Cpu, Cpus, Dimm, Memory, PciDevice, Vm } from './vm.ts';
+import { Cpu, Cpus, Dimm, Disk, Memory, PciDevice, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
 
@@ -23,6 +23,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         name: ['vm.name', 'its name'],
         state: ['vm.state', 'created, running, paused, ended or closed'],
         cpus: ['vm.cpus', 'vCPUs by index; vm.cpus[0].where()'],
+        disks: ['vm.disks.vda', 'disks by name; throttle and statistics'],
         memory: ['vm.memory', 'RAM: read and search by guest-physical address'],
         kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
         journal: ['vm.journal', 'what was done, and how it is taken back'],
@@ -85,6 +86,17 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         count: ['vm.cpus.count', 'how many there are'],
         add: ['await vm.cpus.add(2)', 'plugs vCPUs; needs room: --cpus 1,max=8'],
         remove: ['await vm.cpus.remove(1)', 'takes the last ones out'],
+      },
+    },
+  ],
+  [
+    Disk,
+    {
+      what: 'a disk',
+      members: {
+        name: ['disk.name', 'its name'],
+        statistics: ['await disk.statistics()', 'requests, bytes and latency by operation'],
+        throttle: ['await disk.throttle({ iops: 500, bps: 10e6 })', 'limits; {} for none'],
       },
     },
   ],

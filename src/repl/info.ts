@@ -238,19 +238,25 @@ async function exits(machine: MachineClient): Promise<string> {
   return `${reasons}\n\n${regions}`;
 }
 
-async function disks({ description }: MachineClient): Promise<string> {
-  if (description.disks.length === 0) return 'The machine has no disk.';
-  return table(
-    ['disk', 'file', 'format', 'cache', 'queues', ''],
-    description.disks.map(({ id, file, format, cache, queues: count, readonly }, index) => [
-      id ?? `vd${String.fromCharCode(97 + index)}`,
+async function disks(machine: MachineClient): Promise<string> {
+  const list = await machine.disks();
+  if (list.length === 0) return 'The machine has no disk.';
+  const rows = list.map(({ name, file, size, throttle, throttled, operations }) => {
+    const { read, write, flush } = operations;
+    const all = Object.values(operations);
+    const requests = all.reduce((sum, each) => sum + each.requests, 0);
+    const us = all.reduce((sum, each) => sum + each.totalUs, 0);
+    const limits = Object.entries(throttle).map(([key, limit]) => `${key}=${limit}`);
+    return [
+      ...[name, formatSize(size), read.requests, formatSize(read.bytes), write.requests, formatSize(write.bytes)],
+      ...[flush.requests, all.reduce((sum, each) => sum + each.failed, 0)],
+      requests > 0 ? Math.round(us / requests) : 0,
+      [...limits, ...(throttled > 0 ? [`${throttled} wait`] : [])].join(' '),
       file,
-      format ?? 'probed',
-      cache,
-      count,
-      readonly ? 'read-only' : '',
-    ]),
-  );
+    ];
+  });
+  const head = ['disk', 'size', 'reads', 'bytes', 'writes', 'bytes', 'flushes', 'failed', 'µs each', 'limits', 'file'];
+  return table(head, rows);
 }
 
 async function nets({ description }: MachineClient): Promise<string> {

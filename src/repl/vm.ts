@@ -1,6 +1,7 @@
 /** The machine as the REPL and scripts have it: typed objects whose methods are what can be done. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
+import { diskName, type ThrottleInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestResult, GuestRunOptions, GuestSession } from '../client/guest_session.ts';
 import {
@@ -16,6 +17,7 @@ import {
 } from '../client/live.ts';
 import type {
   BalloonReport,
+  DiskReport,
   MachineClient,
   MachineState,
   PciFunctionReport,
@@ -361,6 +363,38 @@ export class Done {
   }
 }
 
+/** A disk, by its name. */
+export class Disk {
+  readonly name: string;
+  readonly #vm: Vm;
+
+  constructor(vm: Vm, name: string) {
+    this.#vm = vm;
+    this.name = name;
+  }
+
+  /** What it did so far: requests, bytes, latency, by operation. */
+  async statistics(): Promise<DiskReport> {
+    return (await this.#vm.machine.disks()).find(({ name }) => name === this.name) as DiskReport;
+  }
+
+  /** Limits its requests and bytes in a second: `{ iops: 500, bps: 10e6 }`; `{}` for none. */
+  async throttle(limits: ThrottleInput): Promise<void> {
+    const before = (await this.statistics()).throttle;
+    const code = (which: ThrottleInput) => `vm.disks.${this.name}.throttle(${literal(which)})`;
+    const set = (which: ThrottleInput) => this.#vm.machine.throttle(this.name, which);
+    await this.#vm.journal.do({
+      code: code(limits),
+      run: () => set(limits),
+      inverse: { code: code(before), run: () => set(before) },
+    });
+  }
+
+  [inspect.custom](): string {
+    return `disk ${this.name}`;
+  }
+}
+
 export interface VmOptions {
   readonly machine: MachineClient;
   /** The guest's agent, where it has one. */
@@ -398,6 +432,12 @@ export class Vm {
   get cpus(): Cpus {
     const { count } = this.machine.description.cpus;
     return new Cpus(this, this.plugged?.cpus.present.map(({ index }) => index) ?? [...Array(count).keys()]);
+  }
+
+  /** Disks by name: `vm.disks.vda`. */
+  get disks(): Readonly<Record<string, Disk>> {
+    const names = this.machine.description.disks.map(({ id }, index) => id ?? diskName(index));
+    return Object.fromEntries(names.map((name) => [name, new Disk(this, name)]));
   }
 
   /** What came and what can go, as it was last told. */

@@ -1,6 +1,7 @@
 import { getRandomValues } from 'node:crypto';
-import type { DiskDescription, MachineDescription, NetDescription } from '../client/description.ts';
+import { type DiskDescription, diskName, type MachineDescription, type NetDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import type { DiskReport } from '../client/machine_client.ts';
 import type { GuestFault } from '../devices/device.ts';
 import { type BlkErrorAction, type BlkOperation, VirtioBlk } from '../devices/virtio/blk.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
@@ -14,7 +15,9 @@ import { openTap } from '../net/tap.ts';
 import type { BlockImage } from '../storage/block_image.ts';
 import { StorageError } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
+import { LATENCY_BUCKETS, MeteredImage } from '../storage/metered.ts';
 import { openImage } from '../storage/open.ts';
+import type { ThrottleLimits } from '../storage/throttle.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { Reactor } from './reactor.ts';
 
@@ -33,6 +36,9 @@ export interface AttachOptions {
 export interface Attached {
   readonly disks: ReadonlyMap<string, VirtioBlk>;
   readonly nets: ReadonlyMap<string, VirtioNet>;
+  report(): DiskReport[];
+  /** @throws NemuError DISK for a name that is none. */
+  throttle(disk: string, limits: ThrottleLimits): undefined;
   /** The machine goes on: requests that failed and stopped it are tried again. */
   resumed(): void;
   /** Puts what is written on stable storage and lets go of files and interfaces. */
@@ -44,12 +50,14 @@ export function attachDevices(options: AttachOptions): Attached {
   const { description } = options;
   const closers: (() => void)[] = [];
   const disks = new Map<string, VirtioBlk>();
+  const images = new Map<string, { image: MeteredImage; file: string }>();
   const nets = new Map<string, VirtioNet>();
   const add = (device: VirtioDevice, packed: boolean) => options.addVirtio(device, { packed, fault: options.fault });
   try {
     for (const [index, disk] of description.disks.entries()) {
       const name = disk.id ?? diskName(index);
-      const image = openDisk(disk, options);
+      const image = new MeteredImage(openDisk(disk, options), options.clock, disk.throttle);
+      images.set(name, { image, file: disk.file });
       closers.push(() => image.close());
       const device = new VirtioBlk({
         name,
@@ -98,6 +106,22 @@ export function attachDevices(options: AttachOptions): Attached {
   return {
     disks,
     nets,
+    report: () =>
+      [...images].map(([name, { image, file }]) => ({
+        ...{ name, file, size: image.size, throttle: image.limits, throttled: image.waiting },
+        latencyBoundsUs: LATENCY_BUCKETS,
+        operations: image.statistics(),
+      })),
+    throttle: (disk, limits) => {
+      const found = images.get(disk);
+      if (!found) {
+        throw new NemuError('DISK', `There is no disk "${disk}".`, {
+          hint: `There are ${[...images.keys()].join(', ') || 'none'}.`,
+        });
+      }
+      found.image.limits = limits;
+      return undefined;
+    },
     resumed: () => {
       for (const disk of disks.values()) disk.retry();
     },
@@ -105,13 +129,6 @@ export function attachDevices(options: AttachOptions): Attached {
       for (const close of closers) close();
     },
   };
-}
-
-/** `vda` … `vdz`, `vdaa` …, as Linux counts. */
-export function diskName(index: number): string {
-  const letters = 'abcdefghijklmnopqrstuvwxyz';
-  const last = letters[index % 26];
-  return index < 26 ? `vd${last}` : `${diskName(Math.floor(index / 26) - 1)}${last}`;
 }
 
 function errorAction(disk: DiskDescription, operation: BlkOperation, errno: number): BlkErrorAction {

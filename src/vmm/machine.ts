@@ -1,5 +1,13 @@
 import type { Worker } from 'node:worker_threads';
-import { type MachineDescription, type MachineInput, parseMachine, possibleCpus } from '../client/description.ts';
+import * as z from 'zod';
+import {
+  type MachineDescription,
+  type MachineInput,
+  parseMachine,
+  possibleCpus,
+  type ThrottleInput,
+  throttleSchema,
+} from '../client/description.ts';
 import { streams } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import {
@@ -20,6 +28,7 @@ import type {
   ConsoleStream,
   CountersReport,
   DevicesReport,
+  DiskReport,
   EndState,
   MachineClient,
   MachineEvent,
@@ -311,6 +320,12 @@ export class Machine implements MachineClient {
   counters = (): Promise<CountersReport> => this.#call('counters');
   devices = (): Promise<DevicesReport> => this.#call('devices');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
+  disks = (): Promise<DiskReport[]> => this.#call('disks');
+  throttle = async (disk: string, limits: ThrottleInput): Promise<void> => {
+    const parsed = throttleSchema.safeParse(limits);
+    if (!parsed.success) throw new NemuError('DESCRIPTION', `These are no limits: ${z.prettifyError(parsed.error)}`);
+    await this.#call('throttle', { disk, limits: parsed.data });
+  };
   balloon = (target?: number): Promise<BalloonReport> => this.#call('balloon', { target });
   searchMemory = (address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> =>
     this.#call('searchMemory', { address, length, bytes, most });

@@ -247,6 +247,12 @@ class MachineThread {
         }
         return bytes.slice();
       }
+      case 'disks':
+        return this.#board.disks();
+      case 'throttle': {
+        const { disk, limits } = parameter as MachineCalls['throttle']['parameter'];
+        return this.#board.throttle(disk, limits);
+      }
       case 'balloon':
         return this.#board.balloon((parameter as MachineCalls['balloon']['parameter']).target);
       case 'searchMemory': {

@@ -1,15 +1,18 @@
 /** What the main thread and a machine thread say to each other. Plain data, typed in both directions. */
+
 import type { MachineDescription } from '../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
 import type {
   BalloonReport,
   CountersReport,
   DevicesReport,
+  DiskReport,
   EndState,
   MachineEvent,
   MachineState,
   VcpuReport,
 } from '../client/machine_client.ts';
+import type { ThrottleLimits } from '../storage/throttle.ts';
 import type { MemoryHandle } from './memory.ts';
 import type { SerialRings } from './serial_channel.ts';
 
@@ -39,6 +42,8 @@ export interface MachineCalls {
   counters: { parameter: undefined; result: CountersReport };
   devices: { parameter: undefined; result: DevicesReport };
   inspect: { parameter: undefined; result: VcpuReport[] };
+  disks: { parameter: undefined; result: DiskReport[] };
+  throttle: { parameter: { disk: string; limits: ThrottleLimits }; result: undefined };
   balloon: { parameter: { target: number | undefined }; result: BalloonReport };
   searchMemory: {
     parameter: { address: number; length: number; bytes: Uint8Array; most: number };
