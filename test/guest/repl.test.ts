@@ -59,8 +59,8 @@ describe('the REPL', () => {
       expect(status, stderr).toBe(1);
       for (const expected of [
         /^nemu: running, 2 vCPUs, 512 MiB$/m,
-        // A vCPU that has nothing to do is told by the kernel's own name for that.
-        /^ +0 +0 +\d+ +halted +pv_native_safe_halt\+0x/m,
+        // Where a vCPU is, is told by the kernel's own name for that.
+        /^ +0 +0 +\d+ +(halted|running) +[A-Za-z_][\w.]*(\+0x[0-9a-f]+)? +\d+ +\d+$/m,
         /^net0 +0 +split +256 /m,
         /^00:0\d\.0 net0: Ethernet controller$/m,
         /MSI-X: 4 vectors, enabled/,
