@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { diskName, type ThrottleInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { GuestResult, GuestRunOptions, GuestSession } from '../client/guest_session.ts';
+import type { GuestRunOptions, GuestSession } from '../client/guest_session.ts';
 import {
   type CpuDevice,
   isSettled,
@@ -28,67 +28,7 @@ import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { ConfigView } from './pci_config.ts';
-
-/** Text that the REPL prints as it is. */
-export class Text {
-  readonly text: string;
-
-  constructor(text: string) {
-    this.text = text;
-  }
-
-  toString(): string {
-    return this.text;
-  }
-
-  [inspect.custom](): string {
-    return this.text;
-  }
-}
-
-/** What a command in the guest gave; prints as its output. */
-export class ShellResult {
-  readonly status: number;
-  readonly output: string;
-
-  constructor({ status, output }: GuestResult) {
-    this.status = status;
-    this.output = output.toString('utf8');
-  }
-
-  toString(): string {
-    return this.output;
-  }
-
-  [inspect.custom](): string {
-    const text = this.output.replace(/\n$/, '');
-    return this.status === 0 ? text : [text, `(status ${this.status})`].filter(Boolean).join('\n');
-  }
-}
-
-const address = (value: bigint | number) => `0x${BigInt(value).toString(16)}`;
-
-/** Bytes that print as a hex dump. */
-export class Bytes {
-  readonly bytes: Uint8Array;
-  readonly at: bigint;
-
-  constructor(bytes: Uint8Array, at: bigint) {
-    this.bytes = bytes;
-    this.at = at;
-  }
-
-  [inspect.custom](): string {
-    const rows: string[] = [];
-    for (let i = 0; i < this.bytes.length; i += 16) {
-      const row = Buffer.from(this.bytes.subarray(i, i + 16));
-      const text = row.toString('latin1').replaceAll(/[^\x20-\x7e]/g, '.');
-      const digits = row.toString('hex').replaceAll(/../g, '$& ').padEnd(48);
-      rows.push(`${(this.at + BigInt(i)).toString(16).padStart(16, '0')}  ${digits} ${text}`);
-    }
-    return rows.join('\n');
-  }
-}
+import { address, Bytes, Done, ShellResult, Text } from './values.ts';
 
 export class Cpu {
   readonly index: number;
@@ -342,25 +282,6 @@ function plugOf(device: LiveDevice): PlugInput {
     ...(path !== undefined && { path }),
     ...(hugepages !== undefined && { hugepages }),
   };
-}
-
-/** A request that is done; prints as its stages. */
-export class Done {
-  readonly request: LiveRequest;
-
-  constructor(request: LiveRequest) {
-    this.request = request;
-  }
-
-  get device(): LiveDevice {
-    return this.request.device;
-  }
-
-  [inspect.custom](): string {
-    const { action, device, history } = this.request;
-    const took = Number(BigInt(history.at(-1)?.at ?? 0) - BigInt(history[0]?.at ?? 0)) / 1e6;
-    return `${action} ${device.id}: ${history.map(({ stage }) => stage).join(' → ')} (${took.toFixed(0)} ms)`;
-  }
 }
 
 /** A disk, by its name. */

@@ -30,9 +30,9 @@ describe('the short form', () => {
   test('what is missing is said', () => expect(() => commandCode('sh')).toThrow(/sh COMMAND/));
 
   test('what a shell has is quoted', () => {
-    const code = commandCode("sh printf '%s\\n' `id` ${HOME}") as string;
+    const code = commandCode("sh printf '%s\\n' `id` $HOME") as string;
     // biome-ignore lint/security/noGlobalEval: it is what the REPL does with it
-    expect(eval(code.replace('await vm.sh', ''))).toBe("printf '%s\\n' `id` ${HOME}");
+    expect(eval(code.replace('await vm.sh', ''))).toBe("printf '%s\\n' `id` $HOME");
   });
 
   test('help names every command', () => {
