@@ -36,6 +36,8 @@ const POST_MORTEM_INTERVAL_MS = 1000;
 /** A driver that loops over a mistake must not fill anybody's log. */
 const FAULT_INTERVAL_MS = 1000;
 const FAULTS_AT_ONCE = 10;
+/** Where a processor starts after INIT. */
+const RESET_RIP = '0xfff0';
 
 export function errorData(error: unknown): ErrorData {
   if (error instanceof NemuError) return { ...error.toJSON(), ...(error.stack && { stack: error.stack }) };
@@ -432,7 +434,10 @@ class MachineThread {
 
   #stopFor(reason: 'triple-fault' | 'internal-error', vcpu: number, detail: string): void {
     const registers = this.#processors.registersOf(vcpu);
-    this.#finish({ reason, vcpu, registers, detail: `vCPU ${vcpu}: ${detail}, rip ${registers.rip}.` });
+    // AMD processors leave an undefined state behind, and KVM puts the vCPU back to INIT before anyone can look.
+    const lost = reason === 'triple-fault' && registers.rip === RESET_RIP;
+    const where = lost ? 'its registers were reset before they could be read' : `rip ${registers.rip}`;
+    this.#finish({ reason, vcpu, registers, detail: `vCPU ${vcpu}: ${detail}, ${where}.` });
   }
 
   #close(): void {
