@@ -4,6 +4,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { findProgram } from '../src/lab/command.ts';
+import { blkFigures } from './blk.ts';
 import { bootFigures } from './boot.ts';
 import { exitFigures } from './exits.ts';
 import { type Figure, figureTable } from './figures.ts';
@@ -15,6 +16,7 @@ const SUITES = {
   exits: exitFigures,
   boot: bootFigures,
   memory: memoryFigures,
+  blk: blkFigures,
 } as const satisfies Record<string, (folder: string) => Promise<Figure[]>>;
 type Suite = keyof typeof SUITES;
 
@@ -25,7 +27,15 @@ const program = new Command('npm run bench --')
   .parse();
 const chosen = (program.args.length > 0 ? program.args : Object.keys(SUITES)) as Suite[];
 for (const suite of chosen) if (!Object.hasOwn(SUITES, suite)) program.error(`There is no suite "${suite}".`);
-if (!findProgram('qemu-system-x86_64')) program.error('QEMU is missing: apt-get install qemu-system-x86.');
+const NEEDED: readonly (readonly [command: string, packages: string, suites: readonly Suite[]])[] = [
+  ['qemu-system-x86_64', 'qemu-system-x86', chosen],
+  ['gcc', 'gcc', ['blk']],
+  ['objcopy', 'binutils', ['blk']],
+];
+for (const [command, packages, suites] of NEEDED) {
+  if (!suites.some((suite) => chosen.includes(suite)) || findProgram(command)) continue;
+  program.error(`${command} is missing, which the suite ${suites.join(', ')} needs: apt-get install ${packages}.`);
+}
 const { json } = program.opts<{ json?: string }>();
 
 const folder = mkdtempSync(join(tmpdir(), 'nemu-bench-'));

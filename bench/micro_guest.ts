@@ -3,6 +3,12 @@
  * whose code runs in ring 3 with IOPL 3, where it runs at full speed even under a KVM that emulates guest kernel mode.
  */
 
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
 const BASE = 0x10_0000;
 const STACK = 0x9_0000;
 export const COM1 = 0x3f8;
@@ -71,8 +77,38 @@ export class Code32 {
   }
 }
 
-/** A PVH image that runs `user` in ring 3. */
-export function microGuest(user: (code: Code32) => void): Uint8Array {
+/** Where a compiled program is linked to. */
+const PROGRAM = 0x11_0000;
+
+/**
+ * A PVH image that runs a C program of bench/guests in ring 3, from its function `start` on.
+ * @param defines macros, by name
+ * @throws Error with what the compiler said
+ */
+export function compiledGuest(source: string, defines: Readonly<Record<string, number>>): Uint8Array {
+  const folder = mkdtempSync(join(tmpdir(), 'nemu-bench-guest-'));
+  try {
+    const run = (command: string, args: readonly string[]) => execFileSync(command, args, { stdio: 'pipe' });
+    const elf = join(folder, 'guest.elf');
+    const flat = join(folder, 'guest.bin');
+    run('gcc', [
+      ...['-m32', '-march=i686', '-O2', '-Wall', '-Werror', '-ffreestanding', '-fno-pic'],
+      ...['-fno-stack-protector', '-fno-strict-aliasing'],
+      ...['-fcf-protection=none', '-fno-asynchronous-unwind-tables', '-nostdlib', '-static'],
+      ...[`-Wl,-Ttext=0x${PROGRAM.toString(16)}`, '-Wl,--build-id=none', '-Wl,-e,start'],
+      ...Object.entries(defines).map(([name, value]) => `-D${name}=${value}`),
+      ...[fileURLToPath(new URL(`guests/${source}`, import.meta.url)), '-o', elf],
+    ]);
+    run('objcopy', ['-O', 'binary', '--set-section-flags', '.bss=alloc,load,contents', elf, flat]);
+    const jump = [0xb8, ...readFileSync(elf).subarray(24, 28), 0xff, 0xe0]; // mov eax, e_entry; jmp eax
+    return microGuest((code) => code.put(...jump), readFileSync(flat));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** A PVH image that runs `user` in ring 3, with `program` behind it at its address. */
+export function microGuest(user: (code: Code32) => void, program?: Uint8Array): Uint8Array {
   const gdt = [
     ...[0, 0],
     ...[0x0000ffff, 0x00cf9b00], // ring 0 code
@@ -102,7 +138,11 @@ export function microGuest(user: (code: Code32) => void): Uint8Array {
     ...bytes16(gdt.length - 1),
     ...bytes32(gdtStart),
   ]);
-  return pvhImage(code);
+  if (!program) return pvhImage(code);
+  const all = new Uint8Array(PROGRAM - BASE + program.length);
+  all.set(code);
+  all.set(program, PROGRAM - BASE);
+  return pvhImage(all);
 }
 
 /** An ELF64 of one loadable segment and the Xen note that says where it is entered in 32-bit mode. */
