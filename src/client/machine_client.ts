@@ -60,6 +60,8 @@ export interface VcpuReport {
   readonly index: number;
   readonly apicId: number;
   readonly threadId: number;
+  /** What the thread had of the host's processors, guest and all, in nanoseconds. */
+  readonly cpuTime: number;
   readonly state: 'created' | 'running' | 'paused' | 'ended';
   /** KVM's multiprocessing state, when the registers were asked for. */
   readonly activity?: 'running' | 'halted' | 'waiting for SIPI' | 'uninitialised';
@@ -176,6 +178,19 @@ export interface DiskReport {
   readonly operations: Readonly<Record<'read' | 'write' | 'flush' | 'discard' | 'writeZeroes', DiskOperationReport>>;
 }
 
+/** A range of the guest's RAM as the host has it. Sizes in bytes. */
+export interface MemoryRangeReport {
+  /** Id of the DIMM; undefined for memory that was there at boot. */
+  readonly dimm?: string;
+  /** Guest-physical. */
+  readonly address: number;
+  readonly size: number;
+  /** What of it the host has in memory. */
+  readonly resident: number;
+  /** What of that is in huge pages. */
+  readonly huge: number;
+}
+
 /** Sizes in bytes. */
 export interface BalloonReport {
   /** What the guest was asked to put into the balloon. */
@@ -219,6 +234,8 @@ export interface MachineClient {
   devices(): Promise<DevicesReport>;
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
+  /** The guest's RAM as the host has it, by address. */
+  memoryMap(): Promise<MemoryRangeReport[]>;
   /** What each disk did so far. */
   disks(): Promise<DiskReport[]>;
   /** Sets a disk's limits, all of them. @throws NemuError DISK for a name that is none, DESCRIPTION for no limits. */

@@ -32,6 +32,7 @@ export const REMOTE_METHODS = [
   'searchMemory',
   'balloon',
   'disks',
+  'memoryMap',
   'throttle',
   'plug',
   'unplug',

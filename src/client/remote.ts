@@ -14,6 +14,7 @@ import type {
   MachineClient,
   MachineEvent,
   MachineState,
+  MemoryRangeReport,
   VcpuReport,
 } from './machine_client.ts';
 import {
@@ -263,6 +264,7 @@ export class RemoteMachine implements MachineClient {
     return Buffer.from(base64, 'base64');
   }
 
+  memoryMap = async (): Promise<MemoryRangeReport[]> => (await this.#call('memoryMap', [])) as MemoryRangeReport[];
   disks = async (): Promise<DiskReport[]> => (await this.#call('disks', [])) as DiskReport[];
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> =>
     void (await this.#call('throttle', [disk, limits]));

@@ -33,6 +33,7 @@ import type {
   MachineClient,
   MachineEvent,
   MachineState,
+  MemoryRangeReport,
   VcpuReport,
 } from '../client/machine_client.ts';
 import { close, raw } from '../ffi/libc.ts';
@@ -320,6 +321,13 @@ export class Machine implements MachineClient {
   counters = (): Promise<CountersReport> => this.#call('counters');
   devices = (): Promise<DevicesReport> => this.#call('devices');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
+  memoryMap = async (): Promise<MemoryRangeReport[]> => {
+    const { dimms } = (await this.plugged()).memory;
+    return this.#ram.residence().map((range) => {
+      const dimm = dimms.find(({ address }) => address === range.address);
+      return dimm ? { ...range, dimm: dimm.id } : range;
+    });
+  };
   disks = (): Promise<DiskReport[]> => this.#call('disks');
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> => {
     const parsed = throttleSchema.safeParse(limits);

@@ -5,6 +5,7 @@ import { NemuError } from '../client/errors.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import * as libc from '../ffi/libc.ts';
 import { GiB, MiB, memoryEnd, nodeRanges, type RamRange, ramLayout } from './memory_layout.ts';
+import { type Residence, residenceOf } from './residence.ts';
 
 /** One memslot's worth of RAM: where the guest and where this process sees it. */
 export interface RamRegion extends RamRange {
@@ -119,6 +120,15 @@ export class GuestRam {
     this.#dimms.delete(address);
     mapAnonymous(this.base + address, dimm.size, libc.MAP_FIXED);
     for (const fd of dimm.fds) libc.close(fd);
+  }
+
+  /** What of each range the host has in memory, by address. */
+  residence(): Residence[] {
+    const ranges = [
+      ...this.regions.map(({ gpa, size }) => ({ address: gpa, size })),
+      ...[...this.#dimms].map(([address, { size }]) => ({ address, size })),
+    ];
+    return residenceOf(this.base, ranges);
   }
 
   /** Unmaps everything. No thread may touch a view of it afterwards. */

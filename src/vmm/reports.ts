@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import type { CountersReport, VcpuReport } from '../client/machine_client.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import { KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED } from '../ffi/kvm/common.ts';
@@ -15,6 +16,15 @@ const ACTIVITY: Record<number, VcpuReport['activity']> = {
   4: 'waiting for SIPI',
 };
 
+/** What a thread of this process had of the processors, in nanoseconds (proc_pid_schedstat(5)); 0 once it has ended. */
+function cpuTime(thread: number): number {
+  try {
+    return Number(readFileSync(`/proc/self/task/${thread}/schedstat`, 'latin1').split(' ')[0]);
+  } catch {
+    return 0;
+  }
+}
+
 /** What each vCPU did and does. @param memory to read registers too; the vCPUs must be out of the guest. */
 export function reportVcpus(
   block: SharedBlock,
@@ -29,10 +39,12 @@ export function reportVcpus(
     for (let reason = 0; reason < C.LOCAL; reason++) {
       if (counter(C.REASON + reason) > 0) exits[exitName(reason)] = counter(C.REASON + reason);
     }
+    const threadId = Atomics.load(block.words, slot + S.TID);
     const report: VcpuReport = {
       index,
       apicId: processors.apicId(index),
-      threadId: Atomics.load(block.words, slot + S.TID),
+      threadId,
+      cpuTime: cpuTime(threadId),
       state: RUN_STATE_NAMES[Atomics.load(block.words, slot + S.RUN_STATE)],
       exits,
       local: Object.fromEntries(local.map((register, i) => [register.name, counter(C.LOCAL + i)])),
