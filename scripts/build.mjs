@@ -1,18 +1,13 @@
 // Bundles each entry point into one file under dist/: a thread or a program then starts by reading one file,
 // which matters most in the lab, where every file costs a round trip.
-import { cpSync, writeFileSync } from 'node:fs';
+import { cpSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
 
-await build({
+const options = {
   absWorkingDir: root,
-  entryPoints: {
-    nemu: 'src/cli/main.ts',
-    engine_thread: 'src/vmm/engine_thread.ts',
-    'lab-agent': 'src/cli/lab_agent.ts',
-  },
   outdir: 'dist',
   bundle: true,
   platform: 'node',
@@ -28,6 +23,22 @@ await build({
     js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },
   logLevel: 'warning',
+};
+// Pieces of an older build have other names.
+rmSync(join(root, 'dist'), { recursive: true, force: true });
+await build({
+  ...options,
+  entryPoints: { engine_thread: 'src/vmm/engine_thread.ts', 'lab-agent': 'src/cli/lab_agent.ts' },
+});
+// What one command alone needs is loaded by it: the workstation's React is as large as all the rest.
+await build({
+  ...options,
+  entryPoints: { nemu: 'src/cli/main.ts' },
+  splitting: true,
+  chunkNames: 'nemu-[name]-[hash]',
+  // Ink asks for it when it is told to be debugged.
+  external: [...options.external, 'react-devtools-core'],
+  define: { 'process.env.NODE_ENV': '"production"' },
 });
 cpSync(join(root, 'src', 'lab', 'assets'), join(root, 'dist', 'assets'), { recursive: true });
 writeFileSync(join(root, 'dist', '.built'), '');

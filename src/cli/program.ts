@@ -1,6 +1,8 @@
 import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { GLYPHS } from '../tui/graph.ts';
+import { THEMES } from '../tui/style.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { deviceHelp } from './device_options.ts';
 import { examine, formatReport } from './doctor.ts';
@@ -14,6 +16,7 @@ import { run } from './run.ts';
 import { onOption, RUN_DEFAULTS, type RunOptions } from './run_options.ts';
 import { setUp } from './setup.ts';
 import { tour } from './tour.ts';
+import { START_MACHINE, type WorkstationOptions, workstation } from './workstation.ts';
 
 const collect = (value: string, before: string[]) => [...before, value];
 
@@ -58,12 +61,12 @@ export function program(): Command {
 
   nemu
     .command('start', { hidden: true })
-    .description('what npm start does: a shell in a terminal, a short tour elsewhere')
+    .description('what npm start does: the workstation in a terminal, a short tour elsewhere')
     .addOption(onOption())
     .action(async ({ on }) => {
       process.exitCode =
         process.stdin.isTTY && process.stdout.isTTY
-          ? await run(undefined, [], { ...RUN_DEFAULTS, on })
+          ? await workstation(undefined, { ...RUN_DEFAULTS, ...START_MACHINE, on })
           : await tour(on);
     });
 
@@ -77,6 +80,7 @@ export function program(): Command {
       process.exitCode = report.place === 'none' ? EXIT.HOST : EXIT.OK;
     });
 
+  addWorkstation(nemu);
   addRepl(nemu);
   addGuest(nemu);
   addLab(nemu);
@@ -110,13 +114,11 @@ export function program(): Command {
   return nemu;
 }
 
-function addRun(nemu: Command): void {
-  nemu
-    .command('run')
-    .description('boots a kernel: with this terminal on its console, or a command in it')
-    .argument('[kernel]', 'bzImage, ELF64 or Multiboot file, or a name from `nemu guest list`')
-    .argument('[command...]', 'after --: runs in the guest as root')
-    .passThroughOptions(false)
+const KERNEL_HELP = 'bzImage, ELF64 or Multiboot file, or a name from `nemu guest list`';
+
+/** Options that say what a machine is. */
+function machineOptions(command: Command): Command {
+  return command
     .addOption(onOption())
     .option('--config <file>', 'machine description in YAML or JSON, as --dry-run prints it; options here go before it')
     .addOption(new Option('--machine <type>', 'board: q35, pc (i440FX), or minimal without PCI').choices(MACHINE_TYPES))
@@ -146,7 +148,17 @@ function addRun(nemu: Command): void {
     .option('--i8042', 'adds a keyboard controller')
     .option('--no-rtc', 'leaves the CMOS clock out')
     .option('--no-pvpanic', 'leaves the panic device out')
-    .option('--no-reboot', 'ends when the guest resets')
+    .option('--no-reboot', 'ends when the guest resets');
+}
+
+function addRun(nemu: Command): void {
+  const command = nemu
+    .command('run')
+    .description('boots a kernel: with this terminal on its console, or a command in it')
+    .argument('[kernel]', KERNEL_HELP)
+    .argument('[command...]', 'after --: runs in the guest as root')
+    .passThroughOptions(false);
+  machineOptions(command)
     .option('--control <socket>', 'serves the running machine at a unix socket, to this user alone')
     .option('--log <file>', "writes the console's output to a file too")
     .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
@@ -177,6 +189,22 @@ function addRun(nemu: Command): void {
       }
       const task = { ...(code !== undefined && { eval: code }), ...(script !== undefined && { script }) };
       process.exitCode = await runRepl(first, task, options);
+    });
+}
+
+function addWorkstation(nemu: Command): void {
+  const command = nemu
+    .command('workstation')
+    .alias('ui')
+    .description('boots a kernel with the workstation around it: vCPUs, PCI, memory, consoles and a REPL')
+    .argument('[kernel]', KERNEL_HELP);
+  machineOptions(command)
+    .option('--readonly', 'nothing can be changed or typed')
+    .addOption(new Option('--theme <name>', 'colours; NO_COLOR is heeded').choices(THEMES))
+    .addOption(new Option('--graphs <glyphs>', 'what graphs are drawn with').choices(GLYPHS))
+    .option('--no-mouse', 'leaves the mouse to the terminal')
+    .action(async (kernel: string | undefined, options: WorkstationOptions) => {
+      process.exitCode = await workstation(kernel, { ...RUN_DEFAULTS, ...options });
     });
 }
 

@@ -1,0 +1,350 @@
+/** Every action of the workstation, once: keys, help, palette, footer, mouse and the README's table come from here. */
+import type { PaneName } from './layout.ts';
+import type { Station } from './station.ts';
+
+export interface Action {
+  readonly id: string;
+  readonly keys: readonly string[];
+  /** Only while this pane has the focus; everywhere without it. */
+  readonly panes?: readonly PaneName[];
+  readonly title: string;
+  readonly help: string;
+  /** More words to find it by. */
+  readonly words?: string;
+  /** Shown in the footer, in a word or two. */
+  readonly footer?: string;
+  /** The same in the REPL, and in QMP. */
+  readonly repl?: (station: Station) => string | undefined;
+  readonly qmp?: (station: Station) => string | undefined;
+  /** It changes the machine: not for --readonly. */
+  readonly changes?: boolean;
+  /** Why it cannot be done now, in half a sentence. */
+  readonly disabled?: (station: Station) => string | undefined;
+  /** What is asked before. */
+  readonly confirm?: (station: Station) => string | undefined;
+  readonly run: (station: Station) => unknown;
+}
+
+const LISTS: readonly PaneName[] = ['vcpus', 'pci', 'memory', 'events'];
+const TERMINALS: readonly PaneName[] = ['console', 'repl'];
+
+const ended = ({ machine }: Station) =>
+  machine.state === 'ended' || machine.state === 'closed' ? 'the machine has ended' : undefined;
+const notRunning = (station: Station) =>
+  ended(station) ?? (station.machine.state === 'running' ? undefined : `the machine is ${station.machine.state}`);
+
+const MACHINE: readonly Action[] = [
+  {
+    id: 'pause',
+    keys: ['p'],
+    title: 'pause or resume',
+    help: 'stops every vCPU, or lets them go on',
+    words: 'stop cont continue freeze',
+    footer: 'pause',
+    repl: ({ machine }) => (machine.state === 'paused' ? 'await vm.resume()' : 'await vm.pause()'),
+    qmp: ({ machine }) => (machine.state === 'paused' ? 'cont' : 'stop'),
+    changes: true,
+    disabled: ended,
+    run: (station) => (station.machine.state === 'paused' ? station.vm.resume() : station.vm.pause()),
+  },
+  {
+    id: 'power-button',
+    keys: ['o'],
+    title: 'press the power button',
+    help: 'the guest is asked to power off (ACPI)',
+    words: 'shutdown off',
+    repl: () => 'await vm.powerButton()',
+    qmp: () => 'system_powerdown',
+    changes: true,
+    disabled: notRunning,
+    run: (station) => station.vm.powerButton(),
+  },
+  {
+    id: 'plug',
+    keys: ['a'],
+    title: 'plug a device',
+    help: 'chooses a device, fills its options in, and follows the stages',
+    words: 'add device_add hotplug cpu memory dimm disk',
+    footer: 'plug',
+    repl: () => 'await vm.plug({…})',
+    qmp: () => 'device_add',
+    changes: true,
+    disabled: notRunning,
+    run: (station) => station.choosePlug(),
+  },
+  {
+    id: 'unplug',
+    keys: ['d'],
+    panes: ['vcpus', 'pci', 'memory'],
+    title: 'unplug what is chosen',
+    help: 'the guest is asked to let go of it',
+    words: 'remove device_del',
+    footer: 'unplug',
+    repl: (station) => `await vm.unplug('${station.chosen ?? 'ID'}')`,
+    qmp: (station) => `device_del id=${station.chosen ?? 'ID'}`,
+    changes: true,
+    disabled: (station) => notRunning(station) ?? station.whyNotUnplug,
+    confirm: (station) => `Unplug ${station.chosen}? The guest must let go of it first.`,
+    run: (station) => station.unplug(),
+  },
+  {
+    id: 'undo',
+    keys: ['u'],
+    title: 'undo',
+    help: 'takes the last live action back',
+    repl: () => 'await vm.journal.undo()',
+    changes: true,
+    disabled: (station) => (station.vm.journal.lines.length === 0 ? 'nothing was done yet' : undefined),
+    confirm: (station) => `Take this back? ${station.vm.journal.lines.at(-1)}`,
+    run: (station) => station.vm.journal.undo(),
+  },
+  {
+    id: 'redo',
+    keys: ['ctrl-r'],
+    title: 'redo',
+    help: 'does again what was undone last',
+    repl: () => 'await vm.journal.redo()',
+    changes: true,
+    run: (station) => station.vm.journal.redo(),
+  },
+  {
+    id: 'reset',
+    keys: ['X'],
+    title: 'reset',
+    help: 'hard reset, as by the button',
+    words: 'reboot system_reset',
+    repl: () => 'await vm.reset()',
+    qmp: () => 'system_reset',
+    changes: true,
+    disabled: ended,
+    confirm: () => 'Reset the machine? What the guest has not written to its disks is lost.',
+    run: (station) => station.vm.reset(),
+  },
+  {
+    id: 'nmi',
+    keys: ['N'],
+    title: 'send an NMI',
+    help: 'to every vCPU; what the guest does with it is its own business',
+    repl: () => 'await vm.nmi()',
+    qmp: () => 'inject-nmi',
+    changes: true,
+    disabled: notRunning,
+    confirm: () => 'Send an NMI to every vCPU? Many guests panic on one.',
+    run: (station) => station.vm.nmi(),
+  },
+  {
+    id: 'kill',
+    keys: ['K'],
+    title: 'end the machine',
+    help: 'at once, without asking the guest',
+    words: 'kill quit destroy',
+    repl: () => 'await vm.quit()',
+    qmp: () => 'quit',
+    changes: true,
+    disabled: ended,
+    confirm: () => 'End the machine at once? What the guest has not written to its disks is lost.',
+    run: (station) => station.vm.quit(),
+  },
+];
+
+const LOOKING: readonly Action[] = [
+  {
+    id: 'open',
+    keys: ['enter'],
+    panes: LISTS,
+    title: 'look inside',
+    help: 'vCPU: registers and symbol; PCI: config space and queues; event: all of it',
+    footer: 'look inside',
+    repl: (station) => station.lookForm,
+    disabled: (station) => (station.chosen === undefined ? 'nothing is chosen' : undefined),
+    run: (station) => station.open(),
+  },
+  {
+    id: 'type',
+    keys: ['enter', 'i'],
+    panes: TERMINALS,
+    title: 'type into it',
+    help: 'every key goes to the console or the REPL until Ctrl-]',
+    footer: 'type',
+    disabled: (station) =>
+      station.readonly && station.focus === 'console' ? 'the workstation is read-only' : undefined,
+    run: (station) => station.type(),
+  },
+  {
+    id: 'zoom',
+    keys: ['z'],
+    panes: TERMINALS,
+    title: 'zoom',
+    help: 'the console has the whole terminal until Ctrl-]',
+    footer: 'zoom',
+    disabled: (station) =>
+      station.readonly && station.focus === 'console' ? 'the workstation is read-only' : undefined,
+    run: (station) => station.zoom(),
+  },
+  {
+    id: 'next-console',
+    keys: [']'],
+    panes: ['console'],
+    title: 'next console',
+    help: 'of the machine',
+    run: (station) => station.nextConsole(1),
+  },
+  {
+    id: 'previous-console',
+    keys: ['['],
+    panes: ['console'],
+    title: 'previous console',
+    help: 'of the machine',
+    run: (station) => station.nextConsole(-1),
+  },
+  {
+    id: 'filter',
+    keys: ['/'],
+    panes: [...LISTS, ...TERMINALS],
+    title: 'filter, or search',
+    help: 'narrows a list; in a console, searches its scrollback upwards (n, N: on)',
+    footer: 'filter',
+    run: (station) => station.startFilter(),
+  },
+  {
+    id: 'find-next',
+    keys: ['n'],
+    panes: TERMINALS,
+    title: 'search on, upwards',
+    help: 'for what was searched last',
+    disabled: (station) => (station.filterOf(station.focus) === '' ? 'nothing was searched yet' : undefined),
+    run: (station) => station.find(true),
+  },
+  {
+    id: 'find-previous',
+    keys: ['N'],
+    panes: TERMINALS,
+    title: 'search on, downwards',
+    help: 'for what was searched last',
+    disabled: (station) => (station.filterOf(station.focus) === '' ? 'nothing was searched yet' : undefined),
+    run: (station) => station.find(false),
+  },
+  {
+    id: 'info',
+    keys: ['I'],
+    title: 'tables',
+    help: 'everything that `info` shows: cpus, memory, pci, irq, queues, exits, disks…',
+    words: 'info registers numa irq exits',
+    repl: () => "await vm.info('…')",
+    run: (station) => station.chooseInfo(),
+  },
+  {
+    id: 'export-events',
+    keys: ['e'],
+    panes: ['events'],
+    title: 'export the events',
+    help: 'to a file, one JSON object a line',
+    footer: 'export',
+    run: (station) => station.exportEvents(),
+  },
+  {
+    id: 'refresh',
+    keys: ['R'],
+    title: 'refresh',
+    help: 'asks the machine for everything now',
+    run: (station) => station.model.refresh(),
+  },
+];
+
+const WORKSTATION: readonly Action[] = [
+  {
+    id: 'help',
+    keys: ['?'],
+    title: 'help',
+    help: 'all keys; type to narrow, Enter does what is chosen',
+    footer: 'help',
+    run: (station) => station.showHelp(),
+  },
+  {
+    id: 'palette',
+    keys: [':'],
+    title: 'palette',
+    help: 'any action by its name, or a line for the REPL',
+    footer: 'palette',
+    run: (station) => station.showPalette(),
+  },
+  ...(['vcpus', 'pci', 'memory', 'activity', 'console', 'repl', 'events'] as const).map(
+    (pane, index): Action => ({
+      id: `focus-${pane}`,
+      keys: [String(index + 1)],
+      title: `to ${pane}`,
+      help: 'moves the focus there',
+      run: (station) => station.focusOn(pane),
+    }),
+  ),
+  {
+    id: 'next-pane',
+    keys: ['tab'],
+    title: 'next pane',
+    help: 'moves the focus',
+    run: (station) => station.moveFocus(1),
+  },
+  {
+    id: 'previous-pane',
+    keys: ['shift-tab'],
+    title: 'previous pane',
+    help: 'moves the focus',
+    run: (station) => station.moveFocus(-1),
+  },
+  {
+    id: 'layout',
+    keys: ['+'],
+    title: 'larger',
+    help: 'the pane in focus takes half of the screen, then all of it',
+    words: 'layout full half normal',
+    run: (station) => station.changeLayout(1),
+  },
+  {
+    id: 'layout-back',
+    keys: ['_', '-'],
+    title: 'smaller',
+    help: 'the other way round',
+    run: (station) => station.changeLayout(-1),
+  },
+  {
+    id: 'theme',
+    keys: ['T'],
+    title: 'theme',
+    help: 'the next one: dark, light, contrast, plain',
+    words: 'colours skin',
+    run: (station) => station.nextTheme(),
+  },
+  {
+    id: 'glyphs',
+    keys: ['B'],
+    title: 'graphs',
+    help: 'braille, blocks or plain characters',
+    run: (station) => station.nextGlyphs(),
+  },
+  {
+    id: 'leave',
+    keys: ['q', 'ctrl-c'],
+    title: 'leave',
+    help: 'asks what becomes of a guest that runs',
+    words: 'quit exit',
+    footer: 'leave',
+    run: (station) => station.leave(),
+  },
+];
+
+export const ACTIONS: readonly Action[] = [...MACHINE, ...LOOKING, ...WORKSTATION];
+
+/** What a key does in a pane: an action of the pane goes before one for all. */
+export function actionFor(key: string, pane: PaneName): Action | undefined {
+  return (
+    ACTIONS.find(({ keys, panes }) => panes?.includes(pane) && keys.includes(key)) ??
+    ACTIONS.find(({ keys, panes }) => panes === undefined && keys.includes(key))
+  );
+}
+
+/** Actions that make sense in a pane, its own first. */
+export function actionsIn(pane: PaneName): Action[] {
+  const here = ACTIONS.filter(({ panes }) => panes?.includes(pane));
+  const all = ACTIONS.filter(({ panes }) => panes === undefined);
+  return [...here, ...all.filter(({ keys }) => actionFor(keys[0], pane)?.panes === undefined)];
+}

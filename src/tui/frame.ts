@@ -1,0 +1,258 @@
+/** A whole screen as lines of spans: header, panes in their frames, what stands in front of them, footer. */
+import { formatSize } from '../client/sizes.ts';
+import { actionsIn } from './actions.ts';
+import { keyLabel } from './keys.ts';
+import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
+import { activityPane } from './panes/activity.ts';
+import { eventsPane } from './panes/events.ts';
+import { memoryPane } from './panes/memory.ts';
+import { compact, type PaneContent, type PaneContext } from './panes/pane.ts';
+import { pciPane } from './panes/pci.ts';
+import { vcpusPane } from './panes/vcpus.ts';
+import type { Station } from './station.ts';
+import { type Line, line, lineWidth, type Style, span, toWidth, widthOf } from './style.ts';
+import type { TerminalPane } from './terminal_pane.ts';
+import { terminalLines } from './terminal_view.ts';
+
+export interface Box {
+  readonly rect: Rect;
+  /** Frame and contents, `rect.height` lines of `rect.width` cells. */
+  readonly lines: readonly Line[];
+}
+
+export interface Frame {
+  readonly header: Line;
+  /** Panes in columns, as the layout has them. */
+  readonly columns: readonly (readonly Box[])[];
+  readonly overlay: Box | undefined;
+  readonly footer: Line;
+  /** Instead of all that, on a screen without room for it. */
+  readonly tooSmall?: readonly string[];
+  readonly layout: Layout | undefined;
+  /** What a click on the footer does, by column. */
+  readonly buttons: readonly { readonly from: number; readonly to: number; readonly key: string }[];
+  /** Keys of the rows of lists, by pane, from the first line inside the frame on. */
+  readonly rows: Readonly<Partial<Record<PaneName, readonly (string | undefined)[]>>>;
+}
+
+const LISTS: Readonly<Partial<Record<PaneName, (context: PaneContext) => PaneContent>>> = {
+  vcpus: vcpusPane,
+  pci: pciPane,
+  memory: memoryPane,
+  activity: activityPane,
+  events: eventsPane,
+};
+
+/** @param rows of the terminal; the frame takes one less, or Ink would clear the screen at each one. */
+export function frameOf(station: Station, columns: number, rows: number): Frame {
+  const height = rows - 1;
+  const area = { width: columns, height: height - 2, top: 1 };
+  const layout = layOut(area, station.layout, station.focus, station.bottom);
+  const none = { header: [], columns: [], overlay: undefined, footer: [], layout, buttons: [], rows: {} };
+  if (!layout || rows < MIN_ROWS) {
+    const text = `NEMU needs ${MIN_COLUMNS}×${MIN_ROWS}; this is ${columns}×${rows}.`;
+    return {
+      ...none,
+      layout: undefined,
+      tooSmall: [text, 'Make the window larger, or q.'].slice(0, Math.max(1, height)),
+    };
+  }
+  const keys: Partial<Record<PaneName, readonly (string | undefined)[]>> = {};
+  const boxes = layout.columns.map((column) =>
+    column.map(({ pane, rect }): Box => {
+      const content = paneLines(station, pane, rect.width - 2, rect.height - 2);
+      keys[pane] = content.keys;
+      return { rect, lines: framed(station, pane, rect, content) };
+    }),
+  );
+  const footer = footerOf(station, columns);
+  return {
+    header: toWidth(headerOf(station, columns), columns),
+    columns: boxes,
+    overlay: overlayOf(station, columns, height),
+    footer: footer.line,
+    layout,
+    buttons: footer.buttons,
+    rows: keys,
+  };
+}
+
+const STATES: Readonly<Record<string, Style>> = { running: 'good', paused: 'warn', ended: 'bad', closed: 'bad' };
+
+function headerOf(station: Station, width: number): Line {
+  const { machine, model, place, unicode } = station;
+  const { description, state, end } = machine;
+  const minutes = Math.floor((Date.now() - model.startedAt) / 60_000);
+  const up = minutes > 0 ? `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')} h` : '';
+  const rate = model.activity.exits.at(-1);
+  const parts: Line[] = [
+    [span(' NEMU ', 'selected'), span(` ${description.name} `, 'bold')],
+    [span(unicode ? '● ' : '* ', STATES[state] ?? 'dim'), span(state, STATES[state] ?? 'dim')],
+    line(`${description.machine}, ${formatSize(description.memory.size)}`),
+    line(place, 'dim'),
+    ...(rate === undefined ? [] : [line(`${compact(rate)} exits/s`, 'dim')]),
+    ...(up === '' ? [] : [line(up, 'dim')]),
+    ...(station.readonly ? [line('read-only', 'warn')] : []),
+    ...(end ? [line(end.detail, end.reason === 'poweroff' ? 'dim' : 'bad')] : []),
+    ...(model.trouble === undefined ? [] : [line(model.trouble, 'bad')]),
+  ];
+  const spans: Line[number][] = [];
+  for (const part of parts) {
+    if (lineWidth(spans) + lineWidth(part) + 2 > width && spans.length > 0) break;
+    spans.push(...part, span('  '));
+  }
+  return spans;
+}
+
+interface PaneLines {
+  readonly title: string;
+  readonly lines: readonly Line[];
+  readonly keys: readonly (string | undefined)[];
+}
+
+function paneLines(station: Station, pane: PaneName, width: number, height: number): PaneLines {
+  const list = LISTS[pane];
+  if (!list) return terminalContent(station, pane, width, height);
+  const context = { model: station.model, width, height, glyphs: station.glyphs, unicode: station.unicode };
+  const { title, rows } = list(context);
+  const state = station.lists[pane];
+  const { rows: shown } = state.window(rows, height);
+  const lines = shown.map(({ line: each, key }) =>
+    station.focus === pane && key !== undefined && key === state.selected
+      ? toWidth(
+          each.map(({ text }) => span(text, 'selected')),
+          width,
+        )
+      : each,
+  );
+  const filter = state.filter === '' && station.filtering !== pane ? '' : ` /${state.filter}`;
+  return { title: title + filter, lines, keys: shown.map(({ key }) => key) };
+}
+
+function terminalContent(station: Station, pane: PaneName, width: number, height: number): PaneLines {
+  const terminal = station.terminalOf(pane);
+  if (!terminal) return { title: pane, lines: [line('This machine has no console.', 'dim')], keys: [] };
+  terminal.resize(width, height);
+  const lines = terminalLines(terminal.terminal, {
+    width,
+    height,
+    scrolledBack: terminal.scrolledBack,
+    cursor: station.typingInto === terminal && terminal.scrolledBack === 0,
+    colours: station.theme.name !== 'plain',
+  });
+  return { title: terminalTitle(station, pane, terminal), lines, keys: [] };
+}
+
+function terminalTitle(station: Station, pane: PaneName, terminal: TerminalPane): string {
+  const { consoles } = station;
+  const name =
+    pane === 'console'
+      ? `console ${consoles.map((each) => (each === terminal && consoles.length > 1 ? `[${each.name}]` : each.name)).join(' ')}`
+      : terminal.name;
+  const filter = station.filtering === pane ? ` /${station.filterOf(pane)}` : '';
+  return [
+    name,
+    filter,
+    station.typingInto === terminal ? ' · typing, Ctrl-] leaves' : '',
+    terminal.scrolledBack > 0 ? ` · ${terminal.scrolledBack} lines back` : '',
+    terminal.skipped > 0 ? ` · ${compact(terminal.skipped)} bytes too fast to draw` : '',
+  ].join('');
+}
+
+const LINES = { unicode: ['┌', '┐', '└', '┘', '─', '│'], plain: ['+', '+', '+', '+', '-', '|'] } as const;
+
+/** A frame with a title around the contents. */
+function framed(station: Station, pane: PaneName, { width, height }: Rect, { title, lines }: PaneLines): Line[] {
+  const inFocus = station.focus === pane && !station.overlay;
+  const number = PANES.indexOf(pane) + 1;
+  return boxed(
+    station,
+    ` ${number} ${title} `,
+    lines,
+    width,
+    height,
+    inFocus ? 'focus' : 'border',
+    inFocus ? 'focus' : 'title',
+  );
+}
+
+function boxed(
+  { unicode }: Station,
+  title: string,
+  lines: readonly Line[],
+  width: number,
+  height: number,
+  border: Style,
+  titleStyle: Style,
+): Line[] {
+  const [topLeft, topRight, bottomLeft, bottomRight, across, down] = LINES[unicode ? 'unicode' : 'plain'];
+  const head = toWidth([span(title, titleStyle)], Math.min(widthOf(title), width - 4));
+  const rest = width - 3 - lineWidth(head);
+  return [
+    [span(topLeft + across, border), ...head, span(across.repeat(rest) + topRight, border)],
+    ...Array.from(
+      { length: height - 2 },
+      (_, row): Line => [span(down, border), ...toWidth(lines[row] ?? [], width - 2), span(down, border)],
+    ),
+    [span(bottomLeft + across.repeat(width - 2) + bottomRight, border)],
+  ];
+}
+
+/** In the middle of the screen, as large as it needs to be. */
+function overlayOf(station: Station, columns: number, height: number): Box | undefined {
+  const { overlay } = station;
+  if (!overlay) return undefined;
+  const view = overlay.view(columns - 6, height - 6);
+  const hint: Line[] = view.hint === '' ? [] : [[], line(view.hint, 'dim')];
+  const lines = [...view.lines.slice(0, height - 4 - hint.length), ...hint];
+  const width = Math.max(
+    24,
+    Math.min(columns - 2, Math.max(view.width, widthOf(view.hint), widthOf(view.title) + 4) + 4),
+  );
+  const size = { width, height: lines.length + 2 };
+  const rect = {
+    left: Math.floor((columns - width) / 2),
+    top: Math.max(1, Math.floor((height - size.height) / 2)),
+    ...size,
+  };
+  const padded = lines.map((each): Line => [span(' '), ...each]);
+  return { rect, lines: boxed(station, ` ${view.title} `, padded, width, size.height, 'focus', 'focus') };
+}
+
+/** Keys that make sense now, or what has just happened. */
+function footerOf(station: Station, width: number): { line: Line; buttons: Frame['buttons'] } {
+  const { notice, model, filtering } = station;
+  if (filtering) {
+    const text = ` /${station.filterOf(filtering)}`;
+    return {
+      line: toWidth([span(text, 'key'), span(' ', 'selected'), span('  Enter: keep · Esc: drop', 'dim')], width),
+      buttons: [],
+    };
+  }
+  if (notice) {
+    const style = notice.level === 'info' ? 'text' : notice.level;
+    return { line: toWidth([span(` ${notice.text}`, style)], width), buttons: [] };
+  }
+  const progress = progressOf(model.request, Date.now() - model.requestAt);
+  const spans: Line[number][] = progress ? [span(` ${progress} `, 'accent')] : [];
+  const buttons: { from: number; to: number; key: string }[] = [];
+  for (const action of actionsIn(station.focus)) {
+    if (action.footer === undefined) continue;
+    const label = keyLabel(action.keys[0], station.unicode);
+    const from = lineWidth(spans);
+    if (from + label.length + action.footer.length + 3 > width) break;
+    const usable = station.whyNot(action) === undefined;
+    spans.push(span(` ${label}`, usable ? 'key' : 'dim'), span(` ${action.footer} `, usable ? 'text' : 'dim'));
+    buttons.push({ from, to: lineWidth(spans), key: action.keys[0] });
+  }
+  return { line: toWidth(spans, width), buttons };
+}
+
+const PROGRESS_MS = 8000;
+
+/** The stages of the last request, while they are news. */
+function progressOf(request: Station['model']['request'], age: number): string | undefined {
+  if (!request || age > PROGRESS_MS) return undefined;
+  const { action, device, history, reason } = request;
+  return `${action} ${device.id}: ${history.map(({ stage }) => stage).join(' → ')}${reason ? ` (${reason})` : ''}`;
+}

@@ -1,0 +1,51 @@
+/** Keys by name: `a`, `G`, `ctrl-r`, `shift-tab`, `pageup`. */
+import type { Key } from 'ink';
+
+const NAMED = [
+  ['upArrow', 'up'],
+  ['downArrow', 'down'],
+  ['leftArrow', 'left'],
+  ['rightArrow', 'right'],
+  ['pageUp', 'pageup'],
+  ['pageDown', 'pagedown'],
+  ['home', 'home'],
+  ['end', 'end'],
+  ['return', 'enter'],
+  ['escape', 'esc'],
+  ['backspace', 'backspace'],
+  ['delete', 'delete'],
+] as const satisfies readonly (readonly [keyof Key, string])[];
+
+/** The name of what Ink says was pressed; text that is more than one character has none. */
+export function keyName(input: string, key: Key): string {
+  if (key.tab) return key.shift ? 'shift-tab' : 'tab';
+  for (const [field, name] of NAMED) if (key[field]) return name;
+  if (key.ctrl && input !== '') return `ctrl-${input.toLowerCase()}`;
+  if (key.meta && input !== '') return `alt-${input}`;
+  return input === ' ' ? 'space' : input;
+}
+
+const SHOWN: Readonly<Record<string, string>> = {
+  up: '↑',
+  down: '↓',
+  left: '←',
+  right: '→',
+  enter: 'Enter',
+  esc: 'Esc',
+  tab: 'Tab',
+  space: 'Space',
+  'shift-tab': 'Shift-Tab',
+  pageup: 'PgUp',
+  pagedown: 'PgDn',
+  home: 'Home',
+  end: 'End',
+  delete: 'Del',
+};
+const PLAIN: Readonly<Record<string, string>> = { up: 'Up', down: 'Down', left: 'Left', right: 'Right' };
+
+/** A key as people write it: `Ctrl-r`. @param unicode arrows may be drawn */
+export function keyLabel(name: string, unicode = true): string {
+  const known = (unicode ? undefined : PLAIN[name]) ?? SHOWN[name];
+  if (known !== undefined) return known;
+  return name.replace(/^(ctrl|alt)-/, (prefix) => prefix[0].toUpperCase() + prefix.slice(1));
+}

@@ -1,0 +1,60 @@
+import { edited } from './overlays/overlay.ts';
+import type { Row } from './panes/pane.ts';
+import { plainText } from './style.ts';
+
+/** Which row of a list is chosen, what of the list is shown, and its filter. */
+export class ListState {
+  filter = '';
+  selected: string | undefined;
+  readonly #tail: boolean;
+  #keys: readonly string[] = [];
+  #top = 0;
+  #atEnd = true;
+
+  /** @param tail the list grows at its end, and stays there until somebody moves. */
+  constructor(tail = false) {
+    this.#tail = tail;
+  }
+
+  /** Takes the rows as they are now. @returns those that are shown in `height`, and which of them is chosen. */
+  window(rows: readonly Row[], height: number): { readonly rows: readonly Row[]; readonly from: number } {
+    const shown = this.filter === '' ? rows : rows.filter(({ line }) => this.#passes(plainText(line)));
+    this.#keys = shown.flatMap(({ key }) => (key === undefined ? [] : [key]));
+    if (this.#tail && this.#atEnd) this.selected = this.#keys.at(-1);
+    else if (this.selected === undefined || !this.#keys.includes(this.selected)) this.selected = this.#keys[0];
+    const at = shown.findIndex(({ key }) => key !== undefined && key === this.selected);
+    if (at >= 0) this.#top = Math.max(at - height + 1, Math.min(this.#top, at));
+    this.#top = Math.max(0, Math.min(this.#top, shown.length - height));
+    return { rows: shown.slice(this.#top, this.#top + height), from: this.#top };
+  }
+
+  /** A filter is a regular expression, or the text itself where it is none; behind `!`, what does not match is shown. */
+  #passes(text: string): boolean {
+    const inverse = this.filter.startsWith('!');
+    const pattern = inverse ? this.filter.slice(1) : this.filter;
+    if (pattern === '') return true;
+    let found: boolean;
+    try {
+      found = new RegExp(pattern, 'i').test(text);
+    } catch {
+      found = text.toLowerCase().includes(pattern.toLowerCase());
+    }
+    return found !== inverse;
+  }
+
+  move(rows: number): void {
+    const at = Math.max(0, this.#keys.indexOf(this.selected ?? ''));
+    const next = Math.max(0, Math.min(this.#keys.length - 1, at + rows));
+    this.selected = this.#keys[next];
+    this.#atEnd = next === this.#keys.length - 1;
+  }
+
+  choose(key: string): void {
+    this.selected = key;
+    this.#atEnd = this.#keys.at(-1) === key;
+  }
+
+  type(name: string, text: string): void {
+    this.filter = edited(this.filter, name, text) ?? this.filter;
+  }
+}

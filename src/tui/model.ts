@@ -1,0 +1,264 @@
+/** What the workstation knows of a machine: the last of every report, and how the numbers went over time. */
+import type { GuestSession } from '../client/guest_session.ts';
+import type { LiveRequest, PluggedReport } from '../client/live.ts';
+import type {
+  CountersReport,
+  DevicesReport,
+  DiskReport,
+  MachineEvent,
+  MemoryRangeReport,
+  VcpuReport,
+} from '../client/machine_client.ts';
+import type { Vm } from '../repl/vm.ts';
+import { visible } from './style.ts';
+
+export const POLL_MS = 1000;
+/** Every so many polls what changes seldom, or costs more, is asked for. */
+const SELDOM = 5;
+/** Values kept of each series: what the widest plot can show in braille. */
+const HISTORY = 600;
+export const MAX_EVENTS = 5000;
+
+export const EVENT_KINDS = ['machine', 'boot', 'hotplug', 'guest', 'device', 'action'] as const;
+export type EventKind = (typeof EVENT_KINDS)[number];
+export type EventLevel = 'info' | 'good' | 'warn' | 'bad';
+
+export interface TimelineEvent {
+  readonly at: Date;
+  readonly kind: EventKind;
+  readonly level: EventLevel;
+  readonly text: string;
+}
+
+/** How one vCPU went: a value a poll, oldest first. */
+export interface VcpuHistory {
+  /** Share of one host processor, 0 to 1. */
+  readonly utilisation: readonly number[];
+  /** Exits to user space a second. */
+  readonly exits: readonly number[];
+  /** Exits a second by reason, of the last interval. */
+  readonly reasons: Readonly<Record<string, number>>;
+}
+
+export interface Activity {
+  readonly exits: readonly number[];
+  /** Bytes a second of all disks. */
+  readonly read: readonly number[];
+  readonly written: readonly number[];
+}
+
+const sum = (counts: Readonly<Record<string, number>>) => Object.values(counts).reduce((a, b) => a + b, 0);
+const push = (series: readonly number[] | undefined, value: number) => [...(series ?? []), value].slice(-HISTORY);
+
+/** What a kernel's log says when something is wrong. */
+const GUEST_TROUBLE: readonly (readonly [RegExp, EventLevel])[] = [
+  [/Kernel panic - not syncing|BUG: |Oops: |general protection fault|soft lockup|rcu.*(?:stall|starved)/, 'bad'],
+  [/WARNING: CPU|Call Trace:|I\/O error|Out of memory: /, 'warn'],
+];
+const MAX_LINE = 512;
+
+export class MachineModel {
+  readonly vm: Vm;
+  counters: CountersReport | undefined;
+  plugged: PluggedReport | undefined;
+  devices: DevicesReport | undefined;
+  disks: readonly DiskReport[] = [];
+  memory: readonly MemoryRangeReport[] = [];
+  activity: Activity = { exits: [], read: [], written: [] };
+  readonly vcpus = new Map<number, VcpuHistory>();
+  readonly events: TimelineEvent[] = [];
+  /** Events that were pushed out of the timeline. */
+  forgotten = 0;
+  /** The last request that has not settled, or the one that settled last. */
+  request: LiveRequest | undefined;
+  requestAt = 0;
+  /** Why the machine does not answer, when it does not. */
+  trouble: string | undefined;
+  readonly startedAt = Date.now();
+  readonly #listeners = new Set<() => void>();
+  readonly #unlisten: () => void;
+  #timer: NodeJS.Timeout | undefined;
+  #polls = 0;
+  #polledAt = 0;
+  #closed = false;
+  #partial = '';
+
+  constructor(vm: Vm, guest?: GuestSession) {
+    this.vm = vm;
+    this.#unlisten = vm.machine.onEvent((event) => this.#event(event));
+    if (guest) {
+      guest.onPhase = ({ name, uptime }) => this.say('boot', `guest ${name}, ${uptime} s after its kernel began`);
+    }
+  }
+
+  /** Polls from now on. */
+  watch(): void {
+    void this.#poll();
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#unlisten();
+    this.#listeners.clear();
+  }
+
+  /** A line for the timeline. What a guest or a peer said is made harmless. */
+  say(kind: EventKind, text: string, level: EventLevel = 'info'): void {
+    this.events.push({ at: new Date(), kind, level, text: visible(text) });
+    if (this.events.length > MAX_EVENTS) {
+      this.events.shift();
+      this.forgotten++;
+    }
+    this.changed();
+  }
+
+  changed(): void {
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Every byte that the guest's kernel console printed passes here. */
+  watchConsole(bytes: Uint8Array): void {
+    const lines = (this.#partial + Buffer.from(bytes).toString('latin1')).split('\n');
+    this.#partial = (lines.pop() ?? '').slice(-MAX_LINE);
+    for (const text of lines) {
+      const found = GUEST_TROUBLE.find(([pattern]) => pattern.test(text));
+      if (found) this.say('guest', text.replace(/\r$/, '').slice(0, MAX_LINE), found[1]);
+    }
+  }
+
+  /** Asks for everything now. */
+  async refresh(): Promise<void> {
+    this.#polls = 0;
+    clearTimeout(this.#timer);
+    await this.#poll();
+  }
+
+  async #poll(): Promise<void> {
+    const { machine } = this.vm;
+    const seldom = this.#polls++ % SELDOM === 0;
+    try {
+      if (machine.state === 'running' || machine.state === 'paused' || machine.state === 'created') {
+        const [counters, disks] = await Promise.all([machine.counters(), machine.disks()]);
+        this.#measure(counters, disks);
+        if (seldom) await this.#askSeldom();
+        this.trouble = undefined;
+      }
+    } catch (error) {
+      this.trouble = (error as Error).message;
+    }
+    if (this.#closed) return;
+    this.changed();
+    this.#timer = setTimeout(() => void this.#poll(), POLL_MS);
+  }
+
+  async #askSeldom(): Promise<void> {
+    const { machine } = this.vm;
+    const [plugged, devices, memory] = await Promise.all([machine.plugged(), machine.devices(), machine.memoryMap()]);
+    this.plugged = plugged;
+    this.devices = devices;
+    this.memory = memory;
+  }
+
+  #measure(counters: CountersReport, disks: readonly DiskReport[]): void {
+    const now = performance.now();
+    const seconds = (now - this.#polledAt) / 1000;
+    const before = this.counters;
+    this.#polledAt = now;
+    if (before) {
+      for (const vcpu of counters.vcpus) this.#measureVcpu(vcpu, before.vcpus, seconds);
+      const bytes = (list: readonly DiskReport[], operations: readonly ('read' | 'write' | 'discard')[]) =>
+        list.reduce((all, disk) => all + operations.reduce((of, name) => of + disk.operations[name].bytes, 0), 0);
+      const rate = (now: number, then: number) => Math.max(0, now - then) / seconds;
+      this.activity = {
+        exits: push(this.activity.exits, rate(counters.total, before.total)),
+        read: push(this.activity.read, rate(bytes(disks, ['read']), bytes(this.disks, ['read']))),
+        written: push(this.activity.written, rate(bytes(disks, ['write']), bytes(this.disks, ['write']))),
+      };
+    }
+    const present = new Set(counters.vcpus.map(({ index }) => index));
+    for (const index of this.vcpus.keys()) if (!present.has(index)) this.vcpus.delete(index);
+    this.counters = counters;
+    this.disks = disks;
+  }
+
+  #measureVcpu(vcpu: VcpuReport, before: readonly VcpuReport[], seconds: number): void {
+    const last = before.find(({ index }) => index === vcpu.index);
+    // A vCPU that was taken out and put back begins anew.
+    if (last?.threadId !== vcpu.threadId) return;
+    const history = this.vcpus.get(vcpu.index);
+    const reasons = Object.fromEntries(
+      Object.entries(vcpu.exits)
+        .map(([name, count]) => [name, (count - (last.exits[name] ?? 0)) / seconds] as const)
+        .filter(([, rate]) => rate > 0)
+        .sort(([, a], [, b]) => b - a),
+    );
+    this.vcpus.set(vcpu.index, {
+      utilisation: push(history?.utilisation, Math.min(1, (vcpu.cpuTime - last.cpuTime) / 1e9 / seconds)),
+      exits: push(history?.exits, (sum(vcpu.exits) - sum(last.exits)) / seconds),
+      reasons,
+    });
+  }
+
+  #event(event: MachineEvent): void {
+    switch (event.type) {
+      case 'state':
+        this.say('machine', event.state, event.state === 'running' ? 'good' : 'info');
+        return;
+      case 'reset':
+        this.say('machine', `reset by ${event.cause}`, 'warn');
+        return;
+      case 'panic':
+        this.say('guest', `panic: ${event.detail}`, 'bad');
+        return;
+      case 'crash-loaded':
+        this.say('guest', 'a crash kernel takes over', 'warn');
+        return;
+      case 'triple-fault':
+        this.say('machine', `triple fault of vCPU ${event.vcpu}`, 'bad');
+        return;
+      case 'internal-error':
+        this.say('machine', `vCPU ${event.vcpu}: ${event.detail}`, 'bad');
+        return;
+      case 'guest-fault':
+        this.say('device', `${event.device}: ${event.text}`, 'warn');
+        return;
+      case 'watchdog':
+        this.say('device', `the watchdog was not fed: ${event.action}`, 'bad');
+        return;
+      case 'disk-error':
+        this.say(
+          'device',
+          `${event.disk}: ${event.operation} at ${event.offset} failed with ${event.errno}; the machine is paused`,
+          'bad',
+        );
+        return;
+      case 'request':
+        this.#requested(event.request);
+        return;
+      case 'phase':
+        this.say('boot', `${event.name} after ${Math.round(event.ms)} ms`);
+        return;
+      case 'ended':
+        this.say('machine', `ended: ${event.end.detail}`, event.end.reason === 'poweroff' ? 'info' : 'bad');
+    }
+  }
+
+  #requested(request: LiveRequest): void {
+    const { action, device, stage, reason } = request;
+    this.request = request;
+    this.requestAt = Date.now();
+    const failed = stage === 'refused' || stage === 'timed-out';
+    const level = failed ? 'bad' : stage === 'online' || stage === 'removed' ? 'good' : 'info';
+    this.say('hotplug', `${action} ${device.id}: ${stage}${reason ? ` (${reason})` : ''}`, level);
+    this.#askSeldom().then(
+      () => this.changed(),
+      () => {},
+    );
+  }
+}

@@ -1,0 +1,127 @@
+import { NemuError } from '../../client/errors.ts';
+import { type Line, span } from '../style.ts';
+import { edited, type Overlay, type OverlayView, windowAround } from './overlay.ts';
+import { wrap } from './question.ts';
+
+/** A field of a form, as the option schema has it. */
+export interface Field {
+  readonly name: string;
+  readonly type: 'text' | 'number' | 'boolean' | 'choice';
+  readonly choices?: readonly string[];
+  readonly description: string;
+  readonly required: boolean;
+  /** What holds when nothing is given, as text. */
+  readonly standard?: string;
+}
+
+export interface FormOptions {
+  readonly title: string;
+  readonly fields: readonly Field[];
+  /** Checks what was given so far. @throws NemuError that says what is wrong. */
+  readonly check: (values: Readonly<Record<string, unknown>>) => void;
+  /** What it will cost, and the typed form. */
+  readonly tell: (values: Readonly<Record<string, unknown>>) => readonly string[];
+  readonly submit: (values: Readonly<Record<string, unknown>>) => void;
+  readonly close: () => void;
+}
+
+/** Options of a device to fill in: defaults are shown, values are checked as they are typed. */
+export class Form implements Overlay {
+  readonly #options: FormOptions;
+  readonly #texts = new Map<string, string>();
+  #selected = 0;
+  #insisted = false;
+
+  constructor(options: FormOptions) {
+    this.#options = options;
+  }
+
+  get values(): Record<string, unknown> {
+    const values: Record<string, unknown> = {};
+    for (const { name, type } of this.#options.fields) {
+      const text = this.#texts.get(name);
+      if (text === undefined || text === '') continue;
+      if (type === 'boolean') values[name] = text === 'true';
+      else values[name] = type === 'number' && /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : text;
+    }
+    return values;
+  }
+
+  get #problem(): string | undefined {
+    try {
+      this.#options.check(this.values);
+      return undefined;
+    } catch (error) {
+      return error instanceof NemuError ? error.text : (error as Error).message;
+    }
+  }
+
+  view(width: number, height: number): OverlayView {
+    const { fields } = this.#options;
+    const inside = Math.min(width, 84);
+    const nameWidth = Math.max(...fields.map(({ name }) => name.length));
+    const problem = this.#problem;
+    const missing = fields.some(({ name, required }) => required && !this.#texts.get(name));
+    const below: Line[] = [
+      [],
+      ...wrap(fields[this.#selected]?.description ?? '', inside).map((text): Line => [span(text, 'dim')]),
+      ...(problem !== undefined && (!missing || this.#insisted)
+        ? wrap(problem, inside).map((text): Line => [span(text, 'bad')])
+        : this.#options.tell(this.values).map((text): Line => [span(text, 'accent')])),
+    ];
+    const { shown, from } = windowAround(fields, this.#selected, Math.max(1, height - below.length));
+    const rows = shown.map(({ name, choices, required, standard, type }, index): Line => {
+      const chosen = from + index === this.#selected;
+      const text = this.#texts.get(name) ?? '';
+      const hint = required ? 'needed' : (standard ?? 'not set');
+      const more = choices ?? (type === 'boolean' ? ['true', 'false'] : []);
+      return [
+        span(`${name.padEnd(nameWidth)}${required ? '*' : ' '} `, chosen ? 'focus' : 'text'),
+        span(text, 'bold'),
+        ...(chosen ? [span(' ', 'selected')] : []),
+        ...(text === '' ? [span(` ${hint}`, 'dim')] : []),
+        ...(chosen && more.length > 0 ? [span(`  ‹ ${more.join(' | ')} ›`, 'dim')] : []),
+      ];
+    });
+    return {
+      title: this.#options.title,
+      lines: [...rows, ...below],
+      width: inside,
+      hint: 'arrows: field · type, or ←→ where there is a choice · Enter: do it · Esc: back',
+    };
+  }
+
+  key(name: string, text: string): void {
+    const { fields } = this.#options;
+    const field = fields[this.#selected];
+    if (name === 'esc') this.#options.close();
+    else if (name === 'up' || name === 'shift-tab')
+      this.#selected = (this.#selected + fields.length - 1) % fields.length;
+    else if (name === 'down' || name === 'tab') this.#selected = (this.#selected + 1) % fields.length;
+    else if (name === 'enter') this.#submit();
+    else if (field && (name === 'left' || name === 'right' || name === 'space') && this.#choicesOf(field).length > 0) {
+      const choices = ['', ...this.#choicesOf(field)];
+      const at = choices.indexOf(this.#texts.get(field.name) ?? '');
+      this.#texts.set(field.name, choices[(at + (name === 'left' ? choices.length - 1 : 1)) % choices.length]);
+    } else if (field) {
+      const after = edited(this.#texts.get(field.name) ?? '', name, text);
+      if (after !== undefined) this.#texts.set(field.name, after);
+    }
+  }
+
+  paste(text: string): void {
+    const field = this.#options.fields[this.#selected];
+    if (field) this.#texts.set(field.name, (this.#texts.get(field.name) ?? '') + text.split(/[\r\n]/)[0]);
+  }
+
+  #choicesOf({ choices, type }: Field): readonly string[] {
+    return choices ?? (type === 'boolean' ? ['true', 'false'] : []);
+  }
+
+  #submit(): void {
+    this.#insisted = true;
+    if (this.#problem !== undefined) return;
+    this.#options.close();
+    this.#options.submit(this.values);
+  }
+}

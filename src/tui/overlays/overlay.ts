@@ -1,0 +1,50 @@
+/** What stands in front of the panes and has the keys: help, palette, questions, forms, texts. */
+import type { Line } from '../style.ts';
+
+export interface OverlayView {
+  readonly title: string;
+  readonly lines: readonly Line[];
+  /** Cells inside the frame that it would like; the screen bounds them. */
+  readonly width: number;
+  /** Keys, below the frame. */
+  readonly hint: string;
+}
+
+export interface Overlay {
+  /** @param width, height the most that there is inside a frame. */
+  view(width: number, height: number): OverlayView;
+  /** @param name of the key (keys.ts). @param text what it types. */
+  key(name: string, text: string): void;
+  paste?(text: string): void;
+}
+
+/** The part of a list that shows its chosen row. */
+export function windowAround<T>(
+  items: readonly T[],
+  selected: number,
+  height: number,
+): { from: number; shown: readonly T[] } {
+  const from = Math.max(0, Math.min(selected - Math.floor(height / 2), items.length - height));
+  return { from, shown: items.slice(from, from + height) };
+}
+
+/** Do the letters of the pattern stand in the text, in their order? Words of it are looked for by themselves. */
+export function matches(text: string, pattern: string): boolean {
+  const lower = text.toLowerCase();
+  return pattern
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => lower.includes(word));
+}
+
+/** Editing of one line of text. @returns the text after the key, or undefined for a key that edits nothing. */
+export function edited(text: string, name: string, typed: string): string | undefined {
+  if (name === 'backspace' || name === 'delete') return [...text].slice(0, -1).join('');
+  if (name === 'ctrl-u') return '';
+  if (name === 'ctrl-w') return text.replace(/\S*\s*$/, '');
+  if (name === 'space') return `${text} `;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are not typed into a line
+  if (typed !== '' && !name.startsWith('ctrl-') && !name.startsWith('alt-') && !/[\x00-\x1f\x7f]/.test(typed))
+    return text + typed;
+  return undefined;
+}

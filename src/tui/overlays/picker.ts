@@ -1,0 +1,109 @@
+import { type Line, line, span } from '../style.ts';
+import { edited, matches, type Overlay, type OverlayView, windowAround } from './overlay.ts';
+
+export interface Choice {
+  readonly label: string;
+  /** Key that does the same, without the list. */
+  readonly key?: string;
+  readonly detail?: string;
+  /** More words to find it by. */
+  readonly words?: string;
+  /** Why it cannot be chosen now. */
+  readonly disabled?: string | undefined;
+  run(): void;
+}
+
+export interface PickerOptions {
+  readonly title: string;
+  readonly prompt: string;
+  readonly choices: () => readonly Choice[];
+  readonly close: () => void;
+  /** What Enter does with a text that matches nothing. */
+  readonly otherwise?: { readonly detail: string; run(text: string): void };
+}
+
+/** A list that narrows as one types; Enter does what is chosen. */
+export class Picker implements Overlay {
+  readonly #options: PickerOptions;
+  #text = '';
+  #selected = 0;
+  #page = 10;
+
+  constructor(options: PickerOptions) {
+    this.#options = options;
+  }
+
+  get #found(): readonly Choice[] {
+    const choices = this.#options.choices();
+    if (this.#text.trim() === '') return choices;
+    const found = choices.filter(({ label, detail, words }) =>
+      matches(`${label} ${detail ?? ''} ${words ?? ''}`, this.#text),
+    );
+    // Those whose name begins so come first.
+    const starts = ({ label }: Choice) => Number(!label.toLowerCase().startsWith(this.#text.toLowerCase()));
+    return found.toSorted((a, b) => starts(a) - starts(b));
+  }
+
+  view(width: number, height: number): OverlayView {
+    const found = this.#found;
+    this.#selected = Math.max(0, Math.min(this.#selected, found.length - 1));
+    this.#page = Math.max(1, height - 3);
+    const { shown, from } = windowAround(found, this.#selected, this.#page);
+    const all = this.#options.choices();
+    const keyWidth = Math.max(0, ...all.map(({ key }) => key?.length ?? 0));
+    const labelWidth = Math.min(34, Math.max(10, ...all.map(({ label }) => label.length)));
+    const rows: Line[] = shown.map(({ label, key = '', detail = '', disabled }, index) => {
+      const chosen = from + index === this.#selected;
+      const base = chosen ? 'selected' : disabled === undefined ? 'text' : 'dim';
+      return [
+        ...(keyWidth > 0 ? [span(`${key.padStart(keyWidth)}  `, chosen ? 'selected' : 'key')] : []),
+        span(label.padEnd(labelWidth), base),
+        span(`  ${disabled === undefined ? detail : `not now: ${disabled}`}`, chosen ? 'selected' : 'dim'),
+      ];
+    });
+    const { otherwise } = this.#options;
+    if (found.length === 0) {
+      rows.push(line(otherwise && this.#text !== '' ? `Enter: ${otherwise.detail}` : 'Nothing matches.', 'dim'));
+    }
+    return {
+      title: this.#options.title,
+      lines: [[span(this.#options.prompt, 'key'), span(this.#text), span(' ', 'selected')], [], ...rows],
+      width: Math.min(width, 96),
+      hint: 'type to narrow · arrows: choose · Enter: do · Esc: back',
+    };
+  }
+
+  key(name: string, text: string): void {
+    const found = this.#found;
+    if (name === 'esc') {
+      if (this.#text === '') this.#options.close();
+      this.#text = '';
+      this.#selected = 0;
+    } else if (name === 'up') this.#selected--;
+    else if (name === 'down') this.#selected++;
+    else if (name === 'pageup') this.#selected -= this.#page;
+    else if (name === 'pagedown') this.#selected += this.#page;
+    else if (name === 'enter') this.#choose(found[this.#selected]);
+    else if (name === 'tab' && found[this.#selected]) this.#text = found[this.#selected].label;
+    else {
+      const after = edited(this.#text, name, text);
+      if (after !== undefined) {
+        this.#text = after;
+        this.#selected = 0;
+      }
+    }
+    this.#selected = Math.max(0, Math.min(this.#selected, this.#found.length - 1));
+  }
+
+  paste(text: string): void {
+    this.#text += text.split(/[\r\n]/)[0];
+  }
+
+  #choose(choice: Choice | undefined): void {
+    if (choice?.disabled !== undefined) return;
+    if (!choice && this.#text.trim() === '') return;
+    this.#options.close();
+    if (choice) choice.run();
+    else this.#options.otherwise?.run(this.#text);
+  }
+}

@@ -1,0 +1,55 @@
+import { type Line, line, span, widthOf } from '../style.ts';
+import type { Overlay, OverlayView } from './overlay.ts';
+
+export interface Answer {
+  readonly key: string;
+  readonly text: string;
+  run(): void;
+}
+
+/** A question before something is done. Esc is always an answer: nothing is done. */
+export class Question implements Overlay {
+  readonly #question: string;
+  readonly #answers: readonly Answer[];
+  readonly #close: () => void;
+
+  constructor(question: string, answers: readonly Answer[], close: () => void) {
+    this.#question = question;
+    this.#answers = answers;
+    this.#close = close;
+  }
+
+  view(width: number): OverlayView {
+    const text = wrap(this.#question, Math.min(width, 64));
+    const lines: Line[] = [
+      ...text.map((each) => line(each)),
+      [],
+      ...this.#answers.map(({ key, text: what }): Line => [span(` ${key} `, 'key'), span(` ${what}`)]),
+      [span('Esc', 'key'), span(' not now')],
+    ];
+    const widest = Math.max(...text.map(widthOf), ...this.#answers.map(({ text: what }) => widthOf(what) + 4));
+    return { title: 'Sure?', lines, width: Math.min(width, widest), hint: '' };
+  }
+
+  key(name: string): void {
+    const answer = this.#answers.find(({ key }) => key === name);
+    if (answer || name === 'esc' || name === 'q') this.#close();
+    answer?.run();
+  }
+}
+
+/** Words in lines of at most `width` characters. */
+export function wrap(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const paragraph of text.split('\n')) {
+    let current = '';
+    for (const word of paragraph.split(' ')) {
+      if (current !== '' && widthOf(current) + 1 + widthOf(word) > width) {
+        lines.push(current);
+        current = word;
+      } else current = current === '' ? word : `${current} ${word}`;
+    }
+    lines.push(current);
+  }
+  return lines;
+}

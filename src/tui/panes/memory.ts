@@ -1,0 +1,48 @@
+import { formatSize } from '../../client/sizes.ts';
+import { line, span } from '../style.ts';
+import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
+
+/** RAM by range: where it is, what backs it, how much of it the host has. */
+export function memoryPane({ model, width, unicode }: PaneContext): PaneContent {
+  const { description } = model.vm.machine;
+  const { memory } = description;
+  const dimms = model.plugged?.memory.dimms ?? [];
+  const size = memory.size + dimms.reduce((all, dimm) => all + dimm.size, 0);
+  const resident = model.memory.reduce((all, range) => all + range.resident, 0);
+  const { max, slots } = model.plugged?.memory ?? {};
+  const room = max === undefined ? '' : `/${formatSize(max)}, ${dimms.length}/${slots ?? 0} slots`;
+  const title = `memory ${formatSize(size)}${room} · ${compactBytes(resident)} resident`;
+  const bar = Math.min(20, Math.max(4, width - 34));
+  const rows: Row[] = model.memory.map((range) => {
+    const dimm = dimms.find(({ id }) => id === range.dimm);
+    const backend = dimm ?? memory;
+    const traits = [
+      dimm ? `slot ${dimm.slot} node ${dimm.node}` : 'boot',
+      backend.path ?? backend.backend,
+      ...(backend.hugepages ? [`${backend.hugepages} pages`] : []),
+      ...(range.huge > 0 ? [`${compactBytes(range.huge)} huge`] : []),
+    ];
+    return {
+      ...(range.dimm !== undefined && { key: range.dimm }),
+      line: [
+        span(hex(range.address).padEnd(12), 'dim'),
+        span(formatSize(range.size).padStart(6)),
+        span(' '),
+        span(gauge(range.resident / range.size, bar, unicode), 'graph'),
+        span(`${Math.round((range.resident / range.size) * 100)}%`.padStart(5)),
+        span(`  ${range.dimm === undefined ? '' : `${range.dimm} `}`, 'bold'),
+        span(traits.join(', '), 'dim'),
+      ],
+    };
+  });
+  for (const [index, node] of (description.numa?.nodes ?? []).entries()) {
+    const cpus = node.cpus.length > 0 ? `, vCPUs ${node.cpus.join(',')}` : '';
+    rows.push({ line: line(`node ${index}: ${formatSize(node.memory ?? 0)}${cpus}`, 'dim') });
+  }
+  return { title, rows: rows.length > 0 ? rows : [{ line: line('Waiting for the machine.', 'dim') }] };
+}
+
+function gauge(share: number, width: number, unicode: boolean): string {
+  const filled = Math.min(width, Math.max(share > 0 ? 1 : 0, Math.round(share * width)));
+  return unicode ? '█'.repeat(filled) + '░'.repeat(width - filled) : '#'.repeat(filled) + '.'.repeat(width - filled);
+}

@@ -1,0 +1,71 @@
+import type { PciFunctionReport, VirtioReport } from '../../client/machine_client.ts';
+import { ConfigView } from '../../repl/pci_config.ts';
+import { type Line, line, type Style, span } from '../style.ts';
+import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
+
+/** The PCI tree, or the virtio devices in memory of a machine without PCI. */
+export function pciPane({ model, unicode }: PaneContext): PaneContent {
+  const { devices } = model;
+  if (!devices) return { title: 'PCI', rows: [{ line: line('Waiting for the machine.', 'dim') }] };
+  if (devices.pci.length === 0) {
+    const rows = devices.mmio.map((each) => ({
+      key: each.name,
+      line: [span(`${hex(each.base)} `, 'dim'), span(each.name), span(' '), driver(each)],
+    }));
+    return { title: `virtio-mmio · ${rows.length}`, rows };
+  }
+  return { title: `PCI · ${devices.pci.length} functions`, rows: tree(devices.pci, unicode) };
+}
+
+/** Functions below the bridges that they are behind. */
+function tree(functions: readonly PciFunctionReport[], unicode: boolean): Row[] {
+  const children = new Map<string | undefined, PciFunctionReport[]>();
+  for (const each of functions) children.set(each.bridge, [...(children.get(each.bridge) ?? []), each]);
+  const rows: Row[] = [];
+  const walk = (bridge: string | undefined, indent: string) => {
+    const list = children.get(bridge) ?? [];
+    for (const [index, each] of list.entries()) {
+      const last = index === list.length - 1;
+      const branch = bridge === undefined ? '' : indent + (unicode ? (last ? '└ ' : '├ ') : last ? '` ' : '| ');
+      rows.push({ key: each.name, line: functionLine(each, branch) });
+      walk(each.name, bridge === undefined ? '' : indent + (last ? '  ' : unicode ? '│ ' : '| '));
+    }
+  };
+  walk(undefined, '');
+  return rows;
+}
+
+function functionLine(each: PciFunctionReport, branch: string): Line {
+  const view = new ConfigView(each.config);
+  const { slot } = view;
+  const vectors = each.msix?.filter(({ masked, address }) => !masked && address !== 0).length;
+  const bars = each.bars
+    .filter(({ base }) => base !== undefined)
+    .map(({ base, size, kind }) => `${kind === 'io' ? 'io ' : ''}${hex(base as number)}+${compactBytes(size)}`);
+  return [
+    span(`${branch}${each.address} `, 'dim'),
+    span(each.name, 'bold'),
+    span(' '),
+    ...(each.virtio ? [driver(each.virtio)] : [span(view.className, 'dim')]),
+    ...(slot
+      ? [span(` ${slot}`, slot.includes('blinking') ? 'warn' : slot.includes('occupied') ? 'good' : 'dim')]
+      : []),
+    ...(each.msix ? [span(` MSI-X ${vectors}/${each.msix.length}`, 'dim')] : []),
+    span(bars.length > 0 ? ` ${bars.join(' ')}` : '', 'dim'),
+  ];
+}
+
+/** How far a driver got with its device (virtio 1.2, section 2.1). */
+function driver({ status }: VirtioReport) {
+  const [text, style]: [string, Style] =
+    status & 0x80
+      ? ['driver failed', 'bad']
+      : status & 0x40
+        ? ['needs reset', 'bad']
+        : status & 4
+          ? ['driver ready', 'good']
+          : status === 0
+            ? ['no driver', 'dim']
+            : ['driver starting', 'warn'];
+  return span(text, style);
+}

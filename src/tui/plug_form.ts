@@ -1,0 +1,93 @@
+/** The form of a device to plug, made from the option schema. */
+import * as z from 'zod';
+import { type PlugInput, parsePlug, plugSchema } from '../client/live.ts';
+import { formatSize, parseSize } from '../client/sizes.ts';
+import type { MachineModel } from './model.ts';
+import type { Field } from './overlays/form.ts';
+
+type JsonSchema = {
+  readonly type?: string | readonly string[];
+  readonly enum?: readonly unknown[];
+  readonly const?: unknown;
+  readonly default?: unknown;
+  readonly description?: string;
+  readonly anyOf?: readonly JsonSchema[];
+  readonly properties?: Readonly<Record<string, JsonSchema>>;
+  readonly required?: readonly string[];
+};
+
+export interface PlugKind {
+  readonly kind: PlugInput['kind'];
+  readonly fields: readonly Field[];
+}
+
+/** Each kind of device that can be plugged, with its options. */
+export function plugKinds(): PlugKind[] {
+  return plugSchema.options.map((option) => {
+    const schema = z.toJSONSchema(option, { io: 'input', unrepresentable: 'any' }) as JsonSchema;
+    const fields = Object.entries(schema.properties ?? {})
+      .filter(([name]) => name !== 'kind')
+      .map(([name, property]) => fieldOf(name, property, schema.required?.includes(name) ?? false));
+    return { kind: schema.properties?.kind?.const as PlugInput['kind'], fields: fields.toSorted(neededFirst) };
+  });
+}
+
+const neededFirst = (a: Field, b: Field) => Number(b.required) - Number(a.required);
+
+function fieldOf(name: string, property: JsonSchema, required: boolean): Field {
+  const choices = property.enum?.map(String);
+  const types = [property.type, ...(property.anyOf ?? []).map(({ type }) => type)].flat();
+  const type = choices
+    ? 'choice'
+    : types.includes('boolean')
+      ? 'boolean'
+      : types.includes('number') || types.includes('integer')
+        ? 'number'
+        : 'text';
+  return {
+    name,
+    type,
+    ...(choices && { choices }),
+    description: property.description ?? '',
+    required: required && property.default === undefined,
+    ...(property.default !== undefined && { standard: String(property.default) }),
+  };
+}
+
+/** @throws NemuError that says what is wrong with the values. */
+export function checkPlug(kind: PlugInput['kind'], values: Readonly<Record<string, unknown>>): PlugInput {
+  const input = { kind, ...values } as PlugInput;
+  parsePlug(input);
+  return input;
+}
+
+/** What a plug takes of the host and of the machine's room. */
+export function costOf(
+  kind: PlugInput['kind'],
+  values: Readonly<Record<string, unknown>>,
+  { plugged, vm }: MachineModel,
+): string {
+  if (kind === 'cpu') {
+    const { present, max } = plugged?.cpus ?? { present: [], max: undefined };
+    const room =
+      max === undefined ? 'this machine has no room for more (--cpus N,max=M)' : `vCPU ${present.length + 1} of ${max}`;
+    return `Costs one thread of the host; ${room}.`;
+  }
+  if (kind === 'memory') {
+    const { dimms, slots, max } = plugged?.memory ?? { dimms: [], slots: undefined, max: undefined };
+    let size = 0;
+    try {
+      size = typeof values.size === 'number' ? values.size : parseSize(String(values.size ?? ''));
+    } catch {
+      // It is said elsewhere what is wrong with it.
+    }
+    const all = vm.machine.description.memory.size + dimms.reduce((sum, dimm) => sum + dimm.size, size);
+    const room =
+      max === undefined
+        ? 'this machine has no room for DIMMs (--memory SIZE,max=M,slots=N)'
+        : `slot ${dimms.length + 1} of ${slots ?? 0}, ${formatSize(all)} of ${formatSize(max)} in all`;
+    const when = values.prealloc === true || values.lock === true ? 'at once' : 'as the guest touches it';
+    return `Costs ${size > 0 ? formatSize(size) : 'memory'} of the host ${when}; ${room}.`;
+  }
+  return 'Costs a slot of the machine.';
+}

@@ -1,0 +1,511 @@
+/** The workstation without its terminal: what has the focus, what is chosen, what a key does. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { NemuError } from '../client/errors.ts';
+import type { MachineClient } from '../client/machine_client.ts';
+import { INFO } from '../repl/info.ts';
+import type { Vm } from '../repl/vm.ts';
+import { ACTIONS, type Action, actionFor, actionsIn } from './actions.ts';
+import { GLYPHS, type Glyphs } from './graph.ts';
+import { keyLabel } from './keys.ts';
+import { LAYOUTS, type LayoutName, PANES, type PaneName } from './layout.ts';
+import { ListState } from './list_state.ts';
+import type { MachineModel } from './model.ts';
+import { Form } from './overlays/form.ts';
+import type { Overlay } from './overlays/overlay.ts';
+import { type Choice, Picker } from './overlays/picker.ts';
+import { type Answer, Question } from './overlays/question.ts';
+import { Viewer } from './overlays/viewer.ts';
+import { checkPlug, costOf, plugKinds } from './plug_form.ts';
+import { THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
+import type { TerminalPane } from './terminal_pane.ts';
+
+/** What the terminal around it does for the workstation. */
+export interface StationHost {
+  /** Hands the whole terminal to one of the panes' terminals, until it is given back. */
+  zoom(pane: TerminalPane): Promise<void>;
+  /** Keys go to a pane raw, or come here. */
+  typing(pane: TerminalPane | undefined): void;
+  leave(): void;
+}
+
+export interface StationOptions {
+  readonly model: MachineModel;
+  readonly consoles: readonly TerminalPane[];
+  readonly repl: TerminalPane;
+  /** Where machines run, for the header. */
+  readonly place: string;
+  readonly readonly: boolean;
+  readonly theme: ThemeName;
+  readonly glyphs: Glyphs;
+  readonly unicode: boolean;
+  /** Where exported files go. */
+  readonly exports: string;
+  readonly host: StationHost;
+}
+
+/** A message of the status line. */
+export interface Notice {
+  readonly text: string;
+  readonly level: 'info' | 'good' | 'bad';
+}
+
+export class Station {
+  readonly model: MachineModel;
+  readonly vm: Vm;
+  readonly consoles: readonly TerminalPane[];
+  readonly repl: TerminalPane;
+  readonly place: string;
+  readonly readonly: boolean;
+  readonly unicode: boolean;
+  readonly lists: Readonly<Record<PaneName, ListState>>;
+  focus: PaneName = 'console';
+  layout: LayoutName = 'normal';
+  /** Which of the two has the place below the console. */
+  bottom: 'repl' | 'events' = 'events';
+  console = 0;
+  theme: Theme;
+  glyphs: Glyphs;
+  overlay: Overlay | undefined;
+  notice: Notice | undefined;
+  /** The terminal that keys go to. */
+  typingInto: TerminalPane | undefined;
+  /** The pane whose filter is being typed. */
+  filtering: PaneName | undefined;
+  readonly #host: StationHost;
+  readonly #exports: string;
+
+  constructor({ model, consoles, repl, place, readonly, theme, glyphs, unicode, exports, host }: StationOptions) {
+    this.model = model;
+    this.vm = model.vm;
+    this.consoles = consoles;
+    this.repl = repl;
+    this.place = place;
+    this.readonly = readonly;
+    this.theme = themeNamed(theme);
+    this.glyphs = glyphs;
+    this.unicode = unicode;
+    this.#exports = exports;
+    this.#host = host;
+    this.lists = Object.fromEntries(PANES.map((pane) => [pane, new ListState(pane === 'events')])) as Record<
+      PaneName,
+      ListState
+    >;
+  }
+
+  get machine(): MachineClient {
+    return this.vm.machine;
+  }
+
+  changed(): void {
+    this.model.changed();
+  }
+
+  /** The terminal in a pane, where there is one. */
+  terminalOf(pane: PaneName): TerminalPane | undefined {
+    if (pane === 'console') return this.consoles[this.console];
+    return pane === 'repl' ? this.repl : undefined;
+  }
+
+  // --- keys -----------------------------------------------------------------------------------------------
+
+  key(name: string, text: string): void {
+    this.notice = undefined;
+    if (this.overlay) this.overlay.key(name, text);
+    else if (this.filtering) this.#filterKey(this.filtering, name, text);
+    else if (!this.#move(name)) {
+      const action = actionFor(name, this.focus);
+      if (action) this.perform(action);
+      else if (name === 'esc') this.#up();
+    }
+    this.changed();
+  }
+
+  paste(text: string): void {
+    this.overlay?.paste?.(text);
+    this.changed();
+  }
+
+  #up(): void {
+    if (this.lists[this.focus].filter !== '') this.lists[this.focus].filter = '';
+    else if (this.terminalOf(this.focus)?.scrolledBack) this.terminalOf(this.focus)?.scroll(-Infinity);
+    else if (this.layout !== 'normal') this.layout = 'normal';
+  }
+
+  #move(name: string): boolean {
+    const steps: Readonly<Record<string, number>> = {
+      ...{ up: -1, k: -1, down: 1, j: 1, pageup: -10, pagedown: 10, home: -Infinity, g: -Infinity },
+      ...{ end: Infinity, G: Infinity },
+    };
+    if (name === 'left' || name === 'h' || name === 'right' || name === 'l') {
+      this.moveFocus(name === 'left' || name === 'h' ? -1 : 1);
+      return true;
+    }
+    if (!Object.hasOwn(steps, name)) return false;
+    this.scroll(this.focus, steps[name]);
+    return true;
+  }
+
+  /** @param rows down, when positive. */
+  scroll(pane: PaneName, rows: number): void {
+    const terminal = this.terminalOf(pane);
+    if (terminal) terminal.scroll(-rows);
+    else this.lists[pane].move(rows);
+    this.changed();
+  }
+
+  // --- actions --------------------------------------------------------------------------------------------
+
+  /** Why an action cannot be done now. */
+  whyNot(action: Action): string | undefined {
+    if (action.changes && this.readonly) return 'the workstation is read-only';
+    if (action.panes && !action.panes.includes(this.focus)) return `it belongs to ${action.panes.join(', ')}`;
+    return action.disabled?.(this);
+  }
+
+  /** Does an action, after a question where it has one; tells what it is in the REPL. */
+  perform(action: Action): void {
+    const reason = this.whyNot(action);
+    if (reason !== undefined) {
+      this.say(`${action.title}: not now, ${reason}.`, 'bad');
+      return;
+    }
+    const question = action.confirm?.(this);
+    if (question === undefined) this.#do(action);
+    else
+      this.ask(`${question}${formsOf(action, this)}`, [{ key: 'y', text: action.title, run: () => this.#do(action) }]);
+  }
+
+  #do(action: Action): void {
+    const form = action.repl?.(this);
+    if (action.changes && form !== undefined && action.id !== 'plug') this.model.say('action', form);
+    const result = action.run(this);
+    if (result instanceof Promise) this.#follow(action.title, result);
+  }
+
+  /** Tells how something ended. */
+  #follow(title: string, result: Promise<unknown>): void {
+    result.then(
+      (value) => this.say(typeof value === 'string' ? `${title}: ${value}` : `${title}: done.`, 'good'),
+      (error: Error) => {
+        const text = error instanceof NemuError ? error.text.replaceAll('\n', ' ') : error.message;
+        this.model.say('action', `${title}: ${text}`, 'bad');
+        this.say(text, 'bad');
+      },
+    );
+  }
+
+  say(text: string, level: Notice['level'] = 'info'): void {
+    this.notice = { text, level };
+    this.changed();
+  }
+
+  ask(question: string, answers: readonly Answer[]): void {
+    this.overlay = new Question(question, answers, () => this.closeOverlay());
+    this.changed();
+  }
+
+  closeOverlay(): void {
+    this.overlay = undefined;
+    this.changed();
+  }
+
+  // --- panes ----------------------------------------------------------------------------------------------
+
+  focusOn(pane: PaneName): void {
+    this.focus = pane;
+    if (pane === 'repl' || pane === 'events') this.bottom = pane;
+  }
+
+  moveFocus(step: number): void {
+    this.focusOn(PANES[(PANES.indexOf(this.focus) + step + PANES.length) % PANES.length]);
+  }
+
+  changeLayout(step: number): void {
+    this.layout = LAYOUTS[(LAYOUTS.indexOf(this.layout) + step + LAYOUTS.length) % LAYOUTS.length];
+  }
+
+  nextTheme(): void {
+    this.theme = themeNamed(THEMES[(THEMES.indexOf(this.theme.name as ThemeName) + 1) % THEMES.length]);
+    this.say(`theme: ${this.theme.name}`);
+  }
+
+  nextGlyphs(): void {
+    const usable = this.unicode ? GLYPHS : (['plain'] as const);
+    this.glyphs = usable[(usable.indexOf(this.glyphs as 'plain') + 1) % usable.length];
+    this.say(`graphs: ${this.glyphs}`);
+  }
+
+  nextConsole(step: number): void {
+    this.console = (this.console + step + this.consoles.length) % this.consoles.length;
+  }
+
+  /** What is chosen in the pane in focus. */
+  get chosen(): string | undefined {
+    return this.lists[this.focus].selected;
+  }
+
+  get whyNotUnplug(): string | undefined {
+    const { chosen } = this;
+    if (chosen === undefined) return 'nothing is chosen';
+    const { cpus, memory } = this.model.plugged ?? { cpus: { present: [] }, memory: { dimms: [] } };
+    const known = [...cpus.present, ...memory.dimms].some(({ id }) => id === chosen);
+    return known || this.focus === 'pci' ? undefined : `${chosen} was there at boot and stays`;
+  }
+
+  unplug(): Promise<unknown> {
+    return this.vm.unplug(this.chosen ?? '');
+  }
+
+  // --- looking inside -------------------------------------------------------------------------------------
+
+  get lookForm(): string | undefined {
+    const { chosen, focus } = this;
+    if (chosen === undefined) return undefined;
+    if (focus === 'vcpus') return `await vm.cpus[${chosen.slice(3)}].registers()`;
+    return focus === 'pci' ? `(await vm.pci('${chosen}')).decode()` : undefined;
+  }
+
+  open(): void {
+    const { chosen, focus, vm } = this;
+    if (chosen === undefined) return;
+    if (focus === 'vcpus') this.#view(`vCPU ${chosen.slice(3)}`, () => this.#vcpuText(Number(chosen.slice(3))));
+    else if (focus === 'pci') this.#view(chosen, () => this.#functionText(chosen));
+    else if (focus === 'memory') this.#view(chosen, async () => (await vm.info('memory')).text);
+    else {
+      const event = this.model.events[Number(chosen) - this.model.forgotten];
+      if (event) this.#view(event.kind, async () => `${event.at.toISOString()}\n\n${event.text}`);
+    }
+  }
+
+  #view(title: string, load: () => Promise<string>): void {
+    this.overlay = new Viewer(
+      title,
+      load,
+      () => this.changed(),
+      () => this.closeOverlay(),
+    );
+  }
+
+  async #vcpuText(index: number): Promise<string> {
+    const cpu = this.vm.cpus[index];
+    const report = await cpu.report();
+    const where = await cpu.where().catch(() => report.registers?.rip ?? '');
+    const reasons = Object.entries(report.exits).toSorted(([, a], [, b]) => b - a);
+    const registers = Object.entries(report.registers ?? {}).map(([name, value]) => `${name.padStart(7)} ${value}`);
+    const rows = Array.from({ length: Math.ceil(registers.length / 2) }, (_, row) =>
+      registers
+        .slice(row * 2, row * 2 + 2)
+        .map((cell) => cell.padEnd(30))
+        .join(''),
+    );
+    return [
+      `${report.activity ?? report.state} at ${where}`,
+      `APIC ID ${report.apicId}, thread ${report.threadId}, ${(report.cpuTime / 1e9).toFixed(2)} s of processor time`,
+      '',
+      ...rows,
+      '',
+      `exits: ${reasons.reduce((sum, [, count]) => sum + count, 0)}, of which ${report.forwarded} went to the machine thread; ${report.kicks} kicks`,
+      ...reasons.map(([name, count]) => `${String(count).padStart(12)} ${name}`),
+      ...Object.entries(report.local).map(
+        ([name, count]) => `${String(count).padStart(12)} ${name}, served by the vCPU's thread`,
+      ),
+    ].join('\n');
+  }
+
+  async #functionText(name: string): Promise<string> {
+    const report = (await this.machine.devices()).pci.find((each) => each.name === name);
+    if (!report) return `${name} is not in the machine any more.`;
+    const { text } = (await this.vm.pci(name)).decode();
+    const queues = report.virtio?.queues.map(
+      ({ index, enabled, size, available, used, inFlight, descriptors }) =>
+        `queue ${index}: ${enabled ? `${size} entries at 0x${descriptors.toString(16)}, available ${available}, used ${used}, ${inFlight} in flight` : 'off'}`,
+    );
+    const features = report.virtio
+      ? [
+          `features: offered ${report.virtio.offered}, negotiated ${report.virtio.negotiated}${report.virtio.packed ? ', packed rings' : ''}`,
+        ]
+      : [];
+    const bars = report.bars.map(
+      ({ index, kind, size, base }) =>
+        `BAR ${index}: ${kind}, 0x${size.toString(16)} bytes${base === undefined ? ', not decoded' : ` at 0x${base.toString(16)}`}`,
+    );
+    const [head, ...rest] = text.split('\n');
+    return [head, ...bars, ...features, ...(queues ?? []), ...rest].join('\n');
+  }
+
+  chooseInfo(): void {
+    const choices = Object.entries(INFO).map(
+      ([topic, { help }]): Choice => ({
+        label: topic,
+        detail: help,
+        run: () => this.#view(`info ${topic}`, async () => (await this.vm.info(topic)).text),
+      }),
+    );
+    this.#pick('tables', 'info ', () => choices);
+  }
+
+  // --- plugging -------------------------------------------------------------------------------------------
+
+  choosePlug(): void {
+    const choices = plugKinds().map(
+      ({ kind, fields }): Choice => ({
+        label: kind,
+        detail: fields.map(({ name }) => name).join(', '),
+        run: () => this.#fillIn(kind),
+      }),
+    );
+    this.#pick('plug a device', '', () => choices);
+  }
+
+  #fillIn(kind: ReturnType<typeof plugKinds>[number]['kind']): void {
+    const fields = plugKinds().find((each) => each.kind === kind)?.fields ?? [];
+    this.overlay = new Form({
+      title: `plug: ${kind}`,
+      fields,
+      check: (values) => checkPlug(kind, values),
+      tell: (values) => [
+        costOf(kind, values, this.model),
+        `REPL: await vm.plug(${JSON.stringify({ kind, ...values })})`,
+      ],
+      submit: (values) => {
+        const device = checkPlug(kind, values);
+        this.model.say('action', `await vm.plug(${JSON.stringify(device)})`);
+        this.#follow(`plug ${kind}`, this.vm.plug(device));
+      },
+      close: () => this.closeOverlay(),
+    });
+    this.changed();
+  }
+
+  // --- help and palette -----------------------------------------------------------------------------------
+
+  #pick(title: string, prompt: string, choices: () => readonly Choice[], otherwise?: (text: string) => void): void {
+    this.overlay = new Picker({
+      title,
+      prompt,
+      choices,
+      close: () => this.closeOverlay(),
+      ...(otherwise && { otherwise: { detail: 'a line for the REPL', run: otherwise } }),
+    });
+    this.changed();
+  }
+
+  #choiceOf(action: Action, keys: boolean): Choice {
+    const forms = [action.repl?.(this), action.qmp?.(this)].filter((text) => text !== undefined);
+    return {
+      label: action.title,
+      ...(keys && { key: action.keys.map((key) => keyLabel(key, this.unicode)).join(' ') }),
+      detail: `${action.help}${forms.length > 0 ? ` · ${forms.join(' · ')}` : ''}`,
+      words: `${action.id} ${action.words ?? ''}`,
+      disabled: this.whyNot(action),
+      run: () => this.perform(action),
+    };
+  }
+
+  showHelp(): void {
+    this.#pick(`keys in ${this.focus}`, 'help ', () =>
+      actionsIn(this.focus).map((action) => this.#choiceOf(action, true)),
+    );
+  }
+
+  showPalette(): void {
+    this.#pick(
+      'palette',
+      ':',
+      () => ACTIONS.map((action) => this.#choiceOf(action, true)),
+      (text) => this.#replLine(text),
+    );
+  }
+
+  #replLine(text: string): void {
+    if (this.readonly) {
+      this.say('The workstation is read-only, and the REPL can do anything.', 'bad');
+      return;
+    }
+    this.focusOn('repl');
+    this.repl.send(Buffer.from(`${text}\r`));
+  }
+
+  // --- terminals ------------------------------------------------------------------------------------------
+
+  type(): void {
+    const pane = this.terminalOf(this.focus);
+    if (!pane) return;
+    pane.scroll(-Infinity);
+    this.typingInto = pane;
+    this.#host.typing(pane);
+    this.changed();
+  }
+
+  /** Keys come to the workstation again. */
+  stopTyping(): void {
+    this.typingInto = undefined;
+    this.#host.typing(undefined);
+    this.changed();
+  }
+
+  zoom(): Promise<void> | undefined {
+    const pane = this.terminalOf(this.focus);
+    return pane && this.#host.zoom(pane);
+  }
+
+  filterOf(pane: PaneName): string {
+    return this.lists[pane].filter;
+  }
+
+  startFilter(): void {
+    this.filtering = this.focus;
+    this.lists[this.focus].filter = '';
+  }
+
+  find(up: boolean): void {
+    const text = this.filterOf(this.focus);
+    if (!this.terminalOf(this.focus)?.find(text, up)) this.say(`"${text}" is not ${up ? 'above' : 'below'}.`, 'bad');
+  }
+
+  #filterKey(pane: PaneName, name: string, text: string): void {
+    const list = this.lists[pane];
+    if (name === 'esc') {
+      list.filter = '';
+      this.filtering = undefined;
+    } else if (name === 'enter') {
+      this.filtering = undefined;
+      if (this.terminalOf(pane) && list.filter !== '') this.find(true);
+    } else list.type(name, text);
+  }
+
+  // --- leaving --------------------------------------------------------------------------------------------
+
+  async exportEvents(): Promise<string> {
+    const path = join(this.#exports, `events-${new Date().toISOString().replaceAll(':', '')}.jsonl`);
+    await writeFile(path, this.model.events.map((event) => `${JSON.stringify(event)}\n`).join(''));
+    return `${this.model.events.length} events are in ${path}.`;
+  }
+
+  leave(): void {
+    const { state } = this.machine;
+    if (state === 'ended' || state === 'closed') {
+      this.#host.leave();
+      return;
+    }
+    this.ask('The guest is running, and this process is its machine.', [
+      {
+        key: 'o',
+        text: 'press the power button, and leave when the guest has powered off',
+        run: () => {
+          void this.machine.ended().then(() => this.#host.leave());
+          this.#follow('power button', this.machine.powerButton());
+        },
+      },
+      { key: 'y', text: 'end the guest at once, and leave', run: () => this.#host.leave() },
+    ]);
+  }
+}
+
+/** The same in the REPL and in QMP, for a question. */
+function formsOf(action: Action, station: Station): string {
+  const repl = action.repl?.(station);
+  const qmp = action.qmp?.(station);
+  return `${repl === undefined ? '' : `\nREPL: ${repl}`}${qmp === undefined ? '' : `\nQMP: ${qmp}`}`;
+}

@@ -1,0 +1,85 @@
+/** A terminal emulated for a pane: a console of the guest, or the REPL. */
+import xterm from '@xterm/headless';
+import { scrollbackOf } from './terminal_view.ts';
+
+const SCROLLBACK = 10_000;
+/** Output that waits to be parsed. A person reads no more than a screen of what comes faster. */
+const MAX_PENDING = 4 << 20;
+
+export interface TerminalPaneOptions {
+  readonly name: string;
+  /** Takes what is typed. */
+  readonly send: (bytes: Uint8Array) => void;
+  /** The pane has another size. */
+  readonly resized?: (rows: number, columns: number) => void;
+  readonly changed: () => void;
+}
+
+export class TerminalPane {
+  readonly name: string;
+  readonly terminal: xterm.Terminal;
+  readonly send: (bytes: Uint8Array) => void;
+  /** Rows above the live screen that are shown. */
+  scrolledBack = 0;
+  /** Bytes that were not drawn, since they came faster than could be. */
+  skipped = 0;
+  readonly #options: TerminalPaneOptions;
+  #pending = 0;
+
+  constructor(options: TerminalPaneOptions) {
+    this.#options = options;
+    this.name = options.name;
+    this.send = options.send;
+    this.terminal = new xterm.Terminal({ cols: 80, rows: 24, scrollback: SCROLLBACK, allowProposedApi: true });
+    // Nobody else answers a guest's questions about its terminal while it is in a pane.
+    this.terminal.onData((answer) => this.send(Buffer.from(answer, 'latin1')));
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.#pending + bytes.length > MAX_PENDING) {
+      this.skipped += bytes.length;
+      return;
+    }
+    this.#pending += bytes.length;
+    const before = scrollbackOf(this.terminal);
+    this.terminal.write(bytes, () => {
+      this.#pending -= bytes.length;
+      // Who looks at older lines goes on to look at them.
+      if (this.scrolledBack > 0) this.scroll(scrollbackOf(this.terminal) - before);
+      this.#options.changed();
+    });
+  }
+
+  resize(columns: number, rows: number): void {
+    if (columns === this.terminal.cols && rows === this.terminal.rows) return;
+    this.terminal.resize(columns, rows);
+    this.#options.resized?.(rows, columns);
+  }
+
+  /** @param rows back in time, when positive. */
+  scroll(rows: number): void {
+    this.scrolledBack = Math.max(0, Math.min(scrollbackOf(this.terminal), this.scrolledBack + rows));
+  }
+
+  /**
+   * Scrolls to a row that has the text, upwards (or downwards) from the one in the middle of what is shown.
+   * @returns whether there is one.
+   */
+  find(text: string, up = true): boolean {
+    const buffer = this.terminal.buffer.active;
+    const wanted = text.toLowerCase();
+    const middle = Math.floor(this.terminal.rows / 2);
+    const from = buffer.baseY - this.scrolledBack + middle;
+    const step = up ? -1 : 1;
+    for (let row = from + step; row >= 0 && row < buffer.length; row += step) {
+      if (!buffer.getLine(row)?.translateToString(true).toLowerCase().includes(wanted)) continue;
+      this.scrolledBack = Math.max(0, Math.min(buffer.baseY, buffer.baseY - row + middle));
+      return true;
+    }
+    return false;
+  }
+
+  close(): void {
+    this.terminal.dispose();
+  }
+}

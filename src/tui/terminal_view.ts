@@ -1,0 +1,104 @@
+/** Cells of a terminal that was emulated here, as lines of spans. */
+import type { IBufferCell, Terminal } from '@xterm/headless';
+import type { Line, Span } from './style.ts';
+
+/** What of a terminal a pane shows. */
+export interface TerminalWindow {
+  readonly width: number;
+  readonly height: number;
+  /** Rows above the live screen. */
+  readonly scrolledBack: number;
+  /** The cursor is drawn as an inverted cell. */
+  readonly cursor: boolean;
+  /** No colours of the guest's either. */
+  readonly colours: boolean;
+}
+
+/** Rows of scrollback above the live screen. */
+export const scrollbackOf = (terminal: Terminal): number => terminal.buffer.active.baseY;
+
+/**
+ * The rows of a terminal from top to bottom; of one that is larger than the window, the left part of the rows that end
+ * with the cursor's or with the last one that is written.
+ */
+export function terminalLines(terminal: Terminal, window: TerminalWindow): Line[] {
+  const buffer = terminal.buffer.active;
+  const cursorRow = buffer.baseY + buffer.cursorY;
+  let last = buffer.baseY + terminal.rows - 1;
+  if (terminal.rows > window.height) {
+    let used = last;
+    while (used > cursorRow && (buffer.getLine(used)?.translateToString(true) ?? '') === '') used--;
+    last = Math.max(used, buffer.baseY + window.height - 1);
+  }
+  const top = Math.max(0, last - window.height + 1 - window.scrolledBack);
+  const lines: Line[] = [];
+  const reused = buffer.getNullCell();
+  for (let row = top; row < top + window.height; row++) {
+    const cursor = window.cursor && row === cursorRow ? buffer.cursorX : -1;
+    lines.push(rowSpans(terminal, row, window, cursor, reused));
+  }
+  return lines;
+}
+
+function rowSpans(
+  terminal: Terminal,
+  row: number,
+  window: TerminalWindow,
+  cursor: number,
+  reused: IBufferCell,
+): Span[] {
+  const cells = terminal.buffer.active.getLine(row);
+  const spans: Span[] = [];
+  let text = '';
+  let sgr = '';
+  const flush = () => {
+    if (text !== '') spans.push({ text, sgr });
+    text = '';
+  };
+  const width = Math.min(window.width, terminal.cols);
+  for (let column = 0; column < width; column++) {
+    const cell = cells?.getCell(column, reused);
+    const cellWidth = cell?.getWidth() ?? 1;
+    // The second half of a wide character.
+    if (cellWidth === 0) continue;
+    const codes = (cell ? sgrOf(cell, window.colours) : '') + (column === cursor ? ';7' : '');
+    const clean = codes.startsWith(';') ? codes.slice(1) : codes;
+    if (clean !== sgr) {
+      flush();
+      sgr = clean;
+    }
+    text += column + cellWidth > width ? ' ' : cell?.getChars() || ' ';
+  }
+  flush();
+  return spans;
+}
+
+/** SGR parameters of a cell, each behind a semicolon. */
+function sgrOf(cell: IBufferCell, colours: boolean): string {
+  if (cell.isAttributeDefault()) return '';
+  let codes = '';
+  if (cell.isBold()) codes += ';1';
+  if (cell.isDim()) codes += ';2';
+  if (cell.isItalic()) codes += ';3';
+  if (cell.isUnderline()) codes += ';4';
+  if (cell.isInverse()) codes += ';7';
+  if (cell.isInvisible()) codes += ';8';
+  if (cell.isStrikethrough()) codes += ';9';
+  if (!colours) return codes;
+  const foreground = cell.getFgColor();
+  if (cell.isFgRGB()) codes += `;38;2;${rgb(foreground)}`;
+  else if (cell.isFgPalette()) codes += paletteColour(foreground, 30);
+  const background = cell.getBgColor();
+  if (cell.isBgRGB()) codes += `;48;2;${rgb(background)}`;
+  else if (cell.isBgPalette()) codes += paletteColour(background, 40);
+  return codes;
+}
+
+const rgb = (value: number): string => `${(value >> 16) & 0xff};${(value >> 8) & 0xff};${value & 0xff}`;
+
+/** A colour of the palette; the first sixteen have codes that every terminal knows. @param base 30 or 40 */
+function paletteColour(index: number, base: number): string {
+  if (index < 8) return `;${base + index}`;
+  if (index < 16) return `;${base + 60 + index - 8}`;
+  return `;${base + 8};5;${index}`;
+}

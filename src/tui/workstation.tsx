@@ -1,0 +1,297 @@
+/** Puts the workstation on a terminal: keys, mouse, frames, zoom, and the terminal as it was when all is over. */
+import { PassThrough } from 'node:stream';
+import type { ReadStream, WriteStream } from 'node:tty';
+import { render } from 'ink';
+import type { GuestSession } from '../client/guest_session.ts';
+import type { MachineClient } from '../client/machine_client.ts';
+import { ReplSession } from '../repl/session.ts';
+import { Vm } from '../repl/vm.ts';
+import { App } from './app.tsx';
+import type { Frame } from './frame.ts';
+import type { Glyphs } from './graph.ts';
+import { MOUSE_OFF, MOUSE_ON, type MouseEvent, TerminalInput } from './input.ts';
+import { paneAt } from './layout.ts';
+import { MachineModel } from './model.ts';
+import { Station } from './station.ts';
+import type { ThemeName } from './style.ts';
+import { TerminalPane } from './terminal_pane.ts';
+
+/** Frames a second at most; a frame that takes long makes those after it rarer. */
+const MAX_FPS = 30;
+/** Share of the time that drawing may take while a guest prints without end. */
+const DRAW_SHARE = 0.3;
+
+export interface WorkstationOptions {
+  readonly input: ReadStream;
+  readonly output: WriteStream;
+  /** Where machines run, for the header. */
+  readonly place: string;
+  readonly readonly?: boolean;
+  readonly theme?: ThemeName;
+  readonly glyphs?: Glyphs;
+  readonly mouse?: boolean;
+  /** Where exported files go. */
+  readonly exports: string;
+  /** What was typed into the REPL is kept here. */
+  readonly history?: string;
+  /** Every byte of the kernel's console passes here. */
+  readonly onConsole?: (bytes: Uint8Array) => void;
+}
+
+/**
+ * Shows a machine until the user leaves.
+ * The machine is not started, and not closed: that is the caller's.
+ */
+export async function runWorkstation(
+  machine: MachineClient,
+  guest: GuestSession | undefined,
+  options: WorkstationOptions,
+): Promise<void> {
+  const { input, output } = options;
+  const unicode = isUnicode();
+  const vm = new Vm({ machine, guest });
+  const model = new MachineModel(vm, guest);
+  const left = Promise.withResolvers<void>();
+  const terminal = new TerminalInput();
+  let suspend: (() => Promise<{ resume(): Promise<void> }>) | undefined;
+  let frame: Frame | undefined;
+  let zoomed: TerminalPane | undefined;
+
+  const draw = new Drawing();
+  const consoles = guestConsoles(machine).map((name) => {
+    const stream = machine.console(name);
+    const pane = new TerminalPane({
+      name,
+      send: (bytes) => sendAll(stream, bytes),
+      changed: () => draw.request(),
+      resized: (rows, columns) => {
+        if (name === 'com1') guest?.resize(rows, columns);
+      },
+    });
+    stream.onLost = (count) =>
+      model.say('device', `${name}: ${count} bytes were lost: nobody took them in time`, 'warn');
+    stream.onData = (bytes) => {
+      if (name === 'com1') {
+        options.onConsole?.(bytes);
+        model.watchConsole(bytes);
+      }
+      if (zoomed === pane) output.write(bytes);
+      pane.write(bytes);
+    };
+    return pane;
+  });
+  const repl = replPane(vm, options, () => draw.request());
+
+  const typing = (pane: TerminalPane | undefined) => {
+    terminal.raw = pane && ((bytes) => pane.send(bytes));
+  };
+  const station = new Station({
+    model,
+    consoles,
+    repl: repl.pane,
+    place: options.place,
+    readonly: options.readonly ?? false,
+    theme: process.env.NO_COLOR ? 'plain' : (options.theme ?? 'dark'),
+    glyphs: unicode ? (options.glyphs ?? 'braille') : 'plain',
+    unicode,
+    exports: options.exports,
+    host: {
+      typing,
+      leave: () => left.resolve(),
+      zoom: async (pane) => {
+        const suspension = await suspend?.();
+        if (options.mouse !== false) output.write(MOUSE_OFF);
+        input.setRawMode(true);
+        input.resume();
+        output.write(`\x1b[2J\x1b[H\x1b[2m[nemu] ${pane.name}; Ctrl-] comes back\x1b[0m\r\n`);
+        pane.resize(output.columns, output.rows);
+        output.write(screenText(pane));
+        zoomed = pane;
+        await new Promise<void>((resolve) => {
+          terminal.raw = (bytes) => pane.send(bytes);
+          terminal.onLeave = resolve;
+        });
+        zoomed = undefined;
+        terminal.raw = undefined;
+        terminal.onLeave = leaveTyping;
+        await suspension?.resume();
+        input.setRawMode(true);
+        if (options.mouse !== false) output.write(MOUSE_ON);
+        draw.request();
+      },
+    },
+  });
+  const leaveTyping = () => station.stopTyping();
+  terminal.onLeave = leaveTyping;
+  terminal.onMouse = (event) => frame && mouse(station, frame, event);
+  model.subscribe(() => draw.request());
+
+  input.setRawMode(true);
+  input.resume();
+  const take = (bytes: Buffer) => terminal.take(bytes);
+  input.on('data', take);
+  if (options.mouse !== false) output.write(MOUSE_ON);
+  const app = render(
+    <App
+      station={station}
+      version={draw}
+      onFrame={(next) => {
+        frame = next;
+      }}
+      onReady={(how) => {
+        suspend = how as typeof suspend;
+      }}
+    />,
+    {
+      stdin: terminal.keys as unknown as ReadStream,
+      stdout: output,
+      exitOnCtrlC: false,
+      patchConsole: false,
+      alternateScreen: true,
+      incrementalRendering: true,
+      interactive: true,
+      maxFps: MAX_FPS,
+      onRender: ({ renderTime }) => draw.took(renderTime),
+    },
+  );
+  model.watch();
+  const hangUp = () => left.resolve();
+  process.once('SIGHUP', hangUp);
+  process.once('SIGTERM', hangUp);
+  try {
+    await left.promise;
+  } finally {
+    process.off('SIGHUP', hangUp);
+    process.off('SIGTERM', hangUp);
+    model.close();
+    draw.close();
+    app.unmount();
+    await app.waitUntilExit();
+    if (options.mouse !== false) output.write(MOUSE_OFF);
+    input.off('data', take);
+    terminal.close();
+    input.setRawMode(false);
+    input.pause();
+    repl.session.close();
+    for (const pane of [...consoles, repl.pane]) pane.close();
+  }
+}
+
+/** Consoles for people; the ports of a guest's agent are not. */
+const guestConsoles = (machine: MachineClient): string[] =>
+  machine.consoles.filter(
+    (name) => name === 'com1' || !machine.description.serial.some(({ port, flow }) => port === name && flow === 'wait'),
+  );
+
+/** Keeps what there is no room for until there is. */
+function sendAll(stream: ReturnType<MachineClient['console']>, bytes: Uint8Array): void {
+  const taken = stream.write(bytes);
+  if (taken === bytes.length) return;
+  const before = stream.onWritable;
+  stream.onWritable = () => {
+    stream.onWritable = before;
+    before?.();
+    sendAll(stream, bytes.subarray(taken));
+  };
+}
+
+/** A REPL whose terminal is a pane. */
+function replPane(vm: Vm, options: WorkstationOptions, changed: () => void) {
+  const typed = new PassThrough();
+  const printed = Object.assign(new PassThrough(), { columns: 80, rows: 24, isTTY: true });
+  const pane = new TerminalPane({
+    name: 'REPL',
+    send: (bytes) => typed.write(bytes),
+    resized: (rows, columns) => {
+      Object.assign(printed, { rows, columns });
+      printed.emit('resize');
+    },
+    changed,
+  });
+  printed.on('data', (bytes: Buffer) => pane.write(Buffer.from(bytes.toString('utf8').replaceAll(/\r?\n/g, '\r\n'))));
+  const session = new ReplSession(vm, {
+    input: typed,
+    output: printed,
+    terminal: true,
+    colors: !process.env.NO_COLOR,
+    ...(options.history !== undefined && { history: options.history }),
+  });
+  return { pane, session };
+}
+
+/** What is on a pane's screen, to be written to a terminal of the same size. */
+function screenText({ terminal }: TerminalPane): string {
+  const buffer = terminal.buffer.active;
+  const rows = Array.from({ length: terminal.rows }, (_, row) =>
+    (buffer.getLine(buffer.baseY + row)?.translateToString(true) ?? '').trimEnd(),
+  );
+  const used = rows.slice(0, Math.max(buffer.cursorY + 1, rows.findLastIndex((text) => text !== '') + 1));
+  return `${used.join('\r\n')}\x1b[${buffer.cursorX + 1}G`;
+}
+
+function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent): void {
+  if (station.overlay) {
+    if (kind === 'wheel-up' || kind === 'wheel-down') station.key(kind === 'wheel-up' ? 'up' : 'down', '');
+    return;
+  }
+  const place = frame.layout && paneAt(frame.layout, column, row);
+  if (place && (kind === 'wheel-up' || kind === 'wheel-down')) station.scroll(place.pane, kind === 'wheel-up' ? -3 : 3);
+  if (kind !== 'press') return;
+  if (place) {
+    const again = station.focus === place.pane;
+    station.focusOn(place.pane);
+    const key = frame.rows[place.pane]?.[row - place.rect.top - 1];
+    if (key !== undefined) {
+      const chosen = station.lists[place.pane].selected === key;
+      station.lists[place.pane].choose(key);
+      if (again && chosen) station.key('enter', '');
+    }
+    station.changed();
+    return;
+  }
+  const button = frame.buttons.find(({ from, to }) => column >= from && column < to);
+  if (button && row > 0) station.key(button.key, button.key);
+}
+
+/** Frames when something changed, no more often than the terminal and this process can take. */
+class Drawing {
+  #version = 0;
+  #listeners = new Set<() => void>();
+  #timer: NodeJS.Timeout | undefined;
+  #last = 0;
+  #cost = 0;
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  readonly get = (): number => this.#version;
+
+  took(ms: number): void {
+    this.#cost = this.#cost * 0.7 + ms * 0.3;
+  }
+
+  request(): void {
+    if (this.#timer) return;
+    const gap = Math.max(1000 / MAX_FPS, this.#cost / DRAW_SHARE);
+    const wait = Math.max(0, this.#last + gap - performance.now());
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#last = performance.now();
+      this.#version++;
+      for (const listener of this.#listeners) listener();
+    }, wait);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#listeners.clear();
+  }
+}
+
+/** Does the terminal take more than ASCII? By its locale, as others find out. */
+function isUnicode({ LC_ALL, LC_CTYPE, LANG, TERM } = process.env): boolean {
+  const locale = [LC_ALL, LC_CTYPE, LANG].find((value) => value !== undefined && value !== '');
+  return TERM !== 'linux' && /utf-?8/i.test(locale ?? '');
+}
