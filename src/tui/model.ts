@@ -12,9 +12,15 @@ import type {
 import type { Vm } from '../repl/vm.ts';
 import { visible } from './style.ts';
 
-export const POLL_MS = 1000;
-/** Every so many polls what changes seldom, or costs more, is asked for. */
-const SELDOM = 5;
+const POLL_MS = 1000;
+/** A guest that does nothing, before somebody who does nothing, is asked less often. */
+const IDLE_POLL_MS = 4000;
+const IDLE_AFTER_MS = 10_000;
+/** Exits a second, and share of a processor, below which a guest does nothing. */
+const IDLE_EXITS = 100;
+const IDLE_LOAD = 0.05;
+/** What changes seldom, or costs more, is asked for so often. */
+const SELDOM_MS = 5000;
 /** Values kept of each series: what the widest plot can show in braille. */
 const HISTORY = 600;
 export const MAX_EVENTS = 5000;
@@ -30,7 +36,7 @@ export interface TimelineEvent {
   readonly text: string;
 }
 
-/** How one vCPU went: a value a poll, oldest first. */
+/** How one vCPU went: a value a second, oldest first. */
 export interface VcpuHistory {
   /** Share of one host processor, 0 to 1. */
   readonly utilisation: readonly number[];
@@ -48,7 +54,9 @@ export interface Activity {
 }
 
 const sum = (counts: Readonly<Record<string, number>>) => Object.values(counts).reduce((a, b) => a + b, 0);
-const push = (series: readonly number[] | undefined, value: number) => [...(series ?? []), value].slice(-HISTORY);
+/** @param count values that the interval stands for: one a second. */
+const push = (series: readonly number[] | undefined, value: number, count: number) =>
+  [...(series ?? []), ...Array<number>(count).fill(value)].slice(-HISTORY);
 
 /** What a kernel's log says when something is wrong. */
 const GUEST_TROUBLE: readonly (readonly [RegExp, EventLevel])[] = [
@@ -78,8 +86,9 @@ export class MachineModel {
   readonly #listeners = new Set<() => void>();
   readonly #unlisten: () => void;
   #timer: NodeJS.Timeout | undefined;
-  #polls = 0;
   #polledAt = 0;
+  #seldomAt = Number.NEGATIVE_INFINITY;
+  #touchedAt = performance.now();
   #closed = false;
   #partial = '';
 
@@ -134,14 +143,30 @@ export class MachineModel {
 
   /** Asks for everything now. */
   async refresh(): Promise<void> {
-    this.#polls = 0;
+    this.#seldomAt = Number.NEGATIVE_INFINITY;
     clearTimeout(this.#timer);
     await this.#poll();
   }
 
+  /** Somebody is there. */
+  touch(): void {
+    const slept = this.#interval > POLL_MS;
+    this.#touchedAt = performance.now();
+    if (!slept || !this.#timer || this.#closed) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#poll(), POLL_MS);
+  }
+
+  get #interval(): number {
+    if (performance.now() - this.#touchedAt < IDLE_AFTER_MS) return POLL_MS;
+    const load = [...this.vcpus.values()].reduce((sum, { utilisation }) => sum + (utilisation.at(-1) ?? 0), 0);
+    const busy = load > IDLE_LOAD || (this.activity.exits.at(-1) ?? 0) > IDLE_EXITS;
+    return busy ? POLL_MS : IDLE_POLL_MS;
+  }
+
   async #poll(): Promise<void> {
     const { machine } = this.vm;
-    const seldom = this.#polls++ % SELDOM === 0;
+    const seldom = performance.now() - this.#seldomAt > SELDOM_MS - POLL_MS / 2;
     try {
       if (machine.state === 'running' || machine.state === 'paused' || machine.state === 'created') {
         const [counters, disks] = await Promise.all([machine.counters(), machine.disks()]);
@@ -154,11 +179,12 @@ export class MachineModel {
     }
     if (this.#closed) return;
     this.changed();
-    this.#timer = setTimeout(() => void this.#poll(), POLL_MS);
+    this.#timer = setTimeout(() => void this.#poll(), this.#interval);
   }
 
   async #askSeldom(): Promise<void> {
     const { machine } = this.vm;
+    this.#seldomAt = performance.now();
     const [plugged, devices, memory] = await Promise.all([machine.plugged(), machine.devices(), machine.memoryMap()]);
     this.plugged = plugged;
     this.devices = devices;
@@ -170,15 +196,16 @@ export class MachineModel {
     const seconds = (now - this.#polledAt) / 1000;
     const before = this.counters;
     this.#polledAt = now;
+    const count = Math.max(1, Math.min(HISTORY, Math.round(seconds)));
     if (before) {
-      for (const vcpu of counters.vcpus) this.#measureVcpu(vcpu, before.vcpus, seconds);
+      for (const vcpu of counters.vcpus) this.#measureVcpu(vcpu, before.vcpus, seconds, count);
       const bytes = (list: readonly DiskReport[], operations: readonly ('read' | 'write' | 'discard')[]) =>
         list.reduce((all, disk) => all + operations.reduce((of, name) => of + disk.operations[name].bytes, 0), 0);
       const rate = (now: number, then: number) => Math.max(0, now - then) / seconds;
       this.activity = {
-        exits: push(this.activity.exits, rate(counters.total, before.total)),
-        read: push(this.activity.read, rate(bytes(disks, ['read']), bytes(this.disks, ['read']))),
-        written: push(this.activity.written, rate(bytes(disks, ['write']), bytes(this.disks, ['write']))),
+        exits: push(this.activity.exits, rate(counters.total, before.total), count),
+        read: push(this.activity.read, rate(bytes(disks, ['read']), bytes(this.disks, ['read'])), count),
+        written: push(this.activity.written, rate(bytes(disks, ['write']), bytes(this.disks, ['write'])), count),
       };
     }
     const present = new Set(counters.vcpus.map(({ index }) => index));
@@ -187,7 +214,7 @@ export class MachineModel {
     this.disks = disks;
   }
 
-  #measureVcpu(vcpu: VcpuReport, before: readonly VcpuReport[], seconds: number): void {
+  #measureVcpu(vcpu: VcpuReport, before: readonly VcpuReport[], seconds: number, count: number): void {
     const last = before.find(({ index }) => index === vcpu.index);
     // A vCPU that was taken out and put back begins anew.
     if (last?.threadId !== vcpu.threadId) return;
@@ -199,8 +226,8 @@ export class MachineModel {
         .sort(([, a], [, b]) => b - a),
     );
     this.vcpus.set(vcpu.index, {
-      utilisation: push(history?.utilisation, Math.min(1, (vcpu.cpuTime - last.cpuTime) / 1e9 / seconds)),
-      exits: push(history?.exits, (sum(vcpu.exits) - sum(last.exits)) / seconds),
+      utilisation: push(history?.utilisation, Math.min(1, (vcpu.cpuTime - last.cpuTime) / 1e9 / seconds), count),
+      exits: push(history?.exits, (sum(vcpu.exits) - sum(last.exits)) / seconds, count),
       reasons,
     });
   }

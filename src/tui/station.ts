@@ -111,6 +111,7 @@ export class Station {
 
   key(name: string, text: string): void {
     this.notice = undefined;
+    this.model.touch();
     if (this.overlay) this.overlay.key(name, text);
     else if (this.filtering) this.#filterKey(this.filtering, name, text);
     else if (!this.#move(name)) {
