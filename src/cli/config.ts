@@ -38,7 +38,7 @@ export async function readConfig(path: string): Promise<Config> {
     });
   }
   // Parsing YAML is for those who use it: others do not wait for the parser to load.
-  const yaml = await import('yaml');
+  const yaml = await import('./yaml.ts');
   const lines = new yaml.LineCounter();
   const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const at = (offset: number) => {
@@ -80,8 +80,8 @@ function toPlain(document: Document.Parsed, at: (offset: number) => string): unk
 function offsetOf(
   document: Document.Parsed,
   path: FieldPath,
-  isMap: typeof import('yaml').isMap,
-  isPair: typeof import('yaml').isPair,
+  isMap: typeof import('./yaml.ts').isMap,
+  isPair: typeof import('./yaml.ts').isPair,
 ): number {
   let node: unknown = document.contents;
   let offset = document.contents?.range[0] ?? 0;

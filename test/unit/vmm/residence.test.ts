@@ -18,7 +18,16 @@ test('each range has what its mappings hold', () => {
     mapping(base + 0x10000, base + 0x20000, 8),
     mapping(base + 0x100000, base + 0x120000, 0),
   ].join('\n');
-  expect(residenceOf(base, [{ address: 0x100000, size: 0x20000 }, { address: 0, size: 0x20000 }], smaps)).toEqual([
+  expect(
+    residenceOf(
+      base,
+      [
+        { address: 0x100000, size: 0x20000 },
+        { address: 0, size: 0x20000 },
+      ],
+      smaps,
+    ),
+  ).toEqual([
     { address: 0, size: 0x20000, resident: 40 << 10, huge: 16 << 10 },
     { address: 0x100000, size: 0x20000, resident: 0, huge: 0 },
   ]);
