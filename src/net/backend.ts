@@ -23,6 +23,8 @@ export interface NetBackend {
   /** Frames may have arrived. It is called again only after `receive` has given 0. */
   onReadable: (() => void) | undefined;
   onWritable: (() => void) | undefined;
+  /** Frames that it lost: received ones for which it had no room, sent ones that the host would not have. */
+  readonly lost: { readonly rxDropped: number; readonly txErrors: number };
   /** What the guest's driver accepts to receive (OFFLOAD_*). */
   setOffloads(offloads: number): void;
   close(): void;

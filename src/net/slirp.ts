@@ -63,6 +63,7 @@ export class SlirpBackend implements NetBackend {
   readonly offloads = 0;
   onReadable: (() => void) | undefined;
   onWritable: (() => void) | undefined;
+  readonly lost = { rxDropped: 0, txErrors: 0 };
   readonly #library: SlirpLibrary;
   readonly #slirp: number;
   readonly #clock: NetClock;
@@ -211,7 +212,7 @@ export class SlirpBackend implements NetBackend {
   #received(buffer: unknown, length: number): number {
     if (this.#frames.length < MAX_WAITING_FRAMES && length <= MAX_FRAME) {
       this.#frames.push(koffi.decode(buffer, 'uint8_t', length) as Uint8Array);
-    }
+    } else this.lost.rxDropped++;
     return length;
   }
 

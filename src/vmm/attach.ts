@@ -15,11 +15,12 @@ import { openTap } from '../net/tap.ts';
 import type { BlockImage } from '../storage/block_image.ts';
 import { StorageError } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
-import { LATENCY_BUCKETS, MeteredImage } from '../storage/metered.ts';
 import { openImage } from '../storage/open.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
+import { LATENCY_BUCKETS } from './latency.ts';
 import type { MachineClock } from './machine_clock.ts';
+import { MeteredImage } from './metered_image.ts';
 import type { Reactor } from './reactor.ts';
+import type { ThrottleLimits } from './throttle.ts';
 
 export interface AttachOptions {
   readonly description: MachineDescription;

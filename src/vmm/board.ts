@@ -30,7 +30,6 @@ import { Uart16550 } from '../devices/uart16550.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
 import type { AcpiBoard } from './acpi/board.ts';
 import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
@@ -55,6 +54,7 @@ import { reportPci } from './report_devices.ts';
 import { SerialChannel, type SerialRings } from './serial_channel.ts';
 import type { SerialCoalescing } from './serial_coalescing.ts';
 import { H, type LocalRegister, type SharedBlock } from './shared.ts';
+import type { ThrottleLimits } from './throttle.ts';
 import { VirtioMmioBus } from './virtio_mmio_bus.ts';
 import { apicIdOf } from './x86/topology.ts';
 

@@ -12,9 +12,9 @@ import type {
   MachineState,
   VcpuReport,
 } from '../client/machine_client.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
 import type { MemoryHandle } from './memory.ts';
 import type { SerialRings } from './serial_channel.ts';
+import type { ThrottleLimits } from './throttle.ts';
 
 export interface MachineThreadData {
   readonly role: 'machine';

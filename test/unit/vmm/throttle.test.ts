@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { Throttle, type ThrottleClock } from '../../../src/storage/throttle.ts';
+import { Throttle, type ThrottleClock } from '../../../src/vmm/throttle.ts';
 import { random as seeded } from '../../support/random.ts';
 
 /** A clock that goes where its next timer is. */
