@@ -11,7 +11,7 @@ export interface NetBackend {
   /** Offload features that the back end can do (OFFLOAD_*). */
   readonly offloads: number;
   /**
-   * Sends a frame, header first.
+   * Sends a frame, header first; its bytes may be changed.
    * @returns false when there is no room now: `onWritable` is called once there is.
    */
   send(frame: Uint8Array): boolean;

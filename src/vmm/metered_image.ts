@@ -49,7 +49,7 @@ type Backend = Pick<
 
 /** An image with counters, and limits that may change while it is in use. */
 export class MeteredImage implements Backend {
-  readonly #image: BlockImage;
+  #image: BlockImage;
   readonly #throttle: Throttle;
   #limited: boolean;
   readonly #meters: Record<Operation, Meter> = {
@@ -163,6 +163,26 @@ export class MeteredImage implements Backend {
   writeZeroes(offset: number, length: number, mayUnmap: boolean, done: Done): void {
     const measured = this.#metered('writeZeroes', length, done);
     this.#submit('write', 0, () => this.#image.writeZeroes(offset, length, mayUnmap, measured));
+  }
+
+  /** The image itself, while nothing of the guest is under way: `quiesce` first. */
+  get image(): BlockImage {
+    return this.#image;
+  }
+
+  /** Has all that the guest has asked for done, in place; what waits at a limit is let through. */
+  quiesce(): void {
+    this.#image.batch(() => this.#throttle.release());
+    while (this.#image.drain());
+  }
+
+  /** Puts another image in the place of this one, which is the caller's again. Nothing may be under way. */
+  exchange(next: BlockImage): BlockImage {
+    const before = this.#image;
+    next.onBurst = before.onBurst;
+    before.onBurst = undefined;
+    this.#image = next;
+    return before;
   }
 
   batch(action: () => void): void {

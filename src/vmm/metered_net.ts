@@ -126,6 +126,8 @@ export class MeteredNet {
 
   /** Plugs the card into another network. The former back ends are the caller's again, and are to be closed. */
   exchange(backends: readonly NetBackend[]): readonly NetBackend[] {
+    // What may fail comes first, while nothing is changed.
+    for (const [i, port] of this.ports.entries()) backends[i].setOffloads(port.accepted);
     this.#lostBefore = this.lost;
     const before = this.ports.map((port, i) => port.exchange(backends[i]));
     for (const port of this.ports) {
@@ -148,7 +150,8 @@ export class Port implements NetBackend {
   onWritable: (() => void) | undefined;
   readonly #net: MeteredNet;
   #backend: NetBackend;
-  #offloads = 0;
+  /** Offloads that the driver accepts. */
+  accepted = 0;
 
   constructor(net: MeteredNet, backend: NetBackend) {
     this.#net = net;
@@ -185,7 +188,6 @@ export class Port implements NetBackend {
     const before = this.#backend;
     before.onReadable = undefined;
     before.onWritable = undefined;
-    backend.setOffloads(this.#offloads);
     this.#backend = backend;
     this.#listen(backend);
     return before;
@@ -210,7 +212,7 @@ export class Port implements NetBackend {
   }
 
   setOffloads(offloads: number): void {
-    this.#offloads = offloads;
+    this.accepted = offloads;
     this.#backend.setOffloads(offloads);
   }
 

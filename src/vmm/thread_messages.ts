@@ -2,6 +2,7 @@
 
 import type { MachineDescription } from '../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
+import type { DiskChange, NetChange } from '../client/live_change.ts';
 import type {
   BalloonReport,
   CountersReport,
@@ -10,6 +11,7 @@ import type {
   EndState,
   MachineEvent,
   MachineState,
+  NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
 import type { MemoryHandle } from './memory.ts';
@@ -44,6 +46,9 @@ export interface MachineCalls {
   inspect: { parameter: undefined; result: VcpuReport[] };
   disks: { parameter: undefined; result: DiskReport[] };
   throttle: { parameter: { disk: string; limits: ThrottleLimits }; result: undefined };
+  changeDisk: { parameter: { disk: string; change: DiskChange }; result: DiskReport };
+  nets: { parameter: undefined; result: NetReport[] };
+  changeNet: { parameter: { net: string; change: NetChange }; result: NetReport };
   balloon: { parameter: { target: number | undefined }; result: BalloonReport };
   searchMemory: {
     parameter: { address: number; length: number; bytes: Uint8Array; most: number };

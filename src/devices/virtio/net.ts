@@ -202,6 +202,11 @@ export class VirtioNet implements VirtioDevice {
     return this.#linkUp;
   }
 
+  /** Whether a driver may leave checksums and segments to the network behind. */
+  get offersOffloads(): boolean {
+    return (this.features & CSUM) !== 0n;
+  }
+
   /** Plugs the cable in or out, while the guest runs. */
   setLink(up: boolean): void {
     if (up === this.#linkUp) return;
