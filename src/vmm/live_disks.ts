@@ -74,7 +74,7 @@ export class LiveDisks {
     }
     const before = image.size;
     const refuse = (message: string, hint?: string) => new NemuError('CHANGE', message, hint ? { hint } : {});
-    if (size === 0 || size % SECTOR !== 0) {
+    if (size % SECTOR !== 0) {
       throw refuse(`${name} cannot have ${size} bytes: a disk has whole sectors of ${SECTOR} bytes.`);
     }
     if (image.readOnly) throw refuse(`${name} is read-only: its image cannot be given another size.`);
