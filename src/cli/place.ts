@@ -3,12 +3,14 @@ import { resolve } from 'node:path';
 import type { MachineDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { type PlugInput, parsePlug } from '../client/live.ts';
-import type { MachineClient } from '../client/machine_client.ts';
+import { type DiskChangeInput, parseDiskChange } from '../client/live_change.ts';
+import type { DiskReport, MachineClient } from '../client/machine_client.ts';
 import { EngineConnection } from '../client/remote.ts';
 import { type Lab, startLab } from '../lab/lab.ts';
 import { Machine, type MachineOptions } from '../vmm/machine.ts';
 import { PostMortem } from '../vmm/post_mortem.ts';
 import { ThreadPool } from '../vmm/threads.ts';
+import { atAnyAddress, LabPorts } from './lab_ports.ts';
 import { labAgentPath } from './paths.ts';
 import { hostVerdict } from './probe.ts';
 
@@ -92,11 +94,15 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       postMortem?.setDescription(description);
       if (description.disks.some(({ readonly }) => !readonly)) await mountWritable(lab);
       await reserveHugePages(lab, description.memory);
-      for (const { hostForwards } of description.nets) {
-        for (const { protocol, hostAddress, hostPort } of hostForwards)
-          await lab.forward(protocol, hostAddress, hostPort);
-      }
-      return connection.create(inLab(description), (device) => plugInLab(lab, device));
+      const ports = new LabPorts(lab);
+      for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
+      return connection.create(inLab(description), {
+        plug: (device) => plugInLab(lab, device),
+        changeDisk: async (disk, change, engine) => engine(await diskChangeInLab(lab, disk, change)),
+        changeNet: (net, change, engine) => ports.changeNet(net, change, engine),
+        disk: (report) => ({ ...report, file: hostPaths(report.file) }),
+        net: (report) => ports.told(report),
+      });
     },
     close: async () => {
       connection.close();
@@ -109,7 +115,7 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
 async function mountWritable(lab: Lab): Promise<void> {
   const options = 'trans=virtio,version=9p2000.L,msize=512000,cache=none';
   const { status, stderr } = await lab.exec(
-    `mountpoint -q /hostrw || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
+    `grep -q " /hostrw " /proc/mounts || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
   );
   if (status !== 0) {
     throw new NemuError('LAB_DISKS', `The lab cannot mount this host's files for disks: ${stderr.toString().trim()}`);
@@ -153,6 +159,18 @@ async function plugInLab(lab: Lab, input: PlugInput): Promise<PlugInput> {
   return input;
 }
 
+/** A medium is a file of this host, as a disk's at the start. */
+async function diskChangeInLab(
+  lab: Lab,
+  disk: DiskReport | undefined,
+  input: DiskChangeInput,
+): Promise<DiskChangeInput> {
+  const change = parseDiskChange(input);
+  if (change.action !== 'medium' || !disk) return input;
+  if (!disk.readonly) await mountWritable(lab);
+  return { ...change, file: labPath(change.file, disk.readonly ? '/host' : '/hostrw') };
+}
+
 function refuseFile(path: string | undefined): void {
   if (path === undefined) return;
   throw new NemuError(
@@ -189,7 +207,7 @@ function inLab(description: MachineDescription): MachineDescription {
     // Connections reach the lab through its own network, where the guest's back end listens at any address.
     nets: description.nets.map((net) => ({
       ...net,
-      hostForwards: net.hostForwards.map((forward) => ({ ...forward, hostAddress: '0.0.0.0' })),
+      hostForwards: net.hostForwards.map(atAnyAddress),
     })),
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),

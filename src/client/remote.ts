@@ -4,6 +4,7 @@ import type { MachineDescription, MachineInput, ThrottleInput } from './descript
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
+import type { DiskChangeInput, NetChangeInput } from './live_change.ts';
 import type {
   BalloonReport,
   ConsoleStream,
@@ -15,6 +16,7 @@ import type {
   MachineEvent,
   MachineState,
   MemoryRangeReport,
+  NetReport,
   VcpuReport,
 } from './machine_client.ts';
 import {
@@ -32,8 +34,24 @@ import {
 /** How long an engine may take to close a machine. */
 const CLOSE_MS = 5000;
 
-/** Files and pages may have other names, or be refused, where an engine runs. */
-export type AdaptPlug = (device: PlugInput) => Promise<PlugInput>;
+/** Files, pages and ports may have other names, or be refused, where an engine runs. What is left out is the same. */
+export interface Adapt {
+  readonly plug?: (device: PlugInput) => Promise<PlugInput>;
+  /** @param disk as it is now, @param engine changes it there. */
+  readonly changeDisk?: (
+    disk: DiskReport | undefined,
+    change: DiskChangeInput,
+    engine: (change: DiskChangeInput) => Promise<DiskReport>,
+  ) => Promise<DiskReport>;
+  readonly changeNet?: (
+    net: NetReport | undefined,
+    change: NetChangeInput,
+    engine: (change: NetChangeInput) => Promise<NetReport>,
+  ) => Promise<NetReport>;
+  /** What the engine tells, in the words of this host. */
+  readonly disk?: (report: DiskReport) => DiskReport;
+  readonly net?: (report: NetReport) => NetReport;
+}
 
 /** Where an engine's words name files: errors, what disks report, how a machine ended. */
 const WORDS = new Set(['message', 'hint', 'detail', 'text', 'reason', 'file', 'path']);
@@ -78,7 +96,7 @@ export class EngineConnection {
    * @param adapt makes of a device to be plugged what it is where the engine runs.
    * @throws NemuError as the engine gave it.
    */
-  async create(description: MachineInput | MachineDescription, adapt?: AdaptPlug): Promise<RemoteMachine> {
+  async create(description: MachineInput | MachineDescription, adapt?: Adapt): Promise<RemoteMachine> {
     return this.#add((await this.#request({ method: 'create', parameters: { description } })) as CreateResult, adapt);
   }
 
@@ -90,7 +108,7 @@ export class EngineConnection {
     return this.#add((await this.#request({ method: 'attach' })) as CreateResult);
   }
 
-  #add(result: CreateResult, adapt?: AdaptPlug): RemoteMachine {
+  #add(result: CreateResult, adapt?: Adapt): RemoteMachine {
     const consoles = result.consoles.map(({ name, channel }) => {
       const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
       this.#consoles.set(channel, console);
@@ -223,7 +241,7 @@ export class RemoteMachine implements MachineClient {
   readonly description: MachineDescription;
   readonly #consoles: Map<string, RemoteConsole>;
   readonly #call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>;
-  readonly #adapt: AdaptPlug;
+  readonly #adapt: Adapt;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   readonly #ended = Promise.withResolvers<EndState>();
   #state: MachineState = 'created';
@@ -233,7 +251,7 @@ export class RemoteMachine implements MachineClient {
     description: MachineDescription,
     consoles: RemoteConsole[],
     call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>,
-    adapt: AdaptPlug = async (device) => device,
+    adapt: Adapt = {},
   ) {
     this.#adapt = adapt;
     this.description = description;
@@ -266,7 +284,7 @@ export class RemoteMachine implements MachineClient {
   plugged = async (): Promise<PluggedReport> => (await this.#call('plugged', [])) as PluggedReport;
 
   async plug(device: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
-    return (await this.#call('plug', [await this.#adapt(device), options])) as LiveRequest;
+    return (await this.#call('plug', [(await this.#adapt.plug?.(device)) ?? device, options])) as LiveRequest;
   }
 
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
@@ -281,7 +299,32 @@ export class RemoteMachine implements MachineClient {
   }
 
   memoryMap = async (): Promise<MemoryRangeReport[]> => (await this.#call('memoryMap', [])) as MemoryRangeReport[];
-  disks = async (): Promise<DiskReport[]> => (await this.#call('disks', [])) as DiskReport[];
+  disks = async (): Promise<DiskReport[]> => {
+    const { disk = (report) => report } = this.#adapt;
+    return ((await this.#call('disks', [])) as DiskReport[]).map(disk);
+  };
+  nets = async (): Promise<NetReport[]> => {
+    const { net = (report) => report } = this.#adapt;
+    return ((await this.#call('nets', [])) as NetReport[]).map(net);
+  };
+
+  async changeDisk(disk: string, change: DiskChangeInput): Promise<DiskReport> {
+    const { changeDisk, disk: told = (report) => report } = this.#adapt;
+    const engine = async (wanted: DiskChangeInput) =>
+      told((await this.#call('changeDisk', [disk, wanted])) as DiskReport);
+    if (!changeDisk) return engine(change);
+    const now = (await this.disks()).find(({ name }) => name === disk);
+    return changeDisk(now, change, engine);
+  }
+
+  async changeNet(net: string, change: NetChangeInput): Promise<NetReport> {
+    const { changeNet, net: told = (report) => report } = this.#adapt;
+    const engine = async (wanted: NetChangeInput) => told((await this.#call('changeNet', [net, wanted])) as NetReport);
+    if (!changeNet) return engine(change);
+    const now = (await this.nets()).find(({ name }) => name === net);
+    return changeNet(now, change, engine);
+  }
+
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> =>
     void (await this.#call('throttle', [disk, limits]));
 

@@ -118,6 +118,28 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     help: 'what the balloon holds; with a size, ask the guest for so much',
     code: ([size]) => `await vm.memory.balloon(${size === undefined ? '' : quote(size)})`,
   },
+  disk: {
+    usage: 'disk NAME resize SIZE | change FILE',
+    help: 'another size or medium for a disk, while the guest runs',
+    code: ([name, what, operand]) => {
+      if (name === undefined || operand === undefined || (what !== 'resize' && what !== 'change')) {
+        throw new NemuError('USAGE', 'disk NAME resize SIZE, or disk NAME change FILE.');
+      }
+      return `await vm.disks[${quote(name)}].${what}(${quote(operand)})`;
+    },
+  },
+  net: {
+    usage: 'net NAME link on|off | forward HOSTPORT:PORT | unforward HOSTPORT',
+    help: "a card's cable, and ports of the host that lead into the guest",
+    code: ([name, what, operand = '']) => {
+      const card = `await vm.nets[${quote(name ?? '')}]`;
+      const ports = /^(\d+):(\d+)$/.exec(operand);
+      if (what === 'link' && /^(on|off)$/.test(operand)) return `${card}.link(${operand === 'on'})`;
+      if (what === 'forward' && ports) return `${card}.forward({ hostPort: ${ports[1]}, guestPort: ${ports[2]} })`;
+      if (what === 'unforward' && /^\d+$/.test(operand)) return `${card}.unforward(${operand})`;
+      throw new NemuError('USAGE', 'net NAME link on|off, net NAME forward 2222:22, or net NAME unforward 2222.');
+    },
+  },
   unplug: {
     usage: 'unplug ID',
     help: 'take a device out, when the guest lets go',

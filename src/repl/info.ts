@@ -6,6 +6,7 @@ import { didYouMean } from '../client/suggest.ts';
 import { table } from '../client/text_table.ts';
 import { acpiTables } from './acpi.ts';
 import type { Kernel } from './kernel.ts';
+import { networkText } from './nets.ts';
 import { ConfigView } from './pci_config.ts';
 
 const hex = (value: number) => `0x${value.toString(16)}`;
@@ -39,7 +40,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   exits: { help: 'exits by reason and by device', tell: exits },
   acpi: { help: 'ACPI tables as the guest has them; acpi DSDT shows one in words', tell: acpi },
   disks: { help: 'disks and their images', tell: disks },
-  nets: { help: 'network cards', tell: nets },
+  nets: { help: 'network cards: link, packets, limits, forwarded ports', tell: nets },
   consoles: { help: 'consoles', tell: async (machine) => machine.consoles.join('\n') || 'There are none.' },
 };
 
@@ -269,18 +270,20 @@ async function disks(machine: MachineClient): Promise<string> {
   return table(head, rows);
 }
 
-async function nets({ description }: MachineClient): Promise<string> {
-  if (description.nets.length === 0) return 'The machine has no network card.';
-  return table(
-    ['card', 'type', 'mac', ''],
-    description.nets.map(({ id, type, mac, ifname, hostForwards }, index) => [
-      id ?? `net${index}`,
-      type,
-      mac ?? '',
-      [
-        ...(ifname ? [ifname] : []),
-        ...hostForwards.map((each) => `${each.protocol}:${each.hostAddress}:${each.hostPort}→${each.guestPort}`),
-      ].join(' '),
-    ]),
-  );
+async function nets(machine: MachineClient): Promise<string> {
+  const list = await machine.nets();
+  if (list.length === 0) return 'The machine has no network card.';
+  const rows = list.map((net) => {
+    const { name, mac, link, throttle, rx, tx } = net;
+    const limits = Object.entries(throttle).map(([key, limit]) => `${key}=${limit}`);
+    const waiting = (['rx', 'tx'] as const).filter((which) => net[which].throttled).map((which) => `${which} waits`);
+    return [
+      ...[name, mac, link ? 'up' : 'down'],
+      ...[rx, tx].flatMap(({ packets, bytes, dropped, errors }) => [packets, formatSize(bytes), dropped, errors]),
+      [...limits, ...waiting].join(' '),
+      networkText(net),
+    ];
+  });
+  const each = ['bytes', 'dropped', 'errors'];
+  return table(['card', 'mac', 'link', 'received', ...each, 'sent', ...each, 'limits', 'network'], rows);
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type MachineDescription, possibleCpus, type UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { BalloonReport, DevicesReport, DiskReport, MachineEvent } from '../client/machine_client.ts';
+import type { BalloonReport, DevicesReport, MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
 import type { Device, GuestFault, IrqLine, Region } from '../devices/device.ts';
 import {
@@ -30,7 +30,6 @@ import { Uart16550 } from '../devices/uart16550.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
 import type { AcpiBoard } from './acpi/board.ts';
 import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
@@ -42,6 +41,8 @@ import { ByteRing } from './byte_ring.ts';
 import type { CpuHotplug } from './hotplug/cpus.ts';
 import type { DimmHotplug } from './hotplug/dimms.ts';
 import type { KvmVm } from './kvm.ts';
+import type { LiveDisks } from './live_disks.ts';
+import type { LiveNets } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
 import { dimmRegion, memoryEnd, type RamRange } from './memory_layout.ts';
@@ -126,8 +127,8 @@ export interface Board {
   readonly vmcoreinfo: Vmcoreinfo;
   devices(): DevicesReport;
   balloon(target: number | undefined): BalloonReport;
-  disks(): DiskReport[];
-  throttle(disk: string, limits: ThrottleLimits): undefined;
+  readonly disks: LiveDisks;
+  readonly nets: LiveNets;
   /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
   boot(): EntryState;
   reset(): void;
@@ -293,8 +294,8 @@ export function createBoard(options: BoardOptions): Board {
     vmcoreinfo,
     devices: () => bus.report(),
     balloon: (target) => extra.balloon(target),
-    disks: () => attached.report(),
-    throttle: (disk, limits) => attached.throttle(disk, limits),
+    disks: attached.disks,
+    nets: attached.nets,
     boot: () => {
       bus.assign();
       return loadKernel(options, bus);
@@ -309,7 +310,7 @@ export function createBoard(options: BoardOptions): Board {
     pollSerial: () => {
       for (const channel of channels) channel.poll();
     },
-    resumed: () => attached.resumed(),
+    resumed: () => attached.disks.resumed(),
     close: () => {
       attached.close();
       bus.close();

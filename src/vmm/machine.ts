@@ -23,6 +23,7 @@ import {
   type UnplugOptions,
   unplugOptionsSchema,
 } from '../client/live.ts';
+import { type DiskChangeInput, type NetChangeInput, parseDiskChange, parseNetChange } from '../client/live_change.ts';
 import type {
   BalloonReport,
   ConsoleStream,
@@ -34,6 +35,7 @@ import type {
   MachineEvent,
   MachineState,
   MemoryRangeReport,
+  NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
 import { close, raw } from '../ffi/libc.ts';
@@ -334,6 +336,11 @@ export class Machine implements MachineClient {
     if (!parsed.success) throw new NemuError('DESCRIPTION', `These are no limits: ${z.prettifyError(parsed.error)}`);
     await this.#call('throttle', { disk, limits: parsed.data });
   };
+  changeDisk = async (disk: string, change: DiskChangeInput): Promise<DiskReport> =>
+    this.#call('changeDisk', { disk, change: parseDiskChange(change) });
+  nets = (): Promise<NetReport[]> => this.#call('nets');
+  changeNet = async (net: string, change: NetChangeInput): Promise<NetReport> =>
+    this.#call('changeNet', { net, change: parseNetChange(change) });
   balloon = (target?: number): Promise<BalloonReport> => this.#call('balloon', { target });
   searchMemory = (address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> =>
     this.#call('searchMemory', { address, length, bytes, most });

@@ -250,10 +250,20 @@ class MachineThread {
         return bytes.slice();
       }
       case 'disks':
-        return this.#board.disks();
+        return this.#board.disks.report();
       case 'throttle': {
         const { disk, limits } = parameter as MachineCalls['throttle']['parameter'];
-        return this.#board.throttle(disk, limits);
+        return this.#board.disks.throttle(disk, limits);
+      }
+      case 'changeDisk': {
+        const { disk, change } = parameter as MachineCalls['changeDisk']['parameter'];
+        return this.#board.disks.change(disk, change);
+      }
+      case 'nets':
+        return this.#board.nets.report();
+      case 'changeNet': {
+        const { net, change } = parameter as MachineCalls['changeNet']['parameter'];
+        return this.#board.nets.change(net, change);
       }
       case 'balloon':
         return this.#board.balloon((parameter as MachineCalls['balloon']['parameter']).target);

@@ -2,6 +2,7 @@
 
 import type { MachineDescription } from '../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
+import type { DiskChange, NetChange } from '../client/live_change.ts';
 import type {
   BalloonReport,
   CountersReport,
@@ -10,11 +11,12 @@ import type {
   EndState,
   MachineEvent,
   MachineState,
+  NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
 import type { MemoryHandle } from './memory.ts';
 import type { SerialRings } from './serial_channel.ts';
+import type { ThrottleLimits } from './throttle.ts';
 
 export interface MachineThreadData {
   readonly role: 'machine';
@@ -44,6 +46,9 @@ export interface MachineCalls {
   inspect: { parameter: undefined; result: VcpuReport[] };
   disks: { parameter: undefined; result: DiskReport[] };
   throttle: { parameter: { disk: string; limits: ThrottleLimits }; result: undefined };
+  changeDisk: { parameter: { disk: string; change: DiskChange }; result: DiskReport };
+  nets: { parameter: undefined; result: NetReport[] };
+  changeNet: { parameter: { net: string; change: NetChange }; result: NetReport };
   balloon: { parameter: { target: number | undefined }; result: BalloonReport };
   searchMemory: {
     parameter: { address: number; length: number; bytes: Uint8Array; most: number };

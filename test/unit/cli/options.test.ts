@@ -2,9 +2,11 @@ import { describe, expect, test } from 'vitest';
 import { parsePrefix, prefixName } from '../../../src/cli/console_session.ts';
 import {
   parseCpus,
+  parseDisk,
   parseDuration,
   parseFwCfg,
   parseMemory,
+  parseNet,
   parsePinning,
   parseSerial,
 } from '../../../src/cli/options.ts';
@@ -98,6 +100,28 @@ describe('--memory', () => {
     expect(() => parseMachine({ kernel, memory: { size: '512M', backend: 'file' } })).toThrow('needs path=FILE');
     expect(() => parseMachine({ kernel, memory: { size: 5000 } })).toThrow('not a multiple of the page size');
     expect(() => parseMemory('1G,share=maybe')).toThrow('share=maybe is neither on nor off');
+  });
+});
+
+describe('limits', () => {
+  test('of disks and network cards are numbers and sizes', () => {
+    expect(parseDisk('d.img,iops=500,bps-read=10M')).toEqual({
+      file: 'd.img',
+      throttle: { iops: 500, bpsRead: 10 * 2 ** 20 },
+    });
+    const net = parseNet('user,pps=1000,pps-max=2000,bps-rx=10M,link=off,hostfwd=2222:22');
+    expect(net).toMatchObject({ throttle: { pps: 1000, ppsMax: 2000, bpsRx: 10 * 2 ** 20 }, link: false });
+    expect(parseMachine({ kernel, nets: [net as never] }).nets[0]).toMatchObject({
+      link: false,
+      throttle: { pps: 1000 },
+    });
+    expect(parseMachine({ kernel, nets: [{ type: 'user' }] }).nets[0]).toMatchObject({ link: true });
+  });
+
+  test('that are none are refused', () => {
+    expect(() => parseNet('user,iops=5')).toThrow('there is no "iops"');
+    const nets = [{ type: 'user' as const, throttle: { pps: -1 } }];
+    expect(() => parseMachine({ kernel, nets })).toThrow(/nets\.0\.throttle\.pps/);
   });
 });
 
