@@ -2,6 +2,7 @@
 
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
+import { Nvdimm, Nvdimms } from './nvdimm.ts';
 import { Cpu, Cpus, Dimm, Disk, Memory, PciDevice, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
@@ -24,6 +25,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         state: ['vm.state', 'created, running, paused, ended or closed'],
         cpus: ['vm.cpus', 'vCPUs by index; vm.cpus[0].where()'],
         disks: ['vm.disks.vda', 'disks by name; throttle and statistics'],
+        nvdimm: ['vm.nvdimm', 'persistent memory on files: plug, list'],
         memory: ['vm.memory', 'RAM: read and search by guest-physical address'],
         kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
         journal: ['vm.journal', 'what was done, and how it is taken back'],
@@ -108,6 +110,28 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         id: ['dimm.id', 'its name'],
         device: ['dimm.device', 'size, slot, address, node, backend'],
         unplug: ['await dimm.unplug()', 'takes it out'],
+      },
+    },
+  ],
+  [
+    Nvdimms,
+    {
+      what: 'persistent memory on files',
+      members: {
+        list: ['vm.nvdimm.list', 'NVDIMMs that there are; each has unplug()'],
+        get: ["vm.nvdimm.get('nvdimm0')", 'one by its id'],
+        plug: ["await vm.nvdimm.plug({ file: 'pm.img', size: '256M' })", 'plugs one; labelSize: 131072 for namespaces'],
+      },
+    },
+  ],
+  [
+    Nvdimm,
+    {
+      what: 'an NVDIMM',
+      members: {
+        id: ['nvdimm.id', 'its name'],
+        device: ['nvdimm.device', 'file, size, slot, address, flushes so far'],
+        unplug: ['await nvdimm.unplug()', 'takes it out, when the guest has let go'],
       },
     },
   ],
