@@ -114,7 +114,7 @@ const writesFiles = ({ disks, nvdimms }: MachineDescription): boolean =>
 async function mountWritable(lab: Lab): Promise<void> {
   const options = 'trans=virtio,version=9p2000.L,msize=512000,cache=mmap';
   const { status, stderr } = await lab.exec(
-    `mountpoint -q /hostrw || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
+    `grep -q " /hostrw " /proc/mounts || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
   );
   if (status !== 0) {
     throw new NemuError('LAB_DISKS', `The lab cannot mount this host's files for disks: ${stderr.toString().trim()}`);
