@@ -116,6 +116,24 @@ export function parseMemory(text: string): NonNullable<MachineInput['memory']> {
   return memory;
 }
 
+const NVDIMM_KEYS: Keys = {
+  file: { kind: 'text' },
+  size: { kind: 'text' },
+  'label-size': { kind: 'text', field: 'labelSize' },
+  readonly: { kind: 'switch' },
+  share: { kind: 'switch' },
+  node: { kind: 'number' },
+  id: { kind: 'text' },
+};
+
+/** `pm.img`, or `file=pm.img,size=256M,label-size=128K,…`; a comma in a name is written twice. */
+export function parseNvdimm(text: string): NonNullable<MachineInput['nvdimms']>[number] {
+  const COMMA = '\u0000';
+  const { file, ...rest } = parseKeyValues('--nvdimm', text.replaceAll(',,', COMMA), NVDIMM_KEYS, 'file');
+  if (file === undefined) throw new NemuError('USAGE', '--nvdimm needs a file.', { hint: '--nvdimm pm.img,size=256M' });
+  return { ...rest, file: String(file).replaceAll(COMMA, ',') };
+}
+
 const SERIAL_KEYS: Keys = { port: { kind: 'text' }, flow: { kind: 'text' } };
 
 /** `com2`, or `com2,flow=wait`. */

@@ -92,7 +92,7 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
     create: async (description, machineOptions) => {
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
-      if (description.disks.some(({ readonly }) => !readonly)) await mountWritable(lab);
+      if (writesFiles(description)) await mountWritable(lab);
       await reserveHugePages(lab, description.memory);
       const ports = new LabPorts(lab);
       for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
@@ -111,9 +111,15 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
   };
 }
 
-/** Disks are the only files of the host that the lab writes: it sees them at /hostrw, once there is one. */
+const writesFiles = ({ disks, nvdimms }: MachineDescription): boolean =>
+  disks.some(({ readonly }) => !readonly) || nvdimms.some(({ readonly, share }) => share && !readonly);
+
+/**
+ * Disks and NVDIMMs are the only files of the host that the lab writes: it sees them at /hostrw, once there is one.
+ * Nothing is kept in its page cache but what is mapped.
+ */
 async function mountWritable(lab: Lab): Promise<void> {
-  const options = 'trans=virtio,version=9p2000.L,msize=512000,cache=none';
+  const options = 'trans=virtio,version=9p2000.L,msize=512000,cache=mmap';
   const { status, stderr } = await lab.exec(
     `grep -q " /hostrw " /proc/mounts || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
   );
@@ -153,6 +159,11 @@ async function reserveHugePages(
 /** What a device that is plugged needs of the lab, as a machine's own memory does. */
 async function plugInLab(lab: Lab, input: PlugInput): Promise<PlugInput> {
   const device = parsePlug(input);
+  if (device.kind === 'nvdimm') {
+    const writes = device.share && !device.readonly;
+    if (writes) await mountWritable(lab);
+    return { ...device, file: labPath(device.file, writes ? '/hostrw' : '/host') };
+  }
   if (device.kind !== 'memory') return input;
   refuseFile(device.path);
   await reserveHugePages(lab, device);
@@ -203,6 +214,10 @@ function inLab(description: MachineDescription): MachineDescription {
     disks: description.disks.map((disk) => ({
       ...disk,
       file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
+    })),
+    nvdimms: description.nvdimms.map((nvdimm) => ({
+      ...nvdimm,
+      file: labPath(nvdimm.file, nvdimm.share && !nvdimm.readonly ? '/hostrw' : '/host'),
     })),
     // Connections reach the lab through its own network, where the guest's back end listens at any address.
     nets: description.nets.map((net) => ({

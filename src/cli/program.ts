@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { nvdimmPersistenceSchema } from '../client/nvdimm.ts';
 import { GLYPHS } from '../tui/graph.ts';
 import { THEMES } from '../tui/style.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
@@ -128,6 +129,17 @@ function machineOptions(command: Command): Command {
     .option(
       '--memory <size|key=value,…>',
       'RAM: 2G, 512M,max=8G,slots=8 with room for more, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
+    )
+    .option(
+      '--nvdimm <file[,key=value…]>',
+      'adds persistent memory on a file: size=256M,label-size=128K,readonly=,share=,node=,id=',
+      collect,
+      [],
+    )
+    .addOption(
+      new Option('--nvdimm-persistence <what>', 'what the host keeps of unflushed data when its power fails').choices(
+        nvdimmPersistenceSchema.options,
+      ),
     )
     .option(
       '--numa <what,key=value,…>',

@@ -13,6 +13,8 @@ export interface RunOptions {
   cpus?: string;
   memory?: string;
   pin?: string;
+  nvdimm: string[];
+  nvdimmPersistence?: NonNullable<MachineInput['nvdimmPersistence']>;
   numa: string[];
   name?: string;
   serial: string[];
@@ -48,6 +50,7 @@ export const RUN_DEFAULTS: RunOptions = {
   on: 'auto',
   initrd: [],
   serial: [],
+  nvdimm: [],
   numa: [],
   fwCfg: [],
   disk: [],

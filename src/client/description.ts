@@ -7,6 +7,7 @@ import { devicesSchema } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
+import { nvdimmPersistenceSchema, nvdimmSchema } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
 
 export { parseSize } from './sizes.ts';
@@ -317,6 +318,14 @@ const machineFields = z.strictObject({
     .array(netSchema)
     .default([])
     .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two network cards have the same id.' }),
+  nvdimms: z
+    .array(nvdimmSchema)
+    .default([])
+    .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two NVDIMMs have the same id.' })
+    .describe('persistent memory that is there at boot'),
+  nvdimmPersistence: nvdimmPersistenceSchema
+    .default('none')
+    .describe('what the host keeps of unflushed data of NVDIMMs when its power fails: nothing, unless it is so built'),
   rng: z.boolean().default(false).describe('virtio entropy device'),
   devices: devicesSchema,
   rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),

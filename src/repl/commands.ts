@@ -20,6 +20,14 @@ function needed(words: readonly string[], usage: string): string {
   return words[0];
 }
 
+/** `key=value` as fields of an object. */
+const fieldsOf = (options: readonly string[]) =>
+  options.map((option) => {
+    const [key, text] = option.split('=');
+    if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
+    return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
+  });
+
 const plain = (usage: string, help: string, code: string): ReplCommand => ({ usage, help, code: () => code });
 
 export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
@@ -105,12 +113,17 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     words: ['plug'],
     code: ([what, size, ...options]) => {
       if (what !== 'plug' || size === undefined) throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…].');
-      const fields = options.map((option) => {
-        const [key, text] = option.split('=');
-        if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
-        return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
-      });
+      const fields = fieldsOf(options);
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
+    },
+  },
+  nvdimm: {
+    usage: 'nvdimm plug FILE [KEY=VALUE…]',
+    help: 'plug persistent memory on a file: size=, labelSize=, readonly=, share=, node=, id=',
+    words: ['plug'],
+    code: ([what, file, ...options]) => {
+      if (what !== 'plug' || file === undefined) throw new NemuError('USAGE', 'nvdimm plug FILE [KEY=VALUE…].');
+      return `await vm.nvdimm.plug({ ${[`file: ${quote(file)}`, ...fieldsOf(options)].join(', ')} })`;
     },
   },
   balloon: {

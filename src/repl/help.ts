@@ -5,6 +5,7 @@ import { Disk } from './disks.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { Net } from './nets.ts';
+import { Nvdimm, Nvdimms } from './nvdimm.ts';
 import { Cpu, Cpus, Dimm, Memory, PciDevice, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
@@ -28,6 +29,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         cpus: ['vm.cpus', 'vCPUs by index; vm.cpus[0].where()'],
         disks: ['vm.disks.vda', 'disks by name: size, medium, limits, statistics'],
         nets: ['vm.nets.net0', 'network cards by name: link, network, limits, statistics'],
+        nvdimm: ['vm.nvdimm', 'persistent memory on files: plug, list'],
         memory: ['vm.memory', 'RAM: read and search by guest-physical address'],
         kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
         journal: ['vm.journal', 'what was done, and how it is taken back'],
@@ -131,6 +133,28 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         id: ['dimm.id', 'its name'],
         device: ['dimm.device', 'size, slot, address, node, backend'],
         unplug: ['await dimm.unplug()', 'takes it out'],
+      },
+    },
+  ],
+  [
+    Nvdimms,
+    {
+      what: 'persistent memory on files',
+      members: {
+        list: ['vm.nvdimm.list', 'NVDIMMs that there are; each has unplug()'],
+        get: ["vm.nvdimm.get('nvdimm0')", 'one by its id'],
+        plug: ["await vm.nvdimm.plug({ file: 'pm.img', size: '256M' })", 'plugs one; labelSize: 131072 for namespaces'],
+      },
+    },
+  ],
+  [
+    Nvdimm,
+    {
+      what: 'an NVDIMM',
+      members: {
+        id: ['nvdimm.id', 'its name'],
+        device: ['nvdimm.device', 'file, size, slot, address, flushes so far'],
+        unplug: ['await nvdimm.unplug()', 'takes it out, when the guest has let go'],
       },
     },
   ],

@@ -1,5 +1,6 @@
 /** Tables of what a machine is and does. */
 import { NemuError } from '../client/errors.ts';
+import { isSettled } from '../client/live.ts';
 import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
@@ -32,6 +33,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   cpus: { help: 'vCPUs: state, where they are, exits', tell: cpus },
   registers: { help: "every vCPU's registers", tell: registers },
   memory: { help: 'RAM: size, backend, nodes', tell: memory },
+  nvdimms: { help: 'persistent memory: files, labels, flushes', tell: nvdimms },
   requests: { help: 'what was plugged and unplugged, stage by stage', tell: requests },
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },
   pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
@@ -106,16 +108,29 @@ async function memory(machine: MachineClient): Promise<string> {
   return `${bootMemory(machine)}; ${room}${list}`;
 }
 
+async function nvdimms(machine: MachineClient): Promise<string> {
+  const list = (await machine.plugged()).nvdimms;
+  if (list.length === 0) return 'There are none: --nvdimm file=pm.img,size=256M, or vm.nvdimm.plug.';
+  const rows = list.map(({ id, slot, size, labelSize, address: at, node, flushes, failed, readonly, share, file }) => [
+    ...[id, slot, formatSize(size), labelSize > 0 ? formatSize(labelSize) : '', hex(at), node, flushes],
+    [readonly ? 'read-only' : share ? '' : 'private', failed ? `flush failed: ${failed}` : '']
+      .filter(Boolean)
+      .join(', '),
+    file,
+  ]);
+  return table(['nvdimm', 'slot', 'size', 'labels', 'address', 'node', 'flushes', '', 'file'], rows);
+}
+
 async function requests(machine: MachineClient): Promise<string> {
   const list = await machine.requests();
   if (list.length === 0) return 'Nothing was plugged or unplugged yet.';
   return table(
     ['', 'device', 'stages', ''],
-    list.map(({ action, device, history, reason }) => [
+    list.map(({ action, device, stage, history, reason, guest }) => [
       action,
       device.id,
       history.map(({ stage }) => stage).join(' → '),
-      reason ?? '',
+      reason ?? (isSettled(stage) ? '' : (guest ?? '')),
     ]),
   );
 }

@@ -29,6 +29,7 @@ import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { Net } from './nets.ts';
+import { Nvdimms } from './nvdimm.ts';
 import { ConfigView } from './pci_config.ts';
 import { address, Bytes, Done, literal, ShellResult, Text } from './values.ts';
 
@@ -277,6 +278,10 @@ const given = (options: object) => (Object.keys(options).length > 0 ? `, ${liter
 /** What plugs a device again that was taken out, in the same place. */
 function plugOf(device: LiveDevice): PlugInput {
   if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
+  if (device.kind === 'nvdimm') {
+    const { id, slot, file, size, labelSize, readonly, share, node } = device;
+    return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
+  }
   const { id, slot, address: at, size, node, backend, path, hugepages } = device;
   return {
     ...{ kind: 'memory', id, slot, address: at, size, node, backend },
@@ -296,6 +301,7 @@ export class Vm {
   readonly kernel: Kernel;
   readonly journal = new Journal();
   readonly memory: Memory;
+  readonly nvdimm: Nvdimms;
   readonly #guest: GuestSession | undefined;
   #plugged: PluggedReport | undefined;
 
@@ -308,6 +314,7 @@ export class Vm {
     void this.#refresh();
     this.kernel = new Kernel(machine);
     this.memory = new Memory(this);
+    this.nvdimm = new Nvdimms(this);
     this.#guest = guest;
   }
 

@@ -40,6 +40,7 @@ import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
 import type { CpuHotplug } from './hotplug/cpus.ts';
 import type { DimmHotplug } from './hotplug/dimms.ts';
+import { HINTS_BASE, type NvdimmHotplug } from './hotplug/nvdimms.ts';
 import type { KvmVm } from './kvm.ts';
 import type { LiveDisks } from './live_disks.ts';
 import type { LiveNets } from './live_nets.ts';
@@ -85,6 +86,7 @@ const KBD_GSI = 1;
 /** Where QEMU's machines have the registers of CPU hot-plug, and of DIMMs. */
 const CPU_HOTPLUG_PORT = { q35: 0xcd8, pc: 0xaf00, minimal: 0xcd8 } as const;
 const MEMORY_HOTPLUG_PORT = 0xa00;
+const NVDIMM_PORT = 0xa18;
 
 export interface BoardOptions {
   readonly description: MachineDescription;
@@ -99,6 +101,7 @@ export interface BoardOptions {
   readonly physicalBits: number;
   readonly cpus: CpuHotplug;
   readonly dimms: DimmHotplug;
+  readonly nvdimms: NvdimmHotplug;
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
   /** Rings the main thread: serial port `name` has bytes, or room. */
@@ -268,6 +271,13 @@ export function createBoard(options: BoardOptions): Board {
     devices.push(options.dimms.registers);
   }
 
+  const { registers: nvdimmPort, hints } = options.nvdimms;
+  if (nvdimmPort && hints) {
+    pio.insert(NVDIMM_PORT, nvdimmPort);
+    mmio.insert(HINTS_BASE, hints);
+    devices.push(nvdimmPort, hints);
+  }
+
   const attached = attachDevices({
     description,
     addVirtio: bus.addVirtio,
@@ -360,7 +370,7 @@ function createDeviceBus(
     ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, fault },
     configPages: options.configPages ?? newConfigPages(),
     pmBase: PM_BASE,
-    memoryEnd: memoryEnd(description.memory, ranges),
+    memoryEnd: memoryEnd(description, ranges),
   };
   if (description.machine === 'pc') {
     const pci = new I440fxPci({ ...common, raiseGpe, sci: SCI_GSI });
@@ -413,6 +423,8 @@ function createFwCfg(description: MachineDescription, memory: GuestMemoryView, v
 
 const EBDA = 0x9fc00;
 const BIOS_AREA = 0xe0000;
+/** The page through which _DSM calls go: the last one of the BIOS area, which no guest takes for RAM. */
+const DSM_PAGE_ADDRESS = 0xff000;
 const MiB = 2 ** 20;
 
 function memoryMap(ranges: readonly RamRange[], reserved: readonly E820Entry[]): E820Entry[] {
@@ -441,7 +453,7 @@ function readFile(path: string, what: string): Uint8Array {
 
 /** What the tables say; each value is the one that `createBoard` used. */
 function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: DeviceBus): AcpiBoard {
-  const { cpus, memory } = description;
+  const { cpus } = description;
   const numa = description.numa ?? numaForDimms(description);
   return {
     ...bus.acpi(),
@@ -453,7 +465,11 @@ function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: Devic
     })),
     cpuHotplug: options.cpus.registers && { port: CPU_HOTPLUG_PORT[description.machine] },
     memoryHotplug: options.dimms.registers && { port: MEMORY_HOTPLUG_PORT, slots: options.dimms.slots },
-    numa: numa && acpiNuma(numa, ranges, dimmRegion(memory, ranges)),
+    nvdimm: options.nvdimms.registers && {
+      ...{ port: NVDIMM_PORT, page: DSM_PAGE_ADDRESS, slots: options.nvdimms.slots },
+      structures: options.nvdimms.structures(),
+    },
+    numa: numa && acpiNuma(numa, ranges, dimmRegion(description, ranges)),
     ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
     pmBase: PM_BASE,
     sci: SCI_GSI,
@@ -469,7 +485,7 @@ function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: Devic
 function loadKernel(options: BoardOptions, bus: DeviceBus): EntryState {
   const { memory, ranges } = options;
   const { kernel } = options.description;
-  const acpi = buildAcpi(acpiBoard(options, bus), BIOS_AREA);
+  const acpi = buildAcpi(acpiBoard(options, bus), BIOS_AREA, DSM_PAGE_ADDRESS - BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),

@@ -109,6 +109,11 @@ class MachineThread {
     const { vm, physicalBits } = this.#processors;
     this.#live = new LiveDevices({
       ...{ description, ranges, memory, processors: this.#processors, clock: this.#clock },
+      nvdimms: data.nvdimms,
+      poller: this.#reactor,
+      hold: () => this.#posts.hold(),
+      fault: (device, text) => this.#guestFault(device, text),
+      flushFailed: (id, errno) => this.#diskStopped(id, 'flush', errno, 0),
       raiseGpe: (number) => this.#board.raiseGpe(number),
       changed: (request) => this.#event({ type: 'request', request }),
       release: (id, device) => send({ type: 'release', id, device }),
@@ -119,6 +124,7 @@ class MachineThread {
       ranges,
       cpus: this.#live.cpus,
       dimms: this.#live.dimms,
+      nvdimms: this.#live.nvdimms,
       clock: this.#clock,
       block: this.#block,
       vm,
@@ -338,7 +344,7 @@ class MachineThread {
 
   /** Brings every vCPU out of the guest, serving what they still post. */
   #stopProcessors(): void {
-    this.#processors.pause(() => this.#posts.serve());
+    this.#processors.pause(() => this.#serveLeaving());
     this.#coalesced.drain();
     this.#clock.pause();
   }
@@ -350,9 +356,15 @@ class MachineThread {
     this.#processors.resume();
   }
 
+  /** A vCPU leaves the guest only when its exit has completed, also one that waits for a flush. */
+  #serveLeaving(): void {
+    this.#posts.serve();
+    this.#live.nvdimms.drain();
+  }
+
   #whileStopped<T>(action: () => T): T {
     if (this.#state !== 'running') return action();
-    this.#processors.pause(() => this.#posts.serve());
+    this.#processors.pause(() => this.#serveLeaving());
     try {
       return action();
     } finally {
@@ -453,6 +465,7 @@ class MachineThread {
   #close(): void {
     this.#processors.stop(() => this.#posts.serve());
     this.#board.close();
+    this.#live.nvdimms.close();
     this.#processors.close();
     this.#reactor.close();
     this.#state = 'closed';

@@ -7,6 +7,7 @@ import {
   parseFwCfg,
   parseMemory,
   parseNet,
+  parseNvdimm,
   parsePinning,
   parseSerial,
 } from '../../../src/cli/options.ts';
@@ -46,6 +47,22 @@ describe('--cpus', () => {
     expect(parseMachine({ kernel, cpus: { count: 6 } }).cpus).toMatchObject({ sockets: 1, cores: 6, threads: 1 });
     expect(parseMachine({ kernel, cpus: { count: 8, sockets: 2 } }).cpus).toMatchObject({ cores: 4 });
     expect(parseMachine({ kernel, cpus: { count: 8, threads: 2 } }).cpus).toMatchObject({ cores: 4, sockets: 1 });
+  });
+});
+
+describe('--nvdimm', () => {
+  const nvdimms = (text: string) => parseMachine({ kernel, nvdimms: [parseNvdimm(text)] }).nvdimms[0];
+
+  test('a file, with what QEMU’s options say', () => {
+    expect(nvdimms('a,,b.img')).toEqual({ file: 'a,b.img', labelSize: 0, readonly: false, share: true, node: 0 });
+    expect(nvdimms('file=pm.img,size=256M,label-size=128K,readonly=on,share=off,node=1,id=pm')).toEqual({
+      ...{ file: 'pm.img', size: 2 ** 28, labelSize: 2 ** 17, readonly: true, share: false, node: 1, id: 'pm' },
+    });
+    expect(() => parseNvdimm('size=1G')).toThrow('--nvdimm needs a file.');
+    expect(() => nvdimms('f,size=1M')).toThrow('An NVDIMM of 1048576 bytes is not a multiple of the page size');
+    expect(() => nvdimms('f,label-size=4K')).toThrow(
+      'A label area of 4096 bytes is not a multiple of 4096 from 128 KiB',
+    );
   });
 });
 
