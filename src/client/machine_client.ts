@@ -170,6 +170,9 @@ export interface DiskOperationReport {
 export interface DiskReport {
   readonly name: string;
   readonly file: string;
+  readonly format: 'raw' | 'qcow2';
+  readonly readOnly: boolean;
+  /** Bytes that the guest sees. */
   readonly size: number;
   readonly throttle: ThrottleInput;
   /** Requests that wait for their turn. */

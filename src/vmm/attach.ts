@@ -108,7 +108,8 @@ export function attachDevices(options: AttachOptions): Attached {
     nets,
     report: () =>
       [...images].map(([name, { image, file }]) => ({
-        ...{ name, file, size: image.size, throttle: image.limits, throttled: image.waiting },
+        ...{ name, file, format: image.format, readOnly: image.readOnly, size: image.size },
+        ...{ throttle: image.limits, throttled: image.waiting },
         latencyBoundsUs: LATENCY_BUCKETS,
         operations: image.statistics(),
       })),
