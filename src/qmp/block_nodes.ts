@@ -2,7 +2,7 @@
 import { accessSync, constants } from 'node:fs';
 import * as z from 'zod';
 import { QmpError } from './errors.ts';
-import { bool, str } from './types.ts';
+import { bool, str, withBase } from './types.ts';
 
 const base = {
   'node-name': str.min(1).max(31).optional(),
@@ -13,13 +13,16 @@ const base = {
 };
 const fileNode = z.strictObject({ driver: z.literal('file'), ...base, filename: str });
 const hostDevice = z.strictObject({ driver: z.literal('host_device'), ...base, filename: str });
-const below = z.union([str, z.discriminatedUnion('driver', [fileNode, hostDevice])]);
-export const blockdevOptions = z.discriminatedUnion('driver', [
-  fileNode,
-  hostDevice,
-  z.strictObject({ driver: z.literal('raw'), ...base, file: below }),
-  z.strictObject({ driver: z.literal('qcow2'), ...base, file: below }),
-]);
+const below = z.union([str, withBase(z.discriminatedUnion('driver', [fileNode, hostDevice]), Object.keys(base))]);
+export const blockdevOptions = withBase(
+  z.discriminatedUnion('driver', [
+    fileNode,
+    hostDevice,
+    z.strictObject({ driver: z.literal('raw'), ...base, file: below }),
+    z.strictObject({ driver: z.literal('qcow2'), ...base, file: below }),
+  ]),
+  Object.keys(base),
+);
 type Options = z.output<typeof blockdevOptions>;
 
 export interface BlockNode {

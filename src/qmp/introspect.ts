@@ -1,11 +1,12 @@
 /** `query-qmp-schema`: the commands' and events' types as SchemaInfo (QEMU's QAPI introspection). */
 import * as z from 'zod';
 import type { Command, EventDefinition } from './command.ts';
+import { baseOf, withBase } from './types.ts';
 
-const member = z.strictObject({ name: z.string(), type: z.string(), default: z.null().optional() });
+const member = z.strictObject({ name: z.string(), type: z.string(), default: z.unknown().optional() });
 const features = z.array(z.string()).optional();
 const common = { name: z.string(), features };
-export const schemaInfo = z.discriminatedUnion('meta-type', [
+const infos = z.discriminatedUnion('meta-type', [
   z.strictObject({
     ...common,
     'meta-type': z.literal('builtin'),
@@ -39,6 +40,7 @@ export const schemaInfo = z.discriminatedUnion('meta-type', [
   }),
   z.strictObject({ ...common, 'meta-type': z.literal('event'), 'arg-type': z.string() }),
 ]);
+export const schemaInfo = withBase(infos, Object.keys(common));
 export type SchemaInfo = z.output<typeof schemaInfo>;
 type JsonType = Extract<SchemaInfo, { 'meta-type': 'builtin' }>['json-type'];
 
@@ -196,15 +198,14 @@ class TypeTable {
     return name;
   }
 
-  /** A flat union: what all branches have is the base, and the tag says which one the rest is. */
+  /** A flat union: its base, and what more there is for each value of the tag. */
   #union(schema: z.ZodType, tag: string, options: readonly z.ZodType[]): string {
     const name = this.#masked();
     this.#named.set(schema, name);
     const shapes = options.map((each) => definitionOf(unwrap(each).schema).shape ?? {});
-    const [first, ...rest] = shapes;
-    const shared = Object.keys(first).filter((key) => rest.every((shape) => shape[key] === first[key]));
+    const shared = baseOf(schema);
     const cases = shapes.map((shape) => String((definitionOf(shape[tag]).values ?? [])[0]));
-    const base = Object.fromEntries(shared.map((key) => [key, first[key]]));
+    const base = Object.fromEntries(shared.map((key) => [key, shapes[0][key]]));
     const variants = shapes.map((shape, index) => {
       const own = Object.entries(shape).filter(([key]) => key !== tag && !shared.includes(key));
       return { case: cases[index], type: this.name(z.strictObject(Object.fromEntries(own))) };

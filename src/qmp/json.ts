@@ -303,10 +303,10 @@ function unquote(text: string): string {
     const code = inner[++at];
     if (code === 'u') {
       const digits = inner.slice(at + 1, at + 5);
-      if (!/^[0-9a-fA-F]{4}$/.test(digits)) fail(`invalid escape sequence '\\u${printable(digits)}' in string`);
+      if (!/^[0-9a-fA-F]{4}$/.test(digits)) fail('invalid hex escape in string');
       out += String.fromCharCode(Number.parseInt(digits, 16));
       at += 4;
-    } else out += ESCAPES[code] ?? fail(`invalid escape sequence '\\${printable(code ?? '')}' in string`);
+    } else out += ESCAPES[code] ?? fail('invalid escape sequence in string');
   }
   flush();
   if (!out.isWellFormed()) fail('invalid Unicode surrogate in string');

@@ -2,19 +2,22 @@
 import * as z from 'zod';
 import type { MachineInput } from '../client/description.ts';
 import { deviceNotFound, QmpError } from './errors.ts';
-import { bool, int, str } from './types.ts';
+import { bool, int, str, withBase } from './types.ts';
 
 const id = str.min(1).max(64);
-export const netdevOptions = z.discriminatedUnion('type', [
-  z.strictObject({
-    ...{ type: z.literal('user'), id, net: str.optional(), hostname: str.optional(), restrict: bool.optional() },
-    hostfwd: z.array(z.strictObject({ str })).optional(),
-  }),
-  z.strictObject({
-    ...{ type: z.literal('tap'), id, ifname: str.optional(), queues: int.optional() },
-    ...{ script: z.enum(['no', '']).optional(), downscript: z.enum(['no', '']).optional() },
-  }),
-]);
+export const netdevOptions = withBase(
+  z.discriminatedUnion('type', [
+    z.strictObject({
+      ...{ type: z.literal('user'), id, net: str.optional(), hostname: str.optional(), restrict: bool.optional() },
+      hostfwd: z.array(z.strictObject({ str })).optional(),
+    }),
+    z.strictObject({
+      ...{ type: z.literal('tap'), id, ifname: str.optional(), queues: int.optional() },
+      ...{ script: str.optional(), downscript: str.optional() },
+    }),
+  ]),
+  ['id'],
+);
 type Options = z.output<typeof netdevOptions>;
 type NetInput = NonNullable<MachineInput['nets']>[number];
 type Forward = NonNullable<NetInput['hostForwards']>[number];
@@ -43,7 +46,9 @@ function forwardOf({ str: text }: { readonly str: string }): Forward {
 
 function netOf(options: Options): NetInput {
   if (options.type === 'tap') {
-    const { ifname, queues } = options;
+    const { ifname, queues, script = 'no', downscript = 'no' } = options;
+    const run = [script, downscript].find((each) => each !== 'no' && each !== '');
+    if (run !== undefined) throw new QmpError(`No script is run for an interface: '${run}' must be 'no'`);
     return { type: 'tap', ...(ifname !== undefined && { ifname }), ...(queues !== undefined && { queues }) };
   }
   const { net, hostname, restrict, hostfwd } = options;

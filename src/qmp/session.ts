@@ -10,6 +10,7 @@ import { VERSION } from './version.ts';
 const QUEUE_LENGTH = 8;
 /** Output that a peer has not taken: a peer that is this far behind is gone. */
 const MAX_OUTPUT = 16 << 20;
+const LAST_ANSWER_MS = 5000;
 
 interface Request {
   /** The name of the command, and whether it goes ahead of the queue. */
@@ -67,7 +68,7 @@ export class QmpSession implements Caller {
     for (const value of this.#parser.push(bytes)) {
       if (value instanceof JsonLimitError) {
         this.#send({ error: { class: 'GenericError', desc: value.message } });
-        this.#stream.end();
+        this.#close();
         return;
       }
       this.#take(value);
@@ -176,6 +177,9 @@ export class QmpSession implements Caller {
   }
 
   #close(): void {
-    this.#stream.end(() => this.#stream.destroy());
+    const destroy = () => void this.#stream.destroy();
+    this.#stream.end(destroy);
+    // Whoever does not take the last answer does not get it.
+    setTimeout(destroy, LAST_ANSWER_MS).unref();
   }
 }

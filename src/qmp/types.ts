@@ -14,6 +14,14 @@ export const bool = z.boolean();
 export const any = z.unknown();
 export const none = z.strictObject({});
 
+const bases = new WeakMap<z.ZodType, readonly string[]>();
+/** Members that are of a flat union itself and not of its branches; clients look for the others below a branch. */
+export const baseOf = (union: z.ZodType): readonly string[] => bases.get(union) ?? [];
+export function withBase<T extends z.ZodType>(union: T, base: readonly string[]): T {
+  bases.set(union, base);
+  return union;
+}
+
 /** Names of JSON types in messages. */
 const EXPECTED: Readonly<Record<string, string>> = {
   string: 'string',
@@ -51,6 +59,7 @@ function problemOf(issue: z.core.$ZodIssue): string {
         : wrongType('string');
     case 'invalid_union': {
       const tag = issue.discriminator;
+      if (issue.input === undefined) return missing(issue.path);
       if (tag === undefined) {
         // An alternate: the branch that got furthest knows what is wrong.
         const inner = issue.errors.map(([first]) => first).find((each) => each.path.length > 0);

@@ -8,6 +8,7 @@ import { command } from '../command.ts';
 import { QmpError } from '../errors.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, none, str } from '../types.ts';
+import { jobStatus } from './jobs.ts';
 
 const image = z.strictObject({
   ...{ filename: str, format: str, 'virtual-size': int, 'actual-size': int.optional(), 'dirty-flag': bool.optional() },
@@ -85,7 +86,14 @@ const statistics = z.strictObject({
   ...{ unmap_merged: int, failed_rd_operations: int, failed_wr_operations: int, failed_flush_operations: int },
   ...{ failed_unmap_operations: int, invalid_rd_operations: int, invalid_wr_operations: int },
   ...{ invalid_flush_operations: int, invalid_unmap_operations: int, account_invalid: bool, account_failed: bool },
-  timed_stats: z.array(z.strictObject({ interval_length: int })),
+  timed_stats: z.array(
+    z.strictObject({
+      ...{ interval_length: int, min_rd_latency_ns: int, max_rd_latency_ns: int, avg_rd_latency_ns: int },
+      ...{ min_wr_latency_ns: int, max_wr_latency_ns: int, avg_wr_latency_ns: int, min_flush_latency_ns: int },
+      ...{ max_flush_latency_ns: int, avg_flush_latency_ns: int },
+      ...{ avg_rd_queue_depth: z.number(), avg_wr_queue_depth: z.number() },
+    }),
+  ),
   ...{ rd_latency_histogram: histogram, wr_latency_histogram: histogram, flush_latency_histogram: histogram },
 });
 
@@ -172,7 +180,13 @@ export const BLOCK = [
     name: 'query-block-jobs',
     summary: 'long operations on images: none',
     args: none,
-    returns: z.array(z.strictObject({ device: str })),
+    returns: z.array(
+      z.strictObject({
+        ...{ type: str, device: str, len: int, offset: int, busy: bool, paused: bool, speed: int, ready: bool },
+        ...{ 'io-status': z.enum(['ok', 'failed', 'nospace']), status: jobStatus, error: str.optional() },
+        ...{ 'auto-finalize': bool, 'auto-dismiss': bool },
+      }),
+    ),
     run: () => [],
   }),
   command({

@@ -7,6 +7,11 @@ import { schemaInfo } from '../introspect.ts';
 import { int, none, str } from '../types.ts';
 import { VERSION } from '../version.ts';
 
+const yankInstance = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('block-node'), 'node-name': str }),
+  z.strictObject({ type: z.literal('chardev'), id: str }),
+  z.strictObject({ type: z.literal('migration') }),
+]);
 const names = z.array(z.strictObject({ name: str }));
 
 export const CONTROL = [
@@ -56,14 +61,14 @@ export const CONTROL = [
     name: 'query-yank',
     summary: 'connections that could be cut: there are none',
     args: none,
-    returns: z.array(z.strictObject({ type: z.enum(['block-node', 'chardev', 'migration']) })),
+    returns: z.array(yankInstance),
     oob: true,
     run: () => [],
   }),
   command({
     name: 'yank',
     summary: 'cuts connections, of which there are none',
-    args: z.strictObject({ instances: z.array(z.strictObject({ type: str, id: str.optional() })) }),
+    args: z.strictObject({ instances: z.array(yankInstance) }),
     returns: none,
     oob: true,
     run: (_monitor, { instances }) => {

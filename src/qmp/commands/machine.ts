@@ -7,6 +7,7 @@ import { CPU_TYPE } from '../devices.ts';
 import { humanMonitor } from '../human_monitor.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, none, str } from '../types.ts';
+import { jobStatus, jobType } from './jobs.ts';
 
 const runState = z.enum([
   ...(['debug', 'inmigrate', 'internal-error', 'io-error', 'paused', 'postmigrate', 'prelaunch'] as const),
@@ -246,14 +247,24 @@ export const MACHINE = [
     name: 'query-iothreads',
     summary: 'threads for devices: none, all devices have one thread',
     args: none,
-    returns: z.array(z.strictObject({ id: str, 'thread-id': int })),
+    returns: z.array(
+      z.strictObject({
+        ...{ id: str, 'thread-id': int, 'poll-max-ns': int, 'poll-grow': int, 'poll-shrink': int },
+        'aio-max-batch': int,
+      }),
+    ),
     run: () => [],
   }),
   command({
     name: 'query-jobs',
     summary: 'long operations: none',
     args: none,
-    returns: z.array(z.strictObject({ id: str })),
+    returns: z.array(
+      z.strictObject({
+        ...{ id: str, type: jobType, status: jobStatus, 'current-progress': int, 'total-progress': int },
+        error: str.optional(),
+      }),
+    ),
     run: () => [],
   }),
   command({
@@ -267,7 +278,7 @@ export const MACHINE = [
     name: 'query-migrate-capabilities',
     summary: 'what migration can do: nothing yet',
     args: none,
-    returns: z.array(z.strictObject({ capability: str, state: bool })),
+    returns: z.array(z.strictObject({ capability: z.enum(['events']), state: bool })),
     run: () => [],
   }),
 ];

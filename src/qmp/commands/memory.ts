@@ -8,7 +8,7 @@ import type { MemoryBackend } from '../devices.ts';
 import { QmpError } from '../errors.ts';
 import { ospmStatus } from '../events.ts';
 import type { Monitor } from '../monitor.ts';
-import { bool, int, int64, none, str } from '../types.ts';
+import { bool, int, int64, none, str, withBase } from '../types.ts';
 
 const policy = z.enum(['default', 'preferred', 'bind', 'interleave']);
 const id = str.min(1).max(64);
@@ -21,14 +21,17 @@ const backend = {
   'prealloc-threads': int.optional(),
   share: bool.optional(),
 };
-const objectSchema = z.discriminatedUnion('qom-type', [
-  z.strictObject({ 'qom-type': z.literal('memory-backend-ram'), ...backend }),
-  z.strictObject({ 'qom-type': z.literal('memory-backend-file'), ...backend, 'mem-path': str }),
-  z.strictObject({
-    ...{ 'qom-type': z.literal('memory-backend-memfd'), ...backend },
-    ...{ hugetlb: bool.optional(), hugetlbsize: int.optional() },
-  }),
-]);
+const objectSchema = withBase(
+  z.discriminatedUnion('qom-type', [
+    z.strictObject({ 'qom-type': z.literal('memory-backend-ram'), ...backend }),
+    z.strictObject({ 'qom-type': z.literal('memory-backend-file'), ...backend, 'mem-path': str }),
+    z.strictObject({
+      ...{ 'qom-type': z.literal('memory-backend-memfd'), ...backend },
+      ...{ hugetlb: bool.optional(), hugetlbsize: int.optional() },
+    }),
+  ]),
+  ['id'],
+);
 type ObjectInput = z.output<typeof objectSchema>;
 
 /** Types that `object-add` makes. */
