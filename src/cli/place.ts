@@ -75,10 +75,11 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
     await lab.close();
     throw error;
   }
-  const connection = new EngineConnection(lab.port, () => {
+  const describeLoss = () => {
     const tail = lab.consoleTail().trim();
     return new NemuError('CONNECTION', `The lab ended.${tail ? ` Its last lines:\n${tail}` : ''}`);
-  });
+  };
+  const connection = new EngineConnection(lab.port, describeLoss, hostPaths);
   let postMortem: PostMortem | undefined;
   return {
     kind: 'lab',
@@ -169,6 +170,9 @@ function labPath(path: string, root = '/host'): string {
     return `${root}${resolve(path)}`;
   }
 }
+
+/** A text of the lab in which files have the names that they have on this host. */
+const hostPaths = (text: string) => text.replaceAll(/(?<![\w./-])\/host(rw)?(?=\/)/g, '');
 
 function inLab(description: MachineDescription): MachineDescription {
   const { kernel, memory, fwCfg } = description;

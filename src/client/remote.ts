@@ -35,9 +35,13 @@ const CLOSE_MS = 5000;
 /** Files and pages may have other names, or be refused, where an engine runs. */
 export type AdaptPlug = (device: PlugInput) => Promise<PlugInput>;
 
+/** Where an engine's words name files: errors, what disks report, how a machine ended. */
+const WORDS = new Set(['message', 'hint', 'detail', 'text', 'reason', 'file', 'path']);
+
 /** A connection to an engine elsewhere, which makes machines there. */
 export class EngineConnection {
   readonly #stream: Duplex;
+  readonly #rename: (text: string) => string;
   readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   readonly #machines = new Map<number, RemoteMachine>();
   readonly #consoles = new Map<number, RemoteConsole>();
@@ -46,9 +50,17 @@ export class EngineConnection {
   #nextId = 1;
   #failure: NemuError | undefined;
 
-  /** @param describeLoss says why the other side is gone, once the stream has ended (the lab's last words). */
-  constructor(stream: Duplex, describeLoss: () => NemuError = lostConnection) {
+  /**
+   * @param describeLoss says why the other side is gone, once the stream has ended (the lab's last words).
+   * @param rename makes of names of files where the engine runs, in a text, what they are here.
+   */
+  constructor(
+    stream: Duplex,
+    describeLoss: () => NemuError = lostConnection,
+    rename: (text: string) => string = (text) => text,
+  ) {
     this.#stream = stream;
+    this.#rename = rename;
     const decoder = new FrameDecoder();
     stream.on('data', (bytes: Buffer) => {
       try {
@@ -111,8 +123,12 @@ export class EngineConnection {
   }
 
   #frame(type: number, channel: number, payload: Uint8Array): void {
-    if (type === FRAME_CONTROL) this.#control(JSON.parse(Buffer.from(payload).toString()) as FromEngine);
-    else if (type === FRAME_BYTES) this.#consoles.get(channel)?.receive(payload);
+    if (type === FRAME_CONTROL) {
+      const words = (key: string, value: unknown) =>
+        typeof value === 'string' && WORDS.has(key) ? this.#rename(value) : value;
+      this.#control(JSON.parse(Buffer.from(payload).toString(), words) as FromEngine);
+    }
+    if (type === FRAME_BYTES) this.#consoles.get(channel)?.receive(payload);
     else if (type === FRAME_CREDIT) this.#consoles.get(channel)?.credit(Buffer.from(payload).readUInt32LE(0));
     else if (type === FRAME_LOST) this.#consoles.get(channel)?.onLost?.(Buffer.from(payload).readUInt32LE(0));
   }

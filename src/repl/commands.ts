@@ -85,6 +85,11 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     help: 'a PCI function in words and bytes; the tree without a name',
     code: ([which]) => (which === undefined ? "await vm.info('pci')" : `(await vm.pci(${quote(which)})).decode()`),
   },
+  acpi: {
+    usage: 'acpi [TABLE]',
+    help: 'an ACPI table in words; the list without a name',
+    code: ([which]) => (which === undefined ? "await vm.info('acpi')" : `await (await vm.acpi(${quote(which)})).asl()`),
+  },
   cpu: {
     usage: 'cpu add|remove [N]',
     help: 'plug vCPUs, or take the last ones out',
@@ -121,6 +126,14 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   undo: plain('undo', 'take the last action back', 'await vm.journal.undo()'),
   redo: plain('redo', 'do it again', 'await vm.journal.redo()'),
   history: plain('history', 'what was done', 'vm.journal.lines'),
+  save: {
+    usage: 'save FILE',
+    help: 'what was done, as a script for nemu run --script',
+    code: (words, rest) => {
+      needed(words, 'save FILE');
+      return `vm.journal.save(${quote(rest)})`;
+    },
+  },
   describe: plain('describe', 'the machine description', 'vm.describe()'),
 };
 

@@ -1,5 +1,6 @@
 /** What `help` and `?` say of each member. */
 
+import { AcpiTable } from './acpi.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { Cpu, Cpus, Dimm, Disk, Memory, PciDevice, Vm } from './vm.ts';
@@ -31,10 +32,12 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         plugged: ['vm.plugged', 'what came and what can go, and the room that there is'],
         plug: ["await vm.plug({ kind: 'cpu' })", 'plugs a device; resolves when the guest has it online'],
         unplug: ["await vm.unplug('dimm0')", 'takes a device out, when the guest lets go'],
+        has: ["vm.has('dimm0')", 'is a device that came or can go in the machine?'],
         requests: ['await vm.requests()', 'what was plugged and unplugged, stage by stage'],
         describe: ['vm.describe()', 'the machine description'],
         info: ["await vm.info('pci')", 'tables; help info lists the topics'],
         pci: ["await vm.pci('vda')", 'a PCI function by name or address; all without'],
+        acpi: ["await vm.acpi('DSDT')", 'an ACPI table as the guest has it; all without'],
         pause: ['await vm.pause()', 'stops every vCPU'],
         resume: ['await vm.resume()', 'lets them go on'],
         reset: ['await vm.reset()', 'hard reset, as by the button'],
@@ -125,6 +128,22 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
     },
   ],
   [
+    AcpiTable,
+    {
+      what: 'an ACPI table',
+      members: {
+        signature: ['table.signature', 'its four letters'],
+        address: ['table.address', 'where it is, guest-physical'],
+        bytes: ['table.bytes', 'all of it'],
+        revision: ['table.revision', 'of its layout'],
+        oemId: ['table.oemId', 'who made it'],
+        valid: ['table.valid', 'is its checksum right?'],
+        dump: ['table.dump()', 'its bytes'],
+        asl: ['await table.asl()', 'AML as ASL, others field by field; needs iasl'],
+      },
+    },
+  ],
+  [
     Journal,
     {
       what: 'what was done to the machine',
@@ -133,6 +152,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         redo: ['await vm.journal.redo()', 'does it again'],
         lines: ['vm.journal.lines', 'one line an action'],
         script: ['vm.journal.script', 'all of it, for nemu run --script'],
+        save: ["vm.journal.save('x.ts')", 'writes that into a file'],
         do: ['await vm.journal.do({ code, run, inverse })', 'does an action and writes it down'],
       },
     },

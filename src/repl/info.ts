@@ -4,6 +4,7 @@ import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { table } from '../client/text_table.ts';
+import { acpiTables } from './acpi.ts';
 import type { Kernel } from './kernel.ts';
 import { ConfigView } from './pci_config.ts';
 
@@ -36,6 +37,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
   queues: { help: 'virtqueues: size, rings, position, buffers in flight', tell: queues },
   exits: { help: 'exits by reason and by device', tell: exits },
+  acpi: { help: 'ACPI tables as the guest has them; acpi DSDT shows one in words', tell: acpi },
   disks: { help: 'disks and their images', tell: disks },
   nets: { help: 'network cards', tell: nets },
   consoles: { help: 'consoles', tell: async (machine) => machine.consoles.join('\n') || 'There are none.' },
@@ -236,6 +238,14 @@ async function exits(machine: MachineClient): Promise<string> {
       .map(({ name, space, base, reads, writes }) => [name, space, hex(base), reads, writes]),
   );
   return `${reasons}\n\n${regions}`;
+}
+
+async function acpi(machine: MachineClient): Promise<string> {
+  const rows = (await acpiTables(machine)).map((each) => [
+    ...[each.signature, hex(each.address), each.bytes.length, each.revision, each.oemId],
+    each.valid ? '' : 'checksum wrong',
+  ]);
+  return table(['table', 'address', 'bytes', 'revision', 'oem', ''], rows);
 }
 
 async function disks(machine: MachineClient): Promise<string> {

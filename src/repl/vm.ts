@@ -24,6 +24,7 @@ import type {
   VcpuReport,
 } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
+import { type AcpiTable, acpiTables } from './acpi.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
@@ -366,6 +367,12 @@ export class Vm {
     return this.#plugged;
   }
 
+  /** Is a device that came or can go, by its id, in the machine? */
+  has(id: string): boolean {
+    const { cpus, memory } = this.#plugged ?? {};
+    return [...(cpus?.present ?? []), ...(memory?.dimms ?? [])].some((device) => device.id === id);
+  }
+
   async #refresh(): Promise<void> {
     this.#plugged = await this.machine.plugged().catch(() => this.#plugged);
   }
@@ -383,6 +390,9 @@ export class Vm {
         id = request.device.id;
         await this.#refresh();
         return new Done(request);
+      },
+      get holds() {
+        return `vm.has(${literal(id)})`;
       },
       inverse: {
         get code() {
@@ -410,6 +420,7 @@ export class Vm {
         await this.#refresh();
         return new Done(request);
       },
+      holds: `!vm.has(${literal(id)})`,
       inverse: {
         get code() {
           return `vm.plug(${literal(again)})`;
@@ -442,6 +453,21 @@ export class Vm {
     if (found) return found;
     throw new NemuError('DEVICE', `There is no PCI function "${which}".`, {
       hint: `There are ${all.map((each) => `${each.address} ${each.name}`).join(', ') || 'none'}.`,
+    });
+  }
+
+  /** The ACPI tables as the guest has them; one by its signature with an argument. */
+  async acpi(signature: string): Promise<AcpiTable>;
+  async acpi(): Promise<AcpiTable[]>;
+  async acpi(signature?: string): Promise<AcpiTable | AcpiTable[]> {
+    const all = await acpiTables(this.machine);
+    if (signature === undefined) return all;
+    // Kernels name files by what the specification names otherwise.
+    const wanted = { FADT: 'FACP', MADT: 'APIC' }[signature.toUpperCase()] ?? signature.toUpperCase();
+    const found = all.find((table) => table.signature === wanted);
+    if (found) return found;
+    throw new NemuError('ACPI', `There is no ACPI table "${signature}".`, {
+      hint: `There are ${all.map((table) => table.signature).join(', ')}.`,
     });
   }
 

@@ -131,6 +131,19 @@ describe('both ends', () => {
     connection.close();
   });
 
+  test("files have this side's names in what the other one says", async () => {
+    const [ours, theirs] = duplexPair();
+    void serveMachines(theirs, async () => {
+      throw new NemuError('KERNEL_FORMAT', '/there/k is no kernel.', { hint: 'Not /there/k.' });
+    });
+    const connection = new EngineConnection(ours, undefined, (text) => text.replaceAll('/there', ''));
+    await expect(connection.create({ kernel: { image: '/there/k' } })).rejects.toMatchObject({
+      message: '/k is no kernel.',
+      hint: 'Not /k.',
+    });
+    connection.close();
+  });
+
   test('a machine is shared with one more user, who leaves it running', async () => {
     const fake = fakeMachine();
     const [ours, theirs] = duplexPair();
