@@ -57,17 +57,25 @@ async function runShell(client: QmpClient): Promise<number> {
     else process.stdout.write(`${text}\n`);
   };
   if (terminal) say(`Connected to ${client.version}. ${schema.commands.length} commands; help tells more.`);
+  let open = true;
+  shell.once('close', () => {
+    open = false;
+  });
+  const prompt = (keepCursor = false) => {
+    if (open) shell.prompt(keepCursor);
+  };
   client.onEvent = (notice) => {
     say(eventLine(notice));
-    if (terminal) shell.prompt(true);
+    if (terminal) prompt(true);
   };
   client.onClose = () => shell.close();
   let status: number = EXIT.OK;
-  shell.prompt();
+  prompt();
+  // Input that has ended may still have lines.
   for await (const line of shell) {
     if (line.trim() === 'exit') break;
     if (!(await runLine(client, line, say))) status = EXIT.HOST;
-    shell.prompt();
+    prompt();
   }
   shell.close();
   return terminal ? EXIT.OK : status;

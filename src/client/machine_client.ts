@@ -171,7 +171,7 @@ export interface DiskReport {
   readonly name: string;
   readonly file: string;
   readonly format: 'raw' | 'qcow2';
-  readonly readOnly: boolean;
+  readonly readonly: boolean;
   /** Bytes that the guest sees. */
   readonly size: number;
   readonly throttle: ThrottleInput;

@@ -2,6 +2,7 @@
 import { accessSync, constants } from 'node:fs';
 import * as z from 'zod';
 import { QmpError } from './errors.ts';
+import { reasonOf } from './files.ts';
 import { bool, str, withBase } from './types.ts';
 
 const base = {
@@ -117,8 +118,6 @@ function requireAccess(filename: string, readOnly: boolean): void {
   try {
     accessSync(filename, readOnly ? constants.R_OK : constants.R_OK | constants.W_OK);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const why = { ENOENT: 'No such file or directory', EACCES: 'Permission denied' }[code ?? ''] ?? code;
-    throw new QmpError(`Could not open '${filename}': ${why}`);
+    throw new QmpError(`Could not open '${filename}': ${reasonOf(error as NodeJS.ErrnoException)}`);
   }
 }

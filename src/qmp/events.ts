@@ -41,6 +41,14 @@ export const EVENTS = [
   define('MEM_UNPLUG_ERROR', 'the guest does not let go of a DIMM', z.strictObject({ device: str, msg: str })),
   define('ACPI_DEVICE_OST', 'the guest answered about a vCPU or a DIMM (_OST)', z.strictObject({ info: ospmStatus })),
   define(
+    'DUMP_COMPLETED',
+    'a dump of the memory is done, or failed',
+    z.strictObject({
+      result: z.strictObject({ status: z.enum(['none', 'active', 'completed', 'failed']), completed: int, total: int }),
+      error: str.optional(),
+    }),
+  ),
+  define(
     'BLOCK_IO_ERROR',
     'a request failed and stopped the machine',
     z.strictObject({

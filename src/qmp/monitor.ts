@@ -2,6 +2,7 @@ import type { LiveRequest, PlugInput } from '../client/live.ts';
 import type { MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { BlockNodes } from './block_nodes.ts';
 import type { Caller, Command } from './command.ts';
+import type { DumpStatus } from './commands/dump.ts';
 import { COMMANDS } from './commands/index.ts';
 import { DeviceNames, type MemoryBackend } from './devices.ts';
 import { QmpError, toQmpError } from './errors.ts';
@@ -35,6 +36,7 @@ export class Monitor {
   readonly netdevs = new Netdevs();
   /** `guest-stats-polling-interval` of the balloon, which peers set and read back. */
   balloonPolling = 0;
+  dump: DumpStatus = { status: 'none', completed: 0, total: 0 };
   /** Why the machine stands still, where nobody asked for it. */
   pausedBy: PauseReason | undefined;
   readonly #listeners = new Set<(event: QmpEvent) => void>();

@@ -14,6 +14,12 @@ export const bool = z.boolean();
 export const any = z.unknown();
 export const none = z.strictObject({});
 
+const ID = /^[A-Za-z][A-Za-z0-9._-]*$/;
+/** @throws QmpError for what QEMU takes as no id. */
+export function requireId(id: unknown): asserts id is string {
+  if (typeof id !== 'string' || !ID.test(id)) throw new QmpError("Parameter 'id' expects an identifier");
+}
+
 const bases = new WeakMap<z.ZodType, readonly string[]>();
 /** Members that are of a flat union itself and not of its branches; clients look for the others below a branch. */
 export const baseOf = (union: z.ZodType): readonly string[] => bases.get(union) ?? [];

@@ -108,7 +108,7 @@ export function attachDevices(options: AttachOptions): Attached {
     nets,
     report: () =>
       [...images].map(([name, { image, file }]) => ({
-        ...{ name, file, format: image.format, readOnly: image.readOnly, size: image.size },
+        ...{ name, file, format: image.format, readonly: image.readOnly, size: image.size },
         ...{ throttle: image.limits, throttled: image.waiting },
         latencyBoundsUs: LATENCY_BUCKETS,
         operations: image.statistics(),

@@ -10,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { COMMANDS } from '../../src/qmp/commands/index.ts';
 import { EVENTS } from '../../src/qmp/events.ts';
 import { introspect, type SchemaInfo } from '../../src/qmp/introspect.ts';
+import { runNemu } from '../support/cli.ts';
 import { FakeMachine, type Message, QmpPeer, qmpServer } from '../support/qmp.ts';
 
 const QEMU = 'qemu-system-x86_64';
@@ -150,6 +151,7 @@ const SAME = [
   '{"execute":"object-add","arguments":{"qom-type":"nope","id":"m1","size":1048576}}',
   '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m2","size":1048576,"bogus":1}}',
   '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m2","size":1048576,"policy":"x"}}',
+  '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"1","size":1048576}}',
   '{"execute":"object-del","arguments":{"id":"m9"}}',
   '{"execute":"device_add","arguments":{"driver":"pc-dimm","id":"d1"}}',
   '{"execute":"device_add","arguments":{"driver":"pc-dimm","id":"d1","memdev":"zz"}}',
@@ -237,6 +239,22 @@ describe.skipIf(!hasQemu)(`against ${QEMU} (skipped where it is not installed)`,
     const comparison = new Comparison(introspect(COMMANDS, EVENTS), theirs);
     comparison.run();
     expect(comparison.problems).toEqual([]);
+  });
+
+  test('nemu qmp speaks to it: one command, an error, and lines with its events', async () => {
+    const path = join(folder, 'qmp');
+    (await attach()).stream.destroy();
+    const one = await runNemu(['qmp', path, 'qom-get', 'path=/machine', 'property=type']);
+    expect(one).toMatchObject({ status: 0, stderr: '' });
+    expect(one.stdout.toString()).toMatch(/^pc-q35-.*-machine\n$/);
+    const none = await runNemu(['qmp', `unix:${path}`, 'device_del', 'id=x']);
+    expect(none).toMatchObject({ status: 1, stderr: "nemu: DeviceNotFound: Device 'x' not found\n" });
+    const lines = 'stop\nobject-add qom-type=memory-backend-ram id=m7 size=4096\nquery-memdev\nhelp device_del\ncont\n';
+    const shell = await runNemu(['qmp', path], { input: Buffer.from(lines) });
+    expect(shell).toMatchObject({ status: 0, stderr: '' });
+    expect(shell.stdout.toString()).toMatch(/ STOP\n(.|\n)*"id": "m7"(.|\n)*device_del\n {2}id=\n(.|\n)* RESUME\n/);
+    const nobody = await runNemu(['qmp', join(folder, 'nobody'), 'query-status']);
+    expect(nobody).toMatchObject({ status: 1, stderr: expect.stringContaining('There is no QMP server at') });
   });
 
   test('one transcript has the same answers, and the same events', async () => {

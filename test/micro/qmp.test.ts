@@ -1,4 +1,5 @@
 /** A machine through QMP, by clients that are not ours: the guest's part is played by the test. */
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -201,5 +202,28 @@ test("the guest's memory goes to files, by both kinds of address", async () => {
     { val: 0, size: 16, filename: '/nope/x' },
   ]) {
     await expect(peer.execute('pmemsave', args)).rejects.toThrow(/GenericError/);
+  }
+
+  const core = join(folder, 'core');
+  await peer.execute('dump-guest-memory', { paging: false, protocol: `file:${core}` });
+  for (const event of ['STOP', 'RESUME', 'DUMP_COMPLETED']) await peer.event(event);
+  expect(await peer.execute('query-dump')).toEqual({ status: 'completed', completed: 16 * MiB, total: 16 * MiB });
+  const bytes = readFileSync(core);
+  expect(bytes.subarray(-16 * MiB)[0x8000]).toBe(0x41);
+  // The judge is binutils, where it is installed.
+  const readelf = spawnSync('readelf', ['-hln', core], { encoding: 'utf8' });
+  if (readelf.status !== null) {
+    expect(readelf.stderr).toBe('');
+    expect(readelf.stdout).toMatch(/CORE \(Core file\)/);
+    expect(readelf.stdout).toMatch(/LOAD +0x0*1000 0x0+ 0x0+\s+0x0*1000000 0x0*1000000/);
+    expect(readelf.stdout).toMatch(/CORE +0x00000150\s+NT_PRSTATUS/);
+  }
+  for (const args of [
+    { paging: true, protocol: `file:${core}` },
+    { paging: false, protocol: 'fd:x' },
+    { paging: false, protocol: `file:${core}`, begin: 0 },
+    { paging: false, protocol: `file:${core}`, begin: 2 ** 40, length: 1 },
+  ]) {
+    await expect(peer.execute('dump-guest-memory', args)).rejects.toThrow(/GenericError/);
   }
 });

@@ -63,7 +63,7 @@ function infoOf({ machine, nodes }: Monitor, disk: DiskReport): BlockImageInfo {
   const node = nodes.all.find(({ usedBy }) => usedBy === disk.name);
   return {
     ...{ nodeName: node?.name ?? disk.name, file: disk.file, format: disk.format, size: disk.size },
-    ...{ readOnly: disk.readOnly, direct: node?.direct ?? described?.cache === 'none', throttle: disk.throttle },
+    ...{ readOnly: disk.readonly, direct: node?.direct ?? described?.cache === 'none', throttle: disk.throttle },
   };
 }
 

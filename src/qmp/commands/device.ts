@@ -5,9 +5,7 @@ import { DRIVERS, type Driver } from '../drivers.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import type { JsonObject } from '../json.ts';
 import type { Monitor } from '../monitor.ts';
-import { none, parseArguments, str } from '../types.ts';
-
-const ID = /^[A-Za-z][A-Za-z0-9._-]*$/;
+import { none, parseArguments, requireId, str } from '../types.ts';
 
 const typeOf = (schema: z.ZodType): string => (schema.def as { type: string; innerType?: z.ZodType }).type;
 const inner = (schema: z.ZodType): z.ZodType => {
@@ -40,9 +38,7 @@ export async function deviceAdd(monitor: Monitor, args: JsonObject): Promise<voi
   const { driver: name, id, ...given } = args;
   const driver = DRIVERS.find((each) => each.name === name);
   if (!driver) throw new QmpError(`'${String(name)}' is not a valid device model name`);
-  if (id !== undefined && (typeof id !== 'string' || !ID.test(id))) {
-    throw new QmpError("Parameter 'id' expects an identifier");
-  }
+  if (id !== undefined) requireId(id);
   const properties = propertiesOf(driver, given);
   if (id !== undefined && (await monitor.hasDevice(id))) throw new QmpError(`Duplicate device ID '${id}'`);
   const plan = await driver.plan(monitor, id, properties);

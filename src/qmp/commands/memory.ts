@@ -1,5 +1,4 @@
 /** Memory: DIMMs, what they are made of, the balloon, and the guest's memory in files. */
-import { open } from 'node:fs/promises';
 import * as z from 'zod';
 import { AddressSpace } from '../../client/guest_kernel/address_space.ts';
 import type { MemoryDevice } from '../../client/live.ts';
@@ -7,8 +6,9 @@ import { command } from '../command.ts';
 import type { MemoryBackend } from '../devices.ts';
 import { QmpError } from '../errors.ts';
 import { ospmStatus } from '../events.ts';
+import { createFile } from '../files.ts';
 import type { Monitor } from '../monitor.ts';
-import { bool, int, int64, none, str, withBase } from '../types.ts';
+import { bool, int, int64, none, requireId, str, withBase } from '../types.ts';
 
 const policy = z.enum(['default', 'preferred', 'bind', 'interleave']);
 const id = str.min(1).max(64);
@@ -123,9 +123,7 @@ async function save(
   read: (at: bigint, count: number) => Promise<Uint8Array>,
 ): Promise<void> {
   if (size < 0 || size > MAX_FILE) throw new QmpError("Parameter 'size' expects a number of bytes");
-  const file = await open(filename, 'w', 0o600).catch((error: NodeJS.ErrnoException) => {
-    throw new QmpError(`Could not open '${filename}': ${error.message}`);
-  });
+  const file = await createFile(filename);
   try {
     for (let done = 0; done < size; done += PIECE) {
       await file.write(await read(from + BigInt(done), Math.min(PIECE, size - done)));
@@ -153,6 +151,7 @@ export const MEMORY = [
     args: objectSchema,
     returns: none,
     run: ({ objects }, object) => {
+      requireId(object.id);
       if (objects.has(object.id)) {
         throw new QmpError(`attempt to add duplicate property '${object.id}' to object (type 'container')`);
       }
