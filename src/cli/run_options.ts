@@ -30,6 +30,7 @@ export interface RunOptions {
   pvpanic: boolean;
   reboot: boolean;
   control?: string;
+  qmp?: string;
   log?: string;
   timeout?: string;
   json?: string | true;

@@ -144,6 +144,8 @@ export interface LiveRequest<D = LiveDevice> {
   readonly reason?: string;
   /** What the guest did last about it. */
   readonly guest?: string;
+  /** The guest's last answer through _OST, as it is: source event and status (ACPI 6.4, section 6.3.5). */
+  readonly ost?: { readonly event: number; readonly status: number };
   /** Each stage that it was in, with the guest's time in nanoseconds as a decimal string. */
   readonly history: readonly { readonly stage: Stage; readonly at: string }[];
 }

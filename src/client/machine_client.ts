@@ -175,6 +175,7 @@ export interface DiskReport {
   /** Nobody said the format: it was told by the first bytes. */
   readonly probed: boolean;
   readonly readonly: boolean;
+  /** Bytes that the guest sees. */
   readonly size: number;
   readonly throttle: ThrottleInput;
   /** Requests that wait for their turn. */

@@ -70,6 +70,10 @@ export class MeteredImage implements Backend {
     return this.#image.size;
   }
 
+  get format(): BlockImage['format'] {
+    return this.#image.format;
+  }
+
   get readOnly(): boolean {
     return this.#image.readOnly;
   }

@@ -64,6 +64,7 @@ const EXPECTED: Record<string, Expectation> = {
   "nemu run --cpus 2 -e 'info cpus'": { stdout: /^ +1 +1 +\d+ +(halted|running) /m },
   "echo 'await vm.dmesg(5)' | nemu repl": { stdout: /^(\[ *\d+\.\d+\] .*\n){5}/m },
   'nemu run --nvdimm pm.img,size=256M': { elsewhere: 'nvdimm.test.ts' },
+  'nemu run --qmp qmp.sock': POWER_OFF,
   'nemu doctor': { stdout: /KVM/ },
   'nemu guest fetch 6.12 --flavour full': { stdout: /6\.12\./ },
   'nemu guest build debian': { elsewhere: 'root_image.test.ts' },

@@ -151,6 +151,7 @@ export class Hotplug {
     const pending = answer && this.#requests.about(device.id, answer.about === 'insertion' ? 'plug' : 'unplug');
     if (!answer || !pending || pending.detaching) return;
     pending.guest = `it answered: ${answer.words}`;
+    pending.ost = { event, status };
     const { onlineWhenAccepted } = this.#kind(device.kind);
     if (answer.outcome === 'failure') {
       const reason = `The guest refused: ${answer.words}.`;

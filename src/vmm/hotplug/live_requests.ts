@@ -22,6 +22,7 @@ export interface Pending {
   withdrawnFor?: string;
   reason?: string;
   guest?: string;
+  ost?: NonNullable<LiveRequest['ost']>;
   readonly history: { readonly stage: Stage; readonly at: string }[];
   readonly snapshot: () => LiveRequest;
 }
@@ -75,6 +76,7 @@ export class LiveRequests {
         ...{ id, action, origin, device, stage: record.stage },
         ...(record.reason !== undefined && { reason: record.reason }),
         ...(record.guest !== undefined && { guest: record.guest }),
+        ...(record.ost && { ost: record.ost }),
         history: [...record.history],
       }),
     };
