@@ -25,6 +25,8 @@ export interface GuestBootOptions {
   readonly task: GuestTask;
   /** Kernel modules that the machine's devices need. */
   readonly modules?: readonly string[];
+  /** Modules that may be needed later, where the kernel has them. */
+  readonly late?: readonly string[];
   /** Memory can be plugged into the machine. */
   readonly dimms?: boolean;
   /** The files are for later runs too: what dies with this one cannot be among them. */
@@ -83,7 +85,7 @@ export async function guestBoot(options: GuestBootOptions): Promise<GuestBoot> {
   return {
     name: guest.name,
     image: guest.kernel,
-    initrd: [await buildInitramfs({ guest, modules: options.modules ?? [] }), overlay],
+    initrd: [await buildInitramfs({ guest, modules: options.modules ?? [], late: options.late ?? [] }), overlay],
     cmdline,
   };
 }

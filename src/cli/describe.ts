@@ -13,8 +13,20 @@ import { type Config, readConfig, withAbsolutePaths } from './config.ts';
 import { guestBoot, recordedBoot } from './default_guest.ts';
 import { parseDevice } from './device_options.ts';
 import { parseNuma } from './numa_options.ts';
-import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parsePinning, parseSerial } from './options.ts';
+import {
+  parseCpus,
+  parseDisk,
+  parseFwCfg,
+  parseMemory,
+  parseNet,
+  parseNvdimm,
+  parsePinning,
+  parseSerial,
+} from './options.ts';
 import type { RunOptions } from './run_options.ts';
+
+/** Linux' drivers of NVDIMMs and of the block devices on them. */
+const NVDIMM_MODULES = ['nfit', 'nd_pmem'];
 
 type NetInput = NonNullable<MachineInput['nets']>[number];
 type SerialInput = NonNullable<MachineInput['serial']>;
@@ -38,6 +50,7 @@ export async function describe(
   const root = options.root === undefined ? [] : [await rootDisk(options.root)];
   const disks = [...root, ...(file.disks ?? []), ...options.disk.map(parseDisk)];
   const devices = [...(file.devices ?? []), ...options.device.map(parseDevice)];
+  const nvdimms = [...(file.nvdimms ?? []), ...options.nvdimm.map(parseNvdimm)];
   const rng = options.rng ?? file.rng ?? false;
   const machine = options.machine ?? file.machine;
   const memory = { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) };
@@ -53,6 +66,7 @@ export async function describe(
           ...(disks.length > 0 ? ['virtio_blk'] : []),
           ...(root.length > 0 ? ['ext4'] : []),
           ...(nets.length > 0 ? ['virtio_net'] : []),
+          ...(nvdimms.length > 0 ? NVDIMM_MODULES : []),
           ...(rng ? ['virtio_rng'] : []),
           ...new Set(devices.flatMap(({ type }) => DEVICE_MODULES[type] ?? [])),
         ],
@@ -72,6 +86,8 @@ export async function describe(
     debugExit: options.debugExit ?? file.debugExit ?? false,
     i8042: options.i8042 ?? file.i8042 ?? false,
     fwCfg: [...(file.fwCfg ?? []), ...options.fwCfg.map(parseFwCfg)],
+    nvdimms,
+    nvdimmPersistence: options.nvdimmPersistence ?? file.nvdimmPersistence,
     disks,
     nets,
     rng,
@@ -165,6 +181,7 @@ async function makeBoot(
       ...(options.root !== undefined && { root: '/dev/vda' }),
     },
     dimms,
+    ...(dimms && { late: NVDIMM_MODULES }),
     keep: options.dryRun ?? false,
   });
   return kernel;

@@ -13,6 +13,8 @@ export interface RunOptions {
   cpus?: string;
   memory?: string;
   pin?: string;
+  nvdimm: string[];
+  nvdimmPersistence?: NonNullable<MachineInput['nvdimmPersistence']>;
   numa: string[];
   name?: string;
   serial: string[];
@@ -28,6 +30,7 @@ export interface RunOptions {
   pvpanic: boolean;
   reboot: boolean;
   control?: string;
+  qmp?: string;
   log?: string;
   timeout?: string;
   json?: string | true;
@@ -48,6 +51,7 @@ export const RUN_DEFAULTS: RunOptions = {
   on: 'auto',
   initrd: [],
   serial: [],
+  nvdimm: [],
   numa: [],
   fwCfg: [],
   disk: [],

@@ -7,6 +7,7 @@ import * as z from 'zod';
 import { checkMemoryBackend, DIMM_ALIGNMENT, ID, memoryBackendFields } from './description.ts';
 import { NemuError } from './errors.ts';
 import { explain } from './explain.ts';
+import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
 
 const cpuPlugSchema = z.strictObject({
@@ -38,11 +39,12 @@ const memoryPlugSchema = z
   });
 
 /** What can be plugged, by `kind`. */
-export const plugSchema = z.discriminatedUnion('kind', [cpuPlugSchema, memoryPlugSchema]);
+export const plugSchema = z.discriminatedUnion('kind', [cpuPlugSchema, memoryPlugSchema, nvdimmPlugSchema]);
 export type PlugInput = z.input<typeof plugSchema>;
 export type PlugRequest = z.output<typeof plugSchema>;
 export type CpuPlug = Extract<PlugRequest, { kind: 'cpu' }>;
 export type MemoryPlug = Extract<PlugRequest, { kind: 'memory' }>;
+export type NvdimmPlug = Extract<PlugRequest, { kind: 'nvdimm' }>;
 
 const ID_OF_DEVICE = z.string().min(1).max(64);
 const timeoutMs = z
@@ -128,7 +130,7 @@ export interface MemoryDevice {
 }
 
 /** Something that came or can go while the machine runs, by `kind`. */
-export type LiveDevice = CpuDevice | MemoryDevice;
+export type LiveDevice = CpuDevice | MemoryDevice | NvdimmDevice;
 
 export interface LiveRequest<D = LiveDevice> {
   /** Number of the request, from 1 on. */
@@ -142,6 +144,8 @@ export interface LiveRequest<D = LiveDevice> {
   readonly reason?: string;
   /** What the guest did last about it. */
   readonly guest?: string;
+  /** The guest's last answer through _OST, as it is: source event and status (ACPI 6.4, section 6.3.5). */
+  readonly ost?: { readonly event: number; readonly status: number };
   /** Each stage that it was in, with the guest's time in nanoseconds as a decimal string. */
   readonly history: readonly { readonly stage: Stage; readonly at: string }[];
 }
@@ -161,6 +165,8 @@ export interface PluggedReport {
     readonly max?: number;
     readonly slots?: number;
   };
+  /** Those of the start among them. */
+  readonly nvdimms: readonly NvdimmReport[];
 }
 
 const DONE = { plug: 'plugged', unplug: 'unplugged' } as const;

@@ -4,6 +4,7 @@ import type { MachineDescription, MachineInput, ThrottleInput } from './descript
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
+import type { DiskChangeInput, NetChangeInput } from './live_change.ts';
 import type {
   BalloonReport,
   ConsoleStream,
@@ -15,6 +16,7 @@ import type {
   MachineEvent,
   MachineState,
   MemoryRangeReport,
+  NetReport,
   VcpuReport,
 } from './machine_client.ts';
 import { type CreateResult, type EncodedBytes, FRAME_CONTROL, type FromEngine, type RemoteMethod } from './protocol.ts';
@@ -24,8 +26,24 @@ import { type RemoteChannel, RemoteShare } from './remote_share.ts';
 /** How long an engine may take to close a machine. */
 const CLOSE_MS = 5000;
 
-/** Files and pages may have other names, or be refused, where an engine runs. */
-export type AdaptPlug = (device: PlugInput) => Promise<PlugInput>;
+/** Files, pages and ports may have other names, or be refused, where an engine runs. What is left out is the same. */
+export interface Adapt {
+  readonly plug?: (device: PlugInput) => Promise<PlugInput>;
+  /** @param disk as it is now, @param engine changes it there. */
+  readonly changeDisk?: (
+    disk: DiskReport | undefined,
+    change: DiskChangeInput,
+    engine: (change: DiskChangeInput) => Promise<DiskReport>,
+  ) => Promise<DiskReport>;
+  readonly changeNet?: (
+    net: NetReport | undefined,
+    change: NetChangeInput,
+    engine: (change: NetChangeInput) => Promise<NetReport>,
+  ) => Promise<NetReport>;
+  /** What the engine tells, in the words of this host. */
+  readonly disk?: (report: DiskReport) => DiskReport;
+  readonly net?: (report: NetReport) => NetReport;
+}
 
 /** Where an engine's words name files: errors, what disks report, how a machine ended. */
 const WORDS = new Set(['message', 'hint', 'detail', 'text', 'reason', 'file', 'path']);
@@ -73,7 +91,7 @@ export class EngineConnection {
    * @param adapt makes of a device to be plugged what it is where the engine runs.
    * @throws NemuError as the engine gave it.
    */
-  async create(description: MachineInput | MachineDescription, adapt?: AdaptPlug): Promise<RemoteMachine> {
+  async create(description: MachineInput | MachineDescription, adapt?: Adapt): Promise<RemoteMachine> {
     return this.#add((await this.#request({ method: 'create', parameters: { description } })) as CreateResult, adapt);
   }
 
@@ -106,7 +124,7 @@ export class EngineConnection {
     return () => this.#channels.delete(number);
   }
 
-  #add(result: CreateResult, adapt?: AdaptPlug, share?: RemoteShare): RemoteMachine {
+  #add(result: CreateResult, adapt?: Adapt, share?: RemoteShare): RemoteMachine {
     const consoles = result.consoles.map(({ name, channel }) => {
       const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
       this.#channels.set(channel, console);
@@ -192,7 +210,7 @@ export class RemoteMachine implements MachineClient {
   readonly share: RemoteShare | undefined;
   readonly #consoles: Map<string, RemoteConsole>;
   readonly #call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>;
-  readonly #adapt: AdaptPlug;
+  readonly #adapt: Adapt;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   readonly #ended = Promise.withResolvers<EndState>();
   #state: MachineState = 'created';
@@ -202,7 +220,7 @@ export class RemoteMachine implements MachineClient {
     description: MachineDescription,
     consoles: RemoteConsole[],
     call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>,
-    adapt: AdaptPlug = async (device) => device,
+    adapt: Adapt = {},
     share?: RemoteShare,
   ) {
     this.share = share;
@@ -237,7 +255,7 @@ export class RemoteMachine implements MachineClient {
   plugged = async (): Promise<PluggedReport> => (await this.#call('plugged', [])) as PluggedReport;
 
   async plug(device: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
-    return (await this.#call('plug', [await this.#adapt(device), options])) as LiveRequest;
+    return (await this.#call('plug', [(await this.#adapt.plug?.(device)) ?? device, options])) as LiveRequest;
   }
 
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
@@ -252,7 +270,32 @@ export class RemoteMachine implements MachineClient {
   }
 
   memoryMap = async (): Promise<MemoryRangeReport[]> => (await this.#call('memoryMap', [])) as MemoryRangeReport[];
-  disks = async (): Promise<DiskReport[]> => (await this.#call('disks', [])) as DiskReport[];
+  disks = async (): Promise<DiskReport[]> => {
+    const { disk = (report) => report } = this.#adapt;
+    return ((await this.#call('disks', [])) as DiskReport[]).map(disk);
+  };
+  nets = async (): Promise<NetReport[]> => {
+    const { net = (report) => report } = this.#adapt;
+    return ((await this.#call('nets', [])) as NetReport[]).map(net);
+  };
+
+  async changeDisk(disk: string, change: DiskChangeInput): Promise<DiskReport> {
+    const { changeDisk, disk: told = (report) => report } = this.#adapt;
+    const engine = async (wanted: DiskChangeInput) =>
+      told((await this.#call('changeDisk', [disk, wanted])) as DiskReport);
+    if (!changeDisk) return engine(change);
+    const now = (await this.disks()).find(({ name }) => name === disk);
+    return changeDisk(now, change, engine);
+  }
+
+  async changeNet(net: string, change: NetChangeInput): Promise<NetReport> {
+    const { changeNet, net: told = (report) => report } = this.#adapt;
+    const engine = async (wanted: NetChangeInput) => told((await this.#call('changeNet', [net, wanted])) as NetReport);
+    if (!changeNet) return engine(change);
+    const now = (await this.nets()).find(({ name }) => name === net);
+    return changeNet(now, change, engine);
+  }
+
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> =>
     void (await this.#call('throttle', [disk, limits]));
 

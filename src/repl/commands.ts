@@ -20,6 +20,14 @@ function needed(words: readonly string[], usage: string): string {
   return words[0];
 }
 
+/** `key=value` as fields of an object. */
+const fieldsOf = (options: readonly string[]) =>
+  options.map((option) => {
+    const [key, text] = option.split('=');
+    if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
+    return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
+  });
+
 const plain = (usage: string, help: string, code: string): ReplCommand => ({ usage, help, code: () => code });
 
 export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
@@ -105,18 +113,45 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     words: ['plug'],
     code: ([what, size, ...options]) => {
       if (what !== 'plug' || size === undefined) throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…].');
-      const fields = options.map((option) => {
-        const [key, text] = option.split('=');
-        if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
-        return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
-      });
+      const fields = fieldsOf(options);
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
+    },
+  },
+  nvdimm: {
+    usage: 'nvdimm plug FILE [KEY=VALUE…]',
+    help: 'plug persistent memory on a file: size=, labelSize=, readonly=, share=, node=, id=',
+    words: ['plug'],
+    code: ([what, file, ...options]) => {
+      if (what !== 'plug' || file === undefined) throw new NemuError('USAGE', 'nvdimm plug FILE [KEY=VALUE…].');
+      return `await vm.nvdimm.plug({ ${[`file: ${quote(file)}`, ...fieldsOf(options)].join(', ')} })`;
     },
   },
   balloon: {
     usage: 'balloon [SIZE]',
     help: 'what the balloon holds; with a size, ask the guest for so much',
     code: ([size]) => `await vm.memory.balloon(${size === undefined ? '' : quote(size)})`,
+  },
+  disk: {
+    usage: 'disk NAME resize SIZE | change FILE',
+    help: 'another size or medium for a disk, while the guest runs',
+    code: ([name, what, operand]) => {
+      if (name === undefined || operand === undefined || (what !== 'resize' && what !== 'change')) {
+        throw new NemuError('USAGE', 'disk NAME resize SIZE, or disk NAME change FILE.');
+      }
+      return `await vm.disks[${quote(name)}].${what}(${quote(operand)})`;
+    },
+  },
+  net: {
+    usage: 'net NAME link on|off | forward HOSTPORT:PORT | unforward HOSTPORT',
+    help: "a card's cable, and ports of the host that lead into the guest",
+    code: ([name, what, operand = '']) => {
+      const card = `await vm.nets[${quote(name ?? '')}]`;
+      const ports = /^(\d+):(\d+)$/.exec(operand);
+      if (what === 'link' && /^(on|off)$/.test(operand)) return `${card}.link(${operand === 'on'})`;
+      if (what === 'forward' && ports) return `${card}.forward({ hostPort: ${ports[1]}, guestPort: ${ports[2]} })`;
+      if (what === 'unforward' && /^\d+$/.test(operand)) return `${card}.unforward(${operand})`;
+      throw new NemuError('USAGE', 'net NAME link on|off, net NAME forward 2222:22, or net NAME unforward 2222.');
+    },
   },
   unplug: {
     usage: 'unplug ID',

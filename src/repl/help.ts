@@ -1,9 +1,12 @@
 /** What `help` and `?` say of each member. */
 
 import { AcpiTable } from './acpi.ts';
+import { Disk } from './disks.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
-import { Cpu, Cpus, Dimm, Disk, Memory, PciDevice, Vm } from './vm.ts';
+import { Net } from './nets.ts';
+import { Nvdimm, Nvdimms } from './nvdimm.ts';
+import { Cpu, Cpus, Dimm, Memory, PciDevice, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
 
@@ -24,7 +27,9 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         name: ['vm.name', 'its name'],
         state: ['vm.state', 'created, running, paused, ended or closed'],
         cpus: ['vm.cpus', 'vCPUs by index; vm.cpus[0].where()'],
-        disks: ['vm.disks.vda', 'disks by name; throttle and statistics'],
+        disks: ['vm.disks.vda', 'disks by name: size, medium, limits, statistics'],
+        nets: ['vm.nets.net0', 'network cards by name: link, network, limits, statistics'],
+        nvdimm: ['vm.nvdimm', 'persistent memory on files: plug, list'],
         memory: ['vm.memory', 'RAM: read and search by guest-physical address'],
         kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
         journal: ['vm.journal', 'what was done, and how it is taken back'],
@@ -100,6 +105,23 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         name: ['disk.name', 'its name'],
         statistics: ['await disk.statistics()', 'requests, bytes and latency by operation'],
         throttle: ['await disk.throttle({ iops: 500, bps: 10e6 })', 'limits; {} for none'],
+        resize: ["await disk.resize('2G')", 'another size; a smaller one needs { shrink: true } and loses the rest'],
+        change: ["await disk.change('other.img')", 'another medium, while the guest does not use the disk'],
+      },
+    },
+  ],
+  [
+    Net,
+    {
+      what: 'a network card',
+      members: {
+        name: ['net.name', 'its name'],
+        statistics: ['await net.statistics()', 'its network; packets, bytes, losses and waits by direction'],
+        throttle: ['await net.throttle({ pps: 1000, bpsRx: 10e6 })', 'limits; {} for none'],
+        link: ['await net.link(false)', 'pulls the cable out, or puts it in'],
+        backend: ["await net.backend({ type: 'tap', ifname: 'tap0' })", 'plugs it into another network'],
+        forward: ['await net.forward({ hostPort: 2222, guestPort: 22 })', "leads a host's port into the guest"],
+        unforward: ['await net.unforward(2222)', 'ends that'],
       },
     },
   ],
@@ -111,6 +133,28 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         id: ['dimm.id', 'its name'],
         device: ['dimm.device', 'size, slot, address, node, backend'],
         unplug: ['await dimm.unplug()', 'takes it out'],
+      },
+    },
+  ],
+  [
+    Nvdimms,
+    {
+      what: 'persistent memory on files',
+      members: {
+        list: ['vm.nvdimm.list', 'NVDIMMs that there are; each has unplug()'],
+        get: ["vm.nvdimm.get('nvdimm0')", 'one by its id'],
+        plug: ["await vm.nvdimm.plug({ file: 'pm.img', size: '256M' })", 'plugs one; labelSize: 131072 for namespaces'],
+      },
+    },
+  ],
+  [
+    Nvdimm,
+    {
+      what: 'an NVDIMM',
+      members: {
+        id: ['nvdimm.id', 'its name'],
+        device: ['nvdimm.device', 'file, size, slot, address, flushes so far'],
+        unplug: ['await nvdimm.unplug()', 'takes it out, when the guest has let go'],
       },
     },
   ],

@@ -1,7 +1,7 @@
 /** The machine as the REPL and scripts have it: typed objects whose methods are what can be done. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { diskName, type ThrottleInput } from '../client/description.ts';
+import { diskName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestRunOptions, GuestSession } from '../client/guest_session.ts';
 import {
@@ -17,7 +17,6 @@ import {
 } from '../client/live.ts';
 import type {
   BalloonReport,
-  DiskReport,
   MachineClient,
   MachineState,
   PciFunctionReport,
@@ -25,11 +24,14 @@ import type {
 } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
+import { Disk } from './disks.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
+import { Net } from './nets.ts';
+import { Nvdimms } from './nvdimm.ts';
 import { ConfigView } from './pci_config.ts';
-import { address, Bytes, Done, ShellResult, Text } from './values.ts';
+import { address, Bytes, Done, literal, ShellResult, Text } from './values.ts';
 
 export class Cpu {
   readonly index: number;
@@ -271,50 +273,21 @@ export class PciDevice {
   }
 }
 
-const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
 const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
 
 /** What plugs a device again that was taken out, in the same place. */
 function plugOf(device: LiveDevice): PlugInput {
   if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
+  if (device.kind === 'nvdimm') {
+    const { id, slot, file, size, labelSize, readonly, share, node } = device;
+    return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
+  }
   const { id, slot, address: at, size, node, backend, path, hugepages } = device;
   return {
     ...{ kind: 'memory', id, slot, address: at, size, node, backend },
     ...(path !== undefined && { path }),
     ...(hugepages !== undefined && { hugepages }),
   };
-}
-
-/** A disk, by its name. */
-export class Disk {
-  readonly name: string;
-  readonly #vm: Vm;
-
-  constructor(vm: Vm, name: string) {
-    this.#vm = vm;
-    this.name = name;
-  }
-
-  /** What it did so far: requests, bytes, latency, by operation. */
-  async statistics(): Promise<DiskReport> {
-    return (await this.#vm.machine.disks()).find(({ name }) => name === this.name) as DiskReport;
-  }
-
-  /** Limits its requests and bytes in a second: `{ iops: 500, bps: 10e6 }`; `{}` for none. */
-  async throttle(limits: ThrottleInput): Promise<void> {
-    const before = (await this.statistics()).throttle;
-    const code = (which: ThrottleInput) => `vm.disks.${this.name}.throttle(${literal(which)})`;
-    const set = (which: ThrottleInput) => this.#vm.machine.throttle(this.name, which);
-    await this.#vm.journal.do({
-      code: code(limits),
-      run: () => set(limits),
-      inverse: { code: code(before), run: () => set(before) },
-    });
-  }
-
-  [inspect.custom](): string {
-    return `disk ${this.name}`;
-  }
 }
 
 export interface VmOptions {
@@ -328,6 +301,7 @@ export class Vm {
   readonly kernel: Kernel;
   readonly journal = new Journal();
   readonly memory: Memory;
+  readonly nvdimm: Nvdimms;
   readonly #guest: GuestSession | undefined;
   #plugged: PluggedReport | undefined;
 
@@ -340,6 +314,7 @@ export class Vm {
     void this.#refresh();
     this.kernel = new Kernel(machine);
     this.memory = new Memory(this);
+    this.nvdimm = new Nvdimms(this);
     this.#guest = guest;
   }
 
@@ -360,6 +335,12 @@ export class Vm {
   get disks(): Readonly<Record<string, Disk>> {
     const names = this.machine.description.disks.map(({ id }, index) => id ?? diskName(index));
     return Object.fromEntries(names.map((name) => [name, new Disk(this, name)]));
+  }
+
+  /** Network cards by name: `vm.nets.net0`. */
+  get nets(): Readonly<Record<string, Net>> {
+    const names = this.machine.description.nets.map(({ id }, index) => id ?? `net${index}`);
+    return Object.fromEntries(names.map((name) => [name, new Net(this, name)]));
   }
 
   /** What came and what can go, as it was last told. */

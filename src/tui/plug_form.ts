@@ -89,5 +89,6 @@ export function costOf(
     const when = values.prealloc === true || values.lock === true ? 'at once' : 'as the guest touches it';
     return `Costs ${size > 0 ? formatSize(size) : 'memory'} of the host ${when}; ${room}.`;
   }
+  if (kind === 'nvdimm') return 'Costs its file, and a slot and room of those for DIMMs (--memory SIZE,max=M,slots=N).';
   return 'Costs a slot of the machine.';
 }

@@ -249,8 +249,12 @@ export class Station {
   get whyNotUnplug(): string | undefined {
     const { chosen } = this;
     if (chosen === undefined) return 'nothing is chosen';
-    const { cpus, memory } = this.model.plugged ?? { cpus: { present: [] }, memory: { dimms: [] } };
-    const known = [...cpus.present, ...memory.dimms].some(({ id }) => id === chosen);
+    const { plugged } = this.model;
+    const known = [
+      ...(plugged?.cpus.present ?? []),
+      ...(plugged?.memory.dimms ?? []),
+      ...(plugged?.nvdimms ?? []),
+    ].some(({ id }) => id === chosen);
     return known || this.focus === 'pci' ? undefined : `${chosen} was there at boot and stays`;
   }
 

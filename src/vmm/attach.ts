@@ -1,7 +1,12 @@
 import { getRandomValues } from 'node:crypto';
-import { type DiskDescription, diskName, type MachineDescription, type NetDescription } from '../client/description.ts';
+import {
+  type DiskDescription,
+  diskName,
+  type MachineDescription,
+  type NetBackendDescription,
+  type NetDescription,
+} from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { DiskReport } from '../client/machine_client.ts';
 import type { GuestFault } from '../devices/device.ts';
 import { type BlkErrorAction, type BlkOperation, VirtioBlk } from '../devices/virtio/blk.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
@@ -15,10 +20,12 @@ import { openTap } from '../net/tap.ts';
 import type { BlockImage } from '../storage/block_image.ts';
 import { StorageError } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
-import { LATENCY_BUCKETS, MeteredImage } from '../storage/metered.ts';
 import { openImage } from '../storage/open.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
+import { LiveDisks } from './live_disks.ts';
+import { LiveNets, slirpOf } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
+import { MeteredImage } from './metered_image.ts';
+import { MeteredNet, WaitMeter } from './metered_net.ts';
 import type { Reactor } from './reactor.ts';
 
 export interface AttachOptions {
@@ -34,13 +41,8 @@ export interface AttachOptions {
 
 /** The devices that the user asked for, on the machine's buses. */
 export interface Attached {
-  readonly disks: ReadonlyMap<string, VirtioBlk>;
-  readonly nets: ReadonlyMap<string, VirtioNet>;
-  report(): DiskReport[];
-  /** @throws NemuError DISK for a name that is none. */
-  throttle(disk: string, limits: ThrottleLimits): undefined;
-  /** The machine goes on: requests that failed and stopped it are tried again. */
-  resumed(): void;
+  readonly disks: LiveDisks;
+  readonly nets: LiveNets;
   /** Puts what is written on stable storage and lets go of files and interfaces. */
   close(): void;
 }
@@ -49,15 +51,13 @@ export interface Attached {
 export function attachDevices(options: AttachOptions): Attached {
   const { description } = options;
   const closers: (() => void)[] = [];
-  const disks = new Map<string, VirtioBlk>();
-  const images = new Map<string, { image: MeteredImage; file: string }>();
-  const nets = new Map<string, VirtioNet>();
+  const disks = new LiveDisks({ open: (disk) => openDisk(disk, options), fault: options.fault });
+  const nets = new LiveNets({ open: (net) => openNet(net, options) });
   const add = (device: VirtioDevice, packed: boolean) => options.addVirtio(device, { packed, fault: options.fault });
   try {
     for (const [index, disk] of description.disks.entries()) {
       const name = disk.id ?? diskName(index);
       const image = new MeteredImage(openDisk(disk, options), options.clock, disk.throttle);
-      images.set(name, { image, file: disk.file });
       closers.push(() => image.close());
       const device = new VirtioBlk({
         name,
@@ -71,22 +71,28 @@ export function attachDevices(options: AttachOptions): Attached {
         },
       });
       add(device, disk.packed);
-      disks.set(name, device);
+      disks.add(name, { image, device, description: disk });
     }
     for (const [index, net] of description.nets.entries()) {
       const name = net.id ?? `net${index}`;
       const backends = openNet(net, options);
-      closers.push(() => {
-        for (const backend of backends) backend.close();
-      });
+      const network = new MeteredNet(backends, options.clock, net.throttle);
+      closers.push(() => network.close());
+      const mac = macAddress(net, index);
+      const waits = { rx: new WaitMeter(), tx: new WaitMeter() };
       const device = new VirtioNet({
         name,
-        backends,
-        mac: macAddress(net, index),
+        mac,
+        backends: network.ports,
+        link: net.link,
+        onWait: (direction, ms) => waits[direction].add(ms),
         ...(net.mtu !== undefined && { mtu: net.mtu }),
       });
       add(device, net.packed);
-      nets.set(name, device);
+      nets.add(name, {
+        ...{ net: network, device, mac: [...mac].map(hexByte).join(':'), waits },
+        ...{ description: net, slirp: slirpOf(backends) },
+      });
     }
     if (description.rng) {
       add(
@@ -106,25 +112,6 @@ export function attachDevices(options: AttachOptions): Attached {
   return {
     disks,
     nets,
-    report: () =>
-      [...images].map(([name, { image, file }]) => ({
-        ...{ name, file, size: image.size, throttle: image.limits, throttled: image.waiting },
-        latencyBoundsUs: LATENCY_BUCKETS,
-        operations: image.statistics(),
-      })),
-    throttle: (disk, limits) => {
-      const found = images.get(disk);
-      if (!found) {
-        throw new NemuError('DISK', `There is no disk "${disk}".`, {
-          hint: `There are ${[...images.keys()].join(', ') || 'none'}.`,
-        });
-      }
-      found.image.limits = limits;
-      return undefined;
-    },
-    resumed: () => {
-      for (const disk of disks.values()) disk.retry();
-    },
     close: () => {
       for (const close of closers) close();
     },
@@ -152,7 +139,7 @@ function openDisk(disk: DiskDescription, options: AttachOptions): BlockImage {
   }
 }
 
-function openNet(net: NetDescription, { reactor, clock }: AttachOptions): (NetBackend & { close(): void })[] {
+function openNet(net: NetBackendDescription, { reactor, clock }: AttachOptions): NetBackend[] {
   try {
     if (net.type === 'tap') {
       return openTap({ queues: net.queues, ...(net.ifname !== undefined && { ifname: net.ifname }) }, reactor);
@@ -182,6 +169,8 @@ function translated(code: string, cause: unknown): unknown {
   if (!(cause instanceof StorageError) && !(cause instanceof NetError)) return cause;
   return new NemuError(code, cause.message, { ...(cause.hint !== undefined && { hint: cause.hint }), cause });
 }
+
+const hexByte = (byte: number) => byte.toString(16).padStart(2, '0');
 
 /** QEMU's locally administered prefix, and the card's number. */
 function macAddress(net: NetDescription, index: number): Uint8Array {

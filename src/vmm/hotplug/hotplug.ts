@@ -20,7 +20,12 @@ export class Hotplug {
 
   constructor(options: HotplugOptions) {
     this.#options = options;
-    this.#requests = new LiveRequests(options);
+    this.#requests = new LiveRequests({
+      ...options,
+      timedOut: (device, action) => {
+        if (action === 'unplug') this.#kind(device.kind).removalTimedOut?.(device);
+      },
+    });
   }
 
   /** Adds a kind. @param make is given what the kind has to call when the guest acts. */
@@ -47,8 +52,8 @@ export class Hotplug {
     return this.#requests.open('plug', 'user', device, timeoutMs).snapshot();
   }
 
-  /** The host's part of a device is made, or could not be. */
-  prepared(id: number, error?: string): void {
+  /** The host's part of a device is made, or could not be. @param fd of the file behind it. */
+  prepared(id: number, error?: string, fd?: number): void {
     const pending = this.#requests.get(id);
     if (pending?.stage !== 'reserved') return;
     const { device } = pending;
@@ -59,7 +64,7 @@ export class Hotplug {
       return;
     }
     try {
-      kind.attach(device);
+      kind.attach(device, fd);
     } catch (cause) {
       this.#withdraw(pending, (cause as Error).message);
       return;
@@ -80,8 +85,9 @@ export class Hotplug {
     kind.requireRemovable(device, force);
     this.#requests.requireFree(id);
     const pending = this.#requests.open('unplug', 'user', device, timeoutMs);
-    kind.requestRemoval(device);
     this.#requests.advance(pending, 'notified');
+    const toDo = kind.requestRemoval(device);
+    if (toDo) pending.guest = toDo;
     return pending.snapshot();
   }
 
@@ -145,6 +151,7 @@ export class Hotplug {
     const pending = answer && this.#requests.about(device.id, answer.about === 'insertion' ? 'plug' : 'unplug');
     if (!answer || !pending || pending.detaching) return;
     pending.guest = `it answered: ${answer.words}`;
+    pending.ost = { event, status };
     const { onlineWhenAccepted } = this.#kind(device.kind);
     if (answer.outcome === 'failure') {
       const reason = `The guest refused: ${answer.words}.`;

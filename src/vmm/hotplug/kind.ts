@@ -23,12 +23,19 @@ export interface LiveKind<D extends LiveDevice = LiveDevice, P extends PlugReque
    * @throws NemuError that names the limit and what raises it; then nothing was touched.
    */
   reserve(request: P): D;
-  /** The guest can see the device from now on, and is told of it. @throws what the host says against it. */
-  attach(device: D): void;
+  /**
+   * The guest can see the device from now on, and is told of it.
+   * @param fd of the file behind it, where the main thread opened one; it stays the main thread's.
+   * @throws what the host says against it.
+   */
+  attach(device: D, fd?: number): void;
   /** @throws NemuError for a device that can never go, and for `force` where it would break the guest. */
   requireRemovable(device: D, force: boolean): void;
-  /** Asks the guest to let go. */
-  requestRemoval(device: D): void;
+  /** Asks the guest to let go. @returns what has to be done in it where nothing can ask. */
+  // biome-ignore lint/suspicious/noConfusingVoidType: most have nothing to return.
+  requestRemoval(device: D): string | undefined | void;
+  /** The guest has taken too long to let go. */
+  removalTimedOut?(device: D): void;
   /** The guest can no longer see the device. @param done called when nothing of it is in use, at once or later. */
   detach(device: D, done: () => void): void;
   /** Its place is free. */
