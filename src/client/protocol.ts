@@ -26,6 +26,11 @@ export const FRAME_END = 7;
 /** Bytes that may be under way without a credit, for each console and direction. */
 export const WINDOW = 256 * 1024;
 
+/** Bytes that a peer may leave unread before it is let go: its consoles have windows, so that the rest alone piles up. */
+export const MAX_UNREAD = 16 << 20;
+/** Calls of a peer that are under way before what it sends further waits in its socket. */
+export const MAX_CALLS = 256;
+
 /** Methods of a machine that go over the wire as they are. */
 export const REMOTE_METHODS = [
   'start',
@@ -51,6 +56,7 @@ export const REMOTE_METHODS = [
   'requests',
   'plugged',
   'vmcoreinfo',
+  'resizeConsole',
   'close',
 ] as const;
 export type RemoteMethod = (typeof REMOTE_METHODS)[number];
@@ -62,6 +68,7 @@ export const SHARED_METHODS = [
   'sizeConsole',
   'closeConsole',
   'consoles',
+  'searchConsole',
   'guestRun',
   'guestExec',
   'guestStop',

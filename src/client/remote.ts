@@ -296,6 +296,8 @@ export class RemoteMachine implements MachineClient {
     return changeNet(now, change, engine);
   }
 
+  resizeConsole = async (name: string, rows: number, columns: number): Promise<boolean> =>
+    (await this.#call('resizeConsole', [name, rows, columns])) as boolean;
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> =>
     void (await this.#call('throttle', [disk, limits]));
 

@@ -96,6 +96,9 @@ export class RemoteShare {
     console.opened(channel, role, this.#open(channel, console));
   }
 
+  /** Lines of what is kept of a console in which a text is, the newest last. @throws NemuError CONSOLE */
+  searchConsole = async (name: string, text: string, most = 100): Promise<string[]> =>
+    (await this.#call('searchConsole', [name, text, most])) as string[];
   consoleReports = async (): Promise<ConsoleReport[]> => (await this.#call('consoles', [])) as ConsoleReport[];
   history = async (): Promise<NotedEvent[]> => (await this.#call('history', [])) as NotedEvent[];
 }

@@ -13,7 +13,9 @@ import {
   FRAME_CONTROL,
   FRAME_CREDIT,
   type FromEngine,
+  MAX_CALLS,
   MAX_SEARCH,
+  MAX_UNREAD,
   REMOTE_METHODS,
   SHARED_METHODS,
 } from './protocol.ts';
@@ -34,9 +36,6 @@ const messageSchema = z.discriminatedUnion('method', [
     parameters: z.array(z.unknown()).max(4).default([]),
   }),
 ]);
-/** Bytes that a peer may leave unread before it is let go: its consoles have windows, so that events alone pile up. */
-const MAX_UNREAD = 16 << 20;
-
 const readMemorySchema = z.tuple([
   z.number().int().nonnegative(),
   z
@@ -49,6 +48,7 @@ const readMemorySchema = z.tuple([
 const throttleCallSchema = z.tuple([z.string().max(64), throttleSchema]);
 /** What is to change is checked by its own schema, which says more. */
 const changeCallSchema = z.tuple([z.string().max(64), z.unknown()]);
+const resizeConsoleSchema = z.tuple([z.string().max(64), z.number(), z.number()]);
 const balloonSchema = z.tuple([
   z
     .number()
@@ -112,6 +112,7 @@ class Session {
   #nextMachine = 1;
   readonly #share: ServedShare;
   #nextChannel = 16;
+  #calls = 0;
 
   constructor(
     stream: Duplex,
@@ -157,12 +158,19 @@ class Session {
   }
 
   #frame(type: number, channel: number, payload: Uint8Array): void {
-    if (type === FRAME_CONTROL) void this.#control(payload);
+    if (type === FRAME_CONTROL) void this.#counted(payload);
     else if (this.#share.frame(type, channel, payload)) return;
     else if (type === FRAME_BYTES) this.#consoles.get(channel)?.input(payload);
     else if (type === FRAME_CREDIT && payload.length === 4) {
       this.#consoles.get(channel)?.credit(Buffer.from(payload).readUInt32LE(0));
     }
+  }
+
+  /** A peer that calls faster than is answered waits. */
+  async #counted(payload: Uint8Array): Promise<void> {
+    if (++this.#calls >= MAX_CALLS) this.#stream.pause();
+    await this.#control(payload);
+    if (--this.#calls < MAX_CALLS / 2 && this.#stream.isPaused()) this.#stream.resume();
   }
 
   async #control(payload: Uint8Array): Promise<void> {
@@ -217,6 +225,7 @@ class Session {
       const [net, change] = valid(changeCallSchema, parameters);
       return machine.changeNet(net, parseNetChange(change));
     }
+    if (method === 'resizeConsole') return machine.resizeConsole(...valid(resizeConsoleSchema, parameters));
     if (method === 'balloon') {
       return machine.balloon(...valid(balloonSchema, parameters));
     }

@@ -15,6 +15,7 @@ import {
   FRAME_SCREEN,
   type FromEngine,
   type GuestEnd,
+  MAX_UNREAD,
   type SharedMethod,
   WINDOW,
 } from './protocol.ts';
@@ -47,6 +48,7 @@ const openSchema = z.tuple([
 const channelSchema = z.tuple([z.number().int()]);
 const sizeSchema = z.tuple([z.number().int(), side, side]);
 const scriptSchema = z.tuple([z.string().max(MAX_PAYLOAD / 2)]);
+const searchSchema = z.tuple([z.string().max(64), z.string().min(1).max(1000), z.number().int().min(1).max(1000)]);
 const guestSizeSchema = z.tuple([side, side]);
 const signalSchema = z.tuple([z.enum(GUEST_SIGNALS)]);
 
@@ -108,7 +110,9 @@ export class ServedShare {
   }
 
   #write(type: number, channel: number, payload: Uint8Array): void {
-    if (!this.#stream.destroyed) this.#stream.write(encodeFrame(type, channel, payload));
+    if (this.#stream.destroyed) return;
+    this.#stream.write(encodeFrame(type, channel, payload));
+    if (this.#stream.writableLength > MAX_UNREAD) this.#stream.destroy();
   }
 
   /** @returns whether the channel is one of these. */
@@ -154,6 +158,8 @@ export class ServedShare {
       }
       case 'consoles':
         return this.#shared.consoles?.report() ?? [];
+      case 'searchConsole':
+        return this.#provider.search(...valid(searchSchema, parameters));
       case 'guestRun':
       case 'guestExec':
         return this.#run(valid(scriptSchema, parameters)[0], method === 'guestExec');
@@ -169,6 +175,11 @@ export class ServedShare {
       case 'history':
         return this.#shared.history?.events ?? [];
     }
+  }
+
+  get #provider(): ConsoleProvider {
+    if (this.#shared.consoles) return this.#shared.consoles;
+    throw new NemuError('CONSOLE', 'The consoles of this machine are not handed out.');
   }
 
   get #guest(): GuestChannel {
@@ -195,8 +206,7 @@ export class ServedShare {
   }
 
   #open(name: string, options: z.output<typeof openSchema>[1]) {
-    const { consoles } = this.#shared;
-    if (!consoles) throw new NemuError('CONSOLE', 'The consoles of this machine are not handed out.');
+    const consoles = this.#provider;
     const channel = this.#newChannel();
     const { label, replay, history, terminal, rows, columns, role } = options;
     const console = consoles.open(name, {

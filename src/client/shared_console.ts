@@ -59,5 +59,10 @@ export interface ConsoleProvider {
   readonly names: readonly string[];
   /** @throws NemuError CONSOLE for a name that is none. */
   open(name: string, options: OpenConsole): SharedConsole;
+  /**
+   * Lines of what is kept of a console in which a text is, whatever its case; the newest last.
+   * @throws NemuError CONSOLE for a name that is none.
+   */
+  search(name: string, text: string, most: number): string[];
   report(): ConsoleReport[];
 }

@@ -12,6 +12,8 @@ const SCROLLBACK_BYTES = 4 << 20;
 /** Bytes that a viewer gets in one piece. */
 const PIECE = 64 * 1024;
 const MAX_SIDE = 1000;
+/** Characters of a line that a search gives. */
+const MAX_FOUND = 500;
 
 /** What else takes every byte: a log, a recording. */
 export interface ConsoleTap {
@@ -118,7 +120,10 @@ export class ConsoleHub {
   search(text: string, most = 100): string[] {
     const wanted = text.toLowerCase();
     const lines = new StringDecoder('utf8').write(this.#kept.all()).split(/\r?\n/);
-    return lines.filter((line) => line.toLowerCase().includes(wanted)).slice(-most);
+    return lines
+      .filter((line) => line.toLowerCase().includes(wanted))
+      .slice(-most)
+      .map((line) => line.slice(0, MAX_FOUND));
   }
 
   report(): ConsoleReport {

@@ -1,5 +1,5 @@
 /** What the workstation knows of a machine: the last of every report, and how the numbers went over time. */
-import type { GuestSession } from '../client/guest_session.ts';
+import type { GuestChannel } from '../client/guest_session.ts';
 import type { LiveRequest, PluggedReport } from '../client/live.ts';
 import type {
   CountersReport,
@@ -84,7 +84,7 @@ export class MachineModel {
   trouble: string | undefined;
   readonly startedAt = Date.now();
   readonly #listeners = new Set<() => void>();
-  readonly #unlisten: () => void;
+  readonly #unlisten: (() => void)[];
   #timer: NodeJS.Timeout | undefined;
   #polledAt = 0;
   #seldomAt = Number.NEGATIVE_INFINITY;
@@ -92,11 +92,15 @@ export class MachineModel {
   #closed = false;
   #partial = '';
 
-  constructor(vm: Vm, guest?: GuestSession) {
+  constructor(vm: Vm, guest?: GuestChannel) {
     this.vm = vm;
-    this.#unlisten = vm.machine.onEvent((event) => this.#event(event));
+    this.#unlisten = [vm.machine.onEvent((event) => this.#event(event))];
     if (guest) {
-      guest.onPhase = ({ name, uptime }) => this.say('boot', `guest ${name}, ${uptime} s after its kernel began`);
+      const off = guest.onEvent((event) => {
+        if (event.type !== 'guest-phase') return;
+        this.say('boot', `guest ${event.name}, ${event.uptime} s after its kernel began`);
+      });
+      this.#unlisten.push(off);
     }
   }
 
@@ -113,7 +117,7 @@ export class MachineModel {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#unlisten();
+    for (const off of this.#unlisten) off();
     this.#listeners.clear();
   }
 

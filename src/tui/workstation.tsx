@@ -2,7 +2,7 @@
 import { PassThrough } from 'node:stream';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { render } from 'ink';
-import type { GuestSession } from '../client/guest_session.ts';
+import type { GuestChannel } from '../client/guest_session.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
@@ -44,7 +44,7 @@ export interface WorkstationOptions {
  */
 export async function runWorkstation(
   machine: MachineClient,
-  guest: GuestSession | undefined,
+  guest: GuestChannel | undefined,
   options: WorkstationOptions,
 ): Promise<void> {
   const { input, output } = options;
