@@ -13,7 +13,6 @@ const call = {
   cfmakeraw: libc.func('void cfmakeraw(void*)'),
   tcsetattr: libc.func('int tcsetattr(int, int, const void*)'),
   poll: libc.func('int poll(void*, unsigned long, int)'),
-  getsockopt: libc.func('int getsockopt(int, int, int, void*, void*)'),
 };
 
 const O_NOCTTY = 0o400;
@@ -75,22 +74,4 @@ export class PseudoTerminal {
     close(this.#fd);
     this.#fd = -1;
   }
-}
-
-const SOL_SOCKET = 1;
-const SO_PEERCRED = 17;
-
-export interface PeerCredentials {
-  readonly pid: number;
-  readonly uid: number;
-  readonly gid: number;
-}
-
-/** Who is at the other end of a connected unix socket, as the kernel knows it (unix(7), SO_PEERCRED). @throws SystemError */
-export function peerCredentials(fd: number): PeerCredentials {
-  const ucred = Buffer.alloc(12);
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(ucred.length);
-  check(call.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ucred, length), 'getsockopt', fd, 'SO_PEERCRED');
-  return { pid: ucred.readInt32LE(0), uid: ucred.readUInt32LE(4), gid: ucred.readUInt32LE(8) };
 }

@@ -1,5 +1,6 @@
 /** What the workstation knows of a machine: the last of every report, and how the numbers went over time. */
-import type { GuestChannel } from '../client/guest_session.ts';
+import type { NotedEvent } from '../client/event_history.ts';
+import type { GuestChannel, GuestPhase } from '../client/guest_session.ts';
 import type { LiveRequest, PluggedReport } from '../client/live.ts';
 import type {
   CountersReport,
@@ -91,17 +92,33 @@ export class MachineModel {
   #touchedAt = performance.now();
   #closed = false;
   #partial = '';
+  /** When what is told now happened, where that is not now. */
+  #past: Date | undefined;
 
   constructor(vm: Vm, guest?: GuestChannel) {
     this.vm = vm;
     this.#unlisten = [vm.machine.onEvent((event) => this.#event(event))];
     if (guest) {
       const off = guest.onEvent((event) => {
-        if (event.type !== 'guest-phase') return;
-        this.say('boot', `guest ${event.name}, ${event.uptime} s after its kernel began`);
+        if (event.type === 'guest-phase') this.#phase(event);
       });
       this.#unlisten.push(off);
     }
+  }
+
+  #phase({ name, uptime }: GuestPhase): void {
+    this.say('boot', `guest ${name}, ${uptime} s after its kernel began`);
+  }
+
+  /** What happened before somebody looked. */
+  remember(events: readonly NotedEvent[]): void {
+    for (const event of events) {
+      this.#past = new Date(event.time);
+      if (event.type === 'note') this.say('machine', event.text);
+      else if (event.type === 'guest-phase') this.#phase(event);
+      else if (event.type !== 'exit-status') this.#event(event);
+    }
+    this.#past = undefined;
   }
 
   /** Polls from now on. */
@@ -123,7 +140,7 @@ export class MachineModel {
 
   /** A line for the timeline. What a guest or a peer said is made harmless. */
   say(kind: EventKind, text: string, level: EventLevel = 'info'): void {
-    this.events.push({ at: new Date(), kind, level, text: visible(text) });
+    this.events.push({ at: this.#past ?? new Date(), kind, level, text: visible(text) });
     if (this.events.length > MAX_EVENTS) {
       this.events.shift();
       this.forgotten++;
