@@ -37,6 +37,8 @@ export async function runExec({ share, name }: AttachedMachine, command: readonl
   const interrupt = () => stop.abort();
   process.once('SIGINT', interrupt);
   process.once('SIGTERM', interrupt);
+  // A reader that is gone (`| head`) ends it, as by SIGPIPE.
+  process.stdout.on('error', interrupt);
   const script = command.length === 1 ? command[0] : quoted(command);
   const status = await guest.exec(script, {
     // A terminal would have to be left in a state that the command knows nothing of.

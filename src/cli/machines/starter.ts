@@ -70,10 +70,12 @@ export async function startInBackground(): Promise<number> {
       process.stderr.write(bytes);
     };
     const timer = setInterval(show, 100);
-    const text = await (child.stdio[3] as Readable).toArray();
+    const pipe = child.stdio[3] as Readable;
+    const text = await firstLine(pipe);
     clearInterval(timer);
+    pipe.destroy();
     child.unref();
-    const answer = messageSchema.safeParse(json(Buffer.concat(text).toString()));
+    const answer = messageSchema.safeParse(json(text));
     if (!answer.success) {
       show();
       throw new NemuError('ENGINE', 'The engine ended before its machine ran.');
@@ -89,6 +91,16 @@ export async function startInBackground(): Promise<number> {
     // The machine has put it where it belongs, where there is one.
     rmSync(log, { force: true });
   }
+}
+
+/** The supervisor has the pipe too, so that it ends with that alone. */
+async function firstLine(stream: Readable): Promise<string> {
+  let text = '';
+  for await (const bytes of stream) {
+    text += bytes;
+    if (text.includes('\n')) break;
+  }
+  return text;
 }
 
 function json(text: string): unknown {
