@@ -182,8 +182,8 @@ export function commandCode(line: string): string | undefined {
   if (!match) return undefined;
   const [, name, rest = ''] = match;
   if (!Object.hasOwn(COMMANDS, name)) return undefined;
-  // `pause = 1` and `info.x` are code; so is `x * 2`.
-  if (/^([=*/%&|^<>?:+,;)\]}.]|-(?!\w))/.test(rest)) return undefined;
+  // `pause = 1` and `info.x` are code; so is `x * 2`. `/x` and `../x` are files.
+  if (/^([=*%&|^<>?:+,;)\]}]|\/(?!\w)|\.(?!\.?\/)|-(?!\w))/.test(rest)) return undefined;
   return COMMANDS[name].code(rest === '' ? [] : rest.split(/\s+/), rest);
 }
 

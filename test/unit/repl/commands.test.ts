@@ -23,10 +23,12 @@ describe('the short form', () => {
     ['net net0 unforward 2222', "await vm.nets['net0'].unforward(2222)"],
     ['unplug dimm0', "await vm.unplug('dimm0')"],
     ['dmesg 5', 'await vm.dmesg(5)'],
+    ['save /tmp/x.ts', "vm.journal.save('/tmp/x.ts')"],
+    ['save ../x.ts', "vm.journal.save('../x.ts')"],
   ])('%s', (line, code) => expect(commandCode(line)).toBe(code));
 
   test.each(
-    ['vm.pause()', 'pause = 1', 'x * 2', 'x.y', 'x', 'const a = 1', 'infos', 'history.length', 'pci[0]'].filter(
+    ['vm.pause()', 'pause = 1', 'x * 2', 'x / 2', 'x /= 2', 'x.y', 'x', 'const a = 1', 'infos', 'history.length', 'pci[0]'].filter(
       (line) => line !== 'x',
     ),
   )('%s is code', (line) => expect(commandCode(line)).toBeUndefined());
