@@ -285,7 +285,8 @@ class ServedMachine {
   }
 }
 
-function ptyEnd(terminal: PseudoTerminal): PtyEnd {
+/** A pseudo-terminal as the console's bridge has it. */
+export function ptyEnd(terminal: PseudoTerminal): PtyEnd {
   return {
     path: terminal.path,
     get connected() {

@@ -14,7 +14,8 @@ export interface TailOptions {
 
 /** The place at which the last so many lines of a file begin. */
 function placeOfLast(fd: number, size: number, lines: number): number {
-  let wanted = lines + 1;
+  if (lines === 0) return size;
+  let wanted = lines;
   const piece = Buffer.alloc(PIECE);
   for (let end = size; end > 0; ) {
     const begin = Math.max(0, end - PIECE);
@@ -24,11 +25,10 @@ function placeOfLast(fd: number, size: number, lines: number): number {
       // The newline that ends the file ends no line more.
       if (begin + at === size - 1) continue;
       if (--wanted === 0) return begin + at + 1;
-      if (wanted === 1 && lines === 0) return size;
     }
     end = begin;
   }
-  return lines === 0 ? size : 0;
+  return 0;
 }
 
 /**
