@@ -290,4 +290,59 @@ describe("a shared machine's guest and history", () => {
     expect(hub.report()).toMatchObject({ driver: undefined, viewers: [] });
     expect(listeners.size).toBe(before);
   });
+
+  test('a client that reads nothing of what a command prints is let go, and its command ends', async () => {
+    const { com4, attach, served } = machine();
+    const deaf = await attach('deaf');
+    const other = await attach('other');
+    com4.print('phase ready 1.5\n');
+    const run = deaf.machine.share!.guest!.run('yes');
+    const failed = expect(run).rejects.toMatchObject({ code: 'CONNECTION' });
+    await settled();
+    deaf.stream.pause();
+    let over = false;
+    void served[0].then(() => {
+      over = true;
+    });
+    const line = `out 1 ${Buffer.alloc(3000, 'y').toString('base64')}\n`;
+    for (let i = 0; i < 20_000 && !over; i++) {
+      com4.print(line);
+      if (i % 500 === 0) await settled();
+    }
+    await served[0];
+    await settled();
+    expect(com4.typed).toContain('stop 1');
+    deaf.stream.destroy();
+    await failed;
+    expect(await other.machine.share!.consoleReports()).toHaveLength(1);
+    other.connection.close();
+  });
+
+  test('calls without end wait; bytes that are no frames end a client, and no other', async () => {
+    const { attach, served } = machine();
+    const eager = await attach('eager');
+    const all = await Promise.all(Array.from({ length: 5000 }, () => eager.machine.share!.consoleReports()));
+    expect(all).toHaveLength(5000);
+    const random = randomOf(11);
+    for (let i = 0; i < 50; i++) {
+      const rude = await attach('rude');
+      const index = served.length - 1;
+      const noise = Buffer.from(Array.from({ length: 20 + random(200) }, () => random(256)));
+      // A length that no frame has.
+      noise.writeUInt32LE(0xffff_ffff, random(noise.length - 4));
+      rude.stream.write(encodeFrame(FRAME_CONTROL, 0, noise));
+      rude.stream.write(Buffer.concat([Buffer.alloc(3, 0xff), noise]));
+      await served[index];
+    }
+    expect(await eager.machine.share!.consoleReports()).toMatchObject([{ viewers: [] }]);
+    eager.connection.close();
+  });
+
+  test('what a console has printed is searched from outside', async () => {
+    const { com1, attach } = machine();
+    com1.print('one\r\nTwo\r\n');
+    const { machine: remote, connection } = await attach('seeker');
+    expect(await remote.share!.searchConsole('com1', 'tWO')).toEqual(['Two']);
+    connection.close();
+  });
 });
