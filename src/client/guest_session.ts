@@ -79,6 +79,8 @@ interface Running {
 /** The longest line that the guest's side sends, with room. */
 const MAX_LINE = 4096;
 const MAX_OUTPUT = 64 << 20;
+/** From these phases on the guest reads the channel: our init, or the agent beside another. */
+const LISTENS = new Set(['ready', 'agent']);
 /** Bytes of standard input in one line, and lines that the guest has not taken: less than a pipe of Linux holds. */
 const INPUT_PIECE = 1500;
 const INPUT_PIECES = 16;
@@ -99,6 +101,8 @@ export class GuestSession implements GuestChannel {
   readonly #ready = Promise.withResolvers<void>();
   readonly #settled = Promise.withResolvers<void>();
   #nextId = 1;
+  /** The last size of the terminal, for a guest that comes up, or comes up again. */
+  #size: readonly [rows: number, columns: number] | undefined;
   #line = '';
   /** Lines that the channel has had no room for. */
   #unsent = Buffer.alloc(0);
@@ -137,6 +141,7 @@ export class GuestSession implements GuestChannel {
       this.phases.push(found);
       this.onPhase?.(found);
       this.#tell({ type: 'guest-phase', ...found });
+      if (LISTENS.has(found.name)) this.#tellSize();
       if (found.name === 'ready') this.#ready.resolve();
       if (found.name === 'settled' || found.name === 'agent') this.#settled.resolve();
       return;
@@ -271,8 +276,15 @@ export class GuestSession implements GuestChannel {
     if (this.#unsent.length > 0) this.#unsent = this.#unsent.subarray(this.#console.write(this.#unsent));
   }
 
+  /** Who listens to the channel has heard of no size before: what was sent to a port that nobody has open is lost. */
+  #tellSize(): void {
+    if (this.#size) this.#send(`size ${this.#size.join(' ')}`);
+  }
+
   resize(rows: number, columns: number): void {
-    if (rows > 0 && columns > 0) this.#send(`size ${rows} ${columns}`);
+    if (!(rows > 0 && columns > 0)) return;
+    this.#size = [rows, columns];
+    if (this.phases.some(({ name }) => LISTENS.has(name))) this.#tellSize();
   }
 
   signal(name: GuestSignal): void {

@@ -241,6 +241,21 @@ describe("a shared machine's guest and history", () => {
     connection.close();
   });
 
+  test("a terminal's size reaches a guest that comes up later, and each time it does", async () => {
+    const { com4, attach } = machine();
+    const { machine: remote, connection } = await attach('sizer');
+    remote.share!.guest!.resize(30, 100);
+    await settled();
+    expect(com4.typed).toBe('');
+    com4.print('phase ready 1.5\n');
+    expect(com4.typed).toBe('size 30 100\n');
+    remote.share!.guest!.resize(31, 101);
+    await settled();
+    com4.print('phase ready 1.6\n');
+    expect(com4.typed).toBe('size 30 100\nsize 31 101\nsize 31 101\n');
+    connection.close();
+  });
+
   test('a client that leaves ends its command; a guest that is reset ends all', async () => {
     const { com4, attach, emit } = machine();
     const one = await attach('one');
