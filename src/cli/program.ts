@@ -217,6 +217,15 @@ function addRun(nemu: Command): void {
             },
           );
         }
+        if (options.json !== undefined) {
+          throw new NemuError(
+            'USAGE',
+            '--json writes to a descriptor of this process, and --detach gives the machine another.',
+            {
+              hint: 'Start it with -d, then: nemu events NAME --json --follow',
+            },
+          );
+        }
         process.exitCode = isStarted() ? await serve(first, rest, options, starter()) : await startInBackground();
         return;
       }

@@ -1,4 +1,5 @@
 /** A machine in the background, terminals that come and go, and what is left of it. */
+import { spawn } from 'node:child_process';
 import {
   closeSync,
   existsSync,
@@ -75,7 +76,8 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
   test(
     'a mixed-up day: terminals come, share, take over, are killed and come again; the guest never notices',
     async () => {
-      expect(await said('run', '-d', '--name', 'day', '--device', 'virtio-console')).toBe('day\n');
+      const devices = ['--device', 'virtio-console', '--device', 'virtio-port,name=bulk'];
+      expect(await said('run', '-d', '--name', 'day', ...devices)).toBe('day\n');
       expect(await listed()).toMatchObject([{ name: 'day', state: 'running' }]);
       const again = await run('run', '-d', '--name', 'day');
       expect(again).toMatchObject({ status: 1 });
@@ -125,18 +127,32 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       await ann.until('\nprogram 45\n');
       closeSync(pty);
 
-      // 100 000 lines, past a viewer that stands still.
-      const slow = open();
-      slow.line(`${nemu} console day hvc0 --watch & sleep 2; kill -STOP $!; echo stopped`);
-      await slow.until('\nstopped');
-      await said('exec', 'day', '--', `seq ${LINES} >/dev/hvc0; cat /proc/uptime`);
-      const log = join(state('day'), 'console-hvc0.log');
-      for (let i = 0; i < 100 && !readFileSync(log, 'latin1').endsWith(`${LINES}\r\n`); i++) await sleep(100);
-      const lines = readFileSync(log, 'latin1').split('\r\n');
+      // A virtio console tells the guest itself what size the driver's terminal has.
+      bob.line(`${nemu} console day hvc0`);
+      await bob.until('[nemu] day, hvc0');
+      await said('exec', 'day', '--', 'until [ "$(stty -F /dev/hvc0 size)" = "30 100" ]; do sleep 0.2; done');
+      bob.press('C-]');
+
+      // 100 000 lines, past a viewer that reads nothing of them for now.
+      const slow = spawn(nemu, ['console', 'day', 'bulk', '--watch'], { env: { ...process.env, ...env } });
+      await until(async () => (await consoles()).some(({ name, viewers }) => name === 'bulk' && viewers.length === 1));
+      await said('exec', 'day', '--', `seq ${LINES} >/dev/virtio-ports/bulk`);
+      const log = join(state('day'), 'console-bulk.log');
+      await until(() => readFileSync(log, 'latin1').endsWith(`\n${LINES}\n`));
+      const lines = readFileSync(log, 'latin1').split('\n');
       expect(lines.length).toBe(LINES + 1);
       expect(lines.findIndex((line, index) => line !== String(index + 1))).toBe(LINES);
-      expect((await consoles())[1]).toMatchObject({ name: 'hvc0', lost: 0, bytes: readFileSync(log).length });
-      slow.close();
+      expect((await consoles()).find(({ name }) => name === 'bulk')).toMatchObject({
+        ...{ lost: 0, bytes: readFileSync(log).length },
+      });
+      // It has all of it too, once it reads: the hub kept that for it.
+      let seen = '';
+      slow.stdout.on('data', (bytes) => {
+        seen += bytes;
+      });
+      await until(() => seen.endsWith(`\n${LINES}\n`));
+      expect(seen === lines.join('\n')).toBe(true);
+      slow.kill();
 
       // The terminal dies with the viewer in it; a new one finds everything as it was.
       ann.close();
@@ -210,6 +226,11 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
     },
     LIMIT_MS,
   );
+
+  async function until(what: () => boolean | Promise<boolean>): Promise<void> {
+    for (let i = 0; i < 300 && !(await what()); i++) await sleep(100);
+    expect(await what()).toBe(true);
+  }
 
   /** Waits until no process of this test's machines is there. */
   async function gone(): Promise<void> {

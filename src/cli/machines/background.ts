@@ -50,6 +50,8 @@ export async function serve(
   starter: Starter | undefined,
 ): Promise<number> {
   try {
+    // A mistake in it is told before anything is made.
+    if (options.timeout !== undefined) parseDuration(options.timeout);
     const asked = await describe(kernel, command, options);
     const { name, release } = takeName(asked.name);
     try {

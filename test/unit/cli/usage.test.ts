@@ -27,6 +27,8 @@ describe('wrong usage is status 2 and a sentence', () => {
     [['run', '--timeout', 'soon'], '"soon" is not a time', ''],
     [['run', 'a', 'b'], 'There is more than one kernel: a b.', 'stands after --'],
     [['run', '--json', '77', '--', 'true'], 'file descriptor 77 is not open', '3>events.jsonl'],
+    [['run', '-d', '--json'], '--json writes to a descriptor of this process', 'nemu events NAME --json'],
+    [['run', '-d', '-e', '1'], '--eval and --script need the machine in this process', 'nemu repl NAME -e CODE'],
     [['completion', 'tcsh'], 'There is no completion for "tcsh"', 'bash, zsh, fish'],
   ])('%j', async (args, message, hint) => {
     const { status, stdout, stderr } = await runNemu(args);
