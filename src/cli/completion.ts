@@ -7,8 +7,15 @@ export type Shell = (typeof SHELLS)[number];
 interface Entry {
   /** Words of the command, for example `guest fetch`. */
   readonly path: string;
+  /** It takes the name of a machine in the background. */
+  readonly machine: boolean;
   readonly words: { readonly name: string; readonly description: string }[];
 }
+
+/** Arguments that are such a name. */
+const MACHINE_NAMES = new Set(['name', 'machine']);
+/** Every machine has a folder, whether it runs or has ended. */
+const MACHINES = `"\${XDG_STATE_HOME:-$HOME/.local/state}/nemu/machines"`;
 
 interface HiddenCommand {
   readonly _hidden?: boolean;
@@ -25,7 +32,11 @@ function entries(command: Command, path: string[] = []): Entry[] {
     { name: '--help', description: 'help' },
   ];
   return [
-    { path: path.join(' '), words },
+    {
+      path: path.join(' '),
+      words,
+      machine: command.registeredArguments.some((each) => MACHINE_NAMES.has(each.name())),
+    },
     ...visible(command).flatMap((each) => entries(each, [...path, each.name()])),
   ];
 }
@@ -37,7 +48,7 @@ export function completionScript(shell: Shell, root: Command): string {
   const all = entries(root);
   if (shell === 'fish') {
     return `${all
-      .flatMap(({ path, words }) => {
+      .flatMap(({ path, words, machine }) => {
         const condition =
           path === ''
             ? '__fish_use_subcommand'
@@ -45,10 +56,13 @@ export function completionScript(shell: Shell, root: Command): string {
                 .split(' ')
                 .map((word) => `__fish_seen_subcommand_from ${word}`)
                 .join('; and ');
-        return words.map(({ name, description }) =>
-          name.startsWith('--')
-            ? `complete -c nemu -n ${single(condition)} -l ${name.slice(2)} -d ${single(description)}`
-            : `complete -c nemu -f -n ${single(condition)} -a ${name} -d ${single(description)}`,
+        const names = machine ? [`complete -c nemu -f -n ${single(condition)} -a '(nemu ps -aq)' -d machine`] : [];
+        return names.concat(
+          words.map(({ name, description }) =>
+            name.startsWith('--')
+              ? `complete -c nemu -n ${single(condition)} -l ${name.slice(2)} -d ${single(description)}`
+              : `complete -c nemu -f -n ${single(condition)} -a ${name} -d ${single(description)}`,
+          ),
         );
       })
       .join('\n')}\n`;
@@ -72,6 +86,12 @@ ${all
   done
   case "$path" in
 ${cases}
+  esac
+  case "$path" in
+    ${all
+      .filter(({ machine }) => machine)
+      .map(({ path }) => single(path))
+      .join('|')}) [[ "$current" != -* ]] && words="$words $(command ls ${MACHINES} 2>/dev/null)" ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   [ "$path" = run ] && [[ "$current" != -* ]] && COMPREPLY+=($(compgen -f -- "$current"))

@@ -1,17 +1,22 @@
 import type { ReadStream, WriteStream } from 'node:tty';
-import type { ConsoleStream } from '../client/machine_client.ts';
+import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
+import { describeVcpus } from './report.ts';
 
-/** What the escape keys do. */
-export interface SessionActions {
-  quit(): void;
-  togglePause(): Promise<string>;
-  reset(): Promise<string>;
-  powerButton(): Promise<string>;
-  /** @returns the file that the console's output was saved to. */
-  saveLog(): Promise<string>;
-  inspect(): Promise<string>;
-  /** Has the terminal until the promise resolves. */
-  repl(): Promise<void>;
+/** What a key behind the prefix does. */
+export interface SessionCommand {
+  readonly key: string;
+  readonly help: string;
+  /** @returns what there is to say of it. */
+  run(): Promise<string | undefined> | string | undefined;
+  /** Has the terminal until its promise resolves. */
+  readonly takesTerminal?: boolean;
+}
+
+export interface SessionOptions {
+  readonly commands: readonly SessionCommand[];
+  readonly prefix?: number;
+  /** A key that leaves at once, by its byte, and what it does. */
+  readonly leave?: { readonly key: number; readonly help: string; run(): void };
   /** The terminal has a new size. */
   resized(rows: number, columns: number): void;
 }
@@ -39,6 +44,39 @@ const ANSWER_BYTES = 64;
 export const withoutQuestions = (bytes: Uint8Array): Buffer =>
   Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(QUESTION, ''), 'latin1');
 
+/** What can be done to any machine from its console. */
+export const machineCommands = (machine: MachineClient, prefix: number): SessionCommand[] => [
+  {
+    key: 'p',
+    help: 'pause or resume',
+    run: async () => {
+      if (machine.state === 'paused') {
+        await machine.resume();
+        return 'Running.';
+      }
+      await machine.pause();
+      return `Paused; ${prefixName(prefix)} p resumes.`;
+    },
+  },
+  {
+    key: 'o',
+    help: 'press the power button',
+    run: async () => {
+      await machine.powerButton();
+      return 'The power button was pressed.';
+    },
+  },
+  {
+    key: 'r',
+    help: 'reset',
+    run: async () => {
+      await machine.reset();
+      return 'Reset.';
+    },
+  },
+  { key: 'i', help: 'what the vCPUs are doing', run: async () => describeVcpus(await machine.inspect()) },
+];
+
 /** `Ctrl-a` for 1, as people say it. */
 export const prefixName = (byte: number): string => `Ctrl-${String.fromCharCode(byte + 64).toLowerCase()}`;
 
@@ -50,7 +88,7 @@ export class ConsoleSession {
   readonly #input: ReadStream;
   readonly #output: WriteStream;
   readonly #console: ConsoleStream;
-  readonly #actions: SessionActions;
+  readonly #options: SessionOptions;
   readonly #prefix: number;
   #escaped = false;
   /** Keys that the guest has not taken yet. */
@@ -62,18 +100,12 @@ export class ConsoleSession {
   #recent = '';
   #answered: (() => void) | undefined;
 
-  constructor(
-    input: ReadStream,
-    output: WriteStream,
-    console: ConsoleStream,
-    actions: SessionActions,
-    prefix: number = CONTROL_A,
-  ) {
+  constructor(input: ReadStream, output: WriteStream, console: ConsoleStream, options: SessionOptions) {
     this.#input = input;
     this.#output = output;
     this.#console = console;
-    this.#actions = actions;
-    this.#prefix = prefix;
+    this.#options = options;
+    this.#prefix = options.prefix ?? CONTROL_A;
     console.onWritable = () => this.#flush();
     this.#take();
   }
@@ -94,15 +126,11 @@ export class ConsoleSession {
 
   get help(): string {
     const name = prefixName(this.#prefix);
+    const { leave, commands } = this.#options;
     return [
+      ...(leave ? [`${prefixName(leave.key)}    ${leave.help}`] : []),
       `${name} h  this help`,
-      `${name} x  quit: end the machine at once`,
-      `${name} p  pause or resume`,
-      `${name} o  press the power button`,
-      `${name} r  reset`,
-      `${name} i  what the vCPUs are doing`,
-      `${name} c  a REPL on the machine; Ctrl-d comes back`,
-      `${name} s  save the console's output to a file`,
+      ...commands.map(({ key, help }) => `${name} ${key}  ${help}`),
       `${name} ${name}  send ${name} to the guest`,
     ].join('\r\n');
   }
@@ -112,7 +140,7 @@ export class ConsoleSession {
     this.#output.write(`\r\n\x1b[2m[nemu]\x1b[0m ${text.replaceAll(/\r?\n/g, '\r\n')}\r\n`);
   }
 
-  readonly #resized = (): void => this.#actions.resized(this.#output.rows, this.#output.columns);
+  readonly #resized = (): void => this.#options.resized(this.#output.rows, this.#output.columns);
 
   /** What the guest prints passes here on its way to the terminal. */
   printed(bytes: Uint8Array): void {
@@ -142,6 +170,10 @@ export class ConsoleSession {
         from = i + 1;
         if (bytes[i] === this.#prefix) this.#send(bytes.subarray(i, i + 1));
         else this.#command(String.fromCharCode(bytes[i]).toLowerCase());
+      } else if (bytes[i] === this.#options.leave?.key) {
+        this.#send(bytes.subarray(from, i));
+        this.#options.leave.run();
+        return;
       } else if (bytes[i] === this.#prefix) {
         this.#send(bytes.subarray(from, i));
         from = i + 1;
@@ -169,48 +201,27 @@ export class ConsoleSession {
   }
 
   #command(key: string): void {
-    const report = (action: Promise<string>) =>
-      action.then(
-        (text) => this.say(text),
-        (error: Error) => this.say(error.message),
-      );
-    switch (key) {
-      case 'x':
-        this.#actions.quit();
-        break;
-      case 'p':
-        void report(this.#actions.togglePause());
-        break;
-      case 'o':
-        void report(this.#actions.powerButton());
-        break;
-      case 'r':
-        void report(this.#actions.reset());
-        break;
-      case 'i':
-        void report(this.#actions.inspect());
-        break;
-      case 's':
-        void report(this.#actions.saveLog());
-        break;
-      case 'c':
-        this.#give();
-        this.#output.write('\r\n');
-        void this.#actions.repl().finally(() => {
-          if (this.#ended) return;
-          this.#take();
-          this.#resized();
-        });
-        break;
-      case 'h':
-      case '?':
-        this.say(`\n${this.help}`);
-        break;
-      default:
-        this.say(
-          `There is no ${prefixName(this.#prefix)} ${JSON.stringify(key)}; ${prefixName(this.#prefix)} h shows what there is.`,
-        );
+    const name = prefixName(this.#prefix);
+    const command = this.#options.commands.find((each) => each.key === key);
+    if (command) void this.#run(command);
+    else if (key === 'h' || key === '?') this.say(`\n${this.help}`);
+    else this.say(`There is no ${name} ${JSON.stringify(key)}; ${name} h shows what there is.`);
+  }
+
+  async #run(command: SessionCommand): Promise<void> {
+    if (command.takesTerminal) {
+      this.#give();
+      this.#output.write('\r\n');
     }
+    const said = await Promise.resolve()
+      .then(() => command.run())
+      .catch((error: Error) => error.message);
+    if (this.#ended) return;
+    if (command.takesTerminal) {
+      this.#take();
+      this.#resized();
+    }
+    if (said !== undefined) this.say(said);
   }
 
   end(): void {

@@ -1,17 +1,19 @@
 import type { MachineClient } from '../client/machine_client.ts';
 import { serveMachine } from '../client/serve.ts';
+import type { Shared } from '../client/served_share.ts';
 import { serveQmp } from '../qmp/server.ts';
 import { servePrivately } from './private_socket.ts';
 
 /**
  * Serves a machine at a unix socket that only this user may open: `EngineConnection.attach` is the other end.
+ * @param shared what it has beside the machine, as far as it is handed out.
  * @returns the function that ends it, connections and all.
  * @throws NemuError CONTROL_SOCKET
  */
-export function serveControl(path: string, machine: MachineClient): Promise<() => void> {
+export function serveControl(path: string, machine: MachineClient, shared: Shared = {}): Promise<() => void> {
   const purpose = { name: 'control socket', code: 'CONTROL_SOCKET', option: '--control' };
   return servePrivately(path, purpose, (socket) => {
-    void serveMachine(socket, machine);
+    void serveMachine(socket, machine, shared);
   });
 }
 
@@ -41,13 +43,14 @@ export async function serveQmpSocket(address: string, machine: MachineClient): P
 export async function serveSockets(
   machine: MachineClient,
   { control, qmp }: { readonly control?: string; readonly qmp?: string },
+  shared: Shared = {},
 ): Promise<() => void> {
   const ends: (() => void)[] = [];
   const end = () => {
     for (const each of ends) each();
   };
   try {
-    if (control !== undefined) ends.push(await serveControl(control, machine));
+    if (control !== undefined) ends.push(await serveControl(control, machine, shared));
     if (qmp !== undefined) ends.push(await serveQmpSocket(qmp, machine));
     return end;
   } catch (error) {

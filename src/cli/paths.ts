@@ -10,6 +10,10 @@ export const labAgentPath = (): string =>
     new URL(import.meta.url.endsWith('.ts') ? '../../dist/lab-agent.js' : './lab-agent.js', import.meta.url),
   );
 
+/** The supervisor, which starts this program. */
+export const supervisorPath = (): string =>
+  fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? '../../bin/nemu' : '../bin/nemu', import.meta.url));
+
 let folder: string | undefined;
 
 /**

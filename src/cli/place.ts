@@ -4,7 +4,7 @@ import type { MachineDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { type PlugInput, parsePlug } from '../client/live.ts';
 import { type DiskChangeInput, parseDiskChange } from '../client/live_change.ts';
-import type { DiskReport, MachineClient } from '../client/machine_client.ts';
+import type { CountersReport, DiskReport, MachineClient } from '../client/machine_client.ts';
 import { EngineConnection } from '../client/remote.ts';
 import { type Lab, startLab } from '../lab/lab.ts';
 import { Machine, type MachineOptions } from '../vmm/machine.ts';
@@ -27,6 +27,8 @@ export interface Place {
   readonly lab: Lab | undefined;
   /** Takes what a remote machine's console prints into this process's post-mortem; the engine does so itself. */
   readonly recordConsole: ((bytes: Uint8Array) => void) | undefined;
+  /** The same for its counters. */
+  readonly recordCounters: ((counters: CountersReport) => void) | undefined;
   close(): Promise<void>;
 }
 
@@ -60,6 +62,7 @@ function openHost(threads: number): Place {
     patience: 5000,
     lab: undefined,
     recordConsole: undefined,
+    recordCounters: undefined,
     create: (description, machineOptions) => Machine.create(description, { ...machineOptions, pool }),
     close: () => pool.close(),
   };
@@ -77,18 +80,21 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
     await lab.close();
     throw error;
   }
+  let postMortem: PostMortem | undefined;
   const describeLoss = () => {
     const tail = lab.consoleTail().trim();
-    return new NemuError('CONNECTION', `The lab ended.${tail ? ` Its last lines:\n${tail}` : ''}`);
+    const error = new NemuError('CONNECTION', `The lab ended.${tail ? ` Its last lines:\n${tail}` : ''}`);
+    postMortem?.setError(error.message);
+    return error;
   };
   const connection = new EngineConnection(lab.port, describeLoss, hostPaths);
-  let postMortem: PostMortem | undefined;
   return {
     kind: 'lab',
     reason,
     patience: 20_000,
     lab,
     recordConsole: (bytes) => postMortem?.appendConsole(bytes),
+    recordCounters: (counters) => postMortem?.setCounters(counters),
     create: async (description, machineOptions) => {
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);

@@ -1,6 +1,7 @@
 import { unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { NemuError } from '../client/errors.ts';
+import { type PeerCredentials, peerCredentials } from '../ffi/peer.ts';
 
 /** Nobody but this user. */
 const OTHERS = 0o177;
@@ -28,6 +29,11 @@ export async function servePrivately(
 ): Promise<() => void> {
   const connections = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
+    // The file's mode keeps others out; who was let in by a mistake of it is told apart by the kernel.
+    if (!isOurs(credentialsOf(socket))) {
+      socket.destroy();
+      return;
+    }
     connections.add(socket);
     socket.once('close', () => connections.delete(socket));
     serve(socket);
@@ -54,6 +60,20 @@ export async function servePrivately(
     for (const socket of connections) socket.destroy();
   };
 }
+
+/** Who is at the other end of a unix socket; undefined when it is gone already. */
+export function credentialsOf(socket: Socket): PeerCredentials | undefined {
+  const { fd } = (socket as Socket & { readonly _handle?: { readonly fd: number } })._handle ?? { fd: -1 };
+  try {
+    return peerCredentials(fd);
+  } catch {
+    return undefined;
+  }
+}
+
+/** This user, or the one who may do anything anyway. */
+export const isOurs = (peer: PeerCredentials | undefined): boolean =>
+  peer !== undefined && (peer.uid === process.getuid?.() || peer.uid === 0);
 
 const isInUse = (error: unknown) => (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
 

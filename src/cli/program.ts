@@ -11,6 +11,12 @@ import { EXIT, EXIT_TEXT } from './exit_codes.ts';
 import { addGuest } from './guest_commands.ts';
 import { addImage } from './image/commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
+import { runAttachedRepl } from './machines/attach_command.ts';
+import { serve } from './machines/background.ts';
+import { addMachines, isMachine, qmpSocketOf } from './machines/commands.ts';
+import { attachMachine } from './machines/connection.ts';
+import { isStarted, starter, startInBackground } from './machines/starter.ts';
+import { play } from './play_command.ts';
 import { showPostMortem } from './post_mortem_command.ts';
 import { runQmp } from './qmp_command.ts';
 import { runRepl } from './repl_run.ts';
@@ -38,6 +44,7 @@ const REPL_EXAMPLES = `
 Examples:
   nemu repl
   nemu repl -e 'info pci'
+  nemu repl work -e 'cpu add'               a machine in the background: it goes on afterwards
   nemu run --cpus 2 -e "(await vm.sh('nproc')).output"
   echo 'await vm.dmesg(5)' | nemu repl
 `;
@@ -60,6 +67,8 @@ export function program(): Command {
     .addHelpText('after', STATUSES);
 
   addRun(nemu);
+  addServe(nemu);
+  addMachines(nemu);
 
   nemu
     .command('start', { hidden: true })
@@ -177,6 +186,8 @@ function addRun(nemu: Command): void {
     .option('--control <socket>', 'serves the running machine at a unix socket, to this user alone')
     .option('--qmp <socket>', QMP_HELP)
     .option('--log <file>', "writes the console's output to a file too")
+    .option('--record <file>', "records the console's output as an asciicast: nemu play shows it")
+    .option('-d, --detach', 'has the machine in the background, by its name: nemu attach, console, ps, stop and so on')
     .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
     .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
     .option('--dry-run', 'prints the machine description and ends')
@@ -195,7 +206,20 @@ function addRun(nemu: Command): void {
         process.stdout.write(`${deviceHelp(asked === 'help' ? undefined : asked.slice(0, -',help'.length))}\n`);
         return;
       }
-      const { eval: code, script } = options;
+      const { eval: code, script, detach } = options;
+      if (detach && !options.dryRun) {
+        if (code !== undefined || script !== undefined) {
+          throw new NemuError(
+            'USAGE',
+            '--eval and --script need the machine in this process, and --detach gives it another.',
+            {
+              hint: 'Start it with -d, then: nemu repl NAME -e CODE',
+            },
+          );
+        }
+        process.exitCode = isStarted() ? await serve(first, rest, options, starter()) : await startInBackground();
+        return;
+      }
       if (code === undefined && script === undefined) {
         process.exitCode = await run(first, rest, options);
         return;
@@ -205,6 +229,48 @@ function addRun(nemu: Command): void {
       }
       const task = { ...(code !== undefined && { eval: code }), ...(script !== undefined && { script }) };
       process.exitCode = await runRepl(first, task, options);
+    });
+}
+
+const SERVE_EXAMPLES = `
+Examples:
+  nemu serve --name work            until the guest powers off, or Ctrl-c
+  nemu run -d --name work           the same in the background
+  nemu attach work
+`;
+
+function addServe(nemu: Command): void {
+  const command = nemu
+    .command('serve')
+    .description('boots a kernel and serves the machine by its name, with no terminal of its own')
+    .argument('[kernel]', KERNEL_HELP)
+    .argument('[command...]', 'after --: runs in the guest as root')
+    .passThroughOptions(false);
+  machineOptions(command)
+    .option('--control <socket>', 'serves it at this unix socket too')
+    .option('--qmp <socket>', QMP_HELP)
+    .option('--log <file>', "writes the console's output to this file too")
+    .option('--record <file>', "records the console's output as an asciicast: nemu play shows it")
+    .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
+    .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
+    .addHelpText('after', SERVE_EXAMPLES)
+    .action(async (kernel: string | undefined, command: string[], options: RunOptions, self: Command) => {
+      const { first, rest } = splitCommand(kernel, command, self);
+      process.exitCode = await serve(first, rest, { ...RUN_DEFAULTS, ...options }, undefined);
+    });
+
+  nemu
+    .command('play')
+    .description('shows a recording of a console at its pace')
+    .argument('<file>', 'asciicast v2, as `nemu run --record` and `nemu console --record` make it')
+    .option('--speed <factor>', '2 is twice as fast', '1')
+    .option('--idle-limit <seconds>', 'the longest pause')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  nemu run --record boot.cast\n  nemu play boot.cast --speed 2 --idle-limit 1\n',
+    )
+    .action(async (file: string, options: { speed: string; idleLimit?: string }) => {
+      process.exitCode = await play(file, options);
     });
 }
 
@@ -228,7 +294,10 @@ function addWorkstation(nemu: Command): void {
 function addRepl(nemu: Command): void {
   nemu
     .command('repl')
-    .description('boots a guest with a REPL on it; code may come from -e, a file or standard input too')
+    .description(
+      'a REPL on a machine in the background, or on a guest that it boots; code may come from -e, a file or standard input too',
+    )
+    .argument('[name]', 'a machine in the background; a guest is booted without one')
     .argument('[file]', 'JavaScript or TypeScript module')
     .addOption(onOption())
     .option('-e, --eval <code>', 'runs code, prints its value')
@@ -238,8 +307,20 @@ function addRepl(nemu: Command): void {
     .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
     .option('-v, --verbose', "shows the kernel's console")
     .addHelpText('after', REPL_EXAMPLES)
-    .action(async (file: string | undefined, { eval: code, ...options }: RunOptions) => {
+    .action(async (first: string | undefined, second: string | undefined, { eval: code, ...options }: RunOptions) => {
+      const machine = first !== undefined && isMachine(first) ? first : undefined;
+      if (machine === undefined && second !== undefined) throw new NemuError('USAGE', `No machine ${first} runs.`);
+      const file = machine === undefined ? first : second;
       const task = { ...(code !== undefined && { eval: code }), ...(file !== undefined && { script: file }) };
+      if (machine !== undefined) {
+        const attached = await attachMachine(machine);
+        try {
+          process.exitCode = await runAttachedRepl(attached, task, options.json);
+        } finally {
+          attached.close();
+        }
+        return;
+      }
       process.exitCode = await runRepl(undefined, task, { ...RUN_DEFAULTS, ...options });
     });
 }
@@ -248,6 +329,7 @@ const QMP_EXAMPLES = `
 Examples:
   nemu run --qmp /tmp/qmp.sock
   nemu qmp /tmp/qmp.sock                       a shell; Tab completes
+  nemu qmp work query-status                   a machine in the background, by its name
   nemu qmp /tmp/qmp.sock query-status
   nemu qmp /tmp/qmp.sock object-add qom-type=memory-backend-ram id=m0 size=134217728
   nemu qmp /tmp/qmp.sock device_add driver=pc-dimm id=d0 memdev=m0
@@ -257,11 +339,11 @@ function addQmp(nemu: Command): void {
   nemu
     .command('qmp')
     .description("speaks QEMU's protocol to a running machine, of NEMU or of QEMU: one command, or a shell")
-    .argument('<socket>', 'where the machine serves it (nemu run --qmp)')
+    .argument('<machine>', 'name of a machine in the background, or a socket (nemu run --qmp)')
     .argument('[command...]', 'a command and its arguments as key=value; a shell without')
     .addHelpText('after', QMP_EXAMPLES)
-    .action(async (socket: string, words: string[]) => {
-      process.exitCode = await runQmp(socket, words);
+    .action(async (machine: string, words: string[]) => {
+      process.exitCode = await runQmp(qmpSocketOf(machine), words);
     });
 }
 

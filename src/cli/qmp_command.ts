@@ -16,7 +16,7 @@ function pretty(value: Json): string {
   return text.replace(/"\\u0000(-?\d+)\\u0000"/g, '$1');
 }
 
-/** @returns the exit status. */
+/** @param name a socket. @returns the exit status. */
 export async function runQmp(name: string, words: readonly string[]): Promise<number> {
   const client = await QmpClient.connect(socketOf(name));
   try {

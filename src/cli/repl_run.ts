@@ -94,7 +94,8 @@ function keepConsole(machine: MachineClient, options: RunOptions): () => string 
   return () => printable(tail.toString('utf8')).trim().split(/\r?\n/).slice(-15).join('\n');
 }
 
-async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise<number> {
+/** Runs what there is to run with a machine. @returns the exit status. */
+export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise<number> {
   if (task.script !== undefined) {
     Object.assign(globalThis, { vm });
     const module = (await import(pathToFileURL(resolve(task.script)).href)) as { default?: unknown };

@@ -6,10 +6,11 @@ import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'nod
 import { NemuError } from '../client/errors.ts';
 import { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
+import { CastRecorder } from '../console/asciicast.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
-import { ConsoleSession, parsePrefix, prefixName, withoutQuestions } from './console_session.ts';
+import { ConsoleSession, machineCommands, parsePrefix, prefixName, withoutQuestions } from './console_session.ts';
 import { serveSockets } from './control_socket.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
@@ -88,6 +89,7 @@ class Run {
   readonly #guest: GuestSession | undefined;
   #session: ConsoleSession | undefined;
   #log: WriteStream | undefined;
+  #cast: CastRecorder | undefined;
   #tail = Buffer.alloc(0);
   /** The console's output while a REPL has the terminal. */
   #held: Uint8Array[] | undefined;
@@ -119,6 +121,12 @@ class Run {
     const machine = this.#machine;
     machine.onEvent((event) => this.#event(event));
     if (this.#options.log) this.#log = createWriteStream(this.#options.log);
+    if (this.#options.record) {
+      const { rows = 24, columns = 80 } = process.stdout;
+      this.#cast = new CastRecorder(this.#options.record, rows, columns, machine.description.name, (error) =>
+        this.#say(`The recording has ended: ${error.message}`),
+      );
+    }
     if (this.#guest) {
       this.#guest.onPhase = (phase) => {
         this.#sawOutput = true;
@@ -144,6 +152,7 @@ class Run {
       timers();
       restore();
       this.#log?.end();
+      this.#cast?.close();
     }
   }
 
@@ -236,6 +245,7 @@ class Run {
     this.#sawOutput = true;
     this.#received += bytes.length;
     this.#log?.write(bytes);
+    this.#cast?.bytes(bytes);
     this.#place.recordConsole?.(bytes);
     this.#tail = Buffer.concat([this.#tail, bytes]);
     if (!this.#panicSeen && PANIC_LINE.test(this.#tail.subarray(-bytes.length - 200).toString('latin1'))) {
@@ -263,29 +273,23 @@ class Run {
       process.stdout as unknown as TtyWriteStream,
       console,
       {
-        quit: () => this.#quit.resolve('quit'),
-        togglePause: async () => {
-          if (this.#machine.state === 'paused') {
-            await this.#machine.resume();
-            return 'Running.';
-          }
-          await this.#machine.pause();
-          return `Paused; ${prefixName(this.#prefix)} p resumes.`;
+        prefix: this.#prefix,
+        commands: [
+          { key: 'x', help: 'quit: end the machine at once', run: () => void this.#quit.resolve('quit') },
+          ...machineCommands(this.#machine, this.#prefix),
+          {
+            key: 'c',
+            help: 'a REPL on the machine; Ctrl-d comes back',
+            takesTerminal: true,
+            run: () => this.#repl(),
+          },
+          { key: 's', help: "save the console's output to a file", run: () => this.#saveLog() },
+        ],
+        resized: (rows, columns) => {
+          this.#guest?.resize(rows, columns);
+          this.#cast?.resized(rows, columns);
         },
-        reset: async () => {
-          await this.#machine.reset();
-          return 'Reset.';
-        },
-        powerButton: async () => {
-          await this.#machine.powerButton();
-          return 'The power button was pressed.';
-        },
-        saveLog: () => this.#saveLog(),
-        inspect: async () => describeVcpus(await this.#machine.inspect()),
-        repl: () => this.#repl(),
-        resized: (rows, columns) => this.#guest?.resize(rows, columns),
       },
-      this.#prefix,
     );
     if (!this.#options.json)
       process.stderr.write(
@@ -295,7 +299,7 @@ class Run {
   }
 
   /** Gives the terminal to a REPL; what the guest prints meanwhile is shown when it is left. */
-  async #repl(): Promise<void> {
+  async #repl(): Promise<undefined> {
     this.#held = [];
     try {
       this.#vm ??= new Vm({ machine: this.#machine, guest: this.#guest });

@@ -32,6 +32,8 @@ export interface RunOptions {
   control?: string;
   qmp?: string;
   log?: string;
+  record?: string;
+  detach?: boolean;
   timeout?: string;
   json?: string | true;
   dryRun?: boolean;

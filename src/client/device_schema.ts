@@ -1,5 +1,6 @@
 /** Devices that a machine has when they are asked for: `--device TYPE,key=value…`, `devices:` in a file. */
 import * as z from 'zod';
+import { NemuError } from './errors.ts';
 
 const ID = z
   .string()
@@ -69,6 +70,18 @@ export const devicesSchema = z
     if (twice !== undefined) problem(`Two devices have the name ${twice}.`);
   })
   .describe('balloon, consoles, ports, watchdog');
+
+const side = z.int().min(1).max(1000);
+
+/** Size of a terminal. @throws NemuError CONSOLE_SIZE */
+export function parseConsoleSize(rows: number, columns: number): { rows: number; columns: number } {
+  const result = z.strictObject({ rows: side, columns: side }).safeParse({ rows, columns });
+  if (result.success) return result.data;
+  throw new NemuError(
+    'CONSOLE_SIZE',
+    `A terminal of ${rows} rows and ${columns} columns cannot be: each is 1 to 1000.`,
+  );
+}
 
 /** A byte stream of a virtio console or port, with the name that `MachineClient.console` knows it by. */
 export interface Stream {

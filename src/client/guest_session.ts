@@ -21,33 +21,88 @@ export interface GuestRunOptions {
   readonly signal?: AbortSignal;
 }
 
+export interface GuestExecOptions {
+  /** Standard input; nothing without it. */
+  readonly input?: AsyncIterable<Uint8Array>;
+  /** Told of standard output and standard error as they come. */
+  readonly onOutput: (bytes: Buffer) => void;
+  readonly onError: (bytes: Buffer) => void;
+  /** Ends the command, as by SIGTERM. */
+  readonly signal?: AbortSignal;
+}
+
+/** What a guest says of itself. */
+export type GuestEvent =
+  | ({ readonly type: 'guest-phase' } & GuestPhase)
+  /** The command or shell has ended. */
+  | { readonly type: 'exit-status'; readonly status: number };
+
+/** The guest's agent: that of a machine in this process, or of one that another process has. */
+export interface GuestChannel {
+  readonly phases: readonly GuestPhase[];
+  /** Exit status of the command or shell, once reported. */
+  readonly status: number | undefined;
+  /** The guest's init has set it up. @throws NemuError GUEST_GONE when it ends before. */
+  readonly ready: Promise<void>;
+  /** Modules that nobody waits for are loaded too: devices have their drivers. @throws NemuError GUEST_GONE. */
+  readonly settled: Promise<void>;
+  /** @returns the function that takes the listener off. */
+  onEvent(listener: (event: GuestEvent) => void): () => void;
+  /**
+   * Runs a shell script in the guest, as root, when the guest is ready. Several may run at the same time.
+   * @throws NemuError GUEST_GONE when the guest ends or is reset first, GUEST_OUTPUT when it prints too much.
+   */
+  run(script: string, options?: GuestRunOptions): Promise<GuestResult>;
+  /**
+   * Runs a shell script with standard input, and its two outputs apart. Nothing is kept of them.
+   * @returns its exit status.
+   * @throws NemuError GUEST_GONE when the guest ends or is reset first.
+   */
+  exec(script: string, options: GuestExecOptions): Promise<number>;
+  resize(rows: number, columns: number): void;
+  /** Signals the command's process group. */
+  signal(name: GuestSignal): void;
+}
+
+export const GUEST_SIGNALS = ['INT', 'TERM', 'HUP', 'QUIT'] as const;
+export type GuestSignal = (typeof GUEST_SIGNALS)[number];
+
 interface Running {
-  readonly pieces: Buffer[];
-  bytes: number;
-  readonly onOutput: GuestRunOptions['onOutput'];
-  readonly resolve: (result: GuestResult) => void;
+  readonly output: (bytes: Buffer) => void;
+  readonly error: (bytes: Buffer) => void;
+  /** A piece of standard input was taken. */
+  readonly took: () => void;
+  readonly ended: (status: number) => void;
   readonly reject: (error: Error) => void;
 }
 
 /** The longest line that the guest's side sends, with room. */
 const MAX_LINE = 4096;
 const MAX_OUTPUT = 64 << 20;
+/** From these phases on the guest reads the channel: our init, or the agent beside another. */
+const LISTENS = new Set(['ready', 'agent']);
+/** Bytes of standard input in one line, and lines that the guest has not taken: less than a pipe of Linux holds. */
+const INPUT_PIECE = 1500;
+const INPUT_PIECES = 16;
 
 /**
  * The control channel of a guest that runs our init: lines on a serial port (src/lab/assets/init.sh has the
  * contract). What the guest sends is untrusted: lines that do not parse are dropped, long ones are cut.
  */
-export class GuestSession {
+export class GuestSession implements GuestChannel {
   readonly phases: GuestPhase[] = [];
   /** Exit status of the command or shell, once reported. */
   status: number | undefined;
   onPhase: ((phase: GuestPhase) => void) | undefined;
   onStatus: ((status: number) => void) | undefined;
+  readonly #listeners = new Set<(event: GuestEvent) => void>();
   readonly #console: ConsoleStream;
   readonly #running = new Map<number, Running>();
   readonly #ready = Promise.withResolvers<void>();
   readonly #settled = Promise.withResolvers<void>();
   #nextId = 1;
+  /** The last size of the terminal, for a guest that comes up, or comes up again. */
+  #size: readonly [rows: number, columns: number] | undefined;
   #line = '';
   /** Lines that the channel has had no room for. */
   #unsent = Buffer.alloc(0);
@@ -85,6 +140,8 @@ export class GuestSession {
       const found = { name: phase[1], uptime: Number(phase[2]) };
       this.phases.push(found);
       this.onPhase?.(found);
+      this.#tell({ type: 'guest-phase', ...found });
+      if (LISTENS.has(found.name)) this.#tellSize();
       if (found.name === 'ready') this.#ready.resolve();
       if (found.name === 'settled' || found.name === 'agent') this.#settled.resolve();
       return;
@@ -93,30 +150,28 @@ export class GuestSession {
     if (exit) {
       this.status = Number(exit[1]);
       this.onStatus?.(this.status);
+      this.#tell({ type: 'exit-status', status: this.status });
       return;
     }
-    const [, word, id, rest] = /^(out|ran) (\d{1,9}) (\S+)$/.exec(line) ?? [];
+    const [, word, id, rest] = /^(out|err|ran|took) (\d{1,9}) (\S+)$/.exec(line) ?? [];
     const running = this.#running.get(Number(id));
     if (!running) return;
-    if (word === 'ran') this.#ran(Number(id), running, Number(rest));
-    else this.#output(Number(id), running, Buffer.from(rest, 'base64'));
-  }
-
-  #output(id: number, running: Running, bytes: Buffer): void {
-    running.bytes += bytes.length;
-    if (running.bytes > MAX_OUTPUT) {
-      this.#running.delete(id);
-      this.#send(`stop ${id}`);
-      running.reject(new NemuError('GUEST_OUTPUT', `The guest printed more than ${MAX_OUTPUT >> 20} MiB.`));
-      return;
+    if (word === 'out') running.output(Buffer.from(rest, 'base64'));
+    else if (word === 'err') running.error(Buffer.from(rest, 'base64'));
+    else if (word === 'took') running.took();
+    else {
+      this.#running.delete(Number(id));
+      running.ended(Number(rest) & 0xff);
     }
-    running.pieces.push(bytes);
-    running.onOutput?.(bytes);
   }
 
-  #ran(id: number, running: Running, status: number): void {
-    this.#running.delete(id);
-    running.resolve({ status: status & 0xff, output: Buffer.concat(running.pieces) });
+  #tell(event: GuestEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  onEvent(listener: (event: GuestEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   #abandon(why: string): void {
@@ -131,29 +186,85 @@ export class GuestSession {
     this.#abandon(why);
   }
 
-  /** The guest's init has set it up. @throws NemuError GUEST_GONE when it ends before. */
   get ready(): Promise<void> {
     return this.#ready.promise;
   }
 
-  /** Modules that nobody waits for are loaded too: devices have their drivers. @throws NemuError GUEST_GONE. */
   get settled(): Promise<void> {
     return this.#settled.promise;
   }
 
-  /**
-   * Runs a shell script in the guest, as root, when the guest is ready. Several may run at the same time.
-   * @throws NemuError GUEST_GONE when the guest ends or is reset first, GUEST_OUTPUT when it prints too much.
-   */
   async run(script: string, { onOutput, signal }: GuestRunOptions = {}): Promise<GuestResult> {
     await this.ready;
     signal?.throwIfAborted();
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<GuestResult>();
-    this.#running.set(id, { pieces: [], bytes: 0, onOutput, resolve, reject });
+    const pieces: Buffer[] = [];
+    let total = 0;
+    this.#running.set(id, {
+      output: (bytes) => {
+        total += bytes.length;
+        if (total > MAX_OUTPUT) {
+          this.#running.delete(id);
+          this.#send(`stop ${id}`);
+          reject(new NemuError('GUEST_OUTPUT', `The guest printed more than ${MAX_OUTPUT >> 20} MiB.`));
+          return;
+        }
+        pieces.push(bytes);
+        onOutput?.(bytes);
+      },
+      error: () => {},
+      took: () => {},
+      ended: (status) => resolve({ status, output: Buffer.concat(pieces) }),
+      reject,
+    });
     signal?.addEventListener('abort', () => this.#send(`stop ${id}`), { once: true });
     this.#send(`run ${id} ${Buffer.from(script).toString('base64')}`);
     return promise;
+  }
+
+  async exec(script: string, { input, onOutput, onError, signal }: GuestExecOptions): Promise<number> {
+    await this.ready;
+    signal?.throwIfAborted();
+    const id = this.#nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    // None before the guest has said the first time that it takes some.
+    let free = 0;
+    let open = false;
+    let room = () => {};
+    this.#running.set(id, {
+      output: onOutput,
+      error: onError,
+      took: () => {
+        free += open ? 1 : INPUT_PIECES;
+        open = true;
+        room();
+      },
+      ended: resolve,
+      reject,
+    });
+    signal?.addEventListener('abort', () => this.#send(`stop ${id}`), { once: true });
+    this.#send(`exec ${id} ${Buffer.from(script).toString('base64')}`);
+    const mayWrite = async () => {
+      while (free === 0 && this.#running.has(id)) {
+        await new Promise<void>((resolve) => {
+          room = resolve;
+        });
+      }
+      return this.#running.has(id);
+    };
+    const feed = async () => {
+      for await (const bytes of input ?? []) {
+        for (let at = 0; at < bytes.length; at += INPUT_PIECE) {
+          if (!(await mayWrite())) return;
+          free--;
+          this.#send(`in ${id} ${Buffer.from(bytes.subarray(at, at + INPUT_PIECE)).toString('base64')}`);
+        }
+      }
+      if (await mayWrite()) this.#send(`in ${id} .`);
+    };
+    feed().catch(reject);
+    return promise.finally(() => room());
   }
 
   #send(line: string): void {
@@ -165,12 +276,18 @@ export class GuestSession {
     if (this.#unsent.length > 0) this.#unsent = this.#unsent.subarray(this.#console.write(this.#unsent));
   }
 
-  resize(rows: number, columns: number): void {
-    if (rows > 0 && columns > 0) this.#send(`size ${rows} ${columns}`);
+  /** Who listens to the channel has heard of no size before: what was sent to a port that nobody has open is lost. */
+  #tellSize(): void {
+    if (this.#size) this.#send(`size ${this.#size.join(' ')}`);
   }
 
-  /** Signals the command's process group. */
-  signal(name: 'INT' | 'TERM' | 'HUP' | 'QUIT'): void {
+  resize(rows: number, columns: number): void {
+    if (!(rows > 0 && columns > 0)) return;
+    this.#size = [rows, columns];
+    if (this.phases.some(({ name }) => LISTENS.has(name))) this.#tellSize();
+  }
+
+  signal(name: GuestSignal): void {
     this.#send(`signal ${name}`);
   }
 }

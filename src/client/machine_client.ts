@@ -330,6 +330,11 @@ export interface MachineClient {
    * said where that is.
    */
   vmcoreinfo(): Promise<Uint8Array | undefined>;
+  /**
+   * A console's terminal has another size now.
+   * @returns whether the guest is told: virtio consoles tell it, serial ports have no way to.
+   */
+  resizeConsole(name: string, rows: number, columns: number): Promise<boolean>;
   console(name: string): ConsoleStream;
   readonly consoles: readonly string[];
   /** @returns the function that takes the listener off. */

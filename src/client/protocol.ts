@@ -4,7 +4,9 @@
  * and nothing else.
  */
 import type { MachineInput } from './description.ts';
+import type { GuestEvent, GuestPhase } from './guest_session.ts';
 import type { EndState, MachineEvent, MachineState } from './machine_client.ts';
+import type { ConsoleRole } from './shared_console.ts';
 
 export const FRAME_CONTROL = 1;
 /** Payload: bytes of the console whose channel it is. */
@@ -14,8 +16,20 @@ export const FRAME_CREDIT = 3;
 /** Payload: u32, bytes of this console's output that found no reader in time. */
 export const FRAME_LOST = 4;
 
+/** Payload: what draws a shared console's screen; its bytes go on from there. */
+export const FRAME_SCREEN = 5;
+/** Payload: standard error of a command in the guest, whose channel it is; FRAME_BYTES are its other two streams. */
+export const FRAME_ERROR = 6;
+/** The end of a command's standard input. */
+export const FRAME_END = 7;
+
 /** Bytes that may be under way without a credit, for each console and direction. */
 export const WINDOW = 256 * 1024;
+
+/** Bytes that a peer may leave unread before it is let go: its consoles have windows, so that the rest alone piles up. */
+export const MAX_UNREAD = 16 << 20;
+/** Calls of a peer that are under way before what it sends further waits in its socket. */
+export const MAX_CALLS = 256;
 
 /** Methods of a machine that go over the wire as they are. */
 export const REMOTE_METHODS = [
@@ -42,9 +56,27 @@ export const REMOTE_METHODS = [
   'requests',
   'plugged',
   'vmcoreinfo',
+  'resizeConsole',
   'close',
 ] as const;
 export type RemoteMethod = (typeof REMOTE_METHODS)[number];
+
+/** Calls to what a shared machine has beside the machine: its consoles, its guest's agent, what happened so far. */
+export const SHARED_METHODS = [
+  'openConsole',
+  'takeConsole',
+  'sizeConsole',
+  'closeConsole',
+  'consoles',
+  'searchConsole',
+  'guestRun',
+  'guestExec',
+  'guestStop',
+  'guestSize',
+  'guestSignal',
+  'history',
+] as const;
+export type SharedMethod = (typeof SHARED_METHODS)[number];
 
 /** Bytes that one call looks through: the machine's thread does nothing else meanwhile. */
 export const MAX_SEARCH = 64 << 20;
@@ -60,17 +92,35 @@ export interface CreateResult {
   /** Of a machine that was there before: what it came to. */
   readonly state?: MachineState;
   readonly end?: EndState;
+  /** Consoles that are opened one by one, by name. */
+  readonly shared?: readonly string[];
+  /** What the guest's agent has said, where there is one. */
+  readonly guest?: { readonly phases: readonly GuestPhase[]; readonly status?: number };
 }
+
+export interface OpenedConsole {
+  readonly channel: number;
+  readonly role: ConsoleRole;
+}
+
+/** How a command in the guest ended, on its channel. */
+export type GuestEnd =
+  | { readonly status: number }
+  | { readonly error: { readonly code: string; readonly message: string; readonly hint?: string } };
 
 export type ToEngine =
   | { readonly id: number; readonly method: 'create'; readonly parameters: CreateParameters }
-  /** To an engine that serves one machine, which is another's. Its consoles are not handed out. */
+  /** To an engine that serves one machine, which is another's. */
   | { readonly id: number; readonly method: 'attach' }
+  | { readonly id: number; readonly method: SharedMethod; readonly parameters: unknown[] }
   | { readonly id: number; readonly method: RemoteMethod; readonly machine: number; readonly parameters: unknown[] };
 
 export type FromEngine =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: { code: string; message: string; hint?: string } }
+  | { readonly channel: number; readonly role: ConsoleRole; readonly why: string }
+  | { readonly channel: number; readonly ended: GuestEnd }
+  | { readonly machine: number; readonly guest: GuestEvent }
   | { readonly machine: number; readonly event: MachineEvent }
   | { readonly machine: number; readonly state: MachineState; readonly end?: EndState };
 

@@ -19,17 +19,9 @@ import type {
   NetReport,
   VcpuReport,
 } from './machine_client.ts';
-import {
-  type CreateResult,
-  type EncodedBytes,
-  FRAME_BYTES,
-  FRAME_CONTROL,
-  FRAME_CREDIT,
-  FRAME_LOST,
-  type FromEngine,
-  type RemoteMethod,
-  WINDOW,
-} from './protocol.ts';
+import { type CreateResult, type EncodedBytes, FRAME_CONTROL, type FromEngine, type RemoteMethod } from './protocol.ts';
+import { RemoteConsole } from './remote_console.ts';
+import { type RemoteChannel, RemoteShare } from './remote_share.ts';
 
 /** How long an engine may take to close a machine. */
 const CLOSE_MS = 5000;
@@ -62,11 +54,14 @@ export class EngineConnection {
   readonly #rename: (text: string) => string;
   readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   readonly #machines = new Map<number, RemoteMachine>();
-  readonly #consoles = new Map<number, RemoteConsole>();
+  readonly #channels = new Map<number, RemoteChannel>();
+  readonly #earlyFrames: { readonly type: number; readonly channel: number; readonly payload: Uint8Array }[] = [];
   /** What came in one piece with the answer that made the machine known, and so before it. */
-  readonly #early: Extract<FromEngine, { machine: number }>[] = [];
+  readonly #early: Extract<FromEngine, { machine: number } | { channel: number }>[] = [];
   #nextId = 1;
   #failure: NemuError | undefined;
+  /** Channels from here on have not been opened here yet: the engine counts them up. */
+  #nextUnknown = 0;
 
   /**
    * @param describeLoss says why the other side is gone, once the stream has ended (the lab's last words).
@@ -101,22 +96,43 @@ export class EngineConnection {
   }
 
   /**
-   * The machine that an engine serves at a control socket, without its consoles.
+   * The machine that an engine serves at a control socket, with the consoles that it hands out.
+   * @param label what the others at its consoles know this one by.
    * @throws NemuError as the engine gave it.
    */
-  async attach(): Promise<RemoteMachine> {
-    return this.#add((await this.#request({ method: 'attach' })) as CreateResult);
+  async attach(label?: string): Promise<RemoteMachine> {
+    const result = (await this.#request({ method: 'attach' })) as CreateResult;
+    const share = new RemoteShare(
+      result,
+      (method, parameters) => this.#request({ method, parameters }),
+      (type, channel, payload) => this.#write(type, channel, payload),
+      (number, channel) => this.#open(number, channel),
+      label,
+    );
+    return this.#add(result, undefined, share);
   }
 
-  #add(result: CreateResult, adapt?: Adapt): RemoteMachine {
+  /** From now on the channel's frames and messages are this one's, and those that came before. */
+  #open(number: number, channel: RemoteChannel): () => void {
+    this.#channels.set(number, channel);
+    this.#nextUnknown = Math.max(this.#nextUnknown, number + 1);
+    const early = this.#earlyFrames.filter((frame) => frame.channel === number);
+    const others = this.#earlyFrames.filter((frame) => frame.channel !== number);
+    this.#earlyFrames.splice(0, Infinity, ...others);
+    for (const { type, payload } of early) channel.frame(type, payload);
+    for (const message of this.#early.splice(0)) this.#control(message);
+    return () => this.#channels.delete(number);
+  }
+
+  #add(result: CreateResult, adapt?: Adapt, share?: RemoteShare): RemoteMachine {
     const consoles = result.consoles.map(({ name, channel }) => {
       const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
-      this.#consoles.set(channel, console);
+      this.#channels.set(channel, console);
       return console;
     });
     const call = (method: RemoteMethod, parameters: unknown[]) =>
       this.#request({ method, machine: result.machine, parameters });
-    const machine = new RemoteMachine(result.description as MachineDescription, consoles, call, adapt);
+    const machine = new RemoteMachine(result.description as MachineDescription, consoles, call, adapt, share);
     this.#machines.set(result.machine, machine);
     if (result.state) machine.setState(result.state, result.end);
     for (const message of this.#early.splice(0)) this.#control(message);
@@ -145,16 +161,24 @@ export class EngineConnection {
       const words = (key: string, value: unknown) =>
         typeof value === 'string' && WORDS.has(key) ? this.#rename(value) : value;
       this.#control(JSON.parse(Buffer.from(payload).toString(), words) as FromEngine);
+      return;
     }
-    if (type === FRAME_BYTES) this.#consoles.get(channel)?.receive(payload);
-    else if (type === FRAME_CREDIT) this.#consoles.get(channel)?.credit(Buffer.from(payload).readUInt32LE(0));
-    else if (type === FRAME_LOST) this.#consoles.get(channel)?.onLost?.(Buffer.from(payload).readUInt32LE(0));
+    const found = this.#channels.get(channel);
+    if (found) found.frame(type, payload);
+    else if (channel >= this.#nextUnknown) this.#earlyFrames.push({ type, channel, payload });
   }
 
   #control(message: FromEngine): void {
+    if ('channel' in message) {
+      const channel = this.#channels.get(message.channel);
+      if (channel) channel.message?.(message);
+      else if (message.channel >= this.#nextUnknown) this.#early.push(message);
+      return;
+    }
     if ('machine' in message) {
       const machine = this.#machines.get(message.machine);
       if (!machine) this.#early.push(message);
+      else if ('guest' in message) machine.share?.guestEvent(message.guest);
       else if ('event' in message) machine.receive(message.event);
       else machine.setState(message.state, message.end);
       return;
@@ -169,7 +193,9 @@ export class EngineConnection {
     this.#failure = error;
     for (const { reject } of this.#calls.values()) reject(error);
     this.#calls.clear();
+    for (const channel of this.#channels.values()) channel.gone?.(error);
     for (const machine of this.#machines.values()) {
+      machine.share?.gone(error);
       if (machine.state !== 'closed') machine.setState('closed', { reason: 'engine-error', detail: error.message });
     }
   }
@@ -177,68 +203,11 @@ export class EngineConnection {
 
 const lostConnection = () => new NemuError('CONNECTION', 'The connection to the engine ended.');
 
-class RemoteConsole implements ConsoleStream {
-  readonly name: string;
-  onLost: ((count: number) => void) | undefined;
-  onWritable: (() => void) | undefined;
-  readonly #send: (type: number, payload: Uint8Array) => void;
-  #onData: ((bytes: Uint8Array) => void) | undefined;
-  /** At most a window: the engine sends no more before it gets credit. */
-  #waiting: Uint8Array[] = [];
-  #window = WINDOW;
-  #short = false;
-
-  constructor(name: string, send: (type: number, payload: Uint8Array) => void) {
-    this.name = name;
-    this.#send = send;
-  }
-
-  get onData(): ((bytes: Uint8Array) => void) | undefined {
-    return this.#onData;
-  }
-
-  set onData(listener: ((bytes: Uint8Array) => void) | undefined) {
-    this.#onData = listener;
-    if (listener) queueMicrotask(() => this.#deliver());
-  }
-
-  receive(bytes: Uint8Array): void {
-    this.#waiting.push(bytes);
-    this.#deliver();
-  }
-
-  #deliver(): void {
-    let taken = 0;
-    while (this.#onData && this.#waiting.length > 0) {
-      const bytes = this.#waiting.shift() as Uint8Array;
-      taken += bytes.length;
-      this.#onData(bytes);
-    }
-    if (taken === 0) return;
-    const credit = Buffer.alloc(4);
-    credit.writeUInt32LE(taken);
-    this.#send(FRAME_CREDIT, credit);
-  }
-
-  write(bytes: Uint8Array): number {
-    const taken = Math.min(bytes.length, this.#window);
-    if (taken > 0) this.#send(FRAME_BYTES, bytes.subarray(0, taken));
-    this.#window -= taken;
-    this.#short = taken < bytes.length;
-    return taken;
-  }
-
-  credit(bytes: number): void {
-    this.#window += bytes;
-    if (!this.#short) return;
-    this.#short = false;
-    this.onWritable?.();
-  }
-}
-
 /** A machine in another process, or in the lab. */
 export class RemoteMachine implements MachineClient {
   readonly description: MachineDescription;
+  /** What is shared of a machine that this one is attached to. */
+  readonly share: RemoteShare | undefined;
   readonly #consoles: Map<string, RemoteConsole>;
   readonly #call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>;
   readonly #adapt: Adapt;
@@ -252,7 +221,9 @@ export class RemoteMachine implements MachineClient {
     consoles: RemoteConsole[],
     call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>,
     adapt: Adapt = {},
+    share?: RemoteShare,
   ) {
+    this.share = share;
     this.#adapt = adapt;
     this.description = description;
     this.#consoles = new Map(consoles.map((console) => [console.name, console]));
@@ -268,7 +239,7 @@ export class RemoteMachine implements MachineClient {
   }
 
   get consoles(): readonly string[] {
-    return [...this.#consoles.keys()];
+    return this.share ? this.share.names : [...this.#consoles.keys()];
   }
 
   start = async (): Promise<void> => void (await this.#call('start', []));
@@ -325,6 +296,8 @@ export class RemoteMachine implements MachineClient {
     return changeNet(now, change, engine);
   }
 
+  resizeConsole = async (name: string, rows: number, columns: number): Promise<boolean> =>
+    (await this.#call('resizeConsole', [name, rows, columns])) as boolean;
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> =>
     void (await this.#call('throttle', [disk, limits]));
 
@@ -343,7 +316,7 @@ export class RemoteMachine implements MachineClient {
   }
 
   console(name: string): ConsoleStream {
-    const console = this.#consoles.get(name);
+    const console = this.share?.names.includes(name) ? this.share.console(name) : this.#consoles.get(name);
     if (!console) {
       throw new NemuError('CONSOLE', `The machine ${this.description.name} has no console "${name}".`, {
         hint: `It has ${this.consoles.join(', ') || 'none'}.`,

@@ -5,19 +5,22 @@ import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
 import { type PlugInput, plugOptionsSchema, unplugSchema } from './live.ts';
 import { parseDiskChange, parseNetChange } from './live_change.ts';
-import type { ConsoleStream, MachineClient } from './machine_client.ts';
+import type { MachineClient } from './machine_client.ts';
 import {
   type CreateResult,
   type EncodedBytes,
   FRAME_BYTES,
   FRAME_CONTROL,
   FRAME_CREDIT,
-  FRAME_LOST,
   type FromEngine,
+  MAX_CALLS,
   MAX_SEARCH,
+  MAX_UNREAD,
   REMOTE_METHODS,
-  WINDOW,
+  SHARED_METHODS,
 } from './protocol.ts';
+import { ServedConsole } from './served_console.ts';
+import { ServedShare, type Shared } from './served_share.ts';
 
 /** Makes the machines that a peer asks for. */
 export type MachineFactory = (description: MachineInput) => Promise<MachineClient>;
@@ -25,6 +28,7 @@ export type MachineFactory = (description: MachineInput) => Promise<MachineClien
 const messageSchema = z.discriminatedUnion('method', [
   z.object({ id: z.number().int(), method: z.literal('create'), parameters: z.object({ description: z.unknown() }) }),
   z.object({ id: z.number().int(), method: z.literal('attach') }),
+  z.object({ id: z.number().int(), method: z.enum(SHARED_METHODS), parameters: z.array(z.unknown()).max(4) }),
   z.object({
     id: z.number().int(),
     method: z.enum(REMOTE_METHODS),
@@ -44,6 +48,7 @@ const readMemorySchema = z.tuple([
 const throttleCallSchema = z.tuple([z.string().max(64), throttleSchema]);
 /** What is to change is checked by its own schema, which says more. */
 const changeCallSchema = z.tuple([z.string().max(64), z.unknown()]);
+const resizeConsoleSchema = z.tuple([z.string().max(64), z.number(), z.number()]);
 const balloonSchema = z.tuple([
   z
     .number()
@@ -74,12 +79,6 @@ function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
 
 const encodeBytes = (bytes: Uint8Array): EncodedBytes => ({ base64: Buffer.from(bytes).toString('base64') });
 
-const u32 = (value: number) => {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value);
-  return bytes;
-};
-
 /**
  * Serves machines over a byte stream until it ends; the machines that were made through it end with it.
  * The peer is untrusted: what does not parse is answered with an error, and a broken frame ends the stream.
@@ -91,12 +90,13 @@ export async function serveMachines(stream: Duplex, create: MachineFactory): Pro
 }
 
 /**
- * Serves a machine that is there to one more user, without its consoles, until the stream ends. The machine goes
- * on then. The peer is untrusted in what it says, and may do with the machine all that its owner may.
+ * Serves a machine that is there to one more user until the stream ends. The machine goes on then. The peer is
+ * untrusted in what it says, and may do with the machine all that its owner may.
+ * @param shared its consoles, its guest's agent and its history, as far as they are handed out.
  * @returns a promise that resolves when the stream has ended.
  */
-export async function serveMachine(stream: Duplex, machine: MachineClient): Promise<void> {
-  const session = new Session(stream, undefined, machine);
+export async function serveMachine(stream: Duplex, machine: MachineClient, shared: Shared = {}): Promise<void> {
+  const session = new Session(stream, undefined, machine, shared);
   await session.ended;
 }
 
@@ -110,16 +110,30 @@ class Session {
   readonly #machines = new Map<number, MachineClient>();
   readonly #consoles = new Map<number, ServedConsole>();
   #nextMachine = 1;
+  readonly #share: ServedShare;
   #nextChannel = 16;
+  #calls = 0;
 
-  constructor(stream: Duplex, create: MachineFactory | undefined, shared: MachineClient | undefined) {
+  constructor(
+    stream: Duplex,
+    create: MachineFactory | undefined,
+    shared: MachineClient | undefined,
+    parts: Shared = {},
+  ) {
     this.#stream = stream;
     this.#create = create;
     this.#shared = shared;
+    this.#share = new ServedShare(
+      stream,
+      parts,
+      (message) => this.#send(message),
+      () => this.#nextChannel++,
+    );
     const decoder = new FrameDecoder();
     this.ended = new Promise((resolve) => {
       const end = async () => {
         for (const unlisten of this.#unlisten) unlisten();
+        this.#share.close();
         const made = [...this.#machines.values()].filter((machine) => machine !== this.#shared);
         await Promise.all(made.map((machine) => machine.close()));
         resolve();
@@ -138,16 +152,25 @@ class Session {
   }
 
   #send(message: FromEngine): void {
-    if (!this.#stream.destroyed)
-      this.#stream.write(encodeFrame(FRAME_CONTROL, 0, Buffer.from(JSON.stringify(message))));
+    if (this.#stream.destroyed) return;
+    this.#stream.write(encodeFrame(FRAME_CONTROL, 0, Buffer.from(JSON.stringify(message))));
+    if (this.#stream.writableLength > MAX_UNREAD) this.#stream.destroy();
   }
 
   #frame(type: number, channel: number, payload: Uint8Array): void {
-    if (type === FRAME_CONTROL) void this.#control(payload);
+    if (type === FRAME_CONTROL) void this.#counted(payload);
+    else if (this.#share.frame(type, channel, payload)) return;
     else if (type === FRAME_BYTES) this.#consoles.get(channel)?.input(payload);
     else if (type === FRAME_CREDIT && payload.length === 4) {
       this.#consoles.get(channel)?.credit(Buffer.from(payload).readUInt32LE(0));
     }
+  }
+
+  /** A peer that calls faster than is answered waits. */
+  async #counted(payload: Uint8Array): Promise<void> {
+    if (++this.#calls >= MAX_CALLS) this.#stream.pause();
+    await this.#control(payload);
+    if (--this.#calls < MAX_CALLS / 2 && this.#stream.isPaused()) this.#stream.resume();
   }
 
   async #control(payload: Uint8Array): Promise<void> {
@@ -162,6 +185,10 @@ class Session {
       }
       if (message.method === 'attach') {
         this.#send({ id, result: this.#attach() });
+        return;
+      }
+      if (!('machine' in message)) {
+        this.#send({ id, result: await this.#share.call(message.method, message.parameters) });
         return;
       }
       const machine = this.#machines.get(message.machine);
@@ -198,6 +225,7 @@ class Session {
       const [net, change] = valid(changeCallSchema, parameters);
       return machine.changeNet(net, parseNetChange(change));
     }
+    if (method === 'resizeConsole') return machine.resizeConsole(...valid(resizeConsoleSchema, parameters));
     if (method === 'balloon') {
       return machine.balloon(...valid(balloonSchema, parameters));
     }
@@ -223,7 +251,9 @@ class Session {
     const machine = this.#shared;
     if (!machine) throw new NemuError('PROTOCOL', 'This connection makes machines; there is none to attach to.');
     const { description, state, end } = machine;
-    return { machine: this.#add(machine), description, consoles: [], state, ...(end && { end }) };
+    const number = this.#add(machine);
+    this.#share.listen(number);
+    return { machine: number, description, consoles: [], state, ...(end && { end }), ...this.#share.offer() };
   }
 
   async #createMachine(description: MachineInput): Promise<CreateResult> {
@@ -253,67 +283,5 @@ class Session {
     });
     this.#unlisten.push(unlisten);
     return number;
-  }
-}
-
-/** One console over the wire: output as far as the peer's window goes, input as far as the guest takes it. */
-class ServedConsole {
-  readonly #stream: Duplex;
-  readonly #channel: number;
-  readonly #console: ConsoleStream;
-  #window = WINDOW;
-  /** Input that the guest has not taken yet: at most a window, for the peer has no more to send. */
-  #waiting: Uint8Array[] = [];
-  #waitingBytes = 0;
-
-  constructor(stream: Duplex, channel: number, console: ConsoleStream) {
-    this.#stream = stream;
-    this.#channel = channel;
-    this.#console = console;
-    console.onLost = (count) => this.#write(FRAME_LOST, u32(count));
-    console.onWritable = () => this.#flush();
-    console.onData = this.#output;
-  }
-
-  #write(type: number, payload: Uint8Array): void {
-    if (!this.#stream.destroyed) this.#stream.write(encodeFrame(type, this.#channel, payload));
-  }
-
-  readonly #output = (bytes: Uint8Array): void => {
-    for (let i = 0; i < bytes.length; i += MAX_PAYLOAD) this.#write(FRAME_BYTES, bytes.subarray(i, i + MAX_PAYLOAD));
-    this.#window -= bytes.length;
-    // Without a listener the bytes wait in the engine's ring, where the guest's side knows what to do.
-    if (this.#window <= 0) this.#console.onData = undefined;
-  };
-
-  credit(bytes: number): void {
-    this.#window += Math.min(bytes, WINDOW);
-    if (this.#window > 0 && !this.#console.onData) this.#console.onData = this.#output;
-  }
-
-  input(bytes: Uint8Array): void {
-    if (this.#waitingBytes + bytes.length > WINDOW) {
-      this.#stream.destroy(new NemuError('PROTOCOL', 'The peer sent more console input than its window allows.'));
-      return;
-    }
-    this.#waiting.push(bytes);
-    this.#waitingBytes += bytes.length;
-    this.#flush();
-  }
-
-  #flush(): void {
-    let taken = 0;
-    while (this.#waiting.length > 0) {
-      const bytes = this.#waiting[0];
-      const count = this.#console.write(bytes);
-      taken += count;
-      if (count === bytes.length) this.#waiting.shift();
-      else {
-        this.#waiting[0] = bytes.subarray(count);
-        break;
-      }
-    }
-    this.#waitingBytes -= taken;
-    if (taken > 0) this.#write(FRAME_CREDIT, u32(taken));
   }
 }

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { diskName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { GuestRunOptions, GuestSession } from '../client/guest_session.ts';
+import type { GuestChannel, GuestRunOptions } from '../client/guest_session.ts';
 import {
   type CpuDevice,
   isSettled,
@@ -293,7 +293,7 @@ function plugOf(device: LiveDevice): PlugInput {
 export interface VmOptions {
   readonly machine: MachineClient;
   /** The guest's agent, where it has one. */
-  readonly guest: GuestSession | undefined;
+  readonly guest: GuestChannel | undefined;
 }
 
 export class Vm {
@@ -302,7 +302,7 @@ export class Vm {
   readonly journal = new Journal();
   readonly memory: Memory;
   readonly nvdimm: Nvdimms;
-  readonly #guest: GuestSession | undefined;
+  readonly #guest: GuestChannel | undefined;
   #plugged: PluggedReport | undefined;
 
   constructor({ machine, guest }: VmOptions) {

@@ -251,6 +251,20 @@ const LOOKING: readonly Action[] = [
   },
 ];
 
+/** Of a machine that others look at too. */
+const SHARING: readonly Action[] = [
+  {
+    id: 'take-over',
+    keys: ['O'],
+    panes: ['console'],
+    title: 'take over',
+    help: 'what you type reaches the guest, in place of whoever drives the console now',
+    changes: true,
+    disabled: (station) => (station.terminalOf('console')?.takeOver ? undefined : 'nobody else is at this console'),
+    run: (station) => station.terminalOf('console')?.takeOver?.(),
+  },
+];
+
 const WORKSTATION: readonly Action[] = [
   {
     id: 'help',
@@ -332,7 +346,7 @@ const WORKSTATION: readonly Action[] = [
   },
 ];
 
-export const ACTIONS: readonly Action[] = [...MACHINE, ...LOOKING, ...WORKSTATION];
+export const ACTIONS: readonly Action[] = [...MACHINE, ...LOOKING, ...SHARING, ...WORKSTATION];
 
 /** What a key does in a pane: an action of the pane goes before one for all. */
 export function actionFor(key: string, pane: PaneName): Action | undefined {

@@ -1,5 +1,6 @@
 /** What the workstation knows of a machine: the last of every report, and how the numbers went over time. */
-import type { GuestSession } from '../client/guest_session.ts';
+import type { NotedEvent } from '../client/event_history.ts';
+import type { GuestChannel, GuestPhase } from '../client/guest_session.ts';
 import type { LiveRequest, PluggedReport } from '../client/live.ts';
 import type {
   CountersReport,
@@ -84,20 +85,40 @@ export class MachineModel {
   trouble: string | undefined;
   readonly startedAt = Date.now();
   readonly #listeners = new Set<() => void>();
-  readonly #unlisten: () => void;
+  readonly #unlisten: (() => void)[];
   #timer: NodeJS.Timeout | undefined;
   #polledAt = 0;
   #seldomAt = Number.NEGATIVE_INFINITY;
   #touchedAt = performance.now();
   #closed = false;
   #partial = '';
+  /** When what is told now happened, where that is not now. */
+  #past: Date | undefined;
 
-  constructor(vm: Vm, guest?: GuestSession) {
+  constructor(vm: Vm, guest?: GuestChannel) {
     this.vm = vm;
-    this.#unlisten = vm.machine.onEvent((event) => this.#event(event));
+    this.#unlisten = [vm.machine.onEvent((event) => this.#event(event))];
     if (guest) {
-      guest.onPhase = ({ name, uptime }) => this.say('boot', `guest ${name}, ${uptime} s after its kernel began`);
+      const off = guest.onEvent((event) => {
+        if (event.type === 'guest-phase') this.#phase(event);
+      });
+      this.#unlisten.push(off);
     }
+  }
+
+  #phase({ name, uptime }: GuestPhase): void {
+    this.say('boot', `guest ${name}, ${uptime} s after its kernel began`);
+  }
+
+  /** What happened before somebody looked. */
+  remember(events: readonly NotedEvent[]): void {
+    for (const event of events) {
+      this.#past = new Date(event.time);
+      if (event.type === 'note') this.say('machine', event.text);
+      else if (event.type === 'guest-phase') this.#phase(event);
+      else if (event.type !== 'exit-status') this.#event(event);
+    }
+    this.#past = undefined;
   }
 
   /** Polls from now on. */
@@ -113,13 +134,13 @@ export class MachineModel {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#unlisten();
+    for (const off of this.#unlisten) off();
     this.#listeners.clear();
   }
 
   /** A line for the timeline. What a guest or a peer said is made harmless. */
   say(kind: EventKind, text: string, level: EventLevel = 'info'): void {
-    this.events.push({ at: new Date(), kind, level, text: visible(text) });
+    this.events.push({ at: this.#past ?? new Date(), kind, level, text: visible(text) });
     if (this.events.length > MAX_EVENTS) {
       this.events.shift();
       this.forgotten++;

@@ -36,6 +36,8 @@ export interface StationOptions {
   /** Where machines run, for the header. */
   readonly place: string;
   readonly readonly: boolean;
+  /** The machine is another process's, and goes on without the workstation. */
+  readonly attached: boolean;
   readonly theme: ThemeName;
   readonly glyphs: Glyphs;
   readonly unicode: boolean;
@@ -74,8 +76,10 @@ export class Station {
   filtering: PaneName | undefined;
   readonly #host: StationHost;
   readonly #exports: string;
+  readonly #attached: boolean;
 
-  constructor({ model, consoles, repl, place, readonly, theme, glyphs, unicode, exports, host }: StationOptions) {
+  constructor(options: StationOptions) {
+    const { model, consoles, repl, place, readonly, attached, theme, glyphs, unicode, exports, host } = options;
     this.model = model;
     this.vm = model.vm;
     this.consoles = consoles;
@@ -86,6 +90,7 @@ export class Station {
     this.glyphs = glyphs;
     this.unicode = unicode;
     this.#exports = exports;
+    this.#attached = attached;
     this.#host = host;
     this.lists = Object.fromEntries(PANES.map((pane) => [pane, new ListState(pane === 'events')])) as Record<
       PaneName,
@@ -490,7 +495,7 @@ export class Station {
 
   leave(): void {
     const { state } = this.machine;
-    if (state === 'ended' || state === 'closed') {
+    if (this.#attached || state === 'ended' || state === 'closed') {
       this.#host.leave();
       return;
     }

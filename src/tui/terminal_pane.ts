@@ -13,6 +13,8 @@ export interface TerminalPaneOptions {
   /** The pane has another size. */
   readonly resized?: (rows: number, columns: number) => void;
   readonly changed: () => void;
+  /** A console that several look at: asks to be the one who types. */
+  readonly takeOver?: () => void;
 }
 
 export class TerminalPane {
@@ -77,6 +79,10 @@ export class TerminalPane {
       return true;
     }
     return false;
+  }
+
+  get takeOver(): (() => void) | undefined {
+    return this.#options.takeOver;
   }
 
   close(): void {

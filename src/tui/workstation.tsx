@@ -2,8 +2,10 @@
 import { PassThrough } from 'node:stream';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { render } from 'ink';
-import type { GuestSession } from '../client/guest_session.ts';
-import type { MachineClient } from '../client/machine_client.ts';
+import type { NotedEvent } from '../client/event_history.ts';
+import type { GuestChannel } from '../client/guest_session.ts';
+import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
+import type { SharedConsole } from '../client/shared_console.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
@@ -30,6 +32,10 @@ export interface WorkstationOptions {
   readonly theme?: ThemeName;
   readonly glyphs?: Glyphs;
   readonly mouse?: boolean;
+  /** The machine is another process's, and goes on when the user leaves: what happened to it before. */
+  readonly attached?: { readonly history: readonly NotedEvent[] };
+  /** Those that are shown; all that are for people without it. */
+  readonly consoles?: readonly string[];
   /** Where exported files go. */
   readonly exports: string;
   /** What was typed into the REPL is kept here. */
@@ -44,13 +50,14 @@ export interface WorkstationOptions {
  */
 export async function runWorkstation(
   machine: MachineClient,
-  guest: GuestSession | undefined,
+  guest: GuestChannel | undefined,
   options: WorkstationOptions,
 ): Promise<void> {
   const { input, output } = options;
   const unicode = isUnicode();
   const vm = new Vm({ machine, guest });
   const model = new MachineModel(vm, guest);
+  if (options.attached) model.remember(options.attached.history);
   const left = Promise.withResolvers<void>();
   const terminal = new TerminalInput();
   let suspend: (() => Promise<{ resume(): Promise<void> }>) | undefined;
@@ -58,16 +65,23 @@ export async function runWorkstation(
   let zoomed: TerminalPane | undefined;
 
   const draw = new Drawing();
-  const consoles = guestConsoles(machine).map((name) => {
+  const consoles = (options.consoles ?? guestConsoles(machine)).map((name) => {
     const stream = machine.console(name);
+    const shared = isShared(stream) ? stream : undefined;
     const pane = new TerminalPane({
       name,
       send: (bytes) => sendAll(stream, bytes),
       changed: () => draw.request(),
       resized: (rows, columns) => {
-        if (name === 'com1') guest?.resize(rows, columns);
+        if (shared) shared.resize(rows, columns);
+        else void tellSize(machine, guest, name, rows, columns);
       },
+      ...(shared && { takeOver: () => shared.takeOver() }),
     });
+    if (shared) {
+      shared.onRole = (role, why) =>
+        model.say('action', `${name}: ${why} You ${role === 'driver' ? 'drive it' : 'watch'}.`);
+    }
     stream.onLost = (count) =>
       model.say('device', `${name}: ${count} bytes were lost: nobody took them in time`, 'warn');
     stream.onData = (bytes) => {
@@ -91,6 +105,7 @@ export async function runWorkstation(
     repl: repl.pane,
     place: options.place,
     readonly: options.readonly ?? false,
+    attached: options.attached !== undefined,
     theme: process.env.NO_COLOR ? 'plain' : (options.theme ?? 'dark'),
     glyphs: unicode ? (options.glyphs ?? 'braille') : 'plain',
     unicode,
@@ -175,6 +190,20 @@ export async function runWorkstation(
     repl.session.close();
     for (const pane of [...consoles, repl.pane]) pane.close();
   }
+}
+
+const isShared = (stream: ConsoleStream): stream is SharedConsole => 'takeOver' in stream;
+
+/** A guest whose console cannot be told by the machine is told by its agent. */
+async function tellSize(
+  machine: MachineClient,
+  guest: GuestChannel | undefined,
+  name: string,
+  rows: number,
+  columns: number,
+): Promise<void> {
+  const told = await machine.resizeConsole(name, rows, columns).catch(() => true);
+  if (!told && name === 'com1') guest?.resize(rows, columns);
 }
 
 /** Consoles for people; the ports of a guest's agent are not. */

@@ -26,6 +26,8 @@ export interface ExtraOptions {
 export interface Extra {
   /** @throws NemuError BALLOON for a machine without one, or a size that it cannot have. */
   balloon(target: number | undefined): BalloonReport;
+  /** @returns whether the console has a size that the guest can be told. */
+  resizeConsole(name: string, rows: number, columns: number): boolean;
 }
 
 /** @throws NemuError DEVICE for one that the machine has no place for. */
@@ -52,15 +54,22 @@ export function attachExtra(options: ExtraOptions): Extra {
     }
   }
   const ports = streams(devices);
+  let serial: VirtioConsole | undefined;
   if (ports.length > 0) {
-    options.addVirtio(
-      new VirtioConsole({
-        name: 'serial',
-        ports: ports.map(({ name, console, flow }) => ({ channel: options.channel(name, flow), name, console })),
-      }),
-    );
+    serial = new VirtioConsole({
+      name: 'serial',
+      ports: ports.map(({ name, console, flow }) => ({ channel: options.channel(name, flow), name, console })),
+    });
+    options.addVirtio(serial);
   }
-  return { balloon: (target) => setBalloon(balloon, target) };
+  return {
+    balloon: (target) => setBalloon(balloon, target),
+    resizeConsole: (name, rows, columns) => {
+      const id = ports.findIndex((port) => port.name === name && port.console);
+      if (id >= 0) serial?.resize(id, columns, rows);
+      return id >= 0;
+    },
+  };
 }
 
 function setBalloon(balloon: VirtioBalloon | undefined, target: number | undefined): BalloonReport {

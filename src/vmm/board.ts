@@ -130,6 +130,7 @@ export interface Board {
   readonly vmcoreinfo: Vmcoreinfo;
   devices(): DevicesReport;
   balloon(target: number | undefined): BalloonReport;
+  resizeConsole(name: string, rows: number, columns: number): boolean;
   readonly disks: LiveDisks;
   readonly nets: LiveNets;
   /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
@@ -304,6 +305,7 @@ export function createBoard(options: BoardOptions): Board {
     vmcoreinfo,
     devices: () => bus.report(),
     balloon: (target) => extra.balloon(target),
+    resizeConsole: (name, rows, columns) => extra.resizeConsole(name, rows, columns),
     disks: attached.disks,
     nets: attached.nets,
     boot: () => {

@@ -8,7 +8,7 @@ import {
   type ThrottleInput,
   throttleSchema,
 } from '../client/description.ts';
-import { streams } from '../client/device_schema.ts';
+import { parseConsoleSize, streams } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import {
   type LiveDevice,
@@ -358,6 +358,8 @@ export class Machine implements MachineClient {
   nets = (): Promise<NetReport[]> => this.#call('nets');
   changeNet = async (net: string, change: NetChangeInput): Promise<NetReport> =>
     this.#call('changeNet', { net, change: parseNetChange(change) });
+  resizeConsole = async (name: string, rows: number, columns: number): Promise<boolean> =>
+    this.#call('resizeConsole', { name, ...parseConsoleSize(rows, columns) });
   balloon = (target?: number): Promise<BalloonReport> => this.#call('balloon', { target });
   searchMemory = (address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> =>
     this.#call('searchMemory', { address, length, bytes, most });

@@ -271,6 +271,10 @@ class MachineThread {
         const { net, change } = parameter as MachineCalls['changeNet']['parameter'];
         return this.#board.nets.change(net, change);
       }
+      case 'resizeConsole': {
+        const { name, rows, columns } = parameter as MachineCalls['resizeConsole']['parameter'];
+        return this.#board.resizeConsole(name, rows, columns);
+      }
       case 'balloon':
         return this.#board.balloon((parameter as MachineCalls['balloon']['parameter']).target);
       case 'searchMemory': {

@@ -52,6 +52,7 @@ export interface MachineCalls {
   changeDisk: { parameter: { disk: string; change: DiskChange }; result: DiskReport };
   nets: { parameter: undefined; result: NetReport[] };
   changeNet: { parameter: { net: string; change: NetChange }; result: NetReport };
+  resizeConsole: { parameter: { name: string; rows: number; columns: number }; result: boolean };
   balloon: { parameter: { target: number | undefined }; result: BalloonReport };
   searchMemory: {
     parameter: { address: number; length: number; bytes: Uint8Array; most: number };

@@ -65,6 +65,14 @@ const EXPECTED: Record<string, Expectation> = {
   "echo 'await vm.dmesg(5)' | nemu repl": { stdout: /^(\[ *\d+\.\d+\] .*\n){5}/m },
   'nemu run --nvdimm pm.img,size=256M': { elsewhere: 'nvdimm.test.ts' },
   'nemu run --qmp qmp.sock': POWER_OFF,
+  ...Object.fromEntries(
+    [
+      ...['nemu run -d --name work', 'nemu ps', 'nemu attach work', 'nemu console work', 'nemu console work --list'],
+      ...['nemu exec work -- dmesg', "nemu repl work -e 'info cpus'", 'nemu qmp work query-status'],
+      ...['nemu logs work -t -n 20', 'nemu events work', 'nemu top --once', 'nemu stop work', 'nemu rm work'],
+      ...['nemu run --record boot.cast', 'nemu play boot.cast'],
+    ].map((line) => [line, { elsewhere: 'machines.test.ts' }]),
+  ),
   'nemu doctor': { stdout: /KVM/ },
   'nemu guest fetch 6.12 --flavour full': { stdout: /6\.12\./ },
   'nemu guest build debian': { elsewhere: 'root_image.test.ts' },

@@ -60,6 +60,8 @@ interface Port {
   ready: boolean;
   hostOpen: boolean;
   guestOpen: boolean;
+  columns: number;
+  rows: number;
   /** A buffer of which the channel took only a part, and how much of it. */
   unsent: { chain: Chain; done: number } | undefined;
   /** Bytes of the next buffer that had gone to the channel before a snapshot. */
@@ -102,6 +104,8 @@ export class VirtioConsole implements VirtioDevice {
       ready: false,
       hostOpen: port.open ?? true,
       guestOpen: false,
+      columns: options.columns ?? 80,
+      rows: options.rows ?? 25,
       unsent: undefined,
       alreadySent: 0,
     }));
@@ -110,8 +114,7 @@ export class VirtioConsole implements VirtioDevice {
       ...ports.slice(1).flatMap(() => [QUEUE_SIZE, QUEUE_SIZE]),
     ];
     const { view } = this.#config;
-    view.setUint16(C.COLS, options.columns ?? 80, true);
-    view.setUint16(C.ROWS, options.rows ?? 25, true);
+    this.#configSize();
     view.setUint32(C.MAX_NR_PORTS, ports.length, true);
     for (const port of this.#ports) {
       port.options.channel.onReadable = () => this.#guarded(() => this.#receive(port));
@@ -138,19 +141,28 @@ export class VirtioConsole implements VirtioDevice {
     return port;
   }
 
-  /** Terminals of the console have another size now. */
-  resize(columns: number, rows: number): void {
+  /** The configuration has one size: that of port 0. */
+  #configSize(): void {
     const { view } = this.#config;
-    view.setUint16(C.COLS, columns, true);
-    view.setUint16(C.ROWS, rows, true);
-    if (this.#multiport) this.#guarded(() => this.#tellSize());
-    // A driver that knows several ports gets it as a message.
-    else this.#host?.configChanged();
+    view.setUint16(C.COLS, this.#ports[0].columns, true);
+    view.setUint16(C.ROWS, this.#ports[0].rows, true);
   }
 
-  #tellSize(): void {
-    for (const port of this.#ports) if (port.ready && port.console) this.#queueSize(port);
-    this.#sendMessages();
+  /** The terminal of a console has another size now. */
+  resize(id: number, columns: number, rows: number): void {
+    const port = this.#port(id);
+    port.columns = columns;
+    port.rows = rows;
+    this.#configSize();
+    // A driver that knows several ports gets it as a message.
+    if (!this.#multiport) {
+      if (id === 0) this.#host?.configChanged();
+    } else if (port.ready && port.console) {
+      this.#guarded(() => {
+        this.#queueSize(port);
+        this.#sendMessages();
+      });
+    }
   }
 
   /** Somebody has come to this end of a port, or has gone. What the guest writes to nobody is lost, as on a line. */
@@ -355,11 +367,10 @@ export class VirtioConsole implements VirtioDevice {
   }
 
   #queueSize(port: Port): void {
-    const { view } = this.#config;
     const size = new Uint8Array(4);
     // The drivers there are, those of Linux and the BSDs, want the rows first.
-    new DataView(size.buffer).setUint16(0, view.getUint16(C.ROWS, true), true);
-    new DataView(size.buffer).setUint16(2, view.getUint16(C.COLS, true), true);
+    new DataView(size.buffer).setUint16(0, port.rows, true);
+    new DataView(size.buffer).setUint16(2, port.columns, true);
     this.#message(port, RESIZE, 0, size);
   }
 
@@ -388,22 +399,17 @@ export class VirtioConsole implements VirtioDevice {
   }
 
   save(): Record<string, unknown> {
-    const { view } = this.#config;
     return {
-      columns: view.getUint16(C.COLS, true),
-      rows: view.getUint16(C.ROWS, true),
-      ports: this.#ports.map(({ ready, hostOpen, guestOpen, unsent, alreadySent }) => ({
-        ...{ ready, hostOpen, guestOpen, sent: unsent?.done ?? alreadySent },
+      ports: this.#ports.map(({ ready, hostOpen, guestOpen, columns, rows, unsent, alreadySent }) => ({
+        ...{ ready, hostOpen, guestOpen, columns, rows, sent: unsent?.done ?? alreadySent },
       })),
       messages: [...this.#messages.values()].map((bytes) => Buffer.from(bytes).toString('base64')),
     };
   }
 
   restore(state: unknown): void {
-    const { columns, rows, ports, messages } = (state ?? {}) as Record<string, unknown>;
-    const word = (value: unknown): value is number =>
-      Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0xffff;
-    if (!word(columns) || !word(rows) || !Array.isArray(ports) || ports.length !== this.#ports.length) {
+    const { ports, messages } = (state ?? {}) as Record<string, unknown>;
+    if (!Array.isArray(ports) || ports.length !== this.#ports.length) {
       throw new Error(`${this.name}: this is not the state of a console with ${this.#ports.length} ports.`);
     }
     const most = this.#ports.length * (PORT_NAME + 1);
@@ -417,6 +423,8 @@ export class VirtioConsole implements VirtioDevice {
         ready: booleanIn(fields, 'ready'),
         hostOpen: booleanIn(fields, 'hostOpen'),
         guestOpen: booleanIn(fields, 'guestOpen'),
+        columns: integerIn(fields, 'columns', 0, 0xffff),
+        rows: integerIn(fields, 'rows', 0, 0xffff),
         sent,
       };
     });
@@ -424,14 +432,15 @@ export class VirtioConsole implements VirtioDevice {
     if (decoded.some(({ length }) => length < CONTROL_BYTES)) {
       throw new Error(`${this.name}: a message to the driver is too short.`);
     }
-    this.#config.view.setUint16(C.COLS, columns, true);
-    this.#config.view.setUint16(C.ROWS, rows, true);
-    for (const [id, { ready, guestOpen, sent }] of saved.entries()) {
+    for (const [id, { ready, guestOpen, columns, rows, sent }] of saved.entries()) {
       this.#ports[id].ready = ready;
+      this.#ports[id].columns = columns;
+      this.#ports[id].rows = rows;
       this.#ports[id].unsent = undefined;
       this.#ports[id].alreadySent = sent;
       this.#setGuestOpen(this.#ports[id], guestOpen);
     }
+    this.#configSize();
     this.#messages.clear();
     for (const bytes of decoded) {
       this.#messages.set(`${bytes.readUInt32LE(0)} ${bytes.readUInt16LE(4)}`, Uint8Array.from(bytes));

@@ -11,6 +11,13 @@ obey() {
 		kill "-$2" "-$leader"
 		;;
 	run) (answer "$2" "$3" &) ;;
+	exec)
+		mkdir -p /run/nemu
+		mkfifo /run/nemu/"$2".in
+		(execute "$2" "$3" &)
+		;;
+	# Opened for both ways a fifo never blocks; the host sends no more than it holds.
+	in) [ -p /run/nemu/"$2".in ] && echo "$3" 1<>/run/nemu/"$2".in ;;
 	stop)
 		read -r leader </run/nemu/"$2".pid
 		kill -TERM "-$leader"
@@ -34,6 +41,39 @@ answer() {
 	read -r status <"$file".status
 	rm -f "$file" "$file".pid "$file".status
 	echo "ran $1 $status" >&3
+}
+
+# Runs a script with standard input from the host, and sends its two outputs apart.
+execute() {
+	file=/run/nemu/$1
+	echo "$2" | base64 -d >"$file"
+	{
+		{
+			cd /root
+			feed "$1" <>"$file".in | {
+				setsid sh -c 'echo $$ >"$0".pid; exec sh "$0"' "$file" 3>&-
+				echo $? >"$file".status
+				# What feeds it may wait for more.
+				echo . 1<>"$file".in
+			}
+		} 2>&1 >&5 5>&- | encode err "$1" 5>&-
+	} 5>&1 | encode out "$1"
+	read -r status <"$file".status
+	rm -f "$file" "$file".pid "$file".status "$file".in
+	echo "ran $1 $status" >&3
+}
+
+# Lines of base64, and a dot behind the last. What is written before somebody has opened a fifo to read is lost.
+feed() {
+	echo "took $1 ." >&3
+	while read -r line && [ "$line" != . ]; do
+		echo "$line" | base64 -d || break
+		echo "took $1 ." >&3
+	done
+}
+
+encode() {
+	base64 -w 1000 | $awk -v word="$1" -v id="$2" '{ print word " " id " " $0; fflush() }' >&3
 }
 
 if [ "$1" = serve ]; then

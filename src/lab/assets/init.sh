@@ -12,8 +12,9 @@
 # Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
 # standard error. ttyS3 is the control channel, in lines:
 #   to the host    phase init|ready|settled SECONDS, exit STATUS
-#                  out ID BASE64, ran ID STATUS
+#                  out ID BASE64, err ID BASE64, took ID ., ran ID STATUS
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
+#                  exec ID BASE64, in ID BASE64, in ID .
 # Any of these ports may be missing. Forks are what costs time here: read, echo and mkdir need none.
 
 exec 2>/dev/null

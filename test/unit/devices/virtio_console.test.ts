@@ -191,7 +191,7 @@ describe('ports', () => {
     queues[1].request([text('world')], []);
     expect(lines[0].text).toBe('world');
     driver.takeMessages();
-    device.resize(132, 50);
+    device.resize(0, 132, 50);
     expect(driver.takeMessages()).toEqual([0]);
     expect([driver.config(0, 2), driver.config(2, 2)]).toEqual([132, 50]);
     queues[3].send([Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 0)], []);
@@ -200,12 +200,17 @@ describe('ports', () => {
 
   test('terminals are told of a new size', () => {
     const { device, driver, heard } = open();
-    device.resize(132, 50);
+    device.resize(0, 132, 50);
     expect(driver.takeMessages()).toEqual([3]);
+    device.resize(2, 90, 20);
+    // A port that is no terminal has no size.
+    device.resize(1, 10, 10);
+    driver.takeMessages();
     expect(heard()).toEqual([
       [0, RESIZE, 0, 50, 132],
-      [2, RESIZE, 0, 50, 132],
+      [2, RESIZE, 0, 20, 90],
     ]);
+    expect([driver.config(0, 2), driver.config(2, 2)]).toEqual([132, 50]);
   });
 });
 

@@ -178,7 +178,7 @@ function terminal(): Prey {
       if (pick(2)) channel.onReadable?.();
       channel.onWritable?.();
       if (pick(4) === 0) device.setOpen(pick(2), pick(2) === 1);
-      if (pick(8) === 0) device.resize(pick(300), pick(100));
+      if (pick(8) === 0) device.resize(0, pick(300), pick(100));
     },
     settle: () => {
       for (const [id, channel] of channels.entries()) {

@@ -28,9 +28,19 @@ describe('the short form', () => {
   ])('%s', (line, code) => expect(commandCode(line)).toBe(code));
 
   test.each(
-    ['vm.pause()', 'pause = 1', 'x * 2', 'x / 2', 'x /= 2', 'x.y', 'x', 'const a = 1', 'infos', 'history.length', 'pci[0]'].filter(
-      (line) => line !== 'x',
-    ),
+    [
+      'vm.pause()',
+      'pause = 1',
+      'x * 2',
+      'x / 2',
+      'x /= 2',
+      'x.y',
+      'x',
+      'const a = 1',
+      'infos',
+      'history.length',
+      'pci[0]',
+    ].filter((line) => line !== 'x'),
   )('%s is code', (line) => expect(commandCode(line)).toBeUndefined());
 
   test('what is missing is said', () => expect(() => commandCode('sh')).toThrow(/sh COMMAND/));

@@ -1,0 +1,310 @@
+/** A machine that is known by its name: served to whoever comes, until it ends. */
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ReadStream } from 'node:tty';
+import type { MachineDescription } from '../../client/description.ts';
+import { NemuError } from '../../client/errors.ts';
+import { EventHistory } from '../../client/event_history.ts';
+import { GuestSession } from '../../client/guest_session.ts';
+import type { EndState, MachineClient } from '../../client/machine_client.ts';
+import { CastRecorder } from '../../console/asciicast.ts';
+import { ConsoleLog } from '../../console/console_log.ts';
+import type { ConsoleTap } from '../../console/hub.ts';
+import { MachineConsoles } from '../../console/machine_consoles.ts';
+import { PtyBridge, type PtyEnd } from '../../console/pty_bridge.ts';
+import { PseudoTerminal } from '../../ffi/pty.ts';
+import { serveControl, serveQmpSocket, serveSockets } from '../control_socket.ts';
+import { describe } from '../describe.ts';
+import { EventLog, note } from '../event_log.ts';
+import { EXIT, exitStatusOf } from '../exit_codes.ts';
+import { parseDuration } from '../options.ts';
+import { openPlace, type Place } from '../place.ts';
+import { labProgress } from '../progress.ts';
+import type { RunOptions } from '../run_options.ts';
+import { runtimePaths, statePaths } from './folders.ts';
+import { claimName } from './name_lock.ts';
+import { findMachine, type MachineRecord, writeRecord } from './records.ts';
+import type { Starter } from './starter.ts';
+
+const DEFAULT_NAME = 'nemu';
+/** Machines that nobody named. */
+const MAX_UNNAMED = 1000;
+/** The guest's last bytes are on their way so long. */
+const SETTLE_MS = 50;
+/** How often what a crash would leave is brought up to date, where the engine does not do so itself. */
+const COUNTERS_MS = 10_000;
+
+/** The serial port of the guest's agent is nobody's console. */
+const AGENT = 'com4';
+
+/**
+ * Runs a machine by its name until it ends.
+ * @param starter told when it runs, or why not.
+ * @returns the exit status, as of `nemu run`.
+ * @throws NemuError when it cannot be started and nobody waits to be told.
+ */
+export async function serve(
+  kernel: string | undefined,
+  command: readonly string[],
+  options: RunOptions,
+  starter: Starter | undefined,
+): Promise<number> {
+  try {
+    const asked = await describe(kernel, command, options);
+    const { name, release } = takeName(asked.name);
+    try {
+      return await serveNamed({ ...asked, name }, command, options, starter);
+    } finally {
+      release();
+    }
+  } catch (error) {
+    const told = error instanceof NemuError ? error : new NemuError('ENGINE', String((error as Error).stack ?? error));
+    if (!starter) throw told;
+    starter.failed(told);
+    return EXIT.HOST;
+  }
+}
+
+/** @throws NemuError MACHINE for a name that another has. */
+function takeName(asked: string): { name: string; release: () => void } {
+  const names =
+    asked === DEFAULT_NAME
+      ? Array.from({ length: MAX_UNNAMED }, (_, index) => (index === 0 ? asked : `${asked}-${index + 1}`))
+      : [asked];
+  for (const name of names) {
+    const crashed = findMachine(name)?.status === 'crashed';
+    if (crashed && names.length > 1) continue;
+    if (crashed) {
+      throw new NemuError('MACHINE', `A machine ${name} has crashed, and what it left is still there.`, {
+        hint: `nemu logs ${name} shows it, nemu rm ${name} removes it.`,
+      });
+    }
+    const release = claimName(name);
+    if (release) return { name, release };
+  }
+  throw new NemuError('MACHINE', `A machine ${asked} runs already.`, {
+    hint: `nemu attach ${asked} shows it; --name gives this one another name.`,
+  });
+}
+
+async function serveNamed(
+  description: MachineDescription,
+  command: readonly string[],
+  options: RunOptions,
+  starter: Starter | undefined,
+): Promise<number> {
+  const { name } = description;
+  const state = statePaths(name);
+  rmSync(state.folder, { recursive: true, force: true });
+  mkdirSync(state.folder, { recursive: true, mode: 0o700 });
+  if (starter?.log !== undefined) renameSync(starter.log, state.engine);
+  let record: MachineRecord = {
+    ...{ name, pid: process.pid, startedAt: new Date().toISOString(), running: false },
+    ...{ kernel: description.kernel.image, cpus: description.cpus.count, memory: description.memory.size },
+    consoles: [],
+    ...(command.length > 0 && { command: [...command] }),
+  };
+  const update = (more: Partial<MachineRecord>) => {
+    record = { ...record, ...more };
+    writeRecord(record);
+  };
+  update({});
+  const events = new EventLog(options.json);
+  try {
+    const place = await openPlace(options.on, { threads: description.cpus.count + 1, progress: labProgress(events) });
+    try {
+      if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
+      const machine = await place.create(description, { postMortem: state.postMortem });
+      const served = new ServedMachine(machine, place, command, options, events);
+      try {
+        await served.open();
+        await machine.start();
+        update({ running: true, place: place.kind, consoles: [...served.consoles.names] });
+        starter?.ready(name);
+        if (!starter) note(events, `The machine ${name} runs: nemu attach ${name}`);
+        const { end, status } = await served.toTheEnd();
+        update({ end: { at: new Date().toISOString(), reason: end.reason, detail: end.detail, status } });
+        if (end.reason !== 'engine-error') rmSync(state.postMortem, { force: true });
+        return status;
+      } finally {
+        await served.close();
+        await machine.close();
+      }
+    } finally {
+      await place.close();
+    }
+  } finally {
+    // One that never ran leaves nothing to look at.
+    if (!record.running) rmSync(state.folder, { recursive: true, force: true });
+  }
+}
+
+class ServedMachine {
+  readonly consoles: MachineConsoles;
+  readonly #machine: MachineClient;
+  readonly #place: Place;
+  readonly #command: readonly string[];
+  readonly #options: RunOptions;
+  readonly #guest: GuestSession | undefined;
+  readonly #history: EventHistory;
+  readonly #ends: (() => void)[] = [];
+  readonly #quit = Promise.withResolvers<number>();
+  #received = 0;
+
+  constructor(machine: MachineClient, place: Place, command: readonly string[], options: RunOptions, events: EventLog) {
+    this.#machine = machine;
+    this.#place = place;
+    this.#command = command;
+    this.#options = options;
+    this.#guest = GuestSession.of(machine);
+    this.#history = this.#keepHistory(events);
+    const terminal = command.length > 0 ? 'com2' : 'com1';
+    this.consoles = new MachineConsoles(machine, {
+      names: machine.consoles.filter((console) => !(this.#guest && console === AGENT)),
+      taps: (console) => this.#taps(console),
+      // The guest's own init has been asked for this terminal, and can set its size.
+      resized: (console, rows, columns) => {
+        if (console === terminal) this.#guest?.resize(rows, columns);
+      },
+    });
+    this.#ends.push(() => this.consoles.close());
+  }
+
+  get #name(): string {
+    return this.#machine.description.name;
+  }
+
+  #keepHistory(events: EventLog): EventHistory {
+    const history = new EventHistory(this.#machine, this.#guest);
+    const file = openSync(statePaths(this.#name).events, 'a', 0o600);
+    let open = true;
+    history.onEvent = (event) => {
+      events.write(event);
+      if (!open) return;
+      try {
+        writeSync(file, `${JSON.stringify(event)}\n`);
+      } catch (error) {
+        open = false;
+        process.stderr.write(`nemu: no more events are written down: ${(error as Error).message}\n`);
+      }
+    };
+    this.#ends.push(() => {
+      history.close();
+      open = false;
+      closeSync(file);
+    });
+    return history;
+  }
+
+  #taps(console: string): ConsoleTap[] {
+    const ended = (what: string) => (error: Error) => this.#history.note(`${console}: ${what}: ${error.message}`);
+    const { record, log } = this.#options;
+    const kernel = console === 'com1';
+    return [
+      {
+        bytes: (bytes) => {
+          this.#received += bytes.length;
+          if (kernel) this.#place.recordConsole?.(bytes);
+        },
+        lost: (count) => this.#history.note(`${console}: ${count} bytes were lost before anybody could take them.`),
+      },
+      new ConsoleLog(statePaths(this.#name).console(console), ended('the log has ended')),
+      ...(kernel && log !== undefined ? [new ConsoleLog(log, ended('the log has ended'))] : []),
+      ...(kernel && record !== undefined
+        ? [new CastRecorder(record, 24, 80, this.#name, ended('the recording has ended'))]
+        : []),
+    ];
+  }
+
+  /** Everybody may come from now on. */
+  async open(): Promise<void> {
+    const shared = { consoles: this.consoles, guest: this.#guest, history: this.#history };
+    const { control, qmp } = runtimePaths(this.#name);
+    this.#ends.push(await serveControl(control, this.#machine, shared));
+    this.#ends.push(await serveQmpSocket(qmp, this.#machine));
+    this.#ends.push(await serveSockets(this.#machine, this.#options, shared));
+    for (const console of this.consoles.names) {
+      try {
+        const bridge = new PtyBridge(this.consoles.hub(console), ptyEnd(new PseudoTerminal()));
+        this.#ends.push(() => bridge.close());
+      } catch (error) {
+        this.#history.note(`${console} has no pseudo-terminal: ${(error as Error).message}`);
+      }
+    }
+  }
+
+  /** Waits until the guest, a signal or the time ends the machine. */
+  async toTheEnd(): Promise<{ readonly end: EndState; readonly status: number }> {
+    const terminate = () => this.#quit.resolve(EXIT.OK);
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, terminate);
+    const { timeout } = this.#options;
+    const timer =
+      timeout === undefined
+        ? undefined
+        : setTimeout(() => {
+            this.#history.note(`--timeout ${timeout} ran out.`);
+            this.#quit.resolve(EXIT.TIMEOUT);
+          }, parseDuration(timeout));
+    const counters = setInterval(() => void this.#recordCounters(), COUNTERS_MS);
+    try {
+      const first = await Promise.race([this.#machine.ended(), this.#quit.promise]);
+      if (typeof first !== 'number') await this.#settle();
+      else await this.#machine.close();
+      const end = typeof first === 'number' ? await this.#machine.ended() : first;
+      return { end, status: typeof first === 'number' ? first : this.#statusOf(end) };
+    } finally {
+      clearTimeout(timer);
+      clearInterval(counters);
+      for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.off(signal, terminate);
+    }
+  }
+
+  async #recordCounters(): Promise<void> {
+    const { recordCounters } = this.#place;
+    if (recordCounters) await this.#machine.counters().then(recordCounters, () => {});
+  }
+
+  /** Lets bytes that the guest wrote before its end arrive. */
+  async #settle(): Promise<void> {
+    let before: number;
+    do {
+      before = this.#received;
+      await sleep(SETTLE_MS);
+    } while (this.#received !== before);
+  }
+
+  #statusOf(end: EndState): number {
+    if (this.#command.length > 0 && ['poweroff', 'reset', 'quit'].includes(end.reason)) {
+      return this.#guest?.status ?? EXIT.NO_STATUS;
+    }
+    return exitStatusOf(end.reason, end.exitCode);
+  }
+
+  async close(): Promise<void> {
+    for (const end of this.#ends.toReversed()) end();
+  }
+}
+
+/** A pseudo-terminal as the console's bridge has it. */
+export function ptyEnd(terminal: PseudoTerminal): PtyEnd {
+  return {
+    path: terminal.path,
+    get connected() {
+      return terminal.connected;
+    },
+    write: (bytes) => terminal.write(bytes),
+    listen: (onData, onClose) => {
+      // It ends by an error when the program closes the terminal, and takes its descriptor with it.
+      const stream = new ReadStream(terminal.duplicate());
+      stream.on('data', onData);
+      stream.on('error', () => {});
+      stream.once('close', onClose);
+      return {
+        pause: () => stream.pause(),
+        resume: () => stream.resume(),
+        close: () => stream.destroy(),
+      };
+    },
+    close: () => terminal.close(),
+  };
+}

@@ -1,0 +1,250 @@
+/** The commands for machines in the background. */
+import { existsSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import { NemuError } from '../../client/errors.ts';
+import { GLYPHS } from '../../tui/graph.ts';
+import { THEMES } from '../../tui/style.ts';
+import { type AttachOptions, runAttached } from './attach_command.ts';
+import { type AttachedMachine, attachMachine } from './connection.ts';
+import { type ConsoleOptions, runConsole } from './console_command.ts';
+import { runExec } from './exec_command.ts';
+import { runtimePaths } from './folders.ts';
+import { type ListOptions, list } from './list_command.ts';
+import { type LogsOptions, showEvents, showLogs } from './logs_command.ts';
+import { findMachine, isUp, machineNamed } from './records.ts';
+import { kill, type RemoveOptions, remove, type StopOptions, stop } from './stop_command.ts';
+import { type TopOptions, top } from './top_command.ts';
+
+const NAME_HELP = 'name of the machine; the only one that runs without it';
+const examples = (text: string) => `\nExamples:\n${text.replace(/^\n/, '')}`;
+
+/** Does something with a machine, and leaves it as it is. */
+async function withMachine(name: string | undefined, action: (attached: AttachedMachine) => Promise<number>) {
+  const attached = await attachMachine(name);
+  try {
+    process.exitCode = await action(attached);
+  } finally {
+    attached.close();
+  }
+}
+
+/** The QMP socket of a machine in the background; what is no such name is a path. */
+export function qmpSocketOf(name: string): string {
+  if (name.includes('/') || name.startsWith('unix:')) return name;
+  const known = findMachine(name);
+  if (known && isUp(known)) return runtimePaths(name).qmp;
+  if (existsSync(name)) return name;
+  machineNamed(name);
+  throw new NemuError('MACHINE', `The machine ${name} does not run.`, { hint: 'nemu ps -a tells what became of it.' });
+}
+
+/** Is this word a machine that runs, and not a file? */
+export const isMachine = (word: string): boolean => {
+  const known = findMachine(word);
+  return known !== undefined && isUp(known);
+};
+
+export function addMachines(nemu: Command): void {
+  addLooking(nemu);
+  addJoining(nemu);
+  addEnding(nemu);
+}
+
+function addLooking(nemu: Command): void {
+  nemu
+    .command('ps')
+    .description('lists machines in the background: those that run, and those that crashed')
+    .option('-a, --all', 'those that have ended too')
+    .option('-q, --quiet', 'names alone')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu ps
+  nemu ps -a --json
+`),
+    )
+    .action(async (options: ListOptions) => {
+      process.exitCode = await list(options);
+    });
+
+  nemu
+    .command('top')
+    .description('shows what all machines in the background do, as it changes')
+    .option('--interval <time>', 'time between two looks', '2s')
+    .option('--once', 'one look, after one interval, and no screen')
+    .option('--json', 'the same as JSON')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu top
+  nemu top --once --interval 5s
+`),
+    )
+    .action(async (options: TopOptions) => {
+      process.exitCode = await top(options);
+    });
+
+  nemu
+    .command('logs')
+    .description('prints what a console has printed, and what a crash left')
+    .argument('[name]', NAME_HELP)
+    .argument('[console]', 'com1, hvc0 and so on; `nemu console NAME --list` lists them')
+    .option('-f, --follow', 'goes on until the machine ends')
+    .option('-n, --lines <count>', 'the last lines alone')
+    .option('-t, --timestamps', 'when each line came')
+    .option('--grep <text>', 'lines with this text alone')
+    .option('--engine', 'what the engine itself said, in place of a console')
+    .option('--json', "what is known of the machine and of its crash, in place of a console's log")
+    .addHelpText(
+      'after',
+      examples(`
+  nemu logs work
+  nemu logs work -t -n 100 -f
+  nemu logs work --grep 'call trace'
+`),
+    )
+    .action(async (name: string | undefined, console: string | undefined, options: LogsOptions) => {
+      process.exitCode = await showLogs(machineNamed(name), console, options);
+    });
+
+  nemu
+    .command('events')
+    .description('prints what happened to a machine: boot phases, hotplug stages, faults, who came to its consoles')
+    .argument('[name]', NAME_HELP)
+    .option('-f, --follow', 'goes on until the machine ends')
+    .option('-n, --lines <count>', 'the last events alone')
+    .option('--json', 'one JSON object a line')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu events work -f
+  nemu events work --json | jq 'select(.type == "request")'
+`),
+    )
+    .action(async (name: string | undefined, options: LogsOptions) => {
+      process.exitCode = await showEvents(machineNamed(name), options);
+    });
+}
+
+function addJoining(nemu: Command): void {
+  nemu
+    .command('attach')
+    .description('shows a machine in the workstation; `q` leaves, and it goes on')
+    .argument('[name]', NAME_HELP)
+    .option('--readonly', 'nothing can be changed or typed')
+    .option('--console', 'its console in place of the workstation, as nemu console does')
+    .addOption(new Option('--theme <name>', 'colours; NO_COLOR is heeded').choices(THEMES))
+    .addOption(new Option('--graphs <glyphs>', 'what graphs are drawn with').choices(GLYPHS))
+    .option('--no-mouse', 'leaves the mouse to the terminal')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu attach
+  nemu attach work --readonly
+`),
+    )
+    .action(
+      async (name: string | undefined, { console, ...options }: AttachOptions & { readonly console?: boolean }) => {
+        // Before anything else: a mistyped name is told wherever this runs.
+        const terminal = process.stdin.isTTY && process.stdout.isTTY;
+        await withMachine(name, (attached) => {
+          const watch = options.readonly ? { watch: true } : {};
+          return terminal && !console
+            ? runAttached(attached, options)
+            : runConsole(attached, undefined, { ...watch, history: HISTORY, prefix: '^A' });
+        });
+      },
+    );
+
+  nemu
+    .command('console')
+    .description('puts this terminal on a console; Ctrl-] leaves, and the machine goes on')
+    .argument('[name]', NAME_HELP)
+    .argument('[console]', 'com1, hvc0 and so on')
+    .option('--list', 'lists the consoles: who is there, and the pseudo-terminal that any program may open')
+    .option('--json', 'with --list: print JSON')
+    .option('--watch', 'looks on; what is typed goes nowhere')
+    .option('--take', 'takes the console over from whoever drives it')
+    .option('--record <file>', 'records what is shown, for nemu play')
+    .option('--history <rows>', 'rows above the screen that are shown at first', HISTORY)
+    .option('--prefix <key>', 'key before the other commands', '^A')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu console work
+  nemu console work hvc0 --watch
+  nemu console work --list
+  screen $(nemu console work --list --json | jq -r '.[0].pty')
+`),
+    )
+    .action(async (name: string | undefined, console: string | undefined, options: ConsoleOptions) => {
+      await withMachine(name, (attached) => runConsole(attached, console, options));
+    });
+
+  nemu
+    .command('exec')
+    .description("runs a command in the guest, by its agent, with these standard streams; its status is nemu's")
+    .argument('<name>', 'name of the machine')
+    .argument('<command...>', 'after --; one word is a line of shell')
+    .passThroughOptions(false)
+    .addHelpText(
+      'after',
+      examples(`
+  nemu exec work -- dmesg
+  nemu exec work -- 'cd /proc && cat version'
+  tar c src | nemu exec work -- tar x -C /tmp
+`),
+    )
+    .action(async (name: string, command: string[]) => {
+      await withMachine(name, (attached) => runExec(attached, command));
+    });
+}
+
+const HISTORY = '1000';
+
+function addEnding(nemu: Command): void {
+  nemu
+    .command('stop')
+    .description('has guests power off, and waits until they have')
+    .argument('[name...]')
+    .option('--all', 'every machine')
+    .option('--timeout <time>', 'how long a guest may take', '30s')
+    .option('--kill', 'ends one at once that takes longer')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu stop work
+  nemu stop --all --kill
+`),
+    )
+    .action(async (names: string[], options: StopOptions) => {
+      process.exitCode = await stop(names, options);
+    });
+
+  nemu
+    .command('kill')
+    .description('ends machines at once, as if their plug was pulled')
+    .argument('[name...]')
+    .option('--all', 'every machine')
+    .action(async (names: string[], options: { readonly all?: boolean }) => {
+      process.exitCode = await kill(names, options);
+    });
+
+  nemu
+    .command('rm')
+    .description('removes the logs of machines that have ended, and what a crash left')
+    .argument('[name...]')
+    .option('--all', 'every machine that does not run')
+    .option('--force', 'ends those that run')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu rm work
+  nemu rm --all
+`),
+    )
+    .action(async (names: string[], options: RemoveOptions) => {
+      process.exitCode = await remove(names, options);
+    });
+}

@@ -1,0 +1,268 @@
+/** `nemu console`: this terminal, or standard input and output, at a console of a machine in the background. */
+import { createInterface } from 'node:readline/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ReadStream, WriteStream } from 'node:tty';
+import { NemuError } from '../../client/errors.ts';
+import type { ConsoleReport, SharedConsole } from '../../client/shared_console.ts';
+import { table } from '../../client/text_table.ts';
+import { CastRecorder } from '../../console/asciicast.ts';
+import { ReplSession } from '../../repl/session.ts';
+import { Vm } from '../../repl/vm.ts';
+import { ConsoleSession, machineCommands, parsePrefix, type SessionCommand } from '../console_session.ts';
+import { EXIT } from '../exit_codes.ts';
+import { terminalStreams } from '../repl_run.ts';
+import { printable } from '../report.ts';
+import { AlternateScreen, RESET_MODES } from '../terminal_modes.ts';
+import type { AttachedMachine } from './connection.ts';
+
+export interface ConsoleOptions {
+  readonly watch?: boolean;
+  readonly take?: boolean;
+  readonly record?: string;
+  readonly list?: boolean;
+  readonly json?: boolean;
+  readonly history: string;
+  readonly prefix: string;
+}
+
+/** Ctrl-] */
+const LEAVE = 0x1d;
+/** The last bytes of a machine that has ended are on their way so long. */
+const LAST_BYTES_MS = 100;
+
+/** The console that people mean when they name none. */
+function defaultConsole({ share, known }: AttachedMachine): string {
+  const wanted = known.record.command ? 'com2' : 'com1';
+  return share.names.includes(wanted) ? wanted : (share.names[0] ?? wanted);
+}
+
+/** @returns the exit status. @throws NemuError CONSOLE for a console that is none. */
+export async function runConsole(
+  attached: AttachedMachine,
+  console: string | undefined,
+  options: ConsoleOptions,
+): Promise<number> {
+  if (options.list) {
+    const reports = await attached.share.consoleReports();
+    process.stdout.write(options.json ? `${JSON.stringify(reports, null, 2)}\n` : `${consoleTable(reports)}\n`);
+    return EXIT.OK;
+  }
+  const name = console ?? defaultConsole(attached);
+  const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY);
+  // A pipe that nobody writes would drive the console for nothing.
+  const drives = options.take ? 'takeover' : options.watch || !terminal ? 'viewer' : 'driver';
+  const viewer = await attached.share.openConsole(name, {
+    role: drives,
+    replay: terminal,
+    history: historyRows(options.history),
+    terminal: terminal && !options.watch,
+    ...(terminal && { rows: process.stdout.rows, columns: process.stdout.columns }),
+  });
+  const recorder =
+    options.record === undefined
+      ? undefined
+      : new CastRecorder(
+          options.record,
+          process.stdout.rows ?? 24,
+          process.stdout.columns ?? 80,
+          `${attached.name} ${name}`,
+          (error) => void process.stderr.write(`nemu: the recording has ended: ${error.message}\n`),
+        );
+  try {
+    return terminal
+      ? await new AttachedTerminal(attached, viewer, recorder, options).toTheEnd()
+      : await pipe(attached, viewer, recorder, options.take ?? false);
+  } finally {
+    recorder?.close();
+    viewer.close();
+  }
+}
+
+function historyRows(text: string): number {
+  if (/^\d{1,5}$/.test(text)) return Number(text);
+  throw new NemuError('USAGE', `--history ${text} is no number of rows.`);
+}
+
+function consoleTable(reports: readonly ConsoleReport[]): string {
+  return table(
+    ['console', 'size', 'bytes', 'lost', 'driver', 'viewers', 'terminal'],
+    reports.map(({ name, rows, columns, bytes, lost, driver, viewers, pty }) => [
+      ...[name, `${columns}x${rows}`, bytes, lost, driver ?? '-', viewers.join(', ') || '-', pty ?? '-'],
+    ]),
+  );
+}
+
+class AttachedTerminal {
+  readonly #attached: AttachedMachine;
+  readonly #viewer: SharedConsole;
+  readonly #recorder: CastRecorder | undefined;
+  readonly #session: ConsoleSession;
+  readonly #left = Promise.withResolvers<'left'>();
+  readonly #alternate = new AlternateScreen();
+  /** Output that came while something else had the terminal. */
+  #held: Uint8Array[] | undefined;
+  #vm: Vm | undefined;
+
+  constructor(
+    attached: AttachedMachine,
+    viewer: SharedConsole,
+    recorder: CastRecorder | undefined,
+    options: ConsoleOptions,
+  ) {
+    this.#attached = attached;
+    this.#viewer = viewer;
+    this.#recorder = recorder;
+    const prefix = parsePrefix(options.prefix);
+    if (prefix === undefined) throw new NemuError('USAGE', `--prefix ${options.prefix} is not a control key.`);
+    const leave = () => this.#left.resolve('left');
+    this.#session = new ConsoleSession(process.stdin as ReadStream, process.stdout as unknown as WriteStream, viewer, {
+      prefix,
+      leave: { key: LEAVE, help: 'leave; the machine goes on', run: leave },
+      commands: [
+        { key: 'd', help: 'leave, too', run: () => void leave() },
+        ...(options.watch ? [] : this.#driving()),
+        ...machineCommands(attached.machine, prefix),
+        { key: 'c', help: 'a REPL on the machine; Ctrl-d comes back', takesTerminal: true, run: () => this.#repl() },
+        { key: '/', help: 'search what the console has printed', takesTerminal: true, run: () => this.#search() },
+      ],
+      resized: (rows, columns) => {
+        viewer.resize(rows, columns);
+        recorder?.resized(rows, columns);
+      },
+    });
+    process.stderr.write(
+      `\x1b[2m[nemu] ${attached.name}, ${viewer.name}; Ctrl-] leaves, ${options.prefix.replace('^', 'Ctrl-').toLowerCase().replace('ctrl', 'Ctrl')} h for help\x1b[0m\r\n`,
+    );
+    viewer.onRole = (role, why) => this.#session.say(role === 'driver' ? `${why} You drive it now.` : why);
+    viewer.onLost = (count) =>
+      this.#session.say(
+        `${count} bytes came faster than this terminal takes them; nemu logs ${attached.name} has all.`,
+      );
+    viewer.onScreen = (screen) => this.#print(screen);
+    viewer.onData = (bytes) => this.#print(bytes);
+    if (!options.watch && viewer.role !== 'driver') {
+      this.#session.say(`Somebody else drives this console: what you type goes nowhere. ${prefixHelp(options)}`);
+    }
+  }
+
+  #driving(): SessionCommand[] {
+    return [
+      {
+        key: 't',
+        help: 'take the console over',
+        run: () => {
+          if (this.#viewer.role === 'driver') return 'You drive it already.';
+          this.#viewer.takeOver();
+          return undefined;
+        },
+      },
+      {
+        key: 'w',
+        help: "type `stty rows … columns …`: a serial port's guest does not know this terminal's size",
+        run: () => {
+          const { rows, columns } = process.stdout;
+          this.#viewer.write(Buffer.from(`stty rows ${rows} columns ${columns}\r`));
+          return undefined;
+        },
+      },
+    ];
+  }
+
+  #print(bytes: Uint8Array): void {
+    this.#recorder?.bytes(bytes);
+    this.#alternate.saw(bytes);
+    if (this.#held) this.#held.push(bytes);
+    else {
+      process.stdout.write(bytes);
+      this.#session.printed(bytes);
+    }
+  }
+
+  async #away(action: () => Promise<unknown>): Promise<undefined> {
+    this.#held = [];
+    try {
+      await action();
+    } finally {
+      const held = this.#held;
+      this.#held = undefined;
+      for (const bytes of held) process.stdout.write(bytes);
+    }
+  }
+
+  #repl(): Promise<undefined> {
+    return this.#away(async () => {
+      const { machine, share } = this.#attached;
+      this.#vm ??= new Vm({ machine, guest: share.guest });
+      const session = new ReplSession(this.#vm, terminalStreams());
+      await Promise.race([session.left, machine.ended()]);
+      session.close();
+    });
+  }
+
+  #search(): Promise<undefined> {
+    return this.#away(async () => {
+      const lines = createInterface({ input: process.stdin, output: process.stdout });
+      const text = await lines.question('search: ', {}).finally(() => lines.close());
+      if (text === '') return;
+      const found = await this.#attached.share.searchConsole(this.#viewer.name, text);
+      process.stdout.write(found.length > 0 ? `${found.map(printable).join('\n')}\n` : `"${text}" is not there.\n`);
+    });
+  }
+
+  async toTheEnd(): Promise<number> {
+    const { machine, name } = this.#attached;
+    const leave = () => this.#left.resolve('left');
+    process.once('SIGTERM', leave);
+    process.once('SIGHUP', leave);
+    const outcome = await Promise.race([this.#left.promise, machine.ended()]);
+    if (outcome !== 'left') await sleep(LAST_BYTES_MS);
+    else await this.#session.takeAnswer();
+    this.#session.end();
+    process.stdout.write(`${this.#alternate.leave()}${RESET_MODES}\r\n`);
+    process.stderr.write(
+      outcome === 'left' ? `[nemu] Left ${name}; nemu attach ${name} comes back.\n` : `[nemu] ${outcome.detail}\n`,
+    );
+    return EXIT.OK;
+  }
+}
+
+const prefixHelp = ({ prefix }: ConsoleOptions) => `${prefix.replace('^', 'Ctrl-')} t takes it over.`;
+
+/** The console's bytes to standard output, and standard input to one that is taken. */
+async function pipe(
+  { machine, name }: AttachedMachine,
+  viewer: SharedConsole,
+  recorder: CastRecorder | undefined,
+  drives: boolean,
+): Promise<number> {
+  const left = Promise.withResolvers<void>();
+  const take = (bytes: Uint8Array) => {
+    recorder?.bytes(bytes);
+    if (process.stdout.write(bytes)) return;
+    viewer.onData = undefined;
+    process.stdout.once('drain', () => {
+      viewer.onData = take;
+    });
+  };
+  viewer.onLost = (count) =>
+    void process.stderr.write(`nemu: ${count} bytes were not taken in time; nemu logs ${name} has all.\n`);
+  viewer.onData = take;
+  // A reader that is gone wants no more.
+  process.stdout.on('error', () => left.resolve());
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => left.resolve());
+  if (drives) {
+    const send = (bytes: Uint8Array) => {
+      const rest = bytes.subarray(viewer.write(bytes));
+      if (rest.length === 0) process.stdin.resume();
+      else {
+        process.stdin.pause();
+        viewer.onWritable = () => send(rest);
+      }
+    };
+    process.stdin.on('data', (bytes: Buffer) => send(bytes));
+  }
+  await Promise.race([left.promise, machine.ended().then(() => sleep(LAST_BYTES_MS))]);
+  viewer.onData = undefined;
+  process.stdin.pause();
+  return EXIT.OK;
+}

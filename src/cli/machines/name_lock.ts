@@ -1,0 +1,63 @@
+/** A machine's name belongs to one process: the kernel gives the lock back however that ends. */
+import { closeSync, fstatSync, mkdirSync, openSync, rmSync, statSync } from 'node:fs';
+import { isLocked, tryLock } from '../../ffi/file_lock.ts';
+import { runtimePaths } from './folders.ts';
+
+/** Does the path still lead to the file that was opened? Its last owner may have removed it meanwhile. */
+function isSame(fd: number, path: string): boolean {
+  try {
+    return fstatSync(fd).ino === statSync(path).ino;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Takes a machine's name.
+ * @returns what gives it back, with all that is in the machine's run-time folder; undefined while another has it.
+ */
+export function claimName(name: string): (() => void) | undefined {
+  const { folder, lock } = runtimePaths(name);
+  for (;;) {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    let fd: number;
+    try {
+      fd = openSync(lock, 'a', 0o600);
+    } catch (error) {
+      // The one before took its folder away.
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue;
+      throw error;
+    }
+    if (!tryLock(fd)) {
+      closeSync(fd);
+      return undefined;
+    }
+    if (isSame(fd, lock)) {
+      return () => {
+        rmSync(folder, { recursive: true, force: true });
+        closeSync(fd);
+      };
+    }
+    closeSync(fd);
+  }
+}
+
+/** Has a process the name? */
+export function isClaimed(name: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(runtimePaths(name).lock, 'r+');
+  } catch {
+    return false;
+  }
+  try {
+    return isLocked(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Takes away what a process that was killed could not. */
+export function cleanStale(name: string): void {
+  claimName(name)?.();
+}

@@ -1,0 +1,206 @@
+/** `nemu top`: all machines in the background at a glance. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { MachineClient } from '../../client/machine_client.ts';
+import { table } from '../../client/text_table.ts';
+import { EXIT } from '../exit_codes.ts';
+import { parseDuration } from '../options.ts';
+import { type AttachedMachine, attachMachine } from './connection.ts';
+import { duration } from './list_command.ts';
+import { type KnownMachine, listMachines } from './records.ts';
+
+export interface TopOptions {
+  readonly interval: string;
+  readonly once?: boolean;
+  readonly json?: boolean;
+}
+
+/** Counts since a machine's start. */
+interface Sample {
+  readonly at: number;
+  /** Nanoseconds of host processors that its vCPUs had. */
+  readonly cpuTime: number;
+  readonly exits: number;
+  readonly read: number;
+  readonly written: number;
+  readonly received: number;
+  readonly sent: number;
+  /** Bytes of its memory that the host has. */
+  readonly resident: number;
+}
+
+/** What goes on in one machine; rates are a second's. */
+export interface Load {
+  readonly name: string;
+  readonly state: string;
+  readonly age: number;
+  readonly vcpus: number;
+  readonly memory: number;
+  readonly resident?: number;
+  /** Share of one host processor: 2 is two of them. */
+  readonly processors?: number;
+  readonly exits?: number;
+  readonly read?: number;
+  readonly written?: number;
+  readonly received?: number;
+  readonly sent?: number;
+}
+
+const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+
+async function sample(machine: MachineClient): Promise<Sample | undefined> {
+  try {
+    const [counters, disks, nets, memory] = await Promise.all([
+      machine.counters(),
+      machine.disks(),
+      machine.nets(),
+      machine.memoryMap(),
+    ]);
+    return {
+      at: performance.now(),
+      cpuTime: sum(counters.vcpus.map(({ cpuTime }) => cpuTime)),
+      exits: counters.total,
+      read: sum(disks.map(({ operations }) => operations.read.bytes)),
+      written: sum(disks.map(({ operations }) => operations.write.bytes)),
+      received: sum(nets.map(({ rx }) => rx.bytes)),
+      sent: sum(nets.map(({ tx }) => tx.bytes)),
+      resident: sum(memory.map(({ resident }) => resident)),
+    };
+  } catch {
+    // It ends, or does not answer: the next look tells.
+    return undefined;
+  }
+}
+
+function loadOf(known: KnownMachine, state: string, before: Sample | undefined, now: Sample | undefined): Load {
+  const { name, record } = known;
+  const base = {
+    ...{ name, state, vcpus: record.cpus, memory: record.memory },
+    age: (record.end ? Date.parse(record.end.at) : Date.now()) - Date.parse(record.startedAt),
+  };
+  if (!now) return base;
+  if (!before) return { ...base, resident: now.resident };
+  const seconds = (now.at - before.at) / 1000;
+  const rate = (key: Exclude<keyof Sample, 'at' | 'resident'>) => Math.max(0, now[key] - before[key]) / seconds;
+  return {
+    ...{ ...base, resident: now.resident, processors: rate('cpuTime') / 1e9, exits: rate('exits') },
+    ...{ read: rate('read'), written: rate('written'), received: rate('received'), sent: rate('sent') },
+  };
+}
+
+/** Looks at all machines again and again, with a connection to each. */
+class Watch {
+  readonly #attached = new Map<string, AttachedMachine>();
+  #samples = new Map<string, Sample>();
+
+  async look(): Promise<Load[]> {
+    const machines = listMachines().filter(({ status }) => status !== 'ended');
+    const up = new Set(machines.map(({ name }) => name));
+    for (const [name, attached] of this.#attached) {
+      if (up.has(name) && attached.machine.state !== 'closed') continue;
+      attached.close();
+      this.#attached.delete(name);
+    }
+    const samples = new Map<string, Sample>();
+    const loads = await Promise.all(
+      machines.map(async (known) => {
+        if (known.status !== 'running') return loadOf(known, known.status, undefined, undefined);
+        const attached = this.#attached.get(known.name) ?? (await attachMachine(known.name).catch(() => undefined));
+        if (!attached) return loadOf(known, 'no answer', undefined, undefined);
+        this.#attached.set(known.name, attached);
+        const now = await sample(attached.machine);
+        if (now) samples.set(known.name, now);
+        return loadOf(known, attached.machine.state, this.#samples.get(known.name), now);
+      }),
+    );
+    this.#samples = samples;
+    return loads;
+  }
+
+  close(): void {
+    for (const attached of this.#attached.values()) attached.close();
+  }
+}
+
+/** Bytes as people read them. */
+function bytes(value: number | undefined): string {
+  if (value === undefined) return '-';
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, value)) / 10)));
+  const scaled = value / 1024 ** power;
+  return `${scaled < 10 && power > 0 ? scaled.toFixed(1) : Math.round(scaled)} ${units[power]}`;
+}
+
+export function loadTable(loads: readonly Load[]): string {
+  const head = ['name', 'state', 'age', 'vCPUs', 'CPU %', 'exits/s', 'resident', 'memory', 'read/s', 'written/s'];
+  return table(
+    [...head, 'received/s', 'sent/s'],
+    loads.map((load) => [
+      ...[load.name, load.state, duration(load.age), load.vcpus],
+      load.processors === undefined ? '-' : (load.processors * 100).toFixed(1),
+      load.exits === undefined ? '-' : Math.round(load.exits),
+      ...[bytes(load.resident), bytes(load.memory), bytes(load.read), bytes(load.written)],
+      ...[bytes(load.received), bytes(load.sent)],
+    ]),
+  );
+}
+
+const NOTHING = 'No machine runs in the background; nemu run -d starts one.';
+
+/** @returns the exit status. */
+export async function top({ interval, once, json }: TopOptions): Promise<number> {
+  const every = parseDuration(interval);
+  const watch = new Watch();
+  try {
+    if (once || json || !process.stdout.isTTY) {
+      await watch.look();
+      await sleep(every);
+      const loads = await watch.look();
+      process.stdout.write(
+        json ? `${JSON.stringify(loads, null, 2)}\n` : `${loads.length > 0 ? loadTable(loads) : NOTHING}\n`,
+      );
+      return EXIT.OK;
+    }
+    await show(watch, every);
+    return EXIT.OK;
+  } finally {
+    watch.close();
+  }
+}
+
+/** The screen until `q`. */
+async function show(watch: Watch, every: number): Promise<void> {
+  const left = new AbortController();
+  const keys = (typed: Buffer) => {
+    // The last two are Ctrl-c and Ctrl-].
+    if (['q', 'Q', '\x03', '\x1d'].some((key) => typed.includes(key))) left.abort();
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => left.abort());
+  process.stdin.setRawMode?.(true);
+  process.stdin.on('data', keys);
+  process.stdout.write('\x1b[?1049h\x1b[?25l');
+  try {
+    while (!left.signal.aborted) {
+      const loads = await watch.look();
+      const text = loads.length > 0 ? loadTable(loads) : NOTHING;
+      const { rows = 24, columns = 80 } = process.stdout;
+      const [head, ...rest] = text.split('\n');
+      const lines = [
+        `\x1b[7m${head.slice(0, columns).padEnd(columns)}\x1b[0m`,
+        ...rest.map((line) => line.slice(0, columns)),
+      ];
+      const footer = `\x1b[${rows};1H\x1b[2mq leaves · nemu attach NAME shows one\x1b[0m`;
+      process.stdout.write(
+        `\x1b[H${lines
+          .slice(0, rows - 1)
+          .map((line) => `${line}\x1b[K`)
+          .join('\r\n')}\x1b[J${footer}`,
+      );
+      await sleep(every, undefined, { signal: left.signal }).catch(() => {});
+    }
+  } finally {
+    process.stdin.off('data', keys);
+    process.stdin.setRawMode?.(false);
+    process.stdin.pause();
+    process.stdout.write('\x1b[?25h\x1b[?1049l');
+  }
+}

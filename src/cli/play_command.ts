@@ -1,0 +1,60 @@
+/** `nemu play`: a recording in this terminal, at its pace. */
+import { readFileSync } from 'node:fs';
+import { NemuError } from '../client/errors.ts';
+import { parseCast, playCast } from '../console/asciicast.ts';
+import { EXIT } from './exit_codes.ts';
+import { AlternateScreen, RESET_MODES } from './terminal_modes.ts';
+
+export interface PlayOptions {
+  readonly speed: string;
+  readonly idleLimit?: string;
+}
+
+const INTERRUPTED = 130;
+
+function positive(option: string, text: string): number {
+  const value = Number(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw new NemuError('USAGE', `${option} ${text} is no number above 0.`);
+}
+
+/** @returns the exit status. @throws NemuError CAST for a file that is no recording. */
+export async function play(path: string, { speed, idleLimit }: PlayOptions): Promise<number> {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new NemuError('CAST', `The recording ${path} cannot be read: ${(cause as Error).message}.`, { cause });
+  }
+  const cast = parseCast(text, path);
+  const { columns, rows } = process.stdout;
+  if (process.stdout.isTTY && (columns < cast.width || rows < cast.height)) {
+    process.stderr.write(
+      `nemu: this terminal has ${columns}x${rows}; the recording was of ${cast.width}x${cast.height}.\n`,
+    );
+  }
+  const stop = new AbortController();
+  process.once('SIGINT', () => stop.abort());
+  process.once('SIGTERM', () => stop.abort());
+  const alternate = new AlternateScreen();
+  try {
+    await playCast(
+      cast,
+      (piece) => {
+        alternate.saw(Buffer.from(piece));
+        process.stdout.write(piece);
+      },
+      {
+        speed: positive('--speed', speed),
+        ...(idleLimit !== undefined && { idleLimit: positive('--idle-limit', idleLimit) }),
+        signal: stop.signal,
+      },
+    );
+    return EXIT.OK;
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+    return INTERRUPTED;
+  } finally {
+    if (process.stdout.isTTY) process.stdout.write(`${alternate.leave()}${RESET_MODES}\r\n`);
+  }
+}

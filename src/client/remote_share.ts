@@ -1,0 +1,307 @@
+/** The consoles, the guest's agent and the history of a machine that another process has. */
+import { NemuError } from './errors.ts';
+import type { NotedEvent } from './event_history.ts';
+import { MAX_PAYLOAD } from './frames.ts';
+import type {
+  GuestChannel,
+  GuestEvent,
+  GuestExecOptions,
+  GuestPhase,
+  GuestResult,
+  GuestRunOptions,
+  GuestSignal,
+} from './guest_session.ts';
+import {
+  type CreateResult,
+  FRAME_BYTES,
+  FRAME_CREDIT,
+  FRAME_END,
+  FRAME_ERROR,
+  type FromEngine,
+  type OpenedConsole,
+  type SharedMethod,
+  WINDOW,
+} from './protocol.ts';
+import { RemoteConsole } from './remote_console.ts';
+import type { ConsoleReport, ConsoleRole, OpenConsole, SharedConsole } from './shared_console.ts';
+
+export type ChannelMessage = Extract<FromEngine, { channel: number }>;
+
+/** Whoever gets what comes on a channel. */
+export interface RemoteChannel {
+  frame(type: number, payload: Uint8Array): void;
+  message?(message: ChannelMessage): void;
+  /** The connection is. */
+  gone?(error: NemuError): void;
+}
+
+type Call = (method: SharedMethod, parameters: unknown[]) => Promise<unknown>;
+type Send = (type: number, channel: number, payload: Uint8Array) => void;
+type Open = (number: number, channel: RemoteChannel) => () => void;
+
+/** Rows above the screen that a console gets which is opened by its name alone. */
+const HISTORY_ROWS = 1000;
+const MAX_COLLECTED = 64 << 20;
+
+export class RemoteShare {
+  readonly names: readonly string[];
+  readonly guest: GuestChannel | undefined;
+  readonly #call: Call;
+  readonly #send: Send;
+  readonly #open: Open;
+  readonly #label: string | undefined;
+  readonly #consoles = new Map<string, RemoteSharedConsole>();
+  readonly #guest: RemoteGuest | undefined;
+  /** How consoles are opened that are asked for by their name alone. */
+  defaults: OpenConsole = { role: 'driver', replay: true, history: HISTORY_ROWS, terminal: true };
+
+  constructor({ shared, guest }: CreateResult, call: Call, send: Send, open: Open, label: string | undefined) {
+    this.names = shared ?? [];
+    this.#call = call;
+    this.#send = send;
+    this.#open = open;
+    this.#label = label;
+    this.#guest = guest && new RemoteGuest(guest.phases, guest.status, call, send, open);
+    this.guest = this.#guest;
+  }
+
+  guestEvent(event: GuestEvent): void {
+    this.#guest?.receive(event);
+  }
+
+  gone(error: NemuError): void {
+    this.#guest?.gone(error);
+  }
+
+  /** The one that is asked for by its name: opened when it is first. */
+  console(name: string): SharedConsole {
+    const known = this.#consoles.get(name);
+    if (known) return known;
+    const console = new RemoteSharedConsole(name, this.#call, this.#send);
+    this.#consoles.set(name, console);
+    void this.#connect(console, this.defaults).catch(() => {});
+    return console;
+  }
+
+  /** @throws NemuError CONSOLE for a name that is none. */
+  async openConsole(name: string, options: OpenConsole): Promise<SharedConsole> {
+    const console = new RemoteSharedConsole(name, this.#call, this.#send);
+    await this.#connect(console, options);
+    return console;
+  }
+
+  async #connect(console: RemoteSharedConsole, options: OpenConsole): Promise<void> {
+    const labelled = this.#label === undefined ? options : { label: this.#label, ...options };
+    const { channel, role } = (await this.#call('openConsole', [console.name, labelled])) as OpenedConsole;
+    console.opened(channel, role, this.#open(channel, console));
+  }
+
+  /** Lines of what is kept of a console in which a text is, the newest last. @throws NemuError CONSOLE */
+  searchConsole = async (name: string, text: string, most = 100): Promise<string[]> =>
+    (await this.#call('searchConsole', [name, text, most])) as string[];
+  consoleReports = async (): Promise<ConsoleReport[]> => (await this.#call('consoles', [])) as ConsoleReport[];
+  history = async (): Promise<NotedEvent[]> => (await this.#call('history', [])) as NotedEvent[];
+}
+
+class RemoteSharedConsole extends RemoteConsole implements SharedConsole, RemoteChannel {
+  onRole: ((role: ConsoleRole, why: string) => void) | undefined;
+  #role: ConsoleRole = 'viewer';
+  readonly #call: Call;
+  readonly #place: { channel: number | undefined };
+  #forget: (() => void) | undefined;
+  #size: readonly [number, number] | undefined;
+  #closed = false;
+
+  constructor(name: string, call: Call, send: Send) {
+    const place: { channel: number | undefined } = { channel: undefined };
+    super(name, (type, payload) => place.channel !== undefined && send(type, place.channel, payload), 0);
+    this.#place = place;
+    this.#call = call;
+  }
+
+  opened(channel: number, role: ConsoleRole, forget: () => void): void {
+    this.#place.channel = channel;
+    this.#role = role;
+    this.#forget = forget;
+    this.credit(WINDOW);
+    if (this.#size) this.resize(...this.#size);
+    if (this.#closed) this.#end(channel);
+  }
+
+  get role(): ConsoleRole {
+    return this.#role;
+  }
+
+  message(message: ChannelMessage): void {
+    if (!('role' in message)) return;
+    this.#role = message.role;
+    this.onRole?.(message.role, message.why);
+  }
+
+  #request(method: SharedMethod, ...rest: unknown[]): void {
+    if (this.#place.channel !== undefined) this.#call(method, [this.#place.channel, ...rest]).catch(() => {});
+  }
+
+  takeOver(): void {
+    this.#request('takeConsole');
+  }
+
+  resize(rows: number, columns: number): void {
+    if (!(rows > 0 && columns > 0)) return;
+    this.#size = [rows, columns];
+    this.#request('sizeConsole', rows, columns);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#place.channel !== undefined) this.#end(this.#place.channel);
+  }
+
+  #end(channel: number): void {
+    this.#forget?.();
+    this.#call('closeConsole', [channel]).catch(() => {});
+  }
+}
+
+interface CommandEnds {
+  readonly onOutput: (bytes: Buffer) => void;
+  readonly onError: (bytes: Buffer) => void;
+  readonly input?: AsyncIterable<Uint8Array>;
+  readonly signal?: AbortSignal;
+}
+
+class RemoteGuest implements GuestChannel {
+  readonly phases: GuestPhase[];
+  status: number | undefined;
+  readonly #call: Call;
+  readonly #send: Send;
+  readonly #open: Open;
+  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #settled = Promise.withResolvers<void>();
+
+  constructor(phases: readonly GuestPhase[], status: number | undefined, call: Call, send: Send, open: Open) {
+    this.phases = [...phases];
+    this.status = status;
+    this.#call = call;
+    this.#send = send;
+    this.#open = open;
+    // Nobody may be waiting.
+    this.#ready.promise.catch(() => {});
+    this.#settled.promise.catch(() => {});
+    for (const { name } of phases) this.#reached(name);
+  }
+
+  #reached(phase: string): void {
+    if (phase === 'ready') this.#ready.resolve();
+    if (phase === 'settled' || phase === 'agent') this.#settled.resolve();
+  }
+
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  get settled(): Promise<void> {
+    return this.#settled.promise;
+  }
+
+  receive(event: GuestEvent): void {
+    if (event.type === 'guest-phase') {
+      this.phases.push({ name: event.name, uptime: event.uptime });
+      this.#reached(event.name);
+    } else this.status = event.status;
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  gone(error: NemuError): void {
+    this.#ready.reject(error);
+    this.#settled.reject(error);
+  }
+
+  onEvent(listener: (event: GuestEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async run(script: string, { onOutput, signal }: GuestRunOptions = {}): Promise<GuestResult> {
+    const pieces: Buffer[] = [];
+    let total = 0;
+    const status = await this.#command('guestRun', script, {
+      onOutput: (bytes) => {
+        total += bytes.length;
+        if (total <= MAX_COLLECTED) pieces.push(bytes);
+        onOutput?.(bytes);
+      },
+      onError: () => {},
+      ...(signal && { signal }),
+    });
+    return { status, output: Buffer.concat(pieces) };
+  }
+
+  exec(script: string, options: GuestExecOptions): Promise<number> {
+    return this.#command('guestExec', script, options);
+  }
+
+  async #command(method: 'guestRun' | 'guestExec', script: string, ends: CommandEnds): Promise<number> {
+    ends.signal?.throwIfAborted();
+    const { channel } = (await this.#call(method, [script])) as { channel: number };
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    let window = WINDOW;
+    let over = false;
+    let room = () => {};
+    const forget = this.#open(channel, {
+      frame: (type, payload) => {
+        if (type === FRAME_BYTES) ends.onOutput(Buffer.from(payload));
+        else if (type === FRAME_ERROR) ends.onError(Buffer.from(payload));
+        else if (type === FRAME_CREDIT) {
+          window += Buffer.from(payload).readUInt32LE(0);
+          room();
+        }
+      },
+      message: (message) => {
+        if (!('ended' in message)) return;
+        const { ended } = message;
+        if ('error' in ended) reject(NemuError.fromJSON(ended.error));
+        else resolve(ended.status);
+      },
+      gone: reject,
+    });
+    const stop = () => void this.#call('guestStop', [channel]).catch(() => {});
+    ends.signal?.addEventListener('abort', stop, { once: true });
+    const feed = async () => {
+      for await (const bytes of ends.input ?? []) {
+        for (let at = 0; at < bytes.length; ) {
+          while (window === 0 && !over) {
+            await new Promise<void>((resolve) => {
+              room = resolve;
+            });
+          }
+          if (over) return;
+          const count = Math.min(window, bytes.length - at, MAX_PAYLOAD);
+          this.#send(FRAME_BYTES, channel, bytes.subarray(at, at + count));
+          window -= count;
+          at += count;
+        }
+      }
+      if (!over) this.#send(FRAME_END, channel, new Uint8Array(0));
+    };
+    feed().catch(reject);
+    try {
+      return await promise;
+    } finally {
+      over = true;
+      room();
+      ends.signal?.removeEventListener('abort', stop);
+      forget();
+    }
+  }
+
+  resize(rows: number, columns: number): void {
+    if (rows > 0 && columns > 0) this.#call('guestSize', [rows, columns]).catch(() => {});
+  }
+
+  signal(name: GuestSignal): void {
+    this.#call('guestSignal', [name]).catch(() => {});
+  }
+}

@@ -1,0 +1,272 @@
+/** The consoles, the guest's agent and the history of a machine, to one peer that shares it. */
+import type { Duplex } from 'node:stream';
+import { PassThrough } from 'node:stream';
+import * as z from 'zod';
+import { NemuError } from './errors.ts';
+import type { EventHistory } from './event_history.ts';
+import { encodeFrame, MAX_PAYLOAD } from './frames.ts';
+import { GUEST_SIGNALS, type GuestChannel } from './guest_session.ts';
+import {
+  type CreateResult,
+  FRAME_BYTES,
+  FRAME_CREDIT,
+  FRAME_END,
+  FRAME_ERROR,
+  FRAME_SCREEN,
+  type FromEngine,
+  type GuestEnd,
+  MAX_UNREAD,
+  type SharedMethod,
+  WINDOW,
+} from './protocol.ts';
+import { ServedConsole } from './served_console.ts';
+import type { ConsoleProvider, SharedConsole } from './shared_console.ts';
+
+/** What a machine has beside the machine, as far as it is handed out. */
+export interface Shared {
+  readonly consoles?: ConsoleProvider;
+  readonly guest?: GuestChannel | undefined;
+  readonly history?: EventHistory;
+}
+
+/** Consoles and commands that one peer may have open. */
+const MAX_CHANNELS = 64;
+
+const side = z.number().int().min(1).max(10_000);
+const openSchema = z.tuple([
+  z.string().max(64),
+  z.strictObject({
+    role: z.enum(['driver', 'viewer', 'takeover']),
+    label: z.string().max(64).optional(),
+    replay: z.boolean().optional(),
+    history: z.number().int().min(0).max(100_000).optional(),
+    terminal: z.boolean().optional(),
+    rows: side.optional(),
+    columns: side.optional(),
+  }),
+]);
+const channelSchema = z.tuple([z.number().int()]);
+const sizeSchema = z.tuple([z.number().int(), side, side]);
+const scriptSchema = z.tuple([z.string().max(MAX_PAYLOAD / 2)]);
+const searchSchema = z.tuple([z.string().max(64), z.string().min(1).max(1000), z.number().int().min(1).max(1000)]);
+const guestSizeSchema = z.tuple([side, side]);
+const signalSchema = z.tuple([z.enum(GUEST_SIGNALS)]);
+
+/** @throws NemuError PROTOCOL for what does not fit. */
+function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(result.error)}`);
+}
+
+interface OpenConsoleChannel {
+  readonly served: ServedConsole;
+  readonly console: SharedConsole;
+}
+
+interface Command {
+  readonly input: PassThrough;
+  readonly stop: AbortController;
+  /** Bytes of its input that the peer may still send. */
+  window: number;
+}
+
+export class ServedShare {
+  readonly #stream: Duplex;
+  readonly #shared: Shared;
+  readonly #send: (message: FromEngine) => void;
+  readonly #nextChannel: () => number;
+  readonly #consoles = new Map<number, OpenConsoleChannel>();
+  readonly #commands = new Map<number, Command>();
+  readonly #off: (() => void)[] = [];
+
+  constructor(stream: Duplex, shared: Shared, send: (message: FromEngine) => void, nextChannel: () => number) {
+    this.#stream = stream;
+    this.#shared = shared;
+    this.#send = send;
+    this.#nextChannel = nextChannel;
+  }
+
+  /** What a peer that attaches is told of it. */
+  offer(): Pick<CreateResult, 'shared' | 'guest'> {
+    const { consoles, guest } = this.#shared;
+    return {
+      shared: consoles?.names ?? [],
+      ...(guest && { guest: { phases: guest.phases, ...(guest.status !== undefined && { status: guest.status }) } }),
+    };
+  }
+
+  listen(machine: number): void {
+    const off = this.#shared.guest?.onEvent((guest) => this.#send({ machine, guest }));
+    if (off) this.#off.push(off);
+  }
+
+  close(): void {
+    for (const off of this.#off) off();
+    for (const { console } of this.#consoles.values()) console.close();
+    this.#consoles.clear();
+    for (const { stop } of this.#commands.values()) stop.abort();
+    this.#commands.clear();
+  }
+
+  #write(type: number, channel: number, payload: Uint8Array): void {
+    if (this.#stream.destroyed) return;
+    this.#stream.write(encodeFrame(type, channel, payload));
+    if (this.#stream.writableLength > MAX_UNREAD) this.#stream.destroy();
+  }
+
+  /** @returns whether the channel is one of these. */
+  frame(type: number, channel: number, payload: Uint8Array): boolean {
+    const console = this.#consoles.get(channel);
+    if (console) {
+      if (type === FRAME_BYTES) console.served.input(payload);
+      else if (type === FRAME_CREDIT && payload.length === 4) {
+        console.served.credit(Buffer.from(payload).readUInt32LE(0));
+      }
+      return true;
+    }
+    const command = this.#commands.get(channel);
+    if (!command) return false;
+    if (type === FRAME_END) command.input.end();
+    if (type !== FRAME_BYTES || command.input.writableEnded) return true;
+    command.window -= payload.length;
+    if (command.window < 0) {
+      this.#stream.destroy(new NemuError('PROTOCOL', 'The peer sent more input than its window allows.'));
+      return true;
+    }
+    command.input.write(payload);
+    return true;
+  }
+
+  async call(method: SharedMethod, parameters: unknown[]): Promise<unknown> {
+    switch (method) {
+      case 'openConsole':
+        return this.#open(...valid(openSchema, parameters));
+      case 'takeConsole':
+        this.#console(valid(channelSchema, parameters)[0]).takeOver();
+        return null;
+      case 'sizeConsole': {
+        const [channel, rows, columns] = valid(sizeSchema, parameters);
+        this.#console(channel).resize(rows, columns);
+        return null;
+      }
+      case 'closeConsole': {
+        const [channel] = valid(channelSchema, parameters);
+        this.#console(channel).close();
+        this.#consoles.delete(channel);
+        return null;
+      }
+      case 'consoles':
+        return this.#shared.consoles?.report() ?? [];
+      case 'searchConsole':
+        return this.#provider.search(...valid(searchSchema, parameters));
+      case 'guestRun':
+      case 'guestExec':
+        return this.#run(valid(scriptSchema, parameters)[0], method === 'guestExec');
+      case 'guestStop':
+        this.#commands.get(valid(channelSchema, parameters)[0])?.stop.abort();
+        return null;
+      case 'guestSize':
+        this.#guest.resize(...valid(guestSizeSchema, parameters));
+        return null;
+      case 'guestSignal':
+        this.#guest.signal(...valid(signalSchema, parameters));
+        return null;
+      case 'history':
+        return this.#shared.history?.events ?? [];
+    }
+  }
+
+  get #provider(): ConsoleProvider {
+    if (this.#shared.consoles) return this.#shared.consoles;
+    throw new NemuError('CONSOLE', 'The consoles of this machine are not handed out.');
+  }
+
+  get #guest(): GuestChannel {
+    if (this.#shared.guest) return this.#shared.guest;
+    throw new NemuError('NO_AGENT', "The machine's guest has no agent: nothing can be run in it from outside.", {
+      hint: 'Guests that NEMU boots with its own initramfs have one; type on the console of others.',
+    });
+  }
+
+  #console(channel: number): SharedConsole {
+    const found = this.#consoles.get(channel);
+    if (!found) throw new NemuError('PROTOCOL', `No console is open on channel ${channel}.`);
+    return found.console;
+  }
+
+  #newChannel(): number {
+    if (this.#consoles.size + this.#commands.size >= MAX_CHANNELS) {
+      throw new NemuError(
+        'PROTOCOL',
+        `This connection has ${MAX_CHANNELS} consoles and commands open, which is the most.`,
+      );
+    }
+    return this.#nextChannel();
+  }
+
+  #open(name: string, options: z.output<typeof openSchema>[1]) {
+    const consoles = this.#provider;
+    const channel = this.#newChannel();
+    const { label, replay, history, terminal, rows, columns, role } = options;
+    const console = consoles.open(name, {
+      role,
+      ...(label !== undefined && { label: label.replaceAll(/[^\x20-\x7e]/g, '?') }),
+      ...(replay !== undefined && { replay }),
+      ...(history !== undefined && { history }),
+      ...(terminal !== undefined && { terminal }),
+      ...(rows !== undefined && { rows }),
+      ...(columns !== undefined && { columns }),
+    });
+    const served = new ServedConsole(this.#stream, channel, console);
+    this.#consoles.set(channel, { served, console });
+    console.onScreen = (screen) => this.#write(FRAME_SCREEN, channel, screen.subarray(0, MAX_PAYLOAD));
+    console.onRole = (role, why) => this.#send({ channel, role, why });
+    return { channel, role: console.role };
+  }
+
+  #run(script: string, apart: boolean) {
+    const guest = this.#guest;
+    const channel = this.#newChannel();
+    const command: Command = {
+      input: new PassThrough({ highWaterMark: WINDOW }),
+      stop: new AbortController(),
+      window: WINDOW,
+    };
+    this.#commands.set(channel, command);
+    const output = (bytes: Buffer) => this.#write(FRAME_BYTES, channel, bytes);
+    const { signal } = command.stop;
+    const status = apart
+      ? guest.exec(script, {
+          input: this.#input(channel, command),
+          onOutput: output,
+          onError: (bytes) => this.#write(FRAME_ERROR, channel, bytes),
+          signal,
+        })
+      : guest.run(script, { onOutput: output, signal }).then((result) => result.status);
+    const end = (ended: GuestEnd) => {
+      this.#commands.delete(channel);
+      this.#send({ channel, ended });
+    };
+    status.then(
+      (value) => end({ status: value }),
+      (error: Error) => {
+        const { code, message, hint } =
+          error instanceof NemuError ? error : { code: 'GUEST_RUN', message: error.message, hint: undefined };
+        end({ error: { code, message, ...(hint && { hint }) } });
+      },
+    );
+    return { channel };
+  }
+
+  /** What the peer sends, with credit for what the guest has taken. */
+  async *#input(channel: number, command: Command): AsyncGenerator<Uint8Array> {
+    for await (const bytes of command.input) {
+      yield bytes;
+      const credit = Buffer.alloc(4);
+      credit.writeUInt32LE(bytes.length);
+      command.window += bytes.length;
+      this.#write(FRAME_CREDIT, channel, credit);
+    }
+  }
+}

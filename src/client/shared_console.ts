@@ -1,0 +1,68 @@
+/**
+ * Consoles that several people look at: one drives, the others watch. The hub of a running machine gives these
+ * (src/console/hub.ts), in this process or over a socket.
+ */
+import type { ConsoleStream } from './machine_client.ts';
+
+/** What is typed reaches the guest from the driver alone. */
+export type ConsoleRole = 'driver' | 'viewer';
+
+export interface OpenConsole {
+  /** `driver` when nobody drives, `takeover` in any case, `viewer` never. */
+  readonly role: ConsoleRole | 'takeover';
+  /** Who looks, for the others. */
+  readonly label?: string;
+  /** The screen as it is comes first; without it, bytes from now on. */
+  readonly replay?: boolean;
+  /** Rows above the screen that are wanted with a replay. */
+  readonly history?: number;
+  /** A terminal that answers the guest's questions itself. */
+  readonly terminal?: boolean;
+  /** Size of the terminal; the driver's goes to the guest. */
+  readonly rows?: number;
+  readonly columns?: number;
+}
+
+/**
+ * One viewer's end of a console. Output comes through `onData` while that is set; a viewer that was away too long is
+ * told through `onLost` how many bytes it missed, and gets the screen anew. Input of one who does not drive goes
+ * nowhere.
+ */
+export interface SharedConsole extends ConsoleStream {
+  readonly role: ConsoleRole;
+  /** What draws the screen as it is; output goes on from there. */
+  onScreen: ((screen: Uint8Array) => void) | undefined;
+  /** The role is another now, and why. */
+  onRole: ((role: ConsoleRole, why: string) => void) | undefined;
+  takeOver(): void;
+  resize(rows: number, columns: number): void;
+  close(): void;
+}
+
+/** What there is to know of a console that is shared. */
+export interface ConsoleReport {
+  readonly name: string;
+  /** Bytes of output so far. */
+  readonly bytes: number;
+  /** Bytes of output that were lost before anybody saw them. */
+  readonly lost: number;
+  readonly driver: string | undefined;
+  readonly viewers: readonly string[];
+  readonly rows: number;
+  readonly columns: number;
+  /** Pseudo-terminal that programs may open. */
+  readonly pty?: string;
+}
+
+/** The consoles of a machine that are handed out. */
+export interface ConsoleProvider {
+  readonly names: readonly string[];
+  /** @throws NemuError CONSOLE for a name that is none. */
+  open(name: string, options: OpenConsole): SharedConsole;
+  /**
+   * Lines of what is kept of a console in which a text is, whatever its case; the newest last.
+   * @throws NemuError CONSOLE for a name that is none.
+   */
+  search(name: string, text: string, most: number): string[];
+  report(): ConsoleReport[];
+}

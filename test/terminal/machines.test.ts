@@ -1,0 +1,236 @@
+/** A machine in the background, terminals that come and go, and what is left of it. */
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { ConsoleReport } from '../../src/client/shared_console.ts';
+import { nemu, runNemu } from '../support/cli.ts';
+import { hasTmux, Terminal } from '../support/tmux.ts';
+
+const LIMIT_MS = 240_000;
+const LINES = 100_000;
+
+interface Listed {
+  readonly name: string;
+  readonly pid: number;
+  readonly state: string;
+}
+
+describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
+  let folder: string;
+  let env: Record<string, string>;
+  const terminals: Terminal[] = [];
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nemu-machines-'));
+    env = { XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: join(folder, 'run'), USER: 'ann' };
+    mkdirSync(env.XDG_RUNTIME_DIR, { mode: 0o700 });
+  });
+  afterAll(async () => {
+    for (const terminal of terminals) terminal.close();
+    for (const pid of processes(folder)) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // A lab ends with its engine.
+      }
+    }
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const run = (...args: string[]) => runNemu(args, { env });
+  /** What a command that succeeds prints. */
+  const said = async (...args: string[]) => {
+    const { status, stdout, stderr } = await run(...args);
+    expect({ status, stderr }).toMatchObject({ status: 0 });
+    return stdout.toString();
+  };
+  const listed = async (): Promise<Listed[]> => JSON.parse(await said('ps', '-a', '--json'));
+  const consoles = async (): Promise<ConsoleReport[]> => JSON.parse(await said('console', 'day', '--list', '--json'));
+  const open = () => {
+    const terminal = new Terminal(100, 30, env);
+    terminals.push(terminal);
+    return terminal;
+  };
+  /**
+   * Types a line at the guest's shell, which asks the terminal where its cursor is and loses what is typed in one piece
+   * with the answer.
+   */
+  const guestLine = async (terminal: Terminal, text: string) => {
+    await sleep(700);
+    terminal.line(text);
+  };
+  const state = (name: string) => join(env.XDG_STATE_HOME, 'nemu', 'machines', name);
+
+  test(
+    'a mixed-up day: terminals come, share, take over, are killed and come again; the guest never notices',
+    async () => {
+      expect(await said('run', '-d', '--name', 'day', '--device', 'virtio-console')).toBe('day\n');
+      expect(await listed()).toMatchObject([{ name: 'day', state: 'running' }]);
+      const again = await run('run', '-d', '--name', 'day');
+      expect(again).toMatchObject({ status: 1 });
+      expect(again.stderr).toContain('A machine day runs already.');
+
+      // One terminal drives; its size is the guest's.
+      const ann = open();
+      ann.line(`${nemu} console day`);
+      await ann.until('~ # ');
+      await guestLine(ann, 'x=$((6 * 7)); until [ "$(stty size)" = "30 100" ]; do sleep 0.2; done; echo "sized $x"');
+      await ann.until('\nsized 42\n');
+
+      // Another one sees the same, with what was there before, and types into nothing until it takes over.
+      const bob = open();
+      bob.line(`USER=bob ${nemu} console day`);
+      await bob.until('\nsized 42\n');
+      await bob.until('Somebody else drives this console');
+      await guestLine(bob, 'echo unheard');
+      await guestLine(ann, 'echo "shared $((x + 1))"');
+      await bob.until('\nshared 43\n');
+      expect(bob.screen).not.toContain('unheard');
+      bob.press('C-a', 't');
+      await ann.until(/bob on \S+ has taken the console over/);
+      await bob.until('You drive it now.');
+      await guestLine(bob, 'echo "taken $((x + 2))"');
+      await ann.until('\ntaken 44\n');
+      const [com1] = await consoles();
+      expect(com1.driver).toMatch(/^bob/);
+      expect(com1.viewers).toEqual([expect.stringMatching(/^ann/)]);
+
+      // What scrolled away is found again.
+      bob.press('C-a', '/');
+      await bob.until('search: ');
+      bob.line('SHARED');
+      await bob.until(/search: SHARED\n(.*\n)*shared 43\n/);
+
+      // Ctrl-] leaves; the shell has its terminal back, and the console nobody to drive it.
+      bob.press('C-]');
+      await bob.until('Left day; nemu attach day comes back.');
+      bob.line('stty -a');
+      await bob.until(/ icanon .* echo /s);
+      await ann.until('has left: nobody drives the console.');
+
+      // Any program may open the console's pseudo-terminal, and drives it once it writes.
+      const pty = openSync(com1.pty as string, 'r+');
+      writeSync(pty, 'echo "program $((x + 3))"\n');
+      await ann.until('\nprogram 45\n');
+      closeSync(pty);
+
+      // 100 000 lines, past a viewer that stands still.
+      const slow = open();
+      slow.line(`${nemu} console day hvc0 --watch & sleep 2; kill -STOP $!; echo stopped`);
+      await slow.until('\nstopped');
+      await said('exec', 'day', '--', `seq ${LINES} >/dev/hvc0; cat /proc/uptime`);
+      const log = join(state('day'), 'console-hvc0.log');
+      for (let i = 0; i < 100 && !readFileSync(log, 'latin1').endsWith(`${LINES}\r\n`); i++) await sleep(100);
+      const lines = readFileSync(log, 'latin1').split('\r\n');
+      expect(lines.length).toBe(LINES + 1);
+      expect(lines.findIndex((line, index) => line !== String(index + 1))).toBe(LINES);
+      expect((await consoles())[1]).toMatchObject({ name: 'hvc0', lost: 0, bytes: readFileSync(log).length });
+      slow.close();
+
+      // The terminal dies with the viewer in it; a new one finds everything as it was.
+      ann.close();
+      const cid = open();
+      cid.line(`${nemu} console`);
+      await cid.until('\nprogram 45\n');
+      await guestLine(cid, 'echo "still $((x + 4))"');
+      await cid.until('\nstill 46\n');
+      cid.press('C-]');
+      await cid.until('Left day');
+
+      // The workstation, and away from it.
+      cid.line('clear');
+      cid.line(`${nemu} attach day`);
+      await cid.until(/com1/);
+      await cid.until(/vCPUs/);
+      await cid.until('still 46');
+      cid.press('q');
+      await cid.until('Left day; nemu attach day comes back.');
+
+      // Programs instead of people.
+      const exec = await runNemu(['exec', 'day', '--', 'cat; echo problem >&2; exit 7'], {
+        env,
+        input: Buffer.from('in\n'),
+      });
+      expect([exec.status, exec.stdout.toString(), exec.stderr]).toEqual([7, 'in\n', 'problem\n']);
+      expect(await said('qmp', 'day', 'query-status')).toContain('"running": true');
+      expect(await said('repl', 'day', '-e', 'vm.state')).toContain('running');
+      expect(JSON.parse(await said('top', '--json', '--interval', '1s'))).toMatchObject([{ name: 'day', vcpus: 1 }]);
+      expect(await said('events', 'day')).toMatch(/guest-phase name "ready"/);
+      expect(await said('logs', 'day', '-t', '--grep', 'still 46')).toMatch(/^\d{4}-\d\d-\d\dT\S+Z still 46\r?$/m);
+      expect((await run('logs', 'dya')).stderr).toContain('Did you mean day?');
+      expect((await run('rm', 'day')).stderr).toContain('nemu stop day first');
+
+      // The end, and nothing is left but what was written down.
+      expect(await said('stop', 'day')).toBe('day\n');
+      expect(await listed()).toMatchObject([{ name: 'day', state: 'ended' }]);
+      expect(readdirSync(join(env.XDG_RUNTIME_DIR, 'nemu'))).toEqual([]);
+      expect(await said('logs', 'day', '-n', '1')).toContain('Power down');
+      expect((await run('attach', 'day')).stderr).toContain('The guest powered off.');
+      await gone();
+      await said('rm', 'day');
+      expect(existsSync(state('day'))).toBe(false);
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    'a killed engine leaves a post-mortem, until it is removed',
+    async () => {
+      const cast = join(folder, 'boot.cast');
+      await said('run', '-d', '--name', 'late', '--record', cast);
+      await said('exec', 'late', '--', 'echo seen by nobody >/dev/console');
+      const pid = (await listed()).find(({ name }) => name === 'late')?.pid as number;
+      process.kill(pid, 'SIGKILL');
+      await gone();
+      expect(await listed()).toMatchObject([{ name: 'late', state: 'crashed' }]);
+      expect(readdirSync(join(env.XDG_RUNTIME_DIR, 'nemu'))).toEqual([]);
+      const logs = await run('logs', 'late');
+      expect(logs.stdout.toString()).toContain('seen by nobody');
+      expect(logs.stderr).toMatch(/the machine late crashed/);
+      expect(logs.stderr).toContain('the engine was killed by SIGKILL');
+      const left = JSON.parse(await said('logs', 'late', '--json'));
+      expect(left.postMortem).toMatchObject({ description: { name: 'late' } });
+      expect(left.postMortem.console).toContain('seen by nobody');
+      expect((await run('run', '-d', '--name', 'late')).stderr).toContain('nemu rm late removes it');
+      expect(await said('play', cast, '--speed', '1000')).toContain('seen by nobody');
+      await said('rm', 'late');
+      expect(await listed()).toEqual([]);
+      expect(readdirSync(join(env.XDG_STATE_HOME, 'nemu', 'machines'))).toEqual([]);
+    },
+    LIMIT_MS,
+  );
+
+  /** Waits until no process of this test's machines is there. */
+  async function gone(): Promise<void> {
+    for (let i = 0; i < 100 && processes(folder).length > 0; i++) await sleep(100);
+    expect(processes(folder)).toEqual([]);
+  }
+});
+
+/** Engines and labs whose environment has this folder. */
+function processes(folder: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        return (
+          /node|qemu/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8')) &&
+          readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`XDG_RUNTIME_DIR=${folder}`)
+        );
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}

@@ -1,0 +1,257 @@
+/** Names, records, logs, sockets and pseudo-terminals of machines in the background; no machine is made. */
+import { spawn, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { completionScript } from '../../../src/cli/completion.ts';
+import { ptyEnd } from '../../../src/cli/machines/background.ts';
+import { runtimeFolder, runtimePaths, statePaths } from '../../../src/cli/machines/folders.ts';
+import { claimName, isClaimed } from '../../../src/cli/machines/name_lock.ts';
+import {
+  findMachine,
+  listMachines,
+  type MachineRecord,
+  machineNamed,
+  writeRecord,
+} from '../../../src/cli/machines/records.ts';
+import { tailFile } from '../../../src/cli/machines/tail.ts';
+import { servePrivately } from '../../../src/cli/private_socket.ts';
+import { program } from '../../../src/cli/program.ts';
+import { AlternateScreen } from '../../../src/cli/terminal_modes.ts';
+import type { ConsoleStream } from '../../../src/client/machine_client.ts';
+import { CastRecorder, parseCast, playCast } from '../../../src/console/asciicast.ts';
+import { ConsoleLog, LogReader } from '../../../src/console/console_log.ts';
+import { ConsoleHub } from '../../../src/console/hub.ts';
+import { PtyBridge } from '../../../src/console/pty_bridge.ts';
+import { PseudoTerminal } from '../../../src/ffi/pty.ts';
+import { random as randomOf } from '../../support/random.ts';
+
+let folder: string;
+const before = { run: process.env.XDG_RUNTIME_DIR, state: process.env.XDG_STATE_HOME };
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'nemu-names-'));
+  process.env.XDG_RUNTIME_DIR = join(folder, 'run');
+  process.env.XDG_STATE_HOME = join(folder, 'state');
+});
+afterEach(() => {
+  for (const [name, value] of [
+    ['XDG_RUNTIME_DIR', before.run],
+    ['XDG_STATE_HOME', before.state],
+  ] as const) {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  }
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const record = (name: string, more: Partial<MachineRecord> = {}): MachineRecord => ({
+  ...{ name, pid: 1, startedAt: new Date().toISOString(), running: true, kernel: '/k', cpus: 1, memory: 2 ** 29 },
+  consoles: ['com1'],
+  ...more,
+});
+
+describe('names', () => {
+  test('belong to one at a time, and leave nothing', () => {
+    const release = claimName('work');
+    expect(release).toBeDefined();
+    expect(isClaimed('work')).toBe(true);
+    expect(claimName('work')).toBeUndefined();
+    release?.();
+    expect(isClaimed('work')).toBe(false);
+    expect(existsSync(runtimePaths('work').folder)).toBe(false);
+  });
+
+  test('of processes that were killed are free, and what they left is cleaned', () => {
+    writeRecord(record('dead'));
+    mkdirSync(runtimePaths('dead').folder);
+    for (const path of [runtimePaths('dead').lock, runtimePaths('dead').control]) writeFileSync(path, '');
+    expect(findMachine('dead')).toMatchObject({ status: 'crashed' });
+    expect(listMachines().map(({ name }) => name)).toEqual(['dead']);
+    expect(existsSync(runtimePaths('dead').folder)).toBe(false);
+    writeRecord(record('dead', { end: { at: '', reason: 'poweroff', detail: 'x', status: 0 } }));
+    expect(findMachine('dead')).toMatchObject({ status: 'ended' });
+    expect(() => machineNamed('daed')).toThrow(/no machine "daed"/);
+    expect(() => machineNamed(undefined)).toThrow(/No machine runs/);
+  });
+
+  test('a folder that others may change is not trusted', () => {
+    mkdirSync(join(folder, 'run', 'nemu'), { recursive: true });
+    chmodSync(join(folder, 'run', 'nemu'), 0o777);
+    expect(runtimeFolder).toThrow(/open to others/);
+  });
+
+  test('records that are none are left out, whatever is in them', () => {
+    const random = randomOf(3);
+    const good = JSON.stringify(record('x'));
+    for (let i = 0; i < 200; i++) {
+      mkdirSync(statePaths('x').folder, { recursive: true });
+      const bytes = Buffer.from(good);
+      for (let n = random(8); n >= 0; n--) bytes[random(bytes.length)] = random(256);
+      writeFileSync(statePaths('x').record, bytes.subarray(0, random(bytes.length + 1)));
+      expect([0, 1]).toContain(listMachines().length);
+    }
+    expect(findMachine('../x')).toBeUndefined();
+  });
+});
+
+describe('logs', () => {
+  const read = async (path: string, lines?: number) => {
+    const pieces: Buffer[] = [];
+    for await (const { bytes } of tailFile(path, lines === undefined ? {} : { lines })) pieces.push(bytes);
+    return Buffer.concat(pieces).toString();
+  };
+
+  test('give their last lines, whether the last one is whole or not', async () => {
+    const path = join(folder, 'log');
+    writeFileSync(path, 'one\ntwo\nthree\n');
+    expect([await read(path), await read(path, 2), await read(path, 0), await read(path, 99)]).toEqual([
+      ...['one\ntwo\nthree\n', 'two\nthree\n', '', 'one\ntwo\nthree\n'],
+    ]);
+    writeFileSync(path, 'one\ntwo\nthr');
+    expect([await read(path, 1), await read(path, 2)]).toEqual(['thr', 'two\nthr']);
+    const long = Array.from({ length: 100_000 }, (_, i) => `line ${i}\n`);
+    writeFileSync(path, long.join(''));
+    expect(await read(path, 60_000)).toBe(long.slice(40_000).join(''));
+  });
+
+  test('say when lines came, and where bytes are missing', () => {
+    const path = join(folder, 'log');
+    const log = new ConsoleLog(path, () => {});
+    log.bytes(Buffer.from('first\nsec'));
+    log.lost(12);
+    log.bytes(Buffer.from('ond\n'));
+    log.close();
+    const shown = new LogReader(path, true).show(Buffer.from('first\nsecond\n'), 0).toString();
+    expect(shown).toMatch(/^\S+Z first\n\S+Z sec\n\[nemu\] 12 bytes were lost here.*\n\S+Z ond\n$/);
+  });
+
+  test('recordings are played as they were, without the pauses that nobody wants', async () => {
+    const path = join(folder, 'x.cast');
+    const recorder = new CastRecorder(path, 24, 80, 'x', () => {});
+    // A character may come in pieces.
+    for (const byte of Buffer.from('größe\r\n')) recorder.bytes(Uint8Array.of(byte));
+    recorder.close();
+    const text = readFileSync(path, 'utf8');
+    let played = '';
+    await playCast(parseCast(text, path), (piece) => (played += piece), { speed: 100 });
+    expect(played).toBe('größe\r\n');
+    expect(parseCast(`${text}[9, "o", "ha`, path).events.length).toBe(parseCast(text, path).events.length);
+    expect(() => parseCast('{"version": 1}\n', path)).toThrow(/not an asciicast v2 recording/);
+  });
+
+  test("a terminal is taken off the guest's other screen only when that is shown", () => {
+    const screen = new AlternateScreen();
+    for (const byte of Buffer.from('vi \x1b[?1049h')) screen.saw(Uint8Array.of(byte));
+    expect(screen.leave()).toBe('\x1b[?1049l');
+    screen.saw(Buffer.from('\x1b[?1049l'));
+    expect(screen.leave()).toBe('');
+  });
+});
+
+test.skipIf(process.getuid?.() !== 0)(
+  'a socket that is open to all by mistake still serves this user alone (needs root)',
+  async () => {
+    const path = join(folder, 'socket');
+    let served = 0;
+    const end = await servePrivately(path, { name: 'socket', code: 'X', option: '--x' }, (socket) => {
+      served++;
+      socket.end('hello');
+    });
+    chmodSync(folder, 0o755);
+    chmodSync(path, 0o777);
+    const program = `const s = require('net').connect(${JSON.stringify(path)}); s.on('data', () => process.exit(7)); s.on('close', () => process.exit(8)); s.on('error', () => process.exit(9));`;
+    const other = spawn(process.execPath, ['-e', program], { uid: 65534, gid: 65534 });
+    const status = await new Promise((resolve) => other.once('exit', resolve).once('error', resolve));
+    expect([8, 9]).toContain(status);
+    expect(served).toBe(0);
+    const mine = connect(path);
+    expect(Buffer.concat(await mine.toArray()).toString()).toBe('hello');
+    end();
+  },
+);
+
+test('a program at the pseudo-terminal sees the console, drives it when it writes, and may come again', async () => {
+  let typed = '';
+  const source: ConsoleStream = {
+    ...{ name: 'com1', onData: undefined, onLost: undefined, onWritable: undefined },
+    write: (bytes) => {
+      typed += Buffer.from(bytes);
+      return bytes.length;
+    },
+  };
+  const hub = new ConsoleHub(source);
+  const bridge = new PtyBridge(hub, ptyEnd(new PseudoTerminal()));
+  const person = hub.open({ role: 'driver', label: 'ann' });
+  const path = hub.report().pty as string;
+  const until = async (what: () => boolean) => {
+    for (let i = 0; i < 200 && !what(); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(what()).toBe(true);
+  };
+  source.onData?.(Buffer.from('login: '));
+  await hub.drawn();
+  for (const round of [1, 2]) {
+    // This process is at both ends: it must not wait for itself.
+    const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOCTTY);
+    await until(() => hub.report().viewers.length === 1);
+    expect(hub.report().driver).toBe('ann');
+    writeSync(fd, `root${round}\n`);
+    await until(() => typed.endsWith(`root${round}\n`));
+    expect(hub.report().driver).toContain(path);
+    // No line editing, no echo.
+    let seen = '';
+    source.onData?.(Buffer.from('$ '));
+    await until(() => {
+      const piece = Buffer.alloc(4096);
+      try {
+        seen += piece.toString('latin1', 0, readSync(fd, piece));
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'EAGAIN' });
+      }
+      return seen.endsWith('$ ');
+    });
+    // A program that takes nothing holds nobody up: the guest prints on.
+    for (let i = 0; i < 2000; i++) source.onData?.(Buffer.alloc(4096, 0x78));
+    expect(hub.bytes).toBeGreaterThan(8_000_000 * round);
+    closeSync(fd);
+    await until(() => hub.report().driver === undefined);
+    person.takeOver();
+  }
+  bridge.close();
+  expect(existsSync(path)).toBe(false);
+  expect(hub.report().pty).toBeUndefined();
+  hub.close();
+});
+
+test('names of machines complete', () => {
+  const state = join(folder, 'state');
+  mkdirSync(join(state, 'nemu', 'machines', 'alpha'), { recursive: true });
+  const script = completionScript('bash', program());
+  const ask = (...words: string[]) =>
+    spawnSync(
+      'bash',
+      [
+        '-c',
+        `${script}\nCOMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length - 1}; _nemu; echo "\${COMPREPLY[@]}"`,
+      ],
+      { env: { ...process.env, XDG_STATE_HOME: state }, encoding: 'utf8' },
+    ).stdout.trim();
+  expect(ask('nemu', 'console', 'al')).toBe('alpha');
+  expect(ask('nemu', 'qmp', 'al')).toBe('alpha');
+  expect(ask('nemu', 'image', 'info', 'al')).toBe('');
+  expect(ask('nemu', 'cons')).toBe('console');
+});

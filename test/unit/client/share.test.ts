@@ -1,0 +1,363 @@
+/** One machine and several clients at its control socket: consoles, the guest's agent, history, and rude peers. */
+import { type Duplex, duplexPair } from 'node:stream';
+import { describe, expect, test } from 'vitest';
+import { parseMachine } from '../../../src/client/description.ts';
+import { NemuError } from '../../../src/client/errors.ts';
+import { EventHistory } from '../../../src/client/event_history.ts';
+import { encodeFrame } from '../../../src/client/frames.ts';
+import { GuestSession } from '../../../src/client/guest_session.ts';
+import type { ConsoleStream, MachineClient, MachineEvent } from '../../../src/client/machine_client.ts';
+import { FRAME_BYTES, FRAME_CONTROL, SHARED_METHODS, WINDOW } from '../../../src/client/protocol.ts';
+import { EngineConnection } from '../../../src/client/remote.ts';
+import { serveMachine } from '../../../src/client/serve.ts';
+import { ConsoleHub } from '../../../src/console/hub.ts';
+import { random as randomOf } from '../../support/random.ts';
+
+class Port implements ConsoleStream {
+  readonly name: string;
+  onData: ((bytes: Uint8Array) => void) | undefined;
+  onLost: ((count: number) => void) | undefined;
+  onWritable: (() => void) | undefined;
+  onTyped: ((text: string) => void) | undefined;
+  typed = '';
+  constructor(name: string) {
+    this.name = name;
+  }
+  write(bytes: Uint8Array): number {
+    const text = Buffer.from(bytes).toString('latin1');
+    this.typed += text;
+    this.onTyped?.(text);
+    return bytes.length;
+  }
+  print(text: string): void {
+    this.onData?.(Buffer.from(text, 'latin1'));
+  }
+}
+
+function machine() {
+  const com1 = new Port('com1');
+  const com4 = new Port('com4');
+  const listeners = new Set<(event: MachineEvent) => void>();
+  const client = {
+    description: parseMachine({ kernel: { image: '/k' }, serial: ['com1', 'com4'] }),
+    state: 'running',
+    end: undefined,
+    consoles: ['com1', 'com4'],
+    console: (name: string) => (name === 'com1' ? com1 : com4),
+    onEvent: (listener: (event: MachineEvent) => void) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    ended: () => new Promise(() => {}),
+    close: async () => {},
+  } as unknown as MachineClient;
+  const guest = GuestSession.of(client);
+  const hub = new ConsoleHub(com1);
+  const shared = {
+    consoles: {
+      names: ['com1'],
+      open: (name: string, options: Parameters<ConsoleHub['open']>[0]) => {
+        if (name !== 'com1') throw new NemuError('CONSOLE', `There is no console ${name}.`);
+        return hub.open(options);
+      },
+      report: () => [hub.report()],
+      search: (_name: string, text: string, most: number) => hub.search(text, most),
+    },
+    guest,
+    history: new EventHistory(client, guest),
+  };
+  const served: Promise<void>[] = [];
+  const attach = async (label: string) => {
+    const [ours, theirs] = duplexPair();
+    served.push(serveMachine(theirs, client, shared));
+    const connection = new EngineConnection(ours);
+    return { connection, stream: ours as Duplex, machine: await connection.attach(label) };
+  };
+  const emit = (event: MachineEvent) => {
+    for (const listener of listeners) listener(event);
+  };
+  return { com1, com4, hub, attach, emit, served, listeners };
+}
+
+const settled = () => new Promise((resolve) => setTimeout(resolve, 20));
+
+describe('consoles of a shared machine', () => {
+  test('two clients see one console; one drives, the other takes it over', async () => {
+    const { com1, hub, attach, served } = machine();
+    com1.print('login: ');
+    await hub.drawn();
+    const ann = await attach('ann');
+    const bob = await attach('bob');
+    const first = await ann.machine.share!.openConsole('com1', { role: 'driver', replay: true });
+    const second = await bob.machine.share!.openConsole('com1', { role: 'driver', replay: true });
+    const seen = ['', ''];
+    for (const [index, console] of [first, second].entries()) {
+      console.onScreen = (bytes) => {
+        seen[index] += `<${Buffer.from(bytes).toString().split('\x1b[2J')[1]}>`;
+      };
+      console.onData = (bytes) => {
+        seen[index] += Buffer.from(bytes);
+      };
+    }
+    await settled();
+    com1.print('root');
+    first.write(Buffer.from('a'));
+    second.write(Buffer.from('b'));
+    await settled();
+    expect(seen).toEqual(['<login: >root', '<login: >root']);
+    expect(com1.typed).toBe('a');
+    const told: string[] = [];
+    first.onRole = (role, why) => told.push(`${role}: ${why}`);
+    second.takeOver();
+    await settled();
+    expect([first.role, second.role]).toEqual(['viewer', 'driver']);
+    expect(told).toEqual(['viewer: bob has taken the console over.']);
+    second.write(Buffer.from('c'));
+    second.resize(40, 132);
+    await settled();
+    expect(com1.typed).toBe('ac');
+    expect(await ann.machine.share!.consoleReports()).toMatchObject([
+      { name: 'com1', driver: 'bob', viewers: ['ann'], rows: 40, columns: 132, lost: 0 },
+    ]);
+    bob.connection.close();
+    await settled();
+    expect(told[1]).toBe('viewer: bob has left: nobody drives the console.');
+    expect(hub.report().viewers).toEqual(['ann']);
+    ann.connection.close();
+    await Promise.all(served);
+  });
+
+  test('a console that is asked for by its name alone is opened with what was on it', async () => {
+    const { com1, attach } = machine();
+    com1.print('before\r\n');
+    const { machine: remote, connection } = await attach('ui');
+    expect(remote.consoles).toEqual(['com1']);
+    const console = remote.console('com1');
+    expect(console.write(Buffer.from('early'))).toBe(0);
+    let seen = '';
+    console.onData = (bytes) => {
+      seen += Buffer.from(bytes);
+    };
+    await new Promise<void>((resolve) => {
+      console.onWritable = resolve;
+    });
+    expect(console.write(Buffer.from('typed'))).toBe(5);
+    await settled();
+    com1.print('after');
+    await settled();
+    expect(seen).toMatch(/before.*after$/s);
+    expect(com1.typed).toBe('typed');
+    await expect(remote.share!.openConsole('com9', { role: 'viewer' })).rejects.toMatchObject({ code: 'CONSOLE' });
+    connection.close();
+  });
+
+  test('a client that stalls hurts nobody, and learns what it missed', async () => {
+    const { com1, attach } = machine();
+    const slow = await attach('slow');
+    const fast = await attach('fast');
+    const stalled = await slow.machine.share!.openConsole('com1', { role: 'driver' });
+    const watcher = await fast.machine.share!.openConsole('com1', { role: 'viewer' });
+    let seen = 0;
+    watcher.onData = (bytes) => {
+      seen += bytes.length;
+    };
+    const line = `${'x'.repeat(998)}\r\n`;
+    for (let i = 0; i < 8000; i++) {
+      com1.print(line);
+      if (i % 100 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    await settled();
+    expect(seen).toBe(8_000_000);
+    let late = 0;
+    let lost = 0;
+    let screens = 0;
+    stalled.onLost = (count) => {
+      lost += count;
+    };
+    stalled.onScreen = () => {
+      screens++;
+    };
+    stalled.onData = (bytes) => {
+      late += bytes.length;
+    };
+    while (late + lost < 8_000_000) await settled();
+    expect(late + lost).toBe(8_000_000);
+    expect(lost).toBeGreaterThan(2_000_000);
+    expect(screens).toBe(1);
+    slow.connection.close();
+    fast.connection.close();
+  });
+
+  test('more input than its window allows ends a client, and no other', async () => {
+    const { com1, attach, served } = machine();
+    const rude = await attach('rude');
+    const other = await attach('other');
+    await rude.machine.share!.openConsole('com1', { role: 'driver' });
+    com1.write = () => 0;
+    for (let i = 0; i < 4; i++) rude.stream.write(encodeFrame(FRAME_BYTES, 16, Buffer.alloc(WINDOW / 2)));
+    await served[0];
+    const [report] = await other.machine.share!.consoleReports();
+    expect(report.driver).toBeUndefined();
+    other.connection.close();
+  });
+});
+
+describe("a shared machine's guest and history", () => {
+  test('a command runs with its input, its two outputs and its status', async () => {
+    const { com4, attach } = machine();
+    const { machine: remote, connection } = await attach('exec');
+    const guest = remote.share!.guest!;
+    com4.print('phase ready 1.5\n');
+    await guest.ready;
+    expect(guest.phases).toEqual([{ name: 'ready', uptime: 1.5 }]);
+    let input = '';
+    com4.onTyped = (text) => {
+      for (const line of text.trim().split('\n')) {
+        const [word, id, rest] = line.split(' ');
+        const base64 = (value: string) => Buffer.from(value).toString('base64');
+        if (word === 'exec') com4.print(`took ${id} .\n`);
+        if (word !== 'in') continue;
+        if (rest !== '.') {
+          input += Buffer.from(rest, 'base64');
+          com4.print(`took ${id} .\n`);
+        } else com4.print(`out ${id} ${base64('out')}\nerr ${id} ${base64('err')}\nran ${id} 7\n`);
+      }
+    };
+    const said = { out: '', err: '' };
+    const text = 'stdin '.repeat(100_000);
+    const status = await guest.exec('cat', {
+      input: (async function* () {
+        yield Buffer.from(text);
+      })(),
+      onOutput: (bytes) => {
+        said.out += bytes;
+      },
+      onError: (bytes) => {
+        said.err += bytes;
+      },
+    });
+    expect({ status, ...said }).toEqual({ status: 7, out: 'out', err: 'err' });
+    expect(input === text).toBe(true);
+    connection.close();
+  });
+
+  test("a terminal's size reaches a guest that comes up later, and each time it does", async () => {
+    const { com4, attach } = machine();
+    const { machine: remote, connection } = await attach('sizer');
+    remote.share!.guest!.resize(30, 100);
+    await settled();
+    expect(com4.typed).toBe('');
+    com4.print('phase ready 1.5\n');
+    expect(com4.typed).toBe('size 30 100\n');
+    remote.share!.guest!.resize(31, 101);
+    await settled();
+    com4.print('phase ready 1.6\n');
+    expect(com4.typed).toBe('size 30 100\nsize 31 101\nsize 31 101\n');
+    connection.close();
+  });
+
+  test('a client that leaves ends its command; a guest that is reset ends all', async () => {
+    const { com4, attach, emit } = machine();
+    const one = await attach('one');
+    const two = await attach('two');
+    com4.print('phase ready 1.5\n');
+    const runs = [one, two].map(({ machine: remote }) => remote.share!.guest!.run('sleep 100'));
+    const failed = runs.map((run) => expect(run).rejects.toMatchObject({ name: 'NemuError' }));
+    await settled();
+    one.connection.close();
+    await settled();
+    expect(com4.typed).toContain('stop 1');
+    emit({ type: 'reset', cause: 'the test' });
+    await Promise.all(failed);
+    await expect(runs[1]).rejects.toMatchObject({ code: 'GUEST_GONE' });
+    two.connection.close();
+  });
+
+  test('who comes late learns how it began', async () => {
+    const { com4, attach, emit } = machine();
+    com4.print('phase init 0.9\n');
+    for (let i = 0; i < 3000; i++) emit({ type: 'guest-fault', device: 'com1', text: `fault ${i}` });
+    const { machine: remote, connection } = await attach('late');
+    const events = await remote.share!.history();
+    expect(events[0]).toMatchObject({ type: 'guest-phase', name: 'init' });
+    expect(events.at(-1)).toMatchObject({ text: 'fault 2999' });
+    expect(events.length).toBe(1001);
+    expect(events[200]).toMatchObject({ type: 'note', text: '2001 events before this were forgotten.' });
+    connection.close();
+  });
+
+  test('calls that do not fit are answered with an error; nothing is thrown, and nothing is left', async () => {
+    const { attach, hub, listeners } = machine();
+    const before = listeners.size;
+    const random = randomOf(7);
+    const values = [null, -1, 0, 16, 17, 1e300, 'com1', '', 'x'.repeat(5000), {}, { role: 'driver' }, [], true];
+    const { stream, connection, machine: remote } = await attach('rude');
+    for (let i = 0; i < 400; i++) {
+      const method = SHARED_METHODS[random(SHARED_METHODS.length)];
+      const parameters = Array.from({ length: random(4) }, () => values[random(values.length)]);
+      const message = JSON.stringify({ id: 1000 + i, method, parameters });
+      stream.write(encodeFrame(FRAME_CONTROL, 0, Buffer.from(message)));
+      stream.write(encodeFrame(random(10), random(40), Buffer.alloc(random(8))));
+    }
+    expect(await remote.share!.consoleReports()).toHaveLength(1);
+    connection.close();
+    await settled();
+    expect(hub.report()).toMatchObject({ driver: undefined, viewers: [] });
+    expect(listeners.size).toBe(before);
+  });
+
+  test('a client that reads nothing of what a command prints is let go, and its command ends', async () => {
+    const { com4, attach, served } = machine();
+    const deaf = await attach('deaf');
+    const other = await attach('other');
+    com4.print('phase ready 1.5\n');
+    const run = deaf.machine.share!.guest!.run('yes');
+    const failed = expect(run).rejects.toMatchObject({ code: 'CONNECTION' });
+    await settled();
+    deaf.stream.pause();
+    let over = false;
+    void served[0].then(() => {
+      over = true;
+    });
+    const line = `out 1 ${Buffer.alloc(3000, 'y').toString('base64')}\n`;
+    for (let i = 0; i < 20_000 && !over; i++) {
+      com4.print(line);
+      if (i % 500 === 0) await settled();
+    }
+    await served[0];
+    await settled();
+    expect(com4.typed).toContain('stop 1');
+    deaf.stream.destroy();
+    await failed;
+    expect(await other.machine.share!.consoleReports()).toHaveLength(1);
+    other.connection.close();
+  });
+
+  test('calls without end wait; bytes that are no frames end a client, and no other', async () => {
+    const { attach, served } = machine();
+    const eager = await attach('eager');
+    const all = await Promise.all(Array.from({ length: 5000 }, () => eager.machine.share!.consoleReports()));
+    expect(all).toHaveLength(5000);
+    const random = randomOf(11);
+    for (let i = 0; i < 50; i++) {
+      const rude = await attach('rude');
+      const index = served.length - 1;
+      const noise = Buffer.from(Array.from({ length: 20 + random(200) }, () => random(256)));
+      // A length that no frame has.
+      noise.writeUInt32LE(0xffff_ffff, random(noise.length - 4));
+      rude.stream.write(encodeFrame(FRAME_CONTROL, 0, noise));
+      rude.stream.write(Buffer.concat([Buffer.alloc(3, 0xff), noise]));
+      await served[index];
+    }
+    expect(await eager.machine.share!.consoleReports()).toMatchObject([{ viewers: [] }]);
+    eager.connection.close();
+  });
+
+  test('what a console has printed is searched from outside', async () => {
+    const { com1, attach } = machine();
+    com1.print('one\r\nTwo\r\n');
+    const { machine: remote, connection } = await attach('seeker');
+    expect(await remote.share!.searchConsole('com1', 'tWO')).toEqual(['Two']);
+    connection.close();
+  });
+});
