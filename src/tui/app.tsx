@@ -2,7 +2,7 @@
 import { Box, Text, useApp, useInput, usePaste, useWindowSize } from 'ink';
 import { memo, useEffect, useSyncExternalStore } from 'react';
 import { type Frame, frameOf } from './frame.ts';
-import { keyName } from './keys.ts';
+import { keysOf } from './keys.ts';
 import type { Station } from './station.ts';
 import { paint } from './style.ts';
 
@@ -23,7 +23,9 @@ export function App({ station, version, onFrame, onReady }: AppProps) {
   const { columns, rows } = useWindowSize();
   const { suspendTerminal } = useApp();
   useEffect(() => onReady(suspendTerminal), [onReady, suspendTerminal]);
-  useInput((input, key) => station.key(keyName(input, key), input));
+  useInput((input, key) => {
+    for (const [name, text] of keysOf(input, key)) station.key(name, text);
+  });
   usePaste((text) => station.paste(text));
   const frame = frameOf(station, columns, rows);
   onFrame(frame);

@@ -25,6 +25,33 @@ export function keyName(input: string, key: Key): string {
   return input === ' ' ? 'space' : input;
 }
 
+const CONTROLS: Readonly<Record<string, string>> = {
+  '\r': 'enter',
+  '\n': 'enter',
+  '\t': 'tab',
+  '\x7f': 'backspace',
+  ' ': 'space',
+};
+
+/**
+ * The keys in what Ink says was pressed, with what each types: who types fast, or a terminal that is slow, brings several
+ * at once.
+ */
+export function* keysOf(input: string, key: Key): Generator<readonly [name: string, text: string]> {
+  const characters = [...input];
+  const special = key.ctrl || key.meta || NAMED.some(([field]) => key[field]);
+  if (special || characters.length <= 1) {
+    yield [keyName(input, key), input];
+    return;
+  }
+  for (const character of characters) {
+    const named = CONTROLS[character];
+    if (named !== undefined) yield [named, named === 'space' ? ' ' : ''];
+    else if (character < ' ') yield [`ctrl-${String.fromCharCode(character.charCodeAt(0) + 0x60)}`, ''];
+    else yield [character, character];
+  }
+}
+
 const SHOWN: Readonly<Record<string, string>> = {
   up: '↑',
   down: '↓',

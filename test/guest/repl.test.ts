@@ -100,6 +100,8 @@ describe('the REPL', () => {
           'declare const vm: any;',
           "const { output } = await vm.sh('cat /proc/cmdline');",
           'assert.match(output, /console=ttyS0/);',
+          // A line that comes in while what the last one began ends.
+          "for (let i = 0; i < 40; i++) assert.equal((await vm.sh('echo ' + i)).output, i + '\\n');",
           // What was done to another machine is done to this one.
           "await import('./replay.ts');",
           'assert.deepEqual([vm.cpus.count, vm.memory.size], [3, 768 * 2 ** 20]);',

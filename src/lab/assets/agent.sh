@@ -1,6 +1,8 @@
 # What the host asks of a running guest, in lines on the control channel (descriptor 3); init.sh has the contract.
 # Init sources this. Of a disk that has an init of its own it is a service: sh agent serve TERMINAL.
 
+# The shell that reads must have no children in the background: when one ends while a line comes in, "read" starts over
+# and forgets what it has of the line.
 obey() {
 	case $1 in
 	size) stty -F "$terminal" rows "$2" columns "$3" ;;
@@ -8,11 +10,11 @@ obey() {
 		read -r leader </run/command.pid
 		kill "-$2" "-$leader"
 		;;
-	run) answer "$2" "$3" & ;;
+	run) (answer "$2" "$3" &) ;;
 	exec)
 		mkdir -p /run/nemu
 		mkfifo /run/nemu/"$2".in
-		execute "$2" "$3" &
+		(execute "$2" "$3" &)
 		;;
 	# Opened for both ways a fifo never blocks; the host sends no more than it holds.
 	in) [ -p /run/nemu/"$2".in ] && echo "$3" 1<>/run/nemu/"$2".in ;;

@@ -84,11 +84,10 @@ settled() {
 
 . /nemu/agent
 
-# Reads the control channel as long as it lives. Waiting for its first line gives the shell a head start.
+# Reads the control channel as long as it lives. The wait gives the guest's shell or command a head start.
 serve() {
 	stty raw -echo <&3
-	read -t 0.2 -r first second third <&3 && obey "$first" "$second" "$third"
-	"$@"
+	({ sleep 0.2; "$@"; } &)
 	while read -r first second third; do
 		obey "$first" "$second" "$third"
 	done <&3

@@ -199,7 +199,7 @@ test('a program at the pseudo-terminal sees the console, drives it when it write
   const person = hub.open({ role: 'driver', label: 'ann' });
   const path = hub.report().pty as string;
   const until = async (what: () => boolean) => {
-    for (let i = 0; i < 200 && !what(); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+    for (let i = 0; i < 1000 && !what(); i++) await new Promise((resolve) => setTimeout(resolve, 20));
     expect(what()).toBe(true);
   };
   source.onData?.(Buffer.from('login: '));
