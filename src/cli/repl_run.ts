@@ -58,8 +58,15 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
     const tail = keepConsole(machine, options);
     machine.onEvent((event) => events.write(event));
     const guest = GuestSession.of(machine);
-    const timer = timeout === undefined ? undefined : setTimeout(() => void machine.close(), timeout);
-    try {
+    const late = Promise.withResolvers<number>();
+    const timer =
+      timeout === undefined
+        ? undefined
+        : setTimeout(() => {
+            note(events, `--timeout ${options.timeout} ran out. The console's last lines:\n${tail()}`);
+            late.resolve(EXIT.TIMEOUT);
+          }, timeout);
+    const work = async () => {
       const up =
         guest && Promise.race([guest.settled, guest.ready.then(() => sleep(SETTLE_MS, undefined, { ref: false }))]);
       await machine.start();
@@ -73,6 +80,9 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
         await Promise.race([machine.ended(), sleep(POWER_OFF_MS, undefined, { ref: false })]);
       }
       return status;
+    };
+    try {
+      return await Promise.race([work(), late.promise]);
     } finally {
       clearTimeout(timer);
       await machine.close();

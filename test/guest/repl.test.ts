@@ -115,6 +115,9 @@ describe('the REPL', () => {
       const bad = await runNemu(['run', '-e', "throw new TypeError('on purpose')"]);
       expect(bad.status).toBe(1);
       expect(bad.stderr).toContain('TypeError: on purpose');
+      const late = await runNemu(['run', '--timeout', '2', '-e', 'await new Promise(() => {})']);
+      expect(late.stderr).toContain('--timeout 2 ran out.');
+      expect(late.status).toBe(71);
     },
     LIMIT_MS,
   );
