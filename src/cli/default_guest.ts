@@ -25,6 +25,8 @@ export interface GuestBootOptions {
   readonly task: GuestTask;
   /** Kernel modules that the machine's devices need. */
   readonly modules?: readonly string[];
+  /** Modules of devices that may be plugged: they are there, and loaded when one comes. */
+  readonly available?: readonly string[];
   /** Memory can be plugged into the machine. */
   readonly dimms?: boolean;
   /** The files are for later runs too: what dies with this one cannot be among them. */
@@ -83,7 +85,10 @@ export async function guestBoot(options: GuestBootOptions): Promise<GuestBoot> {
   return {
     name: guest.name,
     image: guest.kernel,
-    initrd: [await buildInitramfs({ guest, modules: options.modules ?? [] }), overlay],
+    initrd: [
+      await buildInitramfs({ guest, modules: options.modules ?? [], available: options.available ?? [] }),
+      overlay,
+    ],
     cmdline,
   };
 }

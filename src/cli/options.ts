@@ -132,7 +132,7 @@ export function parseFwCfg(text: string): NonNullable<MachineInput['fwCfg']>[num
   ) as NonNullable<MachineInput['fwCfg']>[number];
 }
 
-const DISK_KEYS: Keys = {
+export const DISK_KEYS: Keys = {
   file: { kind: 'text' },
   id: { kind: 'text' },
   format: { kind: 'text' },
@@ -143,10 +143,11 @@ const DISK_KEYS: Keys = {
   packed: { kind: 'switch' },
   werror: { kind: 'text' },
   rerror: { kind: 'text' },
+  port: { kind: 'text' },
 };
 
 /** Limits of a disk; those of bytes are sizes. */
-const THROTTLE_KEYS: Keys = {
+export const THROTTLE_KEYS: Keys = {
   iops: { kind: 'number' },
   'iops-read': { kind: 'number', field: 'iopsRead' },
   'iops-write': { kind: 'number', field: 'iopsWrite' },
@@ -158,9 +159,9 @@ const THROTTLE_KEYS: Keys = {
 };
 
 /** `disk.img`, or `file=disk.img,readonly=on,…`; a comma in a name is written twice. */
-export function parseDisk(text: string): NonNullable<MachineInput['disks']>[number] {
+export function parseDisk(text: string, option = '--disk'): NonNullable<MachineInput['disks']>[number] {
   const COMMA = '\u0000';
-  const raw = parseKeyValues('--disk', text.replaceAll(',,', COMMA), { ...DISK_KEYS, ...THROTTLE_KEYS }, 'file');
+  const raw = parseKeyValues(option, text.replaceAll(',,', COMMA), { ...DISK_KEYS, ...THROTTLE_KEYS }, 'file');
   const throttle: Record<string, number> = {};
   for (const [key, { field = key, kind }] of Object.entries(THROTTLE_KEYS)) {
     if (raw[field] === undefined) continue;
@@ -168,12 +169,15 @@ export function parseDisk(text: string): NonNullable<MachineInput['disks']>[numb
     delete raw[field];
   }
   const file = typeof raw.file === 'string' ? raw.file.replaceAll(COMMA, ',') : undefined;
-  if (file === undefined) throw new NemuError('USAGE', '--disk needs a file.', { hint: '--disk disk.img' });
+  if (file === undefined)
+    throw new NemuError('USAGE', `${option} needs a file.`, {
+      hint: `${option}${option === '--disk' ? ' ' : ',file='}disk.img`,
+    });
   const limited = Object.keys(throttle).length > 0;
   return { ...raw, file, ...(limited && { throttle }) } as NonNullable<MachineInput['disks']>[number];
 }
 
-const NET_KEYS: Keys = {
+export const NET_KEYS: Keys = {
   type: { kind: 'text' },
   id: { kind: 'text' },
   mac: { kind: 'text' },
@@ -184,15 +188,16 @@ const NET_KEYS: Keys = {
   net: { kind: 'text' },
   hostname: { kind: 'text' },
   restrict: { kind: 'switch' },
+  port: { kind: 'text' },
 };
 
 /** `user,hostfwd=tcp::2222-:22`, `tap,ifname=tap0`, or `none`, which gives undefined. */
-export function parseNet(text: string): NonNullable<MachineInput['nets']>[number] | undefined {
+export function parseNet(text: string, option = '--net'): NonNullable<MachineInput['nets']>[number] | undefined {
   if (text === 'none') return undefined;
   const items = text.split(',');
   const isForward = (item: string) => item.startsWith('hostfwd=');
   const rest = items.filter((item) => !isForward(item)).join(',');
-  const net = parseKeyValues('--net', rest || 'user', NET_KEYS, 'type');
+  const net = parseKeyValues(option, rest || 'user', NET_KEYS, 'type');
   const hostForwards = items.filter(isForward).map((item) => parseForward(item.slice('hostfwd='.length)));
   return { ...net, ...(hostForwards.length > 0 && { hostForwards }) } as NonNullable<MachineInput['nets']>[number];
 }
@@ -216,6 +221,12 @@ function parseForward(text: string) {
     guestPort: Number(guestPort),
   };
 }
+
+const PCIE_KEYS: Keys = { 'root-ports': { kind: 'number', field: 'rootPorts' }, buses: { kind: 'number' } };
+
+/** `4`, or `root-ports=4,buses=6`. */
+export const parsePcie = (text: string) =>
+  parseKeyValues('--pcie', text, PCIE_KEYS, 'root-ports') as NonNullable<MachineInput['pcie']>;
 
 /** Seconds, or a number with `ms`, `s`, `m` or `h`; gives milliseconds. */
 export function parseDuration(text: string): number {

@@ -146,9 +146,21 @@ async function reserveHugePages(
 /** What a device that is plugged needs of the lab, as a machine's own memory does. */
 async function plugInLab(lab: Lab, input: PlugInput): Promise<PlugInput> {
   const device = parsePlug(input);
-  if (device.kind !== 'memory') return input;
-  refuseFile(device.path);
-  await reserveHugePages(lab, device);
+  if (device.kind === 'memory') {
+    refuseFile(device.path);
+    await reserveHugePages(lab, device);
+  }
+  if (device.kind !== 'pci') return input;
+  if (device.type === 'virtio-blk') {
+    if (!device.readonly) await mountWritable(lab);
+    return diskInLab(device);
+  }
+  if (device.type === 'virtio-net') {
+    for (const { protocol, hostAddress, hostPort } of device.hostForwards) {
+      await lab.forward(protocol, hostAddress, hostPort);
+    }
+    return netInLab(device);
+  }
   return input;
 }
 
@@ -170,6 +182,17 @@ function labPath(path: string, root = '/host'): string {
   }
 }
 
+const diskInLab = <T extends { readonly file: string; readonly readonly: boolean }>(disk: T): T => ({
+  ...disk,
+  file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
+});
+
+/** Connections reach the lab through its own network, where the guest's back end listens at any address. */
+const netInLab = <T extends { readonly hostForwards: readonly { readonly hostAddress: string }[] }>(net: T): T => ({
+  ...net,
+  hostForwards: net.hostForwards.map((forward) => ({ ...forward, hostAddress: '0.0.0.0' })),
+});
+
 function inLab(description: MachineDescription): MachineDescription {
   const { kernel, memory, fwCfg } = description;
   refuseFile(memory.path);
@@ -178,15 +201,8 @@ function inLab(description: MachineDescription): MachineDescription {
     // The emulated processor does not intercept XSETBV: KVM never learns of a guest's XCR0 and puts its own
     // back, so that a guest that uses AVX would die of it.
     cpus: { ...description.cpus, without: [...new Set([...description.cpus.without, 'xsave' as const])] },
-    disks: description.disks.map((disk) => ({
-      ...disk,
-      file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
-    })),
-    // Connections reach the lab through its own network, where the guest's back end listens at any address.
-    nets: description.nets.map((net) => ({
-      ...net,
-      hostForwards: net.hostForwards.map((forward) => ({ ...forward, hostAddress: '0.0.0.0' })),
-    })),
+    disks: description.disks.map(diskInLab),
+    nets: description.nets.map(netInLab),
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),
   };

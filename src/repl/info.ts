@@ -1,5 +1,6 @@
 /** Tables of what a machine is and does. */
 import { NemuError } from '../client/errors.ts';
+import type { PciPlugInput } from '../client/live.ts';
 import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
@@ -33,6 +34,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   requests: { help: 'what was plugged and unplugged, stage by stage', tell: requests },
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },
   pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
+  ports: { help: 'hot-plug ports and slots, and what is in them', tell: ports },
   irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
   queues: { help: 'virtqueues: size, rings, position, buffers in flight', tell: queues },
   exits: { help: 'exits by reason and by device', tell: exits },
@@ -259,7 +261,35 @@ async function disks(machine: MachineClient): Promise<string> {
   return table(head, rows);
 }
 
-async function nets({ description }: MachineClient): Promise<string> {
+/** Where devices come and go, and what is there. */
+async function ports(machine: MachineClient): Promise<string> {
+  const { ports: list, devices } = (await machine.plugged()).pci;
+  if (list.length === 0) return 'The machine has no place where devices of PCI come and go.';
+  return table(
+    ['place', 'device', 'type', ''],
+    list.map(({ id, device, state }) => [
+      id,
+      device ?? 'free',
+      devices.find((each) => each.id === device)?.type ?? '',
+      state ? [state.powered ? 'on' : 'off', `power indicator ${state.powerIndicator}`].join(', ') : '',
+    ]),
+  );
+}
+
+async function nets(machine: MachineClient): Promise<string> {
+  const { description } = machine;
+  if (description.machine !== 'minimal') {
+    const cards = (await machine.plugged()).pci.devices.filter(({ type }) => type === 'virtio-net');
+    if (cards.length === 0) return 'The machine has no network card.';
+    return table(
+      ['card', 'type', 'port', 'mac', ''],
+      cards.map(({ id, port, plug }) => {
+        const { backend, mac, ifname, hostForwards = [] } = plug as Extract<PciPlugInput, { type: 'virtio-net' }>;
+        const forwards = hostForwards.map((each) => `${each.protocol}:${each.hostPort}→${each.guestPort}`);
+        return [id, backend ?? 'user', port, mac ?? '', [...(ifname ? [ifname] : []), ...forwards].join(' ')];
+      }),
+    );
+  }
   if (description.nets.length === 0) return 'The machine has no network card.';
   return table(
     ['card', 'type', 'mac', ''],

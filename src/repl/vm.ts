@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { diskName, type ThrottleInput } from '../client/description.ts';
+import type { DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestRunOptions, GuestSession } from '../client/guest_session.ts';
 import {
@@ -15,19 +16,12 @@ import {
   type PlugOptions,
   type UnplugOptions,
 } from '../client/live.ts';
-import type {
-  BalloonReport,
-  DiskReport,
-  MachineClient,
-  MachineState,
-  PciFunctionReport,
-  VcpuReport,
-} from '../client/machine_client.ts';
+import type { BalloonReport, DiskReport, MachineClient, MachineState, VcpuReport } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
+import { type PciAccess, PluggedDevice, pciAccess } from './devices.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
-import { ConfigView } from './pci_config.ts';
 import { address, Bytes, Done, ShellResult, Text } from './values.ts';
 
 export class Cpu {
@@ -236,46 +230,13 @@ export class Memory {
   }
 }
 
-/** A PCI function, as it was when it was asked for. */
-export class PciDevice {
-  readonly name: string;
-  readonly address: string;
-  readonly config: ConfigView;
-  readonly report: PciFunctionReport;
-
-  constructor(report: PciFunctionReport) {
-    this.report = report;
-    this.name = report.name;
-    this.address = report.address;
-    this.config = new ConfigView(report.config);
-  }
-
-  /** Its configuration space in words and bytes. */
-  decode(): Text {
-    const { config } = this;
-    return new Text(
-      [
-        `${this.address} ${this.name}: ${config.className}`,
-        `command: ${config.command}`,
-        ...(config.slot ? [config.slot] : []),
-        ...config.capabilities.map(({ offset, name }) => `[${offset.toString(16)}] ${name}`),
-        '',
-        config.dump(),
-      ].join('\n'),
-    );
-  }
-
-  [inspect.custom](): string {
-    return `${this.address} ${this.name} (${this.config.className})`;
-  }
-}
-
 const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
 const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
 
 /** What plugs a device again that was taken out, in the same place. */
-function plugOf(device: LiveDevice): PlugInput {
+function plugOf(device: LiveDevice): PlugInput | undefined {
   if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
+  if (device.kind === 'pci') return device.plug;
   const { id, slot, address: at, size, node, backend, path, hugepages } = device;
   return {
     ...{ kind: 'memory', id, slot, address: at, size, node, backend },
@@ -311,6 +272,11 @@ export class Disk {
     });
   }
 
+  /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */
+  unplug(options: UnplugOptions = {}): Promise<Done> {
+    return this.#vm.unplug(this.name, options);
+  }
+
   [inspect.custom](): string {
     return `disk ${this.name}`;
   }
@@ -328,6 +294,7 @@ export class Vm {
   readonly journal = new Journal();
   readonly memory: Memory;
   readonly #guest: GuestSession | undefined;
+  readonly #pci = pciAccess(this);
   #plugged: PluggedReport | undefined;
 
   constructor({ machine, guest }: VmOptions) {
@@ -357,8 +324,23 @@ export class Vm {
 
   /** Disks by name: `vm.disks.vda`. */
   get disks(): Readonly<Record<string, Disk>> {
-    const names = this.machine.description.disks.map(({ id }, index) => id ?? diskName(index));
+    const boot = this.machine.description.disks.map(({ id }, index) => id ?? diskName(index));
+    const names = this.#ofType('virtio-blk')?.map(({ id }) => id) ?? boot;
     return Object.fromEntries(names.map((name) => [name, new Disk(this, name)]));
+  }
+
+  /** Network cards by name: `vm.nets.net0`. */
+  get nets(): Readonly<Record<string, PluggedDevice>> {
+    return Object.fromEntries(
+      (this.#ofType('virtio-net') ?? []).map((each) => [each.id, new PluggedDevice(this, each)]),
+    );
+  }
+
+  /** Undefined where nothing of PCI is told: before the first report, and on a machine without PCI. */
+  #ofType(type: DeviceType) {
+    const { pci } = this.#plugged ?? {};
+    if (!pci || this.machine.description.machine === 'minimal') return undefined;
+    return pci.devices.filter((each) => each.type === type);
   }
 
   /** What came and what can go, as it was last told. */
@@ -371,7 +353,8 @@ export class Vm {
   }
 
   /**
-   * Plugs a device: `{ kind: 'cpu' }`, `{ kind: 'memory', size: '1G' }`. Resolves when the guest has it online.
+   * Plugs a device: `{ kind: 'cpu' }`, `{ kind: 'memory', size: '1G' }`, `{ kind: 'pci', type: 'virtio-rng' }`. Resolves
+   * when the guest has it online.
    * @throws NemuError as `MachineClient.plug` does.
    */
   plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
@@ -415,7 +398,9 @@ export class Vm {
           return `vm.plug(${literal(again)})`;
         },
         run: async () => {
-          await this.machine.plug(again as PlugInput);
+          if (!again)
+            throw new NemuError('UNDO', `${id} was several devices in one: it cannot be plugged again at once.`);
+          await this.machine.plug(again);
           await this.#refresh();
         },
       },
@@ -432,17 +417,9 @@ export class Vm {
     return this.machine.description;
   }
 
-  /** PCI functions; one by name or address with an argument. */
-  async pci(which: string): Promise<PciDevice>;
-  async pci(): Promise<PciDevice[]>;
-  async pci(which?: string): Promise<PciDevice | PciDevice[]> {
-    const all = (await this.machine.devices()).pci.map((report) => new PciDevice(report));
-    if (which === undefined) return all;
-    const found = all.find((each) => each.name === which || each.address === which || `0000:${each.address}` === which);
-    if (found) return found;
-    throw new NemuError('DEVICE', `There is no PCI function "${which}".`, {
-      hint: `There are ${all.map((each) => `${each.address} ${each.name}`).join(', ') || 'none'}.`,
-    });
+  /** PCI: `vm.pci('vda')` looks a function up, `vm.pci.plug('virtio-rng')` plugs a device. */
+  get pci(): PciAccess {
+    return this.#pci;
   }
 
   /** Tables: `info('cpus')`, and so on. */

@@ -119,6 +119,7 @@ class MachineThread {
       ranges,
       cpus: this.#live.cpus,
       dimms: this.#live.dimms,
+      live: this.#live.pci,
       clock: this.#clock,
       block: this.#block,
       vm,

@@ -53,7 +53,11 @@ export interface MachineCalls {
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
   /** Takes a device's place: the main thread makes what it needs and calls `prepared`. */
   plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };
-  prepared: { parameter: { id: number; error?: string }; result: undefined };
+  prepared: {
+    /** `rings` of the streams that a device brings. */
+    parameter: { id: number; error?: string; rings?: Readonly<Record<string, SerialRings>> };
+    result: undefined;
+  };
   unplug: { parameter: { id: string; timeoutMs: number | undefined; force: boolean }; result: LiveRequest };
   /** The main thread has back what it made for a device: the answer to the message `release`. */
   released: { parameter: { id: number }; result: undefined };

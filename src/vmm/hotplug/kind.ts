@@ -1,4 +1,5 @@
-import type { LiveDevice, PlugRequest } from '../../client/live.ts';
+import type { LiveDevice, LiveRequest, PlugRequest } from '../../client/live.ts';
+import type { SerialRings } from '../serial_channel.ts';
 
 /** What a kind of device tells when the guest does something about one. */
 export interface GuestActs {
@@ -8,8 +9,15 @@ export interface GuestActs {
   answered(device: LiveDevice, event: number, status: number): void;
   /** It uses the device. */
   started(device: LiveDevice): void;
-  /** It let go of the device. */
-  ejected(device: LiveDevice): void;
+  /** It works on a request, as these words say. */
+  accepted(device: LiveDevice, action: LiveRequest['action'], words: string): void;
+  /** It does not do what was asked. */
+  refused(device: LiveDevice, action: LiveRequest['action'], words: string): void;
+  /**
+   * It let go of the device.
+   * @param stays without a request the device stays where it is: it was turned off, and may be turned on again.
+   */
+  ejected(device: LiveDevice, words?: string, stays?: boolean): void;
 }
 
 /**
@@ -23,8 +31,13 @@ export interface LiveKind<D extends LiveDevice = LiveDevice, P extends PlugReque
    * @throws NemuError that names the limit and what raises it; then nothing was touched.
    */
   reserve(request: P): D;
-  /** The guest can see the device from now on, and is told of it. @throws what the host says against it. */
-  attach(device: D): void;
+  /**
+   * The guest can see the device from now on, and is told of it.
+   * @param rings of the streams that it brings. @throws what the host says against it.
+   */
+  attach(device: D, rings?: Readonly<Record<string, SerialRings>>): void;
+  /** Why the guest cannot look at it yet, if it cannot. */
+  waits?(device: D): string | undefined;
   /** @throws NemuError for a device that can never go, and for `force` where it would break the guest. */
   requireRemovable(device: D, force: boolean): void;
   /** Asks the guest to let go. */

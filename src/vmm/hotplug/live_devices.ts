@@ -8,6 +8,7 @@ import type { MachineCalls } from '../thread_messages.ts';
 import { CpuHotplug } from './cpus.ts';
 import { DimmHotplug } from './dimms.ts';
 import { Hotplug } from './hotplug.ts';
+import { PciHotplug } from './pci.ts';
 
 /** Calls of the machine thread that are about what comes and goes. */
 export type LiveCall = 'plug' | 'prepared' | 'unplug' | 'released' | 'requests' | 'plugged';
@@ -27,6 +28,7 @@ export interface LiveDevicesOptions {
 export class LiveDevices {
   readonly cpus: CpuHotplug;
   readonly dimms: DimmHotplug;
+  readonly pci: PciHotplug;
   readonly #description: MachineDescription;
   readonly #hotplug: Hotplug;
   readonly #calls: { [N in LiveCall]: (parameter: MachineCalls[N]['parameter']) => MachineCalls[N]['result'] };
@@ -42,9 +44,10 @@ export class LiveDevices {
       const { vm, physicalBits } = processors;
       return new DimmHotplug({ ...options, vm, physicalBits, guest });
     });
+    this.pci = hotplug.add('pci', (guest) => new PciHotplug({ description, guest }));
     this.#calls = {
       plug: ({ request, timeoutMs }) => hotplug.plug(request, timeoutMs),
-      prepared: ({ id, error }) => hotplug.prepared(id, error) as undefined,
+      prepared: ({ id, error, rings }) => hotplug.prepared(id, error, rings) as undefined,
       unplug: ({ id, timeoutMs, force }) => hotplug.unplug(id, timeoutMs, force),
       released: ({ id }) => hotplug.released(id) as undefined,
       requests: () => hotplug.requests(),
@@ -69,6 +72,7 @@ export class LiveDevices {
         ...{ boot: memory.size, dimms: this.dimms.present() },
         ...(memory.max !== undefined && { max: memory.max, slots: memory.slots }),
       },
+      pci: { devices: this.pci.present(), ports: this.pci.ports() },
     };
   }
 }

@@ -79,7 +79,7 @@ deviceContract('PIIX4 power management', () => {
 });
 
 deviceContract('PCI hot-plug by ACPI', () => {
-  const device = new AcpiPciHotplug({ notify: () => {}, eject: () => {} });
+  const device = new AcpiPciHotplug({ notify: () => {}, noticed: () => {}, eject: () => {} });
   const disturb = (pick: (limit: number) => number) => {
     device.setRemovable(pick(32), pick(2) === 0);
     if (pick(2)) device.plugged(pick(32));

@@ -311,7 +311,10 @@ describe('the places of DIMMs', () => {
           size > 0 ? slots.set(slot, `${gpa / GiB}+${size / MiB}`) : slots.delete(slot),
       } as unknown as KvmVm,
       physicalBits,
-      guest: { noticed: () => {}, answered: () => {}, started: () => {}, ejected: () => {} },
+      guest: {
+        ...{ noticed: () => {}, answered: () => {}, started: () => {}, ejected: () => {} },
+        ...{ accepted: () => {}, refused: () => {} },
+      },
       raiseGpe: () => {},
     });
     const plug = (input: Omit<Extract<PlugInput, { kind: 'memory' }>, 'kind'>) => {
