@@ -31,7 +31,7 @@ const WORKS: readonly Work[] = [
 
 const FORMATS = ['raw', 'qcow2'] as const;
 
-interface Sample {
+export interface Sample {
   /** Requests a second. */
   readonly rate: number;
   /** Microseconds of the host's processors a request. */

@@ -9,6 +9,7 @@ import { bootFigures } from './boot.ts';
 import { exitFigures } from './exits.ts';
 import { type Figure, figureTable } from './figures.ts';
 import { memoryFigures } from './memory.ts';
+import { netFigures } from './net.ts';
 import { startupFigures } from './startup.ts';
 
 const SUITES = {
@@ -17,6 +18,7 @@ const SUITES = {
   boot: bootFigures,
   memory: memoryFigures,
   blk: blkFigures,
+  net: netFigures,
 } as const satisfies Record<string, (folder: string) => Promise<Figure[]>>;
 type Suite = keyof typeof SUITES;
 
@@ -29,8 +31,8 @@ const chosen = (program.args.length > 0 ? program.args : Object.keys(SUITES)) as
 for (const suite of chosen) if (!Object.hasOwn(SUITES, suite)) program.error(`There is no suite "${suite}".`);
 const NEEDED: readonly (readonly [command: string, packages: string, suites: readonly Suite[]])[] = [
   ['qemu-system-x86_64', 'qemu-system-x86', chosen],
-  ['gcc', 'gcc', ['blk']],
-  ['objcopy', 'binutils', ['blk']],
+  ['gcc', 'gcc', ['blk', 'net']],
+  ['objcopy', 'binutils', ['blk', 'net']],
 ];
 for (const [command, packages, suites] of NEEDED) {
   if (!suites.some((suite) => chosen.includes(suite)) || findProgram(command)) continue;

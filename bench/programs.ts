@@ -7,7 +7,19 @@ export const nemu = fileURLToPath(new URL('../bin/nemu', import.meta.url));
 /** QEMU with the least that runs `image`, its serial port on standard output. */
 export function qemuArguments(machine: 'q35' | 'microvm', image: string, more: readonly string[] = []): string[] {
   return [
-    ...['-accel', 'kvm', '-machine', machine, '-cpu', 'host', '-nodefaults', '-no-user-config', '-display', 'none'],
+    // What a KVM that is itself a guest says of this register, it may not let QEMU write.
+    ...[
+      '-accel',
+      'kvm',
+      '-machine',
+      machine,
+      '-cpu',
+      'host,arch-capabilities=off',
+      '-nodefaults',
+      '-no-user-config',
+      '-display',
+      'none',
+    ],
     ...['-serial', 'stdio', '-no-reboot', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', '-kernel', image, ...more],
   ];
 }
@@ -50,7 +62,7 @@ export class Run {
   /** Waits until `count` bytes have come. @throws Error with what the program complained about. */
   async bytes(count: number): Promise<Buffer> {
     while (this.output.length < count) {
-      if (this.child.exitCode !== null) {
+      if (this.child.exitCode !== null || this.child.signalCode !== null) {
         throw new Error(`${this.child.spawnargs.join(' ')}\nended after ${this.output.length} bytes: ${this.errors}`);
       }
       await new Promise<void>((resolve) => this.#waiters.push(resolve));

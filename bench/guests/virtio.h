@@ -80,12 +80,12 @@ struct desc {
 struct avail {
 	u16 flags;
 	volatile u16 index;
-	u16 ring[256];
+	u16 ring[256 + 1]; /* and the event index behind the last */
 };
 struct used {
 	u16 flags;
 	volatile u16 index;
-	struct { u32 id, length; } ring[256];
+	struct { u32 id, length; } ring[256 + 1];
 };
 
 struct queue {

@@ -5,7 +5,7 @@ import type { Document, ParsedNode } from 'yaml';
 import { type ConfigInput, configSchema, withDevicesApart } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { explain, type FieldPath, type Problem } from '../client/explain.ts';
-import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet } from './options.ts';
+import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parseNvdimm } from './options.ts';
 
 export interface Config {
   /** Checked, but without defaults: what is undefined was not said. */
@@ -19,6 +19,7 @@ const SHORT: Readonly<Record<string, (text: string) => unknown>> = { cpus: parse
 const SHORT_ITEMS: Readonly<Record<string, (text: string) => unknown>> = {
   disks: parseDisk,
   nets: parseNet,
+  nvdimms: parseNvdimm,
   fwCfg: parseFwCfg,
 };
 
@@ -135,7 +136,7 @@ const fromFolder = (folder: string, file: string) =>
 
 /** A description in which each path of a file is what `convert` makes of it. */
 export function withPaths<T extends ConfigInput>(input: T, convert: (file: string) => string): T {
-  const { kernel, memory, disks, fwCfg } = input;
+  const { kernel, memory, nvdimms, disks, fwCfg } = input;
   return {
     ...input,
     ...(kernel && {
@@ -146,6 +147,7 @@ export function withPaths<T extends ConfigInput>(input: T, convert: (file: strin
       },
     }),
     ...(memory?.path !== undefined && { memory: { ...memory, path: convert(memory.path) } }),
+    ...(nvdimms && { nvdimms: nvdimms.map((nvdimm) => ({ ...nvdimm, file: convert(nvdimm.file) })) }),
     ...(disks && { disks: disks.map((disk) => ({ ...disk, file: convert(disk.file) })) }),
     ...(fwCfg && {
       fwCfg: fwCfg.map((item) => (item.file === undefined ? item : { ...item, file: convert(item.file) })),

@@ -1,79 +1,57 @@
-import { unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
-import { NemuError } from '../client/errors.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import { serveMachine } from '../client/serve.ts';
-
-/** Nobody but this user. */
-const OTHERS = 0o177;
+import { serveQmp } from '../qmp/server.ts';
+import { servePrivately } from './private_socket.ts';
 
 /**
- * Serves a machine at a unix socket that only this user may open: `EngineConnection.attach` is the other end. A
- * socket that nobody serves any more is replaced.
+ * Serves a machine at a unix socket that only this user may open: `EngineConnection.attach` is the other end.
  * @returns the function that ends it, connections and all.
  * @throws NemuError CONTROL_SOCKET
  */
-export async function serveControl(path: string, machine: MachineClient): Promise<() => void> {
-  const connections = new Set<Socket>();
-  const server = createServer((socket) => {
-    connections.add(socket);
-    socket.once('close', () => connections.delete(socket));
+export function serveControl(path: string, machine: MachineClient): Promise<() => void> {
+  const purpose = { name: 'control socket', code: 'CONTROL_SOCKET', option: '--control' };
+  return servePrivately(path, purpose, (socket) => {
     void serveMachine(socket, machine);
   });
+}
+
+/**
+ * Serves a machine by QEMU's protocol, at a unix socket that only this user may open.
+ * @param address a path, or `unix:` and a path as QEMU has it; what follows a comma there says what is so anyway.
+ * @returns the function that ends it, connections and all.
+ * @throws NemuError QMP_SOCKET
+ */
+export async function serveQmpSocket(address: string, machine: MachineClient): Promise<() => void> {
+  const path = address.replace(/^unix:/, '').replace(/(,(server(=on)?|wait=off|nowait))*$/, '');
+  const server = serveQmp(machine);
   try {
-    await listen(server, path);
-  } catch (cause) {
-    if (!isInUse(cause)) throw cannot(path, cause);
-    if (await isServed(path)) {
-      throw new NemuError('CONTROL_SOCKET', `Something else serves the control socket ${path}.`, {
-        hint: 'Give each machine a socket of its own with --control.',
-      });
-    }
-    try {
-      unlinkSync(path);
-      await listen(server, path);
-    } catch (again) {
-      throw cannot(path, again);
-    }
-  }
-  return () => {
+    const purpose = { name: 'QMP socket', code: 'QMP_SOCKET', option: '--qmp' };
+    const end = await servePrivately(path, purpose, (socket) => server.connect(socket));
+    return () => {
+      end();
+      server.close();
+    };
+  } catch (error) {
     server.close();
-    for (const socket of connections) socket.destroy();
+    throw error;
+  }
+}
+
+/** Serves a machine wherever the options ask for it. @returns the function that ends all of it. */
+export async function serveSockets(
+  machine: MachineClient,
+  { control, qmp }: { readonly control?: string; readonly qmp?: string },
+): Promise<() => void> {
+  const ends: (() => void)[] = [];
+  const end = () => {
+    for (const each of ends) each();
   };
-}
-
-const isInUse = (error: unknown) => (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
-
-const cannot = (path: string, cause: unknown) =>
-  new NemuError('CONTROL_SOCKET', `The control socket ${path} cannot be made: ${(cause as Error).message}.`, {
-    hint: 'Give a short path (107 bytes at most) in a folder of yours, where no other file stands.',
-    cause,
-  });
-
-function listen(server: Server, path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    // The socket is made within this call.
-    const mask = process.umask(OTHERS);
-    try {
-      server.listen(path, () => {
-        server.off('error', reject);
-        resolve();
-      });
-    } finally {
-      process.umask(mask);
-    }
-  });
-}
-
-/** Does anybody answer? A file that is no socket is somebody's too. */
-function isServed(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(path);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
-  });
+  try {
+    if (control !== undefined) ends.push(await serveControl(control, machine));
+    if (qmp !== undefined) ends.push(await serveQmpSocket(qmp, machine));
+    return end;
+  } catch (error) {
+    end();
+    throw error;
+  }
 }

@@ -27,6 +27,8 @@ export interface GuestBootOptions {
   readonly modules?: readonly string[];
   /** Modules of devices that may be plugged: they are there, and loaded when one comes. */
   readonly available?: readonly string[];
+  /** Modules that may be needed later, where the kernel has them. */
+  readonly late?: readonly string[];
   /** Memory can be plugged into the machine. */
   readonly dimms?: boolean;
   /** The files are for later runs too: what dies with this one cannot be among them. */
@@ -86,7 +88,10 @@ export async function guestBoot(options: GuestBootOptions): Promise<GuestBoot> {
     name: guest.name,
     image: guest.kernel,
     initrd: [
-      await buildInitramfs({ guest, modules: options.modules ?? [], available: options.available ?? [] }),
+      await buildInitramfs({
+        ...{ guest, modules: options.modules ?? [] },
+        ...{ available: options.available ?? [], late: options.late ?? [] },
+      }),
       overlay,
     ],
     cmdline,

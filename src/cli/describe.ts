@@ -25,11 +25,15 @@ import {
   parseFwCfg,
   parseMemory,
   parseNet,
+  parseNvdimm,
   parsePcie,
   parsePinning,
   parseSerial,
 } from './options.ts';
 import type { RunOptions } from './run_options.ts';
+
+/** Linux' drivers of NVDIMMs and of the block devices on them. */
+const NVDIMM_MODULES = ['nfit', 'nd_pmem'];
 
 type NetInput = NonNullable<MachineInput['nets']>[number];
 type SerialInput = NonNullable<MachineInput['serial']>;
@@ -59,6 +63,7 @@ export async function describe(
   const { nets, devices } = apart;
   const root = options.root === undefined ? [] : [await rootDisk(options.root)];
   const disks = [...root, ...apart.disks];
+  const nvdimms = [...(file.nvdimms ?? []), ...options.nvdimm.map(parseNvdimm)];
   const rng = options.rng ?? file.rng ?? false;
   const machine = options.machine ?? file.machine;
   const pcie = { ...file.pcie, ...(options.pcie !== undefined && parsePcie(options.pcie)) };
@@ -75,6 +80,7 @@ export async function describe(
           ...(disks.length > 0 ? ['virtio_blk'] : []),
           ...(root.length > 0 ? ['ext4'] : []),
           ...(nets.length > 0 ? ['virtio_net'] : []),
+          ...(nvdimms.length > 0 ? NVDIMM_MODULES : []),
           ...(rng ? ['virtio_rng'] : []),
           ...new Set(devices.flatMap(({ type }) => DEVICE_MODULES[type] ?? [])),
         ],
@@ -98,6 +104,8 @@ export async function describe(
     debugExit: options.debugExit ?? file.debugExit ?? false,
     i8042: options.i8042 ?? file.i8042 ?? false,
     fwCfg: [...(file.fwCfg ?? []), ...options.fwCfg.map(parseFwCfg)],
+    nvdimms,
+    nvdimmPersistence: options.nvdimmPersistence ?? file.nvdimmPersistence,
     disks,
     nets,
     rng,
@@ -193,6 +201,7 @@ async function makeBoot(
       ...(options.root !== undefined && { root: '/dev/vda' }),
     },
     dimms,
+    ...(dimms && { late: NVDIMM_MODULES }),
     keep: options.dryRun ?? false,
   });
   return kernel;

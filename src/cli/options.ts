@@ -116,6 +116,24 @@ export function parseMemory(text: string): NonNullable<MachineInput['memory']> {
   return memory;
 }
 
+const NVDIMM_KEYS: Keys = {
+  file: { kind: 'text' },
+  size: { kind: 'text' },
+  'label-size': { kind: 'text', field: 'labelSize' },
+  readonly: { kind: 'switch' },
+  share: { kind: 'switch' },
+  node: { kind: 'number' },
+  id: { kind: 'text' },
+};
+
+/** `pm.img`, or `file=pm.img,size=256M,label-size=128K,…`; a comma in a name is written twice. */
+export function parseNvdimm(text: string): NonNullable<MachineInput['nvdimms']>[number] {
+  const COMMA = '\u0000';
+  const { file, ...rest } = parseKeyValues('--nvdimm', text.replaceAll(',,', COMMA), NVDIMM_KEYS, 'file');
+  if (file === undefined) throw new NemuError('USAGE', '--nvdimm needs a file.', { hint: '--nvdimm pm.img,size=256M' });
+  return { ...rest, file: String(file).replaceAll(COMMA, ',') };
+}
+
 const SERIAL_KEYS: Keys = { port: { kind: 'text' }, flow: { kind: 'text' } };
 
 /** `com2`, or `com2,flow=wait`. */
@@ -162,19 +180,13 @@ export const THROTTLE_KEYS: Keys = {
 export function parseDisk(text: string, option = '--disk'): NonNullable<MachineInput['disks']>[number] {
   const COMMA = '\u0000';
   const raw = parseKeyValues(option, text.replaceAll(',,', COMMA), { ...DISK_KEYS, ...THROTTLE_KEYS }, 'file');
-  const throttle: Record<string, number> = {};
-  for (const [key, { field = key, kind }] of Object.entries(THROTTLE_KEYS)) {
-    if (raw[field] === undefined) continue;
-    throttle[field] = kind === 'text' ? parseSize(String(raw[field])) : Number(raw[field]);
-    delete raw[field];
-  }
+  const throttle = takeLimits(raw, THROTTLE_KEYS);
   const file = typeof raw.file === 'string' ? raw.file.replaceAll(COMMA, ',') : undefined;
   if (file === undefined)
     throw new NemuError('USAGE', `${option} needs a file.`, {
       hint: `${option}${option === '--disk' ? ' ' : ',file='}disk.img`,
     });
-  const limited = Object.keys(throttle).length > 0;
-  return { ...raw, file, ...(limited && { throttle }) } as NonNullable<MachineInput['disks']>[number];
+  return { ...raw, file, ...(throttle && { throttle }) } as NonNullable<MachineInput['disks']>[number];
 }
 
 export const NET_KEYS: Keys = {
@@ -189,7 +201,31 @@ export const NET_KEYS: Keys = {
   hostname: { kind: 'text' },
   restrict: { kind: 'switch' },
   port: { kind: 'text' },
+  link: { kind: 'switch' },
 };
+
+/** Limits of a network card; those of bytes are sizes. */
+const NET_THROTTLE_KEYS: Keys = {
+  pps: { kind: 'number' },
+  'pps-rx': { kind: 'number', field: 'ppsRx' },
+  'pps-tx': { kind: 'number', field: 'ppsTx' },
+  'pps-max': { kind: 'number', field: 'ppsMax' },
+  bps: { kind: 'text' },
+  'bps-rx': { kind: 'text', field: 'bpsRx' },
+  'bps-tx': { kind: 'text', field: 'bpsTx' },
+  'bps-max': { kind: 'text', field: 'bpsMax' },
+};
+
+/** Takes limits out of what was read. @returns undefined for none. */
+function takeLimits(raw: Record<string, unknown>, keys: Keys): Record<string, number> | undefined {
+  const limits: Record<string, number> = {};
+  for (const [key, { field = key, kind }] of Object.entries(keys)) {
+    if (raw[field] === undefined) continue;
+    limits[field] = kind === 'text' ? parseSize(String(raw[field])) : Number(raw[field]);
+    delete raw[field];
+  }
+  return Object.keys(limits).length > 0 ? limits : undefined;
+}
 
 /** `user,hostfwd=tcp::2222-:22`, `tap,ifname=tap0`, or `none`, which gives undefined. */
 export function parseNet(text: string, option = '--net'): NonNullable<MachineInput['nets']>[number] | undefined {
@@ -197,9 +233,12 @@ export function parseNet(text: string, option = '--net'): NonNullable<MachineInp
   const items = text.split(',');
   const isForward = (item: string) => item.startsWith('hostfwd=');
   const rest = items.filter((item) => !isForward(item)).join(',');
-  const net = parseKeyValues(option, rest || 'user', NET_KEYS, 'type');
+  const net = parseKeyValues(option, rest || 'user', { ...NET_KEYS, ...NET_THROTTLE_KEYS }, 'type');
+  const throttle = takeLimits(net, NET_THROTTLE_KEYS);
   const hostForwards = items.filter(isForward).map((item) => parseForward(item.slice('hostfwd='.length)));
-  return { ...net, ...(hostForwards.length > 0 && { hostForwards }) } as NonNullable<MachineInput['nets']>[number];
+  return { ...net, ...(throttle && { throttle }), ...(hostForwards.length > 0 && { hostForwards }) } as NonNullable<
+    MachineInput['nets']
+  >[number];
 }
 
 /** QEMU's form, `[tcp|udp]:[address]:port-[address]:port`; and the short one, `2222:22`. */

@@ -1,14 +1,16 @@
 import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { MachineDescription } from '../client/description.ts';
+import type { HostForward, MachineDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { type PlugInput, parsePlug } from '../client/live.ts';
-import type { MachineClient } from '../client/machine_client.ts';
+import { type DiskChangeInput, parseDiskChange } from '../client/live_change.ts';
+import type { DiskReport, MachineClient } from '../client/machine_client.ts';
 import { EngineConnection } from '../client/remote.ts';
 import { type Lab, startLab } from '../lab/lab.ts';
 import { Machine, type MachineOptions } from '../vmm/machine.ts';
 import { PostMortem } from '../vmm/post_mortem.ts';
 import { ThreadPool } from '../vmm/threads.ts';
+import { atAnyAddress, LabPorts } from './lab_ports.ts';
 import { labAgentPath } from './paths.ts';
 import { hostVerdict } from './probe.ts';
 
@@ -75,10 +77,11 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
     await lab.close();
     throw error;
   }
-  const connection = new EngineConnection(lab.port, () => {
+  const describeLoss = () => {
     const tail = lab.consoleTail().trim();
     return new NemuError('CONNECTION', `The lab ended.${tail ? ` Its last lines:\n${tail}` : ''}`);
-  });
+  };
+  const connection = new EngineConnection(lab.port, describeLoss, hostPaths);
   let postMortem: PostMortem | undefined;
   return {
     kind: 'lab',
@@ -89,13 +92,21 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
     create: async (description, machineOptions) => {
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
-      if (description.disks.some(({ readonly }) => !readonly)) await mountWritable(lab);
+      if (writesFiles(description)) await mountWritable(lab);
       await reserveHugePages(lab, description.memory);
-      for (const { hostForwards } of description.nets) {
-        for (const { protocol, hostAddress, hostPort } of hostForwards)
-          await lab.forward(protocol, hostAddress, hostPort);
-      }
-      return connection.create(inLab(description), (device) => plugInLab(lab, device));
+      const ports = new LabPorts(lab);
+      for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
+      const machine = await connection.create(inLab(description), {
+        plug: (device) => plugInLab(lab, ports, device),
+        changeDisk: async (disk, change, engine) => engine(await diskChangeInLab(lab, disk, change)),
+        changeNet: (net, change, engine) => ports.changeNet(net, change, engine),
+        disk: (report) => ({ ...report, file: hostPaths(report.file) }),
+        net: (report) => ports.told(report),
+      });
+      machine.onEvent((event) => {
+        if (event.type === 'request') void ports.settled(event.request);
+      });
+      return machine;
     },
     close: async () => {
       connection.close();
@@ -104,11 +115,17 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
   };
 }
 
-/** Disks are the only files of the host that the lab writes: it sees them at /hostrw, once there is one. */
+const writesFiles = ({ disks, nvdimms }: MachineDescription): boolean =>
+  disks.some(({ readonly }) => !readonly) || nvdimms.some(({ readonly, share }) => share && !readonly);
+
+/**
+ * Disks and NVDIMMs are the only files of the host that the lab writes: it sees them at /hostrw, once there is one.
+ * Nothing is kept in its page cache but what is mapped.
+ */
 async function mountWritable(lab: Lab): Promise<void> {
-  const options = 'trans=virtio,version=9p2000.L,msize=512000,cache=none';
+  const options = 'trans=virtio,version=9p2000.L,msize=512000,cache=mmap';
   const { status, stderr } = await lab.exec(
-    `mountpoint -q /hostrw || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
+    `grep -q " /hostrw " /proc/mounts || { mkdir -p /hostrw && mount -t 9p -o ${options} hostrw /hostrw; }`,
   );
   if (status !== 0) {
     throw new NemuError('LAB_DISKS', `The lab cannot mount this host's files for disks: ${stderr.toString().trim()}`);
@@ -144,8 +161,13 @@ async function reserveHugePages(
 }
 
 /** What a device that is plugged needs of the lab, as a machine's own memory does. */
-async function plugInLab(lab: Lab, input: PlugInput): Promise<PlugInput> {
+async function plugInLab(lab: Lab, ports: LabPorts, input: PlugInput): Promise<PlugInput> {
   const device = parsePlug(input);
+  if (device.kind === 'nvdimm') {
+    const writes = device.share && !device.readonly;
+    if (writes) await mountWritable(lab);
+    return nvdimmInLab(device);
+  }
   if (device.kind === 'memory') {
     refuseFile(device.path);
     await reserveHugePages(lab, device);
@@ -156,12 +178,22 @@ async function plugInLab(lab: Lab, input: PlugInput): Promise<PlugInput> {
     return diskInLab(device);
   }
   if (device.type === 'virtio-net') {
-    for (const { protocol, hostAddress, hostPort } of device.hostForwards) {
-      await lab.forward(protocol, hostAddress, hostPort);
-    }
+    await ports.openForPlug(device.hostForwards);
     return netInLab(device);
   }
   return input;
+}
+
+/** A medium is a file of this host, as a disk's at the start. */
+async function diskChangeInLab(
+  lab: Lab,
+  disk: DiskReport | undefined,
+  input: DiskChangeInput,
+): Promise<DiskChangeInput> {
+  const change = parseDiskChange(input);
+  if (change.action !== 'medium' || !disk) return input;
+  if (!disk.readonly) await mountWritable(lab);
+  return { ...change, file: labPath(change.file, disk.readonly ? '/host' : '/hostrw') };
 }
 
 function refuseFile(path: string | undefined): void {
@@ -182,16 +214,23 @@ function labPath(path: string, root = '/host'): string {
   }
 }
 
+/** A text of the lab in which files have the names that they have on this host. */
+const hostPaths = (text: string) => text.replaceAll(/(?<![\w./-])\/host(rw)?(?=\/)/g, '');
+
 const diskInLab = <T extends { readonly file: string; readonly readonly: boolean }>(disk: T): T => ({
   ...disk,
   file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
 });
 
 /** Connections reach the lab through its own network, where the guest's back end listens at any address. */
-const netInLab = <T extends { readonly hostForwards: readonly { readonly hostAddress: string }[] }>(net: T): T => ({
+const netInLab = <T extends { readonly hostForwards: readonly HostForward[] }>(net: T): T => ({
   ...net,
-  hostForwards: net.hostForwards.map((forward) => ({ ...forward, hostAddress: '0.0.0.0' })),
+  hostForwards: net.hostForwards.map(atAnyAddress),
 });
+
+const nvdimmInLab = <T extends { readonly file: string; readonly share: boolean; readonly readonly: boolean }>(
+  nvdimm: T,
+): T => ({ ...nvdimm, file: labPath(nvdimm.file, nvdimm.share && !nvdimm.readonly ? '/hostrw' : '/host') });
 
 function inLab(description: MachineDescription): MachineDescription {
   const { kernel, memory, fwCfg } = description;
@@ -202,6 +241,7 @@ function inLab(description: MachineDescription): MachineDescription {
     // back, so that a guest that uses AVX would die of it.
     cpus: { ...description.cpus, without: [...new Set([...description.cpus.without, 'xsave' as const])] },
     disks: description.disks.map(diskInLab),
+    nvdimms: description.nvdimms.map(nvdimmInLab),
     nets: description.nets.map(netInLab),
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { nvdimmPersistenceSchema } from '../client/nvdimm.ts';
 import { GLYPHS } from '../tui/graph.ts';
 import { THEMES } from '../tui/style.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
@@ -11,6 +12,7 @@ import { addGuest } from './guest_commands.ts';
 import { addImage } from './image/commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { showPostMortem } from './post_mortem_command.ts';
+import { runQmp } from './qmp_command.ts';
 import { runRepl } from './repl_run.ts';
 import { run } from './run.ts';
 import { onOption, RUN_DEFAULTS, type RunOptions } from './run_options.ts';
@@ -82,6 +84,7 @@ export function program(): Command {
 
   addWorkstation(nemu);
   addRepl(nemu);
+  addQmp(nemu);
   addGuest(nemu);
   addLab(nemu);
   addImage(nemu);
@@ -114,6 +117,7 @@ export function program(): Command {
   return nemu;
 }
 
+const QMP_HELP = "serves the machine by QEMU's protocol at a unix socket, to this user alone";
 const KERNEL_HELP = 'bzImage, ELF64 or Multiboot file, or a name from `nemu guest list`';
 
 /** Options that say what a machine is. */
@@ -128,6 +132,17 @@ function machineOptions(command: Command): Command {
     .option(
       '--memory <size|key=value,…>',
       'RAM: 2G, 512M,max=8G,slots=8 with room for more, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
+    )
+    .option(
+      '--nvdimm <file[,key=value…]>',
+      'adds persistent memory on a file: size=256M,label-size=128K,readonly=,share=,node=,id=',
+      collect,
+      [],
+    )
+    .addOption(
+      new Option('--nvdimm-persistence <what>', 'what the host keeps of unflushed data when its power fails').choices(
+        nvdimmPersistenceSchema.options,
+      ),
     )
     .option(
       '--numa <what,key=value,…>',
@@ -161,6 +176,7 @@ function addRun(nemu: Command): void {
     .passThroughOptions(false);
   machineOptions(command)
     .option('--control <socket>', 'serves the running machine at a unix socket, to this user alone')
+    .option('--qmp <socket>', QMP_HELP)
     .option('--log <file>', "writes the console's output to a file too")
     .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
     .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
@@ -200,6 +216,7 @@ function addWorkstation(nemu: Command): void {
     .description('boots a kernel with the workstation around it: vCPUs, PCI, memory, consoles and a REPL')
     .argument('[kernel]', KERNEL_HELP);
   machineOptions(command)
+    .option('--qmp <socket>', QMP_HELP)
     .option('--readonly', 'nothing can be changed or typed')
     .addOption(new Option('--theme <name>', 'colours; NO_COLOR is heeded').choices(THEMES))
     .addOption(new Option('--graphs <glyphs>', 'what graphs are drawn with').choices(GLYPHS))
@@ -225,6 +242,27 @@ function addRepl(nemu: Command): void {
     .action(async (file: string | undefined, { eval: code, ...options }: RunOptions) => {
       const task = { ...(code !== undefined && { eval: code }), ...(file !== undefined && { script: file }) };
       process.exitCode = await runRepl(undefined, task, { ...RUN_DEFAULTS, ...options });
+    });
+}
+
+const QMP_EXAMPLES = `
+Examples:
+  nemu run --qmp /tmp/qmp.sock
+  nemu qmp /tmp/qmp.sock                       a shell; Tab completes
+  nemu qmp /tmp/qmp.sock query-status
+  nemu qmp /tmp/qmp.sock object-add qom-type=memory-backend-ram id=m0 size=134217728
+  nemu qmp /tmp/qmp.sock device_add driver=pc-dimm id=d0 memdev=m0
+`;
+
+function addQmp(nemu: Command): void {
+  nemu
+    .command('qmp')
+    .description("speaks QEMU's protocol to a running machine, of NEMU or of QEMU: one command, or a shell")
+    .argument('<socket>', 'where the machine serves it (nemu run --qmp)')
+    .argument('[command...]', 'a command and its arguments as key=value; a shell without')
+    .addHelpText('after', QMP_EXAMPLES)
+    .action(async (socket: string, words: string[]) => {
+      process.exitCode = await runQmp(socket, words);
     });
 }
 

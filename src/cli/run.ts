@@ -10,7 +10,7 @@ import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { ConsoleSession, parsePrefix, prefixName, withoutQuestions } from './console_session.ts';
-import { serveControl } from './control_socket.ts';
+import { serveSockets } from './control_socket.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
@@ -55,12 +55,12 @@ export async function run(
   try {
     if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
     const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
-    let endControl = () => {};
+    let endSockets = () => {};
     try {
-      if (options.control !== undefined) endControl = await serveControl(options.control, machine);
+      endSockets = await serveSockets(machine, options);
       return await new Run(place, machine, command, options, events, prefix, timeout).toTheEnd();
     } finally {
-      endControl();
+      endSockets();
       await machine.close();
     }
   } finally {

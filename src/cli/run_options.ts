@@ -13,6 +13,8 @@ export interface RunOptions {
   cpus?: string;
   memory?: string;
   pin?: string;
+  nvdimm: string[];
+  nvdimmPersistence?: NonNullable<MachineInput['nvdimmPersistence']>;
   numa: string[];
   name?: string;
   serial: string[];
@@ -29,6 +31,7 @@ export interface RunOptions {
   pvpanic: boolean;
   reboot: boolean;
   control?: string;
+  qmp?: string;
   log?: string;
   timeout?: string;
   json?: string | true;
@@ -49,6 +52,7 @@ export const RUN_DEFAULTS: RunOptions = {
   on: 'auto',
   initrd: [],
   serial: [],
+  nvdimm: [],
   numa: [],
   fwCfg: [],
   disk: [],

@@ -6,6 +6,7 @@ import { NemuError } from '../client/errors.ts';
 import { GuestSession } from '../client/guest_session.ts';
 import type { Glyphs } from '../tui/graph.ts';
 import type { ThemeName } from '../tui/style.ts';
+import { serveSockets } from './control_socket.ts';
 import { describe } from './describe.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { runFolder, stateFolder } from './paths.ts';
@@ -43,7 +44,9 @@ export async function workstation(kernel: string | undefined, options: Workstati
   const place = await openPlace(options.on, { threads: description.cpus.count + 1, progress: labProgress() });
   try {
     const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
+    let endSockets = () => {};
     try {
+      endSockets = await serveSockets(machine, options);
       mkdirSync(stateFolder(), { recursive: true, mode: 0o700 });
       // React is loaded for those who look at it.
       const { runWorkstation } = await import('../tui/workstation.tsx');
@@ -70,6 +73,7 @@ export async function workstation(kernel: string | undefined, options: Workstati
       process.stdout.write(`${end.detail}\n`);
       return exitStatusOf(end.reason, end.exitCode);
     } finally {
+      endSockets();
       await machine.close();
     }
   } finally {

@@ -7,6 +7,7 @@ import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, SINGLE_TYPES, str
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
+import { nvdimmPersistenceSchema, nvdimmSchema } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
 
 export { parseSize } from './sizes.ts';
@@ -201,6 +202,19 @@ export const throttleSchema = z.strictObject({
 });
 export type ThrottleInput = z.input<typeof throttleSchema>;
 
+/** Limits of a network card; what is not given is not limited. `rx` is what the guest receives. */
+export const netThrottleSchema = z.strictObject({
+  pps: perSecond.describe('packets in a second'),
+  ppsRx: perSecond.describe('packets received in a second'),
+  ppsTx: perSecond.describe('packets sent in a second'),
+  ppsMax: perSecond.describe('packets that may come at once; a tenth of a second without'),
+  bps: perSecond.describe('bytes in a second'),
+  bpsRx: perSecond.describe('bytes received in a second'),
+  bpsTx: perSecond.describe('bytes sent in a second'),
+  bpsMax: perSecond.describe('bytes that may come at once; a tenth of a second without'),
+});
+export type NetThrottleInput = z.input<typeof netThrottleSchema>;
+
 export const diskSchema = z.strictObject({
   file: z.string().min(1).describe('image or block device'),
   id: ID.optional().describe('name of the disk; vda, vdb and so on without one'),
@@ -222,41 +236,53 @@ const MAC = z
   .refine((text) => !(Number.parseInt(text.slice(0, 2), 16) & 1), 'This is a group address.');
 const PORT = z.int().min(1).max(65535);
 
-const netFields = z.strictObject({
+const IPV4 = z.ipv4('An address is written like 127.0.0.1.');
+
+export const hostForwardSchema = z.strictObject({
+  protocol: z.enum(['tcp', 'udp']).default('tcp'),
+  hostAddress: IPV4.default('127.0.0.1'),
+  hostPort: PORT,
+  guestAddress: IPV4.optional(),
+  guestPort: PORT,
+});
+export type HostForwardInput = z.input<typeof hostForwardSchema>;
+export type HostForward = z.output<typeof hostForwardSchema>;
+
+/** What a card is plugged into. */
+const netBackendFields = {
   type: z.enum(['user', 'tap']),
-  id: ID.optional(),
-  mac: MAC.optional(),
-  mtu: z.int().min(68).max(65535).optional(),
-  packed: z.boolean().default(false),
-  port: PLACE,
   ifname: z.string().min(1).max(15).optional().describe('tap: name of the interface'),
   queues: z.int().min(1).max(32).default(1).describe('tap: pairs of queues'),
   net: z.string().optional().describe('user: IPv4 network, 10.0.2.0/24 without one'),
   hostname: z.string().optional().describe('user: name that DHCP gives'),
   restrict: z.boolean().default(false).describe('user: nothing but what is forwarded gets in or out'),
-  hostForwards: z
-    .array(
-      z.strictObject({
-        protocol: z.enum(['tcp', 'udp']),
-        hostAddress: z.string().default('127.0.0.1'),
-        hostPort: PORT,
-        guestAddress: z.string().optional(),
-        guestPort: PORT,
-      }),
-    )
-    .default([]),
-});
-type NetRules = Pick<z.output<typeof netFields>, 'type' | 'ifname' | 'queues' | 'net' | 'hostForwards'>;
-const tapRule = [
-  ({ type, ifname, queues }: NetRules) => type === 'tap' || (ifname === undefined && queues === 1),
-  { message: 'ifname= and queues= are for tap.' },
-] as const;
-const userRule = [
-  ({ type, net, hostForwards }: NetRules) => type === 'user' || (net === undefined && hostForwards.length === 0),
-  { message: 'net= and hostfwd= are for user.' },
-] as const;
+  hostForwards: z.array(hostForwardSchema).default([]),
+} as const;
+const plainBackend = z.strictObject(netBackendFields);
+const backendRules = <S extends z.ZodType<z.output<typeof plainBackend>>>(schema: S): S =>
+  schema
+    .refine(({ type, ifname, queues }) => type === 'tap' || (ifname === undefined && queues === 1), {
+      message: 'ifname= and queues= are for tap.',
+    })
+    .refine(({ type, net, hostForwards }) => type === 'user' || (net === undefined && hostForwards.length === 0), {
+      message: 'net= and hostfwd= are for user.',
+    });
 
-export const netSchema = netFields.refine(...tapRule).refine(...userRule);
+export const netBackendSchema = backendRules(plainBackend);
+export type NetBackendInput = z.input<typeof netBackendSchema>;
+export type NetBackendDescription = z.output<typeof netBackendSchema>;
+
+const netFields = z.strictObject({
+  ...netBackendFields,
+  id: ID.optional(),
+  mac: MAC.optional(),
+  mtu: z.int().min(68).max(65535).optional(),
+  packed: z.boolean().default(false),
+  port: PLACE,
+  link: z.boolean().default(true).describe('the cable is in at first'),
+  throttle: netThrottleSchema.optional().describe('limits on packets and bytes in a second'),
+});
+export const netSchema = backendRules(netFields);
 
 /** A disk and a network card as devices among the others; `backend` is what the type of a card is elsewhere. */
 const diskDevice = diskSchema.extend({ type: z.literal('virtio-blk') });
@@ -344,6 +370,14 @@ const machineFields = z.strictObject({
     .array(netSchema)
     .default([])
     .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two network cards have the same id.' }),
+  nvdimms: z
+    .array(nvdimmSchema)
+    .default([])
+    .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two NVDIMMs have the same id.' })
+    .describe('persistent memory that is there at boot'),
+  nvdimmPersistence: nvdimmPersistenceSchema
+    .default('none')
+    .describe('what the host keeps of unflushed data of NVDIMMs when its power fails: nothing, unless it is so built'),
   rng: z.boolean().default(false).describe('virtio entropy device'),
   devices: devicesSchema,
   rtc: z.boolean().default(true).describe('MC146818 clock and CMOS'),

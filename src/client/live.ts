@@ -17,6 +17,7 @@ import {
 import { DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain } from './explain.ts';
+import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
 import { didYouMean } from './suggest.ts';
 
@@ -66,11 +67,17 @@ const pciPlugSchemas = [
 const pciPlugSchema = z.discriminatedUnion('type', pciPlugSchemas);
 
 /** What can be plugged, by `kind`. */
-export const plugSchema = z.discriminatedUnion('kind', [cpuPlugSchema, memoryPlugSchema, pciPlugSchema]);
+export const plugSchema = z.discriminatedUnion('kind', [
+  cpuPlugSchema,
+  memoryPlugSchema,
+  nvdimmPlugSchema,
+  pciPlugSchema,
+]);
 export type PlugInput = z.input<typeof plugSchema>;
 export type PlugRequest = z.output<typeof plugSchema>;
 export type CpuPlug = Extract<PlugRequest, { kind: 'cpu' }>;
 export type MemoryPlug = Extract<PlugRequest, { kind: 'memory' }>;
+export type NvdimmPlug = Extract<PlugRequest, { kind: 'nvdimm' }>;
 export type PciPlug = Extract<PlugRequest, { kind: 'pci' }>;
 export type PciPlugInput = Extract<PlugInput, { kind: 'pci' }>;
 
@@ -82,6 +89,7 @@ export const pluggable: readonly {
 }[] = [
   { kind: 'cpu', schema: cpuPlugSchema },
   { kind: 'memory', schema: memoryPlugSchema },
+  { kind: 'nvdimm', schema: nvdimmPlugSchema },
   ...pciPlugSchemas.map((schema) => ({ kind: 'pci' as const, type: schema.shape.type.value, schema })),
 ];
 
@@ -207,7 +215,7 @@ export interface PciDevice {
 }
 
 /** Something that came or can go while the machine runs, by `kind`. */
-export type LiveDevice = CpuDevice | MemoryDevice | PciDevice;
+export type LiveDevice = CpuDevice | MemoryDevice | NvdimmDevice | PciDevice;
 
 /** A place where a device of PCI can come and go. */
 export interface PciPortReport {
@@ -237,6 +245,8 @@ export interface LiveRequest<D = LiveDevice> {
   readonly reason?: string;
   /** What the guest did last about it. */
   readonly guest?: string;
+  /** The guest's last answer through _OST, as it is: source event and status (ACPI 6.4, section 6.3.5). */
+  readonly ost?: { readonly event: number; readonly status: number };
   /** Each stage that it was in, with the guest's time in nanoseconds as a decimal string. */
   readonly history: readonly { readonly stage: Stage; readonly at: string }[];
 }
@@ -256,6 +266,8 @@ export interface PluggedReport {
     readonly max?: number;
     readonly slots?: number;
   };
+  /** Those of the start among them. */
+  readonly nvdimms: readonly NvdimmReport[];
   readonly pci: {
     readonly devices: readonly PciDevice[];
     /** Empty on a machine without PCI. */

@@ -3,8 +3,9 @@
  * this interface and nothing else, so that a machine in this process, in another one and in the lab look
  * the same.
  */
-import type { MachineDescription, ThrottleInput } from './description.ts';
+import type { HostForward, MachineDescription, NetThrottleInput, ThrottleInput } from './description.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
+import type { DiskChangeInput, NetChangeInput } from './live_change.ts';
 
 export type MachineState = 'created' | 'running' | 'paused' | 'ended' | 'closed';
 
@@ -172,12 +173,54 @@ export interface DiskOperationReport {
 export interface DiskReport {
   readonly name: string;
   readonly file: string;
+  readonly format: 'raw' | 'qcow2';
+  /** Nobody said the format: it was told by the first bytes. */
+  readonly probed: boolean;
+  readonly readonly: boolean;
+  /** Bytes that the guest sees. */
   readonly size: number;
   readonly throttle: ThrottleInput;
   /** Requests that wait for their turn. */
   readonly throttled: number;
   readonly latencyBoundsUs: readonly number[];
   readonly operations: Readonly<Record<'read' | 'write' | 'flush' | 'discard' | 'writeZeroes', DiskOperationReport>>;
+}
+
+export interface NetDirectionReport {
+  readonly packets: number;
+  readonly bytes: number;
+  /** Packets for which there was no room, or no cable. */
+  readonly dropped: number;
+  /** Packets that were none, were too long for whoever was to have them, or that the host refused. */
+  readonly errors: number;
+  /** Packets that wait at a limit now: one stays in the guest's queue, or with the back end. */
+  readonly throttled: boolean;
+  /** Packets that had to wait here, at a limit or for room, and microseconds of all of them together. */
+  readonly waited: number;
+  readonly totalWaitUs: number;
+  /** Packets by how long they waited, for each bound of `NetReport.waitBoundsUs` and above the last. */
+  readonly wait: readonly number[];
+}
+
+/** What a network card is plugged into, and what it did so far. `rx` is what the guest receives. */
+export interface NetReport {
+  readonly name: string;
+  readonly mac: string;
+  /** Whether the cable is in. */
+  readonly link: boolean;
+  readonly type: 'user' | 'tap';
+  readonly queues: number;
+  /** tap: its name on the host. */
+  readonly ifname?: string;
+  /** user: its network, where it was said, and how far it reaches. */
+  readonly net?: string;
+  readonly hostname?: string;
+  readonly restrict?: boolean;
+  readonly hostForwards: readonly HostForward[];
+  readonly throttle: NetThrottleInput;
+  readonly waitBoundsUs: readonly number[];
+  readonly rx: NetDirectionReport;
+  readonly tx: NetDirectionReport;
 }
 
 /** A range of the guest's RAM as the host has it. Sizes in bytes. */
@@ -242,6 +285,22 @@ export interface MachineClient {
   disks(): Promise<DiskReport[]>;
   /** Sets a disk's limits, all of them. @throws NemuError DISK for a name that is none, DESCRIPTION for no limits. */
   throttle(disk: string, limits: ThrottleInput): Promise<void>;
+  /**
+   * Changes a disk under the running guest, which is told of its new capacity: `{action: 'resize', size: '2G'}`,
+   * `{action: 'medium', file: 'other.img'}`. A size below the present one needs `shrink: true`.
+   * @returns the disk as it is then.
+   * @throws NemuError DISK or CHANGE with the reason; then nothing was touched.
+   */
+  changeDisk(disk: string, change: DiskChangeInput): Promise<DiskReport>;
+  /** What each network card is plugged into, and what it did so far. */
+  nets(): Promise<NetReport[]>;
+  /**
+   * Changes a network card under the running guest: `{action: 'throttle', limits: {…}}`, `{action: 'link', up: false}`,
+   * `{action: 'backend', backend: {type: 'tap'}}`, `{action: 'forward', add: […], remove: […]}`.
+   * @returns the card as it is then.
+   * @throws NemuError NET or CHANGE with the reason; then nothing was touched.
+   */
+  changeNet(net: string, change: NetChangeInput): Promise<NetReport>;
   /**
    * The balloon, with a target: asks the guest to put so many bytes into it.
    * @throws NemuError BALLOON for a machine without one.

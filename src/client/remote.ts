@@ -5,6 +5,7 @@ import type { MachineDescription, MachineInput, ThrottleInput } from './descript
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
+import type { DiskChangeInput, NetChangeInput } from './live_change.ts';
 import type {
   BalloonReport,
   ConsoleStream,
@@ -16,6 +17,7 @@ import type {
   MachineEvent,
   MachineState,
   MemoryRangeReport,
+  NetReport,
   VcpuReport,
 } from './machine_client.ts';
 import {
@@ -33,12 +35,32 @@ import {
 /** How long an engine may take to close a machine. */
 const CLOSE_MS = 5000;
 
-/** Files and pages may have other names, or be refused, where an engine runs. */
-export type AdaptPlug = (device: PlugInput) => Promise<PlugInput>;
+/** Files, pages and ports may have other names, or be refused, where an engine runs. What is left out is the same. */
+export interface Adapt {
+  readonly plug?: (device: PlugInput) => Promise<PlugInput>;
+  /** @param disk as it is now, @param engine changes it there. */
+  readonly changeDisk?: (
+    disk: DiskReport | undefined,
+    change: DiskChangeInput,
+    engine: (change: DiskChangeInput) => Promise<DiskReport>,
+  ) => Promise<DiskReport>;
+  readonly changeNet?: (
+    net: NetReport | undefined,
+    change: NetChangeInput,
+    engine: (change: NetChangeInput) => Promise<NetReport>,
+  ) => Promise<NetReport>;
+  /** What the engine tells, in the words of this host. */
+  readonly disk?: (report: DiskReport) => DiskReport;
+  readonly net?: (report: NetReport) => NetReport;
+}
+
+/** Where an engine's words name files: errors, what disks report, how a machine ended. */
+const WORDS = new Set(['message', 'hint', 'detail', 'text', 'reason', 'file', 'path']);
 
 /** A connection to an engine elsewhere, which makes machines there. */
 export class EngineConnection {
   readonly #stream: Duplex;
+  readonly #rename: (text: string) => string;
   readonly #calls = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   readonly #machines = new Map<number, RemoteMachine>();
   readonly #consoles = new Map<number, RemoteConsole>();
@@ -47,9 +69,17 @@ export class EngineConnection {
   #nextId = 1;
   #failure: NemuError | undefined;
 
-  /** @param describeLoss says why the other side is gone, once the stream has ended (the lab's last words). */
-  constructor(stream: Duplex, describeLoss: () => NemuError = lostConnection) {
+  /**
+   * @param describeLoss says why the other side is gone, once the stream has ended (the lab's last words).
+   * @param rename makes of names of files where the engine runs, in a text, what they are here.
+   */
+  constructor(
+    stream: Duplex,
+    describeLoss: () => NemuError = lostConnection,
+    rename: (text: string) => string = (text) => text,
+  ) {
     this.#stream = stream;
+    this.#rename = rename;
     const decoder = new FrameDecoder();
     stream.on('data', (bytes: Buffer) => {
       try {
@@ -67,7 +97,7 @@ export class EngineConnection {
    * @param adapt makes of a device to be plugged what it is where the engine runs.
    * @throws NemuError as the engine gave it.
    */
-  async create(description: MachineInput | MachineDescription, adapt?: AdaptPlug): Promise<RemoteMachine> {
+  async create(description: MachineInput | MachineDescription, adapt?: Adapt): Promise<RemoteMachine> {
     return this.#add((await this.#request({ method: 'create', parameters: { description } })) as CreateResult, adapt);
   }
 
@@ -76,10 +106,12 @@ export class EngineConnection {
    * @throws NemuError as the engine gave it.
    */
   async attach(): Promise<RemoteMachine> {
-    return this.#add((await this.#request({ method: 'attach' })) as CreateResult, withAbsoluteFile);
+    return this.#add((await this.#request({ method: 'attach' })) as CreateResult, {
+      plug: withAbsoluteFile,
+    });
   }
 
-  #add(result: CreateResult, adapt?: AdaptPlug): RemoteMachine {
+  #add(result: CreateResult, adapt?: Adapt): RemoteMachine {
     const consoles = result.consoles.map(({ name, channel }) => this.#openConsole(name, channel));
     const call = (method: RemoteMethod, parameters: unknown[]) =>
       this.#request({ method, machine: result.machine, parameters });
@@ -123,8 +155,12 @@ export class EngineConnection {
   }
 
   #frame(type: number, channel: number, payload: Uint8Array): void {
-    if (type === FRAME_CONTROL) this.#control(JSON.parse(Buffer.from(payload).toString()) as FromEngine);
-    else if (type === FRAME_BYTES) this.#consoles.get(channel)?.receive(payload);
+    if (type === FRAME_CONTROL) {
+      const words = (key: string, value: unknown) =>
+        typeof value === 'string' && WORDS.has(key) ? this.#rename(value) : value;
+      this.#control(JSON.parse(Buffer.from(payload).toString(), words) as FromEngine);
+    }
+    if (type === FRAME_BYTES) this.#consoles.get(channel)?.receive(payload);
     else if (type === FRAME_CREDIT) this.#consoles.get(channel)?.credit(Buffer.from(payload).readUInt32LE(0));
     else if (type === FRAME_LOST) this.#consoles.get(channel)?.onLost?.(Buffer.from(payload).readUInt32LE(0));
   }
@@ -226,7 +262,7 @@ export class RemoteMachine implements MachineClient {
   readonly description: MachineDescription;
   readonly #consoles: Map<string, RemoteConsole>;
   readonly #call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>;
-  readonly #adapt: AdaptPlug;
+  readonly #adapt: Adapt;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   readonly #ended = Promise.withResolvers<EndState>();
   #state: MachineState = 'created';
@@ -236,7 +272,7 @@ export class RemoteMachine implements MachineClient {
     description: MachineDescription,
     consoles: RemoteConsole[],
     call: (method: RemoteMethod, parameters: unknown[]) => Promise<unknown>,
-    adapt: AdaptPlug = async (device) => device,
+    adapt: Adapt = {},
   ) {
     this.#adapt = adapt;
     this.description = description;
@@ -269,7 +305,7 @@ export class RemoteMachine implements MachineClient {
   plugged = async (): Promise<PluggedReport> => (await this.#call('plugged', [])) as PluggedReport;
 
   async plug(device: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
-    return (await this.#call('plug', [await this.#adapt(device), options])) as LiveRequest;
+    return (await this.#call('plug', [(await this.#adapt.plug?.(device)) ?? device, options])) as LiveRequest;
   }
 
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
@@ -284,7 +320,32 @@ export class RemoteMachine implements MachineClient {
   }
 
   memoryMap = async (): Promise<MemoryRangeReport[]> => (await this.#call('memoryMap', [])) as MemoryRangeReport[];
-  disks = async (): Promise<DiskReport[]> => (await this.#call('disks', [])) as DiskReport[];
+  disks = async (): Promise<DiskReport[]> => {
+    const { disk = (report) => report } = this.#adapt;
+    return ((await this.#call('disks', [])) as DiskReport[]).map(disk);
+  };
+  nets = async (): Promise<NetReport[]> => {
+    const { net = (report) => report } = this.#adapt;
+    return ((await this.#call('nets', [])) as NetReport[]).map(net);
+  };
+
+  async changeDisk(disk: string, change: DiskChangeInput): Promise<DiskReport> {
+    const { changeDisk, disk: told = (report) => report } = this.#adapt;
+    const engine = async (wanted: DiskChangeInput) =>
+      told((await this.#call('changeDisk', [disk, wanted])) as DiskReport);
+    if (!changeDisk) return engine(change);
+    const now = (await this.disks()).find(({ name }) => name === disk);
+    return changeDisk(now, change, engine);
+  }
+
+  async changeNet(net: string, change: NetChangeInput): Promise<NetReport> {
+    const { changeNet, net: told = (report) => report } = this.#adapt;
+    const engine = async (wanted: NetChangeInput) => told((await this.#call('changeNet', [net, wanted])) as NetReport);
+    if (!changeNet) return engine(change);
+    const now = (await this.nets()).find(({ name }) => name === net);
+    return changeNet(now, change, engine);
+  }
+
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> =>
     void (await this.#call('throttle', [disk, limits]));
 

@@ -4,6 +4,7 @@ import { type MachineInput, throttleSchema } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
 import { type PlugInput, plugOptionsSchema, unplugSchema } from './live.ts';
+import { parseDiskChange, parseNetChange } from './live_change.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
 import {
   type CreateResult,
@@ -41,6 +42,8 @@ const readMemorySchema = z.tuple([
 ]);
 
 const throttleCallSchema = z.tuple([z.string().max(64), throttleSchema]);
+/** What is to change is checked by its own schema, which says more. */
+const changeCallSchema = z.tuple([z.string().max(64), z.unknown()]);
 const balloonSchema = z.tuple([
   z
     .number()
@@ -188,6 +191,14 @@ class Session {
     if (method === 'throttle') {
       await machine.throttle(...valid(throttleCallSchema, parameters));
       return null;
+    }
+    if (method === 'changeDisk') {
+      const [disk, change] = valid(changeCallSchema, parameters);
+      return machine.changeDisk(disk, parseDiskChange(change));
+    }
+    if (method === 'changeNet') {
+      const [net, change] = valid(changeCallSchema, parameters);
+      return machine.changeNet(net, parseNetChange(change));
     }
     if (method === 'balloon') {
       return machine.balloon(...valid(balloonSchema, parameters));

@@ -19,11 +19,11 @@ export interface CommandOptions {
 }
 
 /** Debian keeps administrators' programs where a user's PATH often does not look. */
-const SEARCH_PATH = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
+const searchPath = () => [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
 
 /** Full path of a program, or undefined when this machine does not have it. */
 export function findProgram(name: string): string | undefined {
-  for (const folder of SEARCH_PATH) {
+  for (const folder of searchPath()) {
     const path = join(folder, name);
     try {
       accessSync(path, constants.X_OK);

@@ -29,8 +29,8 @@ export function debianArch(arch: GuestArch): DebianArch {
 
 /**
  * Finds a Debian kernel for the request, downloads it and hands it to `publish`. The machine's own package
- * lists come first; when they do not know the kernel, or know one that the mirror has replaced since,
- * private lists are fetched.
+ * lists come first; when they do not know the kernel, or know one that the mirror has replaced since, or are
+ * of a time before the default series, private lists are fetched.
  */
 export async function downloadKernel(request: Request, onProgress: OnProgress, publish: Publish): Promise<Guest> {
   const arch = debianArch(request.arch);
@@ -38,7 +38,7 @@ export async function downloadKernel(request: Request, onProgress: OnProgress, p
   if (!foreign) {
     const apt = systemApt(arch);
     const release = await findRelease(apt, request);
-    if (release) {
+    if (release && (request.series !== undefined || seriesOf(release) === DEFAULT_SERIES)) {
       try {
         return await publishRelease(apt, release, request.arch, onProgress, publish);
       } catch (error) {

@@ -41,6 +41,8 @@ export interface InitramfsOptions {
   guest: Guest;
   /** Modules to put in and to load before the shell or the command; they must exist. */
   modules?: readonly string[];
+  /** Modules to load when nobody waits, as far as the kernel has them. */
+  late?: readonly string[];
   /** Modules to put in only, with their aliases, so that plugged devices and `modprobe` find them. */
   available?: readonly string[];
 }
@@ -74,15 +76,16 @@ export interface GuestAddress {
  */
 export async function buildInitramfs(options: InitramfsOptions): Promise<string> {
   const { guest, modules = [], available = [] } = options;
+  const late = [...DEFAULT_MODULES, ...(options.late ?? [])];
   const { mtimeMs } = await stat(guest.modules);
-  const identity = [guest.modules, mtimeMs, modules, available, DEFAULT_MODULES];
+  const identity = [guest.modules, mtimeMs, modules, available, late];
   return cachedArchive(guest.name, guest.arch, identity, async () => {
     const tree = await openModules(guest.modules);
     const lines = (names: readonly string[]) => Buffer.from(`${names.join(' ')}\n`);
     return [
-      ...moduleEntries(guest.name, await resolveModules(tree, modules, [...available, ...DEFAULT_MODULES])),
+      ...moduleEntries(guest.name, await resolveModules(tree, modules, [...available, ...late])),
       { type: 'file', path: 'nemu/modules', data: lines(modules) },
-      { type: 'file', path: 'nemu/modules.late', data: lines(DEFAULT_MODULES) },
+      { type: 'file', path: 'nemu/modules.late', data: lines(late) },
     ];
   });
 }

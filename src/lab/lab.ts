@@ -63,6 +63,8 @@ export interface Lab {
    * @throws NemuError LAB_FORWARD
    */
   forward(protocol: 'tcp' | 'udp', hostAddress: string, port: number): Promise<void>;
+  /** Ends that. */
+  unforward(protocol: 'tcp' | 'udp', hostAddress: string, port: number): Promise<void>;
   /** The last lines of its kernel's console. */
   consoleTail(): string;
   /** Ends it; nothing of it stays. */
@@ -174,6 +176,10 @@ async function wakeLab(qemu: LabQemu, loader: LoaderClient): Promise<Lab> {
           hint: 'Something else may listen there already: take another port.',
         });
       }
+    },
+    async unforward(protocol, hostAddress, port) {
+      const line = `hostfwd_remove net ${protocol}:${hostAddress}:${port}`;
+      await qemu.qmp.command('human-monitor-command', { 'command-line': line });
     },
     consoleTail: () => qemu.consoleTail(),
     close: () => qemu.kill(),

@@ -11,7 +11,7 @@ export interface NetBackend {
   /** Offload features that the back end can do (OFFLOAD_*). */
   readonly offloads: number;
   /**
-   * Sends a frame, header first.
+   * Sends a frame, header first; its bytes may be changed.
    * @returns false when there is no room now: `onWritable` is called once there is.
    */
   send(frame: Uint8Array): boolean;
@@ -23,6 +23,8 @@ export interface NetBackend {
   /** Frames may have arrived. It is called again only after `receive` has given 0. */
   onReadable: (() => void) | undefined;
   onWritable: (() => void) | undefined;
+  /** Frames that it lost: received ones for which it had no room, sent ones that the host would not have. */
+  readonly lost: { readonly rxDropped: number; readonly txErrors: number };
   /** What the guest's driver accepts to receive (OFFLOAD_*). */
   setOffloads(offloads: number): void;
   close(): void;

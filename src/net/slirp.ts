@@ -63,6 +63,7 @@ export class SlirpBackend implements NetBackend {
   readonly offloads = 0;
   onReadable: (() => void) | undefined;
   onWritable: (() => void) | undefined;
+  readonly lost = { rxDropped: 0, txErrors: 0 };
   readonly #library: SlirpLibrary;
   readonly #slirp: number;
   readonly #clock: NetClock;
@@ -81,6 +82,8 @@ export class SlirpBackend implements NetBackend {
   /** What epoll has been told. */
   readonly #watched = new Map<number, number>();
   #happened = new Map<number, number>();
+  readonly #forwards: HostForward[] = [];
+  readonly #firstGuest: number;
   readonly #frames: Uint8Array[] = [];
   #drained = true;
   readonly #addPoll;
@@ -160,9 +163,10 @@ export class SlirpBackend implements NetBackend {
       0,
     );
     if (!this.#slirp) throw new NetError('libslirp did not start.', 'Check net=: it has to be an IPv4 network.');
+    this.#firstGuest = network + 15;
     this.#poller.add(this.#epoll, () => this.#turn());
     try {
-      for (const forward of options.hostForwards ?? []) this.#forward(forward, network + 15);
+      for (const forward of options.hostForwards ?? []) this.addForward(forward);
     } catch (error) {
       this.close();
       throw error;
@@ -170,8 +174,14 @@ export class SlirpBackend implements NetBackend {
     this.#refill();
   }
 
-  #forward(forward: HostForward, firstGuest: number): void {
-    const guest = forward.guestAddress === undefined ? firstGuest : parseIpv4(forward.guestAddress);
+  /** Ports of the host that lead to the guest. */
+  get forwards(): readonly HostForward[] {
+    return this.#forwards;
+  }
+
+  /** @throws NetError when the host's port cannot be had. */
+  addForward(forward: HostForward): void {
+    const guest = forward.guestAddress === undefined ? this.#firstGuest : parseIpv4(forward.guestAddress);
     const failed = this.#library.slirp_add_hostfwd(
       this.#slirp,
       forward.protocol === 'udp' ? 1 : 0,
@@ -186,6 +196,22 @@ export class SlirpBackend implements NetBackend {
         'Another program may listen there; ports below 1024 need privileges. Use another port in hostfwd=.',
       );
     }
+    this.#forwards.push(forward);
+    this.#refill();
+  }
+
+  /** Listens no more; connections that there are stay. @returns what the forwarding was, undefined for none. */
+  removeForward(listener: Listener): HostForward | undefined {
+    const index = this.#forwards.findIndex((each) => listensAt(each, listener));
+    if (index < 0) return undefined;
+    this.#library.slirp_remove_hostfwd(
+      this.#slirp,
+      listener.protocol === 'udp' ? 1 : 0,
+      networkOrder(parseIpv4(listener.hostAddress)),
+      listener.hostPort,
+    );
+    this.#refill();
+    return this.#forwards.splice(index, 1)[0];
   }
 
   send(frame: Uint8Array): boolean {
@@ -211,7 +237,7 @@ export class SlirpBackend implements NetBackend {
   #received(buffer: unknown, length: number): number {
     if (this.#frames.length < MAX_WAITING_FRAMES && length <= MAX_FRAME) {
       this.#frames.push(koffi.decode(buffer, 'uint8_t', length) as Uint8Array);
-    }
+    } else this.lost.rxDropped++;
     return length;
   }
 
@@ -291,6 +317,12 @@ export class SlirpBackend implements NetBackend {
     this.#arena.free();
   }
 }
+
+type Listener = Pick<HostForward, 'protocol' | 'hostAddress' | 'hostPort'>;
+
+/** Whether a forwarding listens just there. */
+export const listensAt = (forward: Listener, { protocol, hostAddress, hostPort }: Listener): boolean =>
+  forward.protocol === protocol && forward.hostAddress === hostAddress && forward.hostPort === hostPort;
 
 const POLL_TO_EPOLL = [
   [SLIRP_POLL_IN, EPOLLIN],

@@ -82,6 +82,7 @@ export interface SlirpLibrary {
     guestAddress: number,
     guestPort: number,
   ): number;
+  slirp_remove_hostfwd(slirp: number, isUdp: number, hostAddress: number, hostPort: number): number;
   slirp_version_string(): string;
 }
 
@@ -109,6 +110,7 @@ export function slirpLibrary(): SlirpLibrary {
     slirp_pollfds_poll: loaded.func('void slirp_pollfds_poll(uintptr_t, int, SlirpGetREventsCb *, uintptr_t)'),
     slirp_handle_timer: loaded.func('void slirp_handle_timer(uintptr_t, int, uintptr_t)'),
     slirp_add_hostfwd: loaded.func('int slirp_add_hostfwd(uintptr_t, int, uint32_t, int, uint32_t, int)'),
+    slirp_remove_hostfwd: loaded.func('int slirp_remove_hostfwd(uintptr_t, int, uint32_t, int)'),
     slirp_version_string: loaded.func('const char *slirp_version_string()'),
   } as unknown as SlirpLibrary;
   return library;

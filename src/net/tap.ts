@@ -38,6 +38,8 @@ export class TapBackend implements NetBackend {
   readonly offloads = OFFLOAD_CSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_TSO_ECN;
   onReadable: (() => void) | undefined;
   onWritable: (() => void) | undefined;
+  /** What the interface drops before we see it, the kernel counts: /sys/class/net/tap0/statistics. */
+  readonly lost = { rxDropped: 0, txErrors: 0 };
   readonly #fd: number;
   readonly #poller: Poller;
   #polled = false;
@@ -66,7 +68,7 @@ export class TapBackend implements NetBackend {
 
   send(frame: Uint8Array): boolean {
     // A tap interface takes or drops a frame at once; one that is down (EIO) drops it.
-    raw.write(this.#fd, frame, frame.length);
+    if (raw.write(this.#fd, frame, frame.length) < 0) this.lost.txErrors++;
     return true;
   }
 

@@ -24,6 +24,14 @@ function needed(words: readonly string[], usage: string): string {
   return words[0];
 }
 
+/** `key=value` as fields of an object. */
+const fieldsOf = (options: readonly string[]) =>
+  options.map((option) => {
+    const [key, text] = option.split('=');
+    if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
+    return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
+  });
+
 const plain = (usage: string, help: string, code: string): ReplCommand => ({ usage, help, code: () => code });
 
 export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
@@ -89,6 +97,11 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     help: 'a PCI function in words and bytes; the tree without a name',
     code: ([which]) => (which === undefined ? "await vm.info('pci')" : `(await vm.pci(${quote(which)})).decode()`),
   },
+  acpi: {
+    usage: 'acpi [TABLE]',
+    help: 'an ACPI table in words; the list without a name',
+    code: ([which]) => (which === undefined ? "await vm.info('acpi')" : `await (await vm.acpi(${quote(which)})).asl()`),
+  },
   cpu: {
     usage: 'cpu add|remove [N]',
     help: 'plug vCPUs, or take the last ones out',
@@ -104,11 +117,7 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     words: ['plug'],
     code: ([what, size, ...options]) => {
       if (what !== 'plug' || size === undefined) throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…].');
-      const fields = options.map((option) => {
-        const [key, text] = option.split('=');
-        if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
-        return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
-      });
+      const fields = fieldsOf(options);
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
     },
   },
@@ -118,10 +127,41 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     next: (words) => plugWords(words),
     code: (words) => plugCode(needed(words, 'plug TYPE [KEY=VALUE…]'), words.slice(1)),
   },
+  nvdimm: {
+    usage: 'nvdimm plug FILE [KEY=VALUE…]',
+    help: 'plug persistent memory on a file: size=, labelSize=, readonly=, share=, node=, id=',
+    words: ['plug'],
+    code: ([what, file, ...options]) => {
+      if (what !== 'plug' || file === undefined) throw new NemuError('USAGE', 'nvdimm plug FILE [KEY=VALUE…].');
+      return `await vm.nvdimm.plug({ ${[`file: ${quote(file)}`, ...fieldsOf(options)].join(', ')} })`;
+    },
+  },
   balloon: {
     usage: 'balloon [SIZE]',
     help: 'what the balloon holds; with a size, ask the guest for so much',
     code: ([size]) => `await vm.memory.balloon(${size === undefined ? '' : quote(size)})`,
+  },
+  disk: {
+    usage: 'disk NAME resize SIZE | change FILE',
+    help: 'another size or medium for a disk, while the guest runs',
+    code: ([name, what, operand]) => {
+      if (name === undefined || operand === undefined || (what !== 'resize' && what !== 'change')) {
+        throw new NemuError('USAGE', 'disk NAME resize SIZE, or disk NAME change FILE.');
+      }
+      return `await vm.disks[${quote(name)}].${what}(${quote(operand)})`;
+    },
+  },
+  net: {
+    usage: 'net NAME link on|off | forward HOSTPORT:PORT | unforward HOSTPORT',
+    help: "a card's cable, and ports of the host that lead into the guest",
+    code: ([name, what, operand = '']) => {
+      const card = `await vm.nets[${quote(name ?? '')}]`;
+      const ports = /^(\d+):(\d+)$/.exec(operand);
+      if (what === 'link' && /^(on|off)$/.test(operand)) return `${card}.link(${operand === 'on'})`;
+      if (what === 'forward' && ports) return `${card}.forward({ hostPort: ${ports[1]}, guestPort: ${ports[2]} })`;
+      if (what === 'unforward' && /^\d+$/.test(operand)) return `${card}.unforward(${operand})`;
+      throw new NemuError('USAGE', 'net NAME link on|off, net NAME forward 2222:22, or net NAME unforward 2222.');
+    },
   },
   unplug: {
     usage: 'unplug ID [force]',
@@ -138,6 +178,14 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   undo: plain('undo', 'take the last action back', 'await vm.journal.undo()'),
   redo: plain('redo', 'do it again', 'await vm.journal.redo()'),
   history: plain('history', 'what was done', 'vm.journal.lines'),
+  save: {
+    usage: 'save FILE',
+    help: 'what was done, as a script for nemu run --script',
+    code: (words, rest) => {
+      needed(words, 'save FILE');
+      return `vm.journal.save(${quote(rest)})`;
+    },
+  },
   describe: plain('describe', 'the machine description', 'vm.describe()'),
 };
 
@@ -151,8 +199,8 @@ export function commandCode(line: string): string | undefined {
   if (!match) return undefined;
   const [, name, rest = ''] = match;
   if (!Object.hasOwn(COMMANDS, name)) return undefined;
-  // `pause = 1` and `info.x` are code; so is `x * 2`.
-  if (/^([=*/%&|^<>?:+,;)\]}.]|-(?!\w))/.test(rest)) return undefined;
+  // `pause = 1` and `info.x` are code; so is `x * 2`. `/x` and `../x` are files.
+  if (/^([=*%&|^<>?:+,;)\]}]|\/(?!\w)|\.(?!\.?\/)|-(?!\w))/.test(rest)) return undefined;
   return COMMANDS[name].code(rest === '' ? [] : rest.split(/\s+/), rest);
 }
 

@@ -1,9 +1,13 @@
 /** What `help` and `?` say of each member. */
 
+import { AcpiTable } from './acpi.ts';
 import { PciDevice, PluggedDevice } from './devices.ts';
+import { Disk } from './disks.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
-import { Cpu, Cpus, Dimm, Disk, Memory, Vm } from './vm.ts';
+import { Net } from './nets.ts';
+import { Nvdimm, Nvdimms } from './nvdimm.ts';
+import { Cpu, Cpus, Dimm, Memory, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
 
@@ -24,8 +28,9 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         name: ['vm.name', 'its name'],
         state: ['vm.state', 'created, running, paused, ended or closed'],
         cpus: ['vm.cpus', 'vCPUs by index; vm.cpus[0].where()'],
-        disks: ['vm.disks.vda', 'disks by name; throttle, statistics, unplug'],
-        nets: ['vm.nets.net0', 'network cards by name; unplug'],
+        disks: ['vm.disks.vda', 'disks by name: size, medium, limits, statistics, unplug'],
+        nets: ['vm.nets.net0', 'network cards by name: link, network, limits, statistics, unplug'],
+        nvdimm: ['vm.nvdimm', 'persistent memory on files: plug, list'],
         memory: ['vm.memory', 'RAM: read and search by guest-physical address'],
         kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
         journal: ['vm.journal', 'what was done, and how it is taken back'],
@@ -36,6 +41,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
           "await vm.unplug('dimm0')",
           'takes a device out, when the guest lets go; { force: true } takes one of PCI at once',
         ],
+        has: ["vm.has('dimm0')", 'is a device that came or can go in the machine?'],
         requests: ['await vm.requests()', 'what was plugged and unplugged, stage by stage'],
         describe: ['vm.describe()', 'the machine description'],
         info: ["await vm.info('pci')", 'tables; help info lists the topics'],
@@ -43,6 +49,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
           "await vm.pci('vda'), vm.pci.plug('virtio-blk', { file: 'a.qcow2' })",
           'a PCI function by name or address; plugs a device; vm.pci.ports and vm.pci.devices',
         ],
+        acpi: ["await vm.acpi('DSDT')", 'an ACPI table as the guest has it; all without'],
         pause: ['await vm.pause()', 'stops every vCPU'],
         resume: ['await vm.resume()', 'lets them go on'],
         reset: ['await vm.reset()', 'hard reset, as by the button'],
@@ -106,6 +113,23 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         statistics: ['await disk.statistics()', 'requests, bytes and latency by operation'],
         unplug: ['await disk.unplug()', 'takes it out'],
         throttle: ['await disk.throttle({ iops: 500, bps: 10e6 })', 'limits; {} for none'],
+        resize: ["await disk.resize('2G')", 'another size; a smaller one needs { shrink: true } and loses the rest'],
+        change: ["await disk.change('other.img')", 'another medium, while the guest does not use the disk'],
+      },
+    },
+  ],
+  [
+    Net,
+    {
+      what: 'a network card',
+      members: {
+        name: ['net.name', 'its name'],
+        statistics: ['await net.statistics()', 'its network; packets, bytes, losses and waits by direction'],
+        throttle: ['await net.throttle({ pps: 1000, bpsRx: 10e6 })', 'limits; {} for none'],
+        link: ['await net.link(false)', 'pulls the cable out, or puts it in'],
+        backend: ["await net.backend({ type: 'tap', ifname: 'tap0' })", 'plugs it into another network'],
+        forward: ['await net.forward({ hostPort: 2222, guestPort: 22 })', "leads a host's port into the guest"],
+        unforward: ['await net.unforward(2222)', 'ends that'],
       },
     },
   ],
@@ -134,6 +158,28 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
     },
   ],
   [
+    Nvdimms,
+    {
+      what: 'persistent memory on files',
+      members: {
+        list: ['vm.nvdimm.list', 'NVDIMMs that there are; each has unplug()'],
+        get: ["vm.nvdimm.get('nvdimm0')", 'one by its id'],
+        plug: ["await vm.nvdimm.plug({ file: 'pm.img', size: '256M' })", 'plugs one; labelSize: 131072 for namespaces'],
+      },
+    },
+  ],
+  [
+    Nvdimm,
+    {
+      what: 'an NVDIMM',
+      members: {
+        id: ['nvdimm.id', 'its name'],
+        device: ['nvdimm.device', 'file, size, slot, address, flushes so far'],
+        unplug: ['await nvdimm.unplug()', 'takes it out, when the guest has let go'],
+      },
+    },
+  ],
+  [
     PciDevice,
     {
       what: 'a PCI function',
@@ -147,6 +193,22 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
     },
   ],
   [
+    AcpiTable,
+    {
+      what: 'an ACPI table',
+      members: {
+        signature: ['table.signature', 'its four letters'],
+        address: ['table.address', 'where it is, guest-physical'],
+        bytes: ['table.bytes', 'all of it'],
+        revision: ['table.revision', 'of its layout'],
+        oemId: ['table.oemId', 'who made it'],
+        valid: ['table.valid', 'is its checksum right?'],
+        dump: ['table.dump()', 'its bytes'],
+        asl: ['await table.asl()', 'AML as ASL, others field by field; needs iasl'],
+      },
+    },
+  ],
+  [
     Journal,
     {
       what: 'what was done to the machine',
@@ -155,6 +217,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         redo: ['await vm.journal.redo()', 'does it again'],
         lines: ['vm.journal.lines', 'one line an action'],
         script: ['vm.journal.script', 'all of it, for nemu run --script'],
+        save: ["vm.journal.save('x.ts')", 'writes that into a file'],
         do: ['await vm.journal.do({ code, run, inverse })', 'does an action and writes it down'],
       },
     },

@@ -1,11 +1,13 @@
 /** Tables of what a machine is and does. */
 import { NemuError } from '../client/errors.ts';
-import type { PciPlugInput } from '../client/live.ts';
+import { isSettled } from '../client/live.ts';
 import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { table } from '../client/text_table.ts';
+import { acpiTables } from './acpi.ts';
 import type { Kernel } from './kernel.ts';
+import { networkText } from './nets.ts';
 import { ConfigView } from './pci_config.ts';
 
 const hex = (value: number) => `0x${value.toString(16)}`;
@@ -31,6 +33,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   cpus: { help: 'vCPUs: state, where they are, exits', tell: cpus },
   registers: { help: "every vCPU's registers", tell: registers },
   memory: { help: 'RAM: size, backend, nodes', tell: memory },
+  nvdimms: { help: 'persistent memory: files, labels, flushes', tell: nvdimms },
   requests: { help: 'what was plugged and unplugged, stage by stage', tell: requests },
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },
   pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
@@ -38,8 +41,9 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
   queues: { help: 'virtqueues: size, rings, position, buffers in flight', tell: queues },
   exits: { help: 'exits by reason and by device', tell: exits },
+  acpi: { help: 'ACPI tables as the guest has them; acpi DSDT shows one in words', tell: acpi },
   disks: { help: 'disks and their images', tell: disks },
-  nets: { help: 'network cards', tell: nets },
+  nets: { help: 'network cards: link, packets, limits, forwarded ports', tell: nets },
   consoles: { help: 'consoles', tell: async (machine) => machine.consoles.join('\n') || 'There are none.' },
 };
 
@@ -105,16 +109,29 @@ async function memory(machine: MachineClient): Promise<string> {
   return `${bootMemory(machine)}; ${room}${list}`;
 }
 
+async function nvdimms(machine: MachineClient): Promise<string> {
+  const list = (await machine.plugged()).nvdimms;
+  if (list.length === 0) return 'There are none: --nvdimm file=pm.img,size=256M, or vm.nvdimm.plug.';
+  const rows = list.map(({ id, slot, size, labelSize, address: at, node, flushes, failed, readonly, share, file }) => [
+    ...[id, slot, formatSize(size), labelSize > 0 ? formatSize(labelSize) : '', hex(at), node, flushes],
+    [readonly ? 'read-only' : share ? '' : 'private', failed ? `flush failed: ${failed}` : '']
+      .filter(Boolean)
+      .join(', '),
+    file,
+  ]);
+  return table(['nvdimm', 'slot', 'size', 'labels', 'address', 'node', 'flushes', '', 'file'], rows);
+}
+
 async function requests(machine: MachineClient): Promise<string> {
   const list = await machine.requests();
   if (list.length === 0) return 'Nothing was plugged or unplugged yet.';
   return table(
     ['', 'device', 'stages', ''],
-    list.map(({ action, device, history, reason }) => [
+    list.map(({ action, device, stage, history, reason, guest }) => [
       action,
       device.id,
       history.map(({ stage }) => stage).join(' → '),
-      reason ?? '',
+      reason ?? (isSettled(stage) ? '' : (guest ?? '')),
     ]),
   );
 }
@@ -240,6 +257,14 @@ async function exits(machine: MachineClient): Promise<string> {
   return `${reasons}\n\n${regions}`;
 }
 
+async function acpi(machine: MachineClient): Promise<string> {
+  const rows = (await acpiTables(machine)).map((each) => [
+    ...[each.signature, hex(each.address), each.bytes.length, each.revision, each.oemId],
+    each.valid ? '' : 'checksum wrong',
+  ]);
+  return table(['table', 'address', 'bytes', 'revision', 'oem', ''], rows);
+}
+
 async function disks(machine: MachineClient): Promise<string> {
   const list = await machine.disks();
   if (list.length === 0) return 'The machine has no disk.';
@@ -277,30 +302,19 @@ async function ports(machine: MachineClient): Promise<string> {
 }
 
 async function nets(machine: MachineClient): Promise<string> {
-  const { description } = machine;
-  if (description.machine !== 'minimal') {
-    const cards = (await machine.plugged()).pci.devices.filter(({ type }) => type === 'virtio-net');
-    if (cards.length === 0) return 'The machine has no network card.';
-    return table(
-      ['card', 'type', 'port', 'mac', ''],
-      cards.map(({ id, port, plug }) => {
-        const { backend, mac, ifname, hostForwards = [] } = plug as Extract<PciPlugInput, { type: 'virtio-net' }>;
-        const forwards = hostForwards.map((each) => `${each.protocol}:${each.hostPort}→${each.guestPort}`);
-        return [id, backend ?? 'user', port, mac ?? '', [...(ifname ? [ifname] : []), ...forwards].join(' ')];
-      }),
-    );
-  }
-  if (description.nets.length === 0) return 'The machine has no network card.';
-  return table(
-    ['card', 'type', 'mac', ''],
-    description.nets.map(({ id, type, mac, ifname, hostForwards }, index) => [
-      id ?? `net${index}`,
-      type,
-      mac ?? '',
-      [
-        ...(ifname ? [ifname] : []),
-        ...hostForwards.map((each) => `${each.protocol}:${each.hostAddress}:${each.hostPort}→${each.guestPort}`),
-      ].join(' '),
-    ]),
-  );
+  const list = await machine.nets();
+  if (list.length === 0) return 'The machine has no network card.';
+  const rows = list.map((net) => {
+    const { name, mac, link, throttle, rx, tx } = net;
+    const limits = Object.entries(throttle).map(([key, limit]) => `${key}=${limit}`);
+    const waiting = (['rx', 'tx'] as const).filter((which) => net[which].throttled).map((which) => `${which} waits`);
+    return [
+      ...[name, mac, link ? 'up' : 'down'],
+      ...[rx, tx].flatMap(({ packets, bytes, dropped, errors }) => [packets, formatSize(bytes), dropped, errors]),
+      [...limits, ...waiting].join(' '),
+      networkText(net),
+    ];
+  });
+  const each = ['bytes', 'dropped', 'errors'];
+  return table(['card', 'mac', 'link', 'received', ...each, 'sent', ...each, 'limits', 'network'], rows);
 }

@@ -1,4 +1,5 @@
 /** What was done to a machine, in the order in which it was done, and how each is taken back. */
+import { writeFileSync } from 'node:fs';
 import { NemuError } from '../client/errors.ts';
 
 /** One live action. `code` is its typed form, which a script may repeat. */
@@ -7,7 +8,7 @@ export interface Action {
   run(): Promise<unknown>;
   /** What takes it back, where something does. */
   readonly inverse?: { readonly code: string; run(): Promise<unknown> };
-  /** What holds afterwards, as an expression for a script to assert. */
+  /** What holds afterwards, as an expression for a script to assert; asked for once it was done. */
   readonly holds?: string;
 }
 
@@ -55,12 +56,29 @@ export class Journal {
     return this.#done.map(({ at, action }) => `${at.toISOString().slice(11, 19)}  ${action.code}`);
   }
 
-  /** All that was done, as a script for `nemu run --script`. */
+  /** All that was done and not undone, as a script for `nemu run --script`, which does it again and asserts. */
   get script(): string {
     const steps = this.#done.flatMap(({ action }) => [
       `await ${action.code};`,
       ...(action.holds ? [`assert.ok(${action.holds});`] : []),
     ]);
-    return ["import assert from 'node:assert/strict';", '', ...steps, ''].join('\n');
+    return ["import assert from 'node:assert/strict';", '', 'declare const vm: any;', '', ...steps, ''].join('\n');
+  }
+
+  /**
+   * Writes the script into a file, which must not be there yet.
+   * @returns how many actions it has. @throws NemuError JOURNAL_FILE.
+   */
+  save(path: string): number {
+    try {
+      writeFileSync(path, this.script, { flag: 'wx' });
+    } catch (cause) {
+      const { code, message } = cause as NodeJS.ErrnoException;
+      if (code === 'EEXIST') {
+        throw new NemuError('JOURNAL_FILE', `${path} is there already.`, { hint: 'Take another name, or remove it.' });
+      }
+      throw new NemuError('JOURNAL_FILE', `The script cannot be written to ${path}: ${message}.`, { cause });
+    }
+    return this.#done.length;
   }
 }

@@ -3,6 +3,9 @@ import { inspect } from 'node:util';
 import type { GuestResult } from '../client/guest_session.ts';
 import type { LiveDevice, LiveRequest } from '../client/live.ts';
 
+/** A value as code. */
+export const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
+
 /** Text that the REPL prints as it is. */
 export class Text {
   readonly text: string;

@@ -1,7 +1,7 @@
 /** The machine as the REPL and scripts have it: typed objects whose methods are what can be done. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { diskName, type ThrottleInput } from '../client/description.ts';
+import { diskName } from '../client/description.ts';
 import type { DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestRunOptions, GuestSession } from '../client/guest_session.ts';
@@ -16,13 +16,17 @@ import {
   type PlugOptions,
   type UnplugOptions,
 } from '../client/live.ts';
-import type { BalloonReport, DiskReport, MachineClient, MachineState, VcpuReport } from '../client/machine_client.ts';
+import type { BalloonReport, MachineClient, MachineState, VcpuReport } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
-import { type PciAccess, PluggedDevice, pciAccess } from './devices.ts';
+import { type AcpiTable, acpiTables } from './acpi.ts';
+import { type PciAccess, pciAccess } from './devices.ts';
+import { Disk } from './disks.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
-import { address, Bytes, Done, ShellResult, Text } from './values.ts';
+import { Net } from './nets.ts';
+import { Nvdimms } from './nvdimm.ts';
+import { address, Bytes, Done, literal, ShellResult, Text } from './values.ts';
 
 export class Cpu {
   readonly index: number;
@@ -230,56 +234,22 @@ export class Memory {
   }
 }
 
-const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
 const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
 
 /** What plugs a device again that was taken out, in the same place. */
 function plugOf(device: LiveDevice): PlugInput | undefined {
   if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
   if (device.kind === 'pci') return device.plug;
+  if (device.kind === 'nvdimm') {
+    const { id, slot, file, size, labelSize, readonly, share, node } = device;
+    return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
+  }
   const { id, slot, address: at, size, node, backend, path, hugepages } = device;
   return {
     ...{ kind: 'memory', id, slot, address: at, size, node, backend },
     ...(path !== undefined && { path }),
     ...(hugepages !== undefined && { hugepages }),
   };
-}
-
-/** A disk, by its name. */
-export class Disk {
-  readonly name: string;
-  readonly #vm: Vm;
-
-  constructor(vm: Vm, name: string) {
-    this.#vm = vm;
-    this.name = name;
-  }
-
-  /** What it did so far: requests, bytes, latency, by operation. */
-  async statistics(): Promise<DiskReport> {
-    return (await this.#vm.machine.disks()).find(({ name }) => name === this.name) as DiskReport;
-  }
-
-  /** Limits its requests and bytes in a second: `{ iops: 500, bps: 10e6 }`; `{}` for none. */
-  async throttle(limits: ThrottleInput): Promise<void> {
-    const before = (await this.statistics()).throttle;
-    const code = (which: ThrottleInput) => `vm.disks.${this.name}.throttle(${literal(which)})`;
-    const set = (which: ThrottleInput) => this.#vm.machine.throttle(this.name, which);
-    await this.#vm.journal.do({
-      code: code(limits),
-      run: () => set(limits),
-      inverse: { code: code(before), run: () => set(before) },
-    });
-  }
-
-  /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */
-  unplug(options: UnplugOptions = {}): Promise<Done> {
-    return this.#vm.unplug(this.name, options);
-  }
-
-  [inspect.custom](): string {
-    return `disk ${this.name}`;
-  }
 }
 
 export interface VmOptions {
@@ -293,6 +263,7 @@ export class Vm {
   readonly kernel: Kernel;
   readonly journal = new Journal();
   readonly memory: Memory;
+  readonly nvdimm: Nvdimms;
   readonly #guest: GuestSession | undefined;
   readonly #pci = pciAccess(this);
   #plugged: PluggedReport | undefined;
@@ -306,6 +277,7 @@ export class Vm {
     void this.#refresh();
     this.kernel = new Kernel(machine);
     this.memory = new Memory(this);
+    this.nvdimm = new Nvdimms(this);
     this.#guest = guest;
   }
 
@@ -330,10 +302,10 @@ export class Vm {
   }
 
   /** Network cards by name: `vm.nets.net0`. */
-  get nets(): Readonly<Record<string, PluggedDevice>> {
-    return Object.fromEntries(
-      (this.#ofType('virtio-net') ?? []).map((each) => [each.id, new PluggedDevice(this, each)]),
-    );
+  get nets(): Readonly<Record<string, Net>> {
+    const boot = this.machine.description.nets.map(({ id }, index) => id ?? `net${index}`);
+    const names = this.#ofType('virtio-net')?.map(({ id }) => id) ?? boot;
+    return Object.fromEntries(names.map((name) => [name, new Net(this, name)]));
   }
 
   /** Undefined where nothing of PCI is told: before the first report, and on a machine without PCI. */
@@ -346,6 +318,12 @@ export class Vm {
   /** What came and what can go, as it was last told. */
   get plugged(): PluggedReport | undefined {
     return this.#plugged;
+  }
+
+  /** Is a device that came or can go, by its id, in the machine? */
+  has(id: string): boolean {
+    const { cpus, memory } = this.#plugged ?? {};
+    return [...(cpus?.present ?? []), ...(memory?.dimms ?? [])].some((device) => device.id === id);
   }
 
   async #refresh(): Promise<void> {
@@ -366,6 +344,9 @@ export class Vm {
         id = request.device.id;
         await this.#refresh();
         return new Done(request);
+      },
+      get holds() {
+        return `vm.has(${literal(id)})`;
       },
       inverse: {
         get code() {
@@ -393,6 +374,7 @@ export class Vm {
         await this.#refresh();
         return new Done(request);
       },
+      holds: `!vm.has(${literal(id)})`,
       inverse: {
         get code() {
           return `vm.plug(${literal(again)})`;
@@ -420,6 +402,21 @@ export class Vm {
   /** PCI: `vm.pci('vda')` looks a function up, `vm.pci.plug('virtio-rng')` plugs a device. */
   get pci(): PciAccess {
     return this.#pci;
+  }
+
+  /** The ACPI tables as the guest has them; one by its signature with an argument. */
+  async acpi(signature: string): Promise<AcpiTable>;
+  async acpi(): Promise<AcpiTable[]>;
+  async acpi(signature?: string): Promise<AcpiTable | AcpiTable[]> {
+    const all = await acpiTables(this.machine);
+    if (signature === undefined) return all;
+    // Kernels name files by what the specification names otherwise.
+    const wanted = { FADT: 'FACP', MADT: 'APIC' }[signature.toUpperCase()] ?? signature.toUpperCase();
+    const found = all.find((table) => table.signature === wanted);
+    if (found) return found;
+    throw new NemuError('ACPI', `There is no ACPI table "${signature}".`, {
+      hint: `There are ${all.map((table) => table.signature).join(', ')}.`,
+    });
   }
 
   /** Tables: `info('cpus')`, and so on. */

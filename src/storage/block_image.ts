@@ -35,6 +35,8 @@ export interface BlockImage {
   onBurst: ((running: boolean) => void) | undefined;
   /** What lies at `offset` in this image alone, not in its backing image. */
   extent(offset: number): Task<Extent>;
+  /** Gives the disk another size. Nothing may be under way. @throws StorageError, IoError. */
+  resize(size: number): Task;
   /** Looks at the size again. @returns whether it has changed. */
   refreshSize(): boolean;
   /** Waits for something that is under way, in place. @returns whether there was anything. */

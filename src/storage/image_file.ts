@@ -2,7 +2,7 @@ import { fstatSync, statSync } from 'node:fs';
 import { close, ftruncate, O_DIRECT, O_RDONLY, O_RDWR, open, raw, type SystemError } from '../ffi/libc.ts';
 import { StorageError } from './error.ts';
 import { type FileQueue, openFileQueue, type Poller, SyncFileQueue } from './file_queue.ts';
-import { lockImage } from './lock.ts';
+import { lockImage, unlockImage } from './lock.ts';
 import type { Done } from './task.ts';
 
 const SEEK_END = 2;
@@ -174,6 +174,7 @@ class HostFile implements ImageFile {
   close(): void {
     this.#queue.close();
     this.#direct?.close();
+    unlockImage(this.#fd);
     close(this.#fd);
     if (this.#directFd !== undefined) close(this.#directFd);
   }

@@ -50,6 +50,19 @@ export function lockImage(fd: number, path: string, writes: boolean): void {
   }
 }
 
+/** Gives an image's locks back: a ring that still has the file for a moment would hold them past `close`. */
+export function unlockImage(fd: number): void {
+  const arena = new Arena(4096);
+  const lock = arena.struct(flock);
+  lock.fields.l_type = F_UNLCK;
+  lock.fields.l_whence = 0;
+  lock.fields.l_start = BigInt(PERMISSION_BASE);
+  lock.fields.l_len = BigInt(2 * (EXCLUSION_BASE - PERMISSION_BASE));
+  lock.fields.l_pid = 0;
+  raw.fcntl(fd, F_OFD_SETLK, lock.address);
+  arena.free();
+}
+
 function inUse(fd: number, path: string, writes: boolean): StorageError {
   const holder = lockHolder(fd);
   return new StorageError(

@@ -3,7 +3,7 @@ import type { BlockImage, Extent } from './block_image.ts';
 import { StorageError } from './error.ts';
 import { EOPNOTSUPP, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from './file_queue.ts';
 import type { ImageFile } from './image_file.ts';
-import type { Done, Task } from './task.ts';
+import { type Done, type Task, wait } from './task.ts';
 
 const SECTOR = 512;
 /** Zeros for file systems that cannot zero a range themselves. */
@@ -59,6 +59,14 @@ export class RawImage implements BlockImage {
     const before = this.#size;
     this.#size = this.#measure();
     return before !== this.#size;
+  }
+
+  *resize(size: number): Task {
+    if (!this.#file.growable) {
+      throw new StorageError(`${this.path} is a device, whose size is its own.`);
+    }
+    yield* wait((done) => this.#file.truncate(size, done));
+    this.#size = this.#measure();
   }
 
   get onBurst(): ((running: boolean) => void) | undefined {

@@ -93,6 +93,7 @@ export function costOf(kind: string, values: Readonly<Record<string, unknown>>, 
     const when = values.prealloc === true || values.lock === true ? 'at once' : 'as the guest touches it';
     return `Costs ${size > 0 ? formatSize(size) : 'memory'} of the host ${when}; ${room}.`;
   }
+  if (kind === 'nvdimm') return 'Costs its file, and a slot and room of those for DIMMs (--memory SIZE,max=M,slots=N).';
   const free = (plugged?.pci.ports ?? []).filter(({ device }) => device === undefined).map(({ id }) => id);
   return `Costs a port or slot of PCI; ${free.length > 0 ? `free: ${free.join(', ')}` : 'none is free (--pcie 4)'}.`;
 }

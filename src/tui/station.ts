@@ -250,7 +250,12 @@ export class Station {
     const { chosen } = this;
     if (chosen === undefined) return 'nothing is chosen';
     const { plugged } = this.model;
-    const known = plugged && [...plugged.cpus.present, ...plugged.memory.dimms, ...plugged.pci.devices];
+    const known = plugged && [
+      ...plugged.cpus.present,
+      ...plugged.memory.dimms,
+      ...plugged.nvdimms,
+      ...plugged.pci.devices,
+    ];
     return known?.some(({ id }) => id === chosen) ? undefined : `${chosen} is a part of the machine and stays`;
   }
 

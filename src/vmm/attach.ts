@@ -1,7 +1,6 @@
 import { getRandomValues } from 'node:crypto';
-import type { DiskDescription, NetDescription } from '../client/description.ts';
+import type { DiskDescription, NetBackendDescription, NetDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { DiskReport } from '../client/machine_client.ts';
 import type { GuestFault } from '../devices/device.ts';
 import { type BlkErrorAction, type BlkOperation, VirtioBlk } from '../devices/virtio/blk.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
@@ -14,10 +13,12 @@ import { openTap } from '../net/tap.ts';
 import type { BlockImage } from '../storage/block_image.ts';
 import { StorageError } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
-import { LATENCY_BUCKETS, MeteredImage } from '../storage/metered.ts';
 import { openImage } from '../storage/open.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
+import { LiveDisks } from './live_disks.ts';
+import { LiveNets, slirpOf } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
+import { MeteredImage } from './metered_image.ts';
+import { MeteredNet, WaitMeter } from './metered_net.ts';
 import type { Reactor } from './reactor.ts';
 
 export interface AttachOptions {
@@ -40,33 +41,26 @@ export interface MadeVirtio {
 
 /** Disks, network cards and entropy, with their images and interfaces. */
 export interface Attached {
-  readonly disks: ReadonlyMap<string, VirtioBlk>;
-  readonly nets: ReadonlyMap<string, VirtioNet>;
+  readonly disks: LiveDisks;
+  readonly nets: LiveNets;
   /** @throws NemuError DISK that names what cannot be had. */
   disk(disk: DiskDescription, name: string): MadeVirtio;
   /** @throws NemuError NET that names what cannot be had. */
   net(net: NetDescription, name: string): MadeVirtio;
   rng(name: string): MadeVirtio;
-  report(): DiskReport[];
-  /** @throws NemuError DISK for a name that is none. */
-  throttle(disk: string, limits: ThrottleLimits): undefined;
-  /** The machine goes on: requests that failed and stopped it are tried again. */
-  resumed(): void;
   /** Puts what is written on stable storage and lets go of files and interfaces. */
   close(): void;
 }
 
 export function attachDevices(options: AttachOptions): Attached {
   const closers = new Set<() => void>();
-  const disks = new Map<string, VirtioBlk>();
-  const images = new Map<string, { image: MeteredImage; file: string }>();
-  const nets = new Map<string, VirtioNet>();
+  const disks = new LiveDisks({ open: (disk) => openDisk(disk, options), fault: options.fault });
+  const nets = new LiveNets({ open: (net) => openNet(net, options) });
   const cards = new Map<string, number>();
 
   function addDisk(disk: DiskDescription, name: string): MadeVirtio {
     const image = new MeteredImage(openDisk(disk, options), options.clock, disk.throttle);
     const close = () => image.close();
-    images.set(name, { image, file: disk.file });
     closers.add(close);
     const device = new VirtioBlk({
       name,
@@ -79,15 +73,14 @@ export function attachDevices(options: AttachOptions): Attached {
         return action;
       },
     });
-    disks.set(name, device);
+    disks.add(name, { image, device, description: disk });
     return {
       device,
       packed: disk.packed,
       // What is left to be written is, without this thread waiting for it.
       settle: (done) => image.flush(() => done()),
       close: () => {
-        disks.delete(name);
-        images.delete(name);
+        disks.remove(name);
         if (closers.delete(close)) close();
       },
     };
@@ -95,26 +88,32 @@ export function attachDevices(options: AttachOptions): Attached {
 
   function addNet(net: NetDescription, name: string): MadeVirtio {
     const backends = openNet(net, options);
-    const close = () => {
-      for (const backend of backends) backend.close();
-    };
+    const network = new MeteredNet(backends, options.clock, net.throttle);
+    const close = () => network.close();
     closers.add(close);
     let index = Number(/^net(\d+)$/.exec(name)?.[1] ?? 0);
     while ([...cards.values()].includes(index)) index++;
     cards.set(name, index);
+    const mac = macAddress(net, index);
+    const waits = { rx: new WaitMeter(), tx: new WaitMeter() };
     const device = new VirtioNet({
       name,
-      backends,
-      mac: macAddress(net, index),
+      mac,
+      backends: network.ports,
+      link: net.link,
+      onWait: (direction, ms) => waits[direction].add(ms),
       ...(net.mtu !== undefined && { mtu: net.mtu }),
     });
-    nets.set(name, device);
+    nets.add(name, {
+      ...{ net: network, device, mac: [...mac].map(hexByte).join(':'), waits },
+      ...{ description: net, slirp: slirpOf(backends) },
+    });
     return {
       device,
       packed: net.packed,
       settle: (done) => done(),
       close: () => {
-        nets.delete(name);
+        nets.remove(name);
         cards.delete(name);
         if (closers.delete(close)) close();
       },
@@ -122,10 +121,7 @@ export function attachDevices(options: AttachOptions): Attached {
   }
 
   return {
-    disks,
-    nets,
-    disk: addDisk,
-    net: addNet,
+    ...{ disks, nets, disk: addDisk, net: addNet },
     rng: (name) => ({
       device: new VirtioRng(name, (into) => {
         // The generator takes 64 KiB at a time, and no memory that others share.
@@ -137,25 +133,6 @@ export function attachDevices(options: AttachOptions): Attached {
       settle: (done) => done(),
       close: () => {},
     }),
-    report: () =>
-      [...images].map(([name, { image, file }]) => ({
-        ...{ name, file, size: image.size, throttle: image.limits, throttled: image.waiting },
-        latencyBoundsUs: LATENCY_BUCKETS,
-        operations: image.statistics(),
-      })),
-    throttle: (disk, limits) => {
-      const found = images.get(disk);
-      if (!found) {
-        throw new NemuError('DISK', `There is no disk "${disk}".`, {
-          hint: `There are ${[...images.keys()].join(', ') || 'none'}.`,
-        });
-      }
-      found.image.limits = limits;
-      return undefined;
-    },
-    resumed: () => {
-      for (const disk of disks.values()) disk.retry();
-    },
     close: () => {
       for (const close of closers) close();
     },
@@ -183,7 +160,7 @@ function openDisk(disk: DiskDescription, options: AttachOptions): BlockImage {
   }
 }
 
-function openNet(net: NetDescription, { reactor, clock }: AttachOptions): (NetBackend & { close(): void })[] {
+function openNet(net: NetBackendDescription, { reactor, clock }: AttachOptions): NetBackend[] {
   try {
     if (net.type === 'tap') {
       return openTap({ queues: net.queues, ...(net.ifname !== undefined && { ifname: net.ifname }) }, reactor);
@@ -213,6 +190,8 @@ function translated(code: string, cause: unknown): unknown {
   if (!(cause instanceof StorageError) && !(cause instanceof NetError)) return cause;
   return new NemuError(code, cause.message, { ...(cause.hint !== undefined && { hint: cause.hint }), cause });
 }
+
+const hexByte = (byte: number) => byte.toString(16).padStart(2, '0');
 
 /** QEMU's locally administered prefix, and the card's number. */
 function macAddress(net: NetDescription, index: number): Uint8Array {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type MachineDescription, possibleCpus, type UartName } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import type { BalloonReport, DevicesReport, DiskReport, MachineEvent } from '../client/machine_client.ts';
+import type { BalloonReport, DevicesReport, MachineEvent } from '../client/machine_client.ts';
 import { CmosRtc } from '../devices/cmos_rtc.ts';
 import type { Device, GuestFault, IrqLine, Region } from '../devices/device.ts';
 import {
@@ -27,7 +27,6 @@ import {
 } from '../devices/small_ports.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
 import type { AcpiBoard } from './acpi/board.ts';
 import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
@@ -39,8 +38,11 @@ import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
 import type { CpuHotplug } from './hotplug/cpus.ts';
 import type { DimmHotplug } from './hotplug/dimms.ts';
+import { HINTS_BASE, type NvdimmHotplug } from './hotplug/nvdimms.ts';
 import type { PciHotplug } from './hotplug/pci.ts';
 import type { KvmVm } from './kvm.ts';
+import type { LiveDisks } from './live_disks.ts';
+import type { LiveNets } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
 import { dimmRegion, memoryEnd, type RamRange } from './memory_layout.ts';
@@ -83,6 +85,7 @@ const KBD_GSI = 1;
 /** Where QEMU's machines have the registers of CPU hot-plug, and of DIMMs. */
 const CPU_HOTPLUG_PORT = { q35: 0xcd8, pc: 0xaf00, minimal: 0xcd8 } as const;
 const MEMORY_HOTPLUG_PORT = 0xa00;
+const NVDIMM_PORT = 0xa18;
 
 export interface BoardOptions {
   readonly description: MachineDescription;
@@ -99,6 +102,7 @@ export interface BoardOptions {
   readonly dimms: DimmHotplug;
   /** Devices of PCI that come and go. */
   readonly live: PciHotplug;
+  readonly nvdimms: NvdimmHotplug;
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
   /** Rings the main thread: serial port `name` has bytes, or room. */
@@ -127,8 +131,8 @@ export interface Board {
   readonly vmcoreinfo: Vmcoreinfo;
   devices(): DevicesReport;
   balloon(target: number | undefined): BalloonReport;
-  disks(): DiskReport[];
-  throttle(disk: string, limits: ThrottleLimits): undefined;
+  readonly disks: LiveDisks;
+  readonly nets: LiveNets;
   /** Loads kernel, initrd and tables into memory. @returns where the boot processor starts. */
   boot(): EntryState;
   reset(): void;
@@ -269,6 +273,13 @@ export function createBoard(options: BoardOptions): Board {
     devices.push(options.dimms.registers);
   }
 
+  const { registers: nvdimmPort, hints } = options.nvdimms;
+  if (nvdimmPort && hints) {
+    pio.insert(NVDIMM_PORT, nvdimmPort);
+    mmio.insert(HINTS_BASE, hints);
+    devices.push(nvdimmPort, hints);
+  }
+
   const attached = attachDevices({
     reactor: options.reactor,
     clock: options.clock,
@@ -300,8 +311,8 @@ export function createBoard(options: BoardOptions): Board {
     vmcoreinfo,
     devices: () => bus.report(),
     balloon: (target) => extra.balloon(target),
-    disks: () => attached.report(),
-    throttle: (disk, limits) => attached.throttle(disk, limits),
+    disks: attached.disks,
+    nets: attached.nets,
     boot: () => {
       bus.assign();
       return loadKernel(options, bus);
@@ -316,7 +327,7 @@ export function createBoard(options: BoardOptions): Board {
     pollSerial: () => {
       for (const each of channels.values()) each.poll();
     },
-    resumed: () => attached.resumed(),
+    resumed: () => attached.disks.resumed(),
     close: () => {
       attached.close();
       bus.close();
@@ -364,7 +375,7 @@ function createDeviceBus(
     ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, raiseGpe, fault },
     configPages: options.configPages ?? newConfigPages(),
     pmBase: PM_BASE,
-    memoryEnd: memoryEnd(description.memory, ranges),
+    memoryEnd: memoryEnd(description, ranges),
   };
   if (description.machine === 'pc') {
     const pci = new I440fxPci({ ...common, sci: SCI_GSI });
@@ -415,6 +426,8 @@ function createFwCfg(description: MachineDescription, memory: GuestMemoryView, v
 
 const EBDA = 0x9fc00;
 const BIOS_AREA = 0xe0000;
+/** The page through which _DSM calls go: the last one of the BIOS area, which no guest takes for RAM. */
+const DSM_PAGE_ADDRESS = 0xff000;
 const MiB = 2 ** 20;
 
 function memoryMap(ranges: readonly RamRange[], reserved: readonly E820Entry[]): E820Entry[] {
@@ -443,7 +456,7 @@ function readFile(path: string, what: string): Uint8Array {
 
 /** What the tables say; each value is the one that `createBoard` used. */
 function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: DeviceBus): AcpiBoard {
-  const { cpus, memory } = description;
+  const { cpus } = description;
   const numa = description.numa ?? numaForDimms(description);
   return {
     ...bus.acpi(),
@@ -455,7 +468,11 @@ function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: Devic
     })),
     cpuHotplug: options.cpus.registers && { port: CPU_HOTPLUG_PORT[description.machine] },
     memoryHotplug: options.dimms.registers && { port: MEMORY_HOTPLUG_PORT, slots: options.dimms.slots },
-    numa: numa && acpiNuma(numa, ranges, dimmRegion(memory, ranges)),
+    nvdimm: options.nvdimms.registers && {
+      ...{ port: NVDIMM_PORT, page: DSM_PAGE_ADDRESS, slots: options.nvdimms.slots },
+      structures: options.nvdimms.structures(),
+    },
+    numa: numa && acpiNuma(numa, ranges, dimmRegion(description, ranges)),
     ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
     pmBase: PM_BASE,
     sci: SCI_GSI,
@@ -471,7 +488,7 @@ function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: Devic
 function loadKernel(options: BoardOptions, bus: DeviceBus): EntryState {
   const { memory, ranges } = options;
   const { kernel } = options.description;
-  const acpi = buildAcpi(acpiBoard(options, bus), BIOS_AREA);
+  const acpi = buildAcpi(acpiBoard(options, bus), BIOS_AREA, DSM_PAGE_ADDRESS - BIOS_AREA);
   const initrds = kernel.initrd.map((path) => readFile(path, 'initrd'));
   const plan = planBoot({
     kernel: readFile(kernel.image, 'kernel'),

@@ -24,6 +24,7 @@ import {
   type UnplugOptions,
   unplugOptionsSchema,
 } from '../client/live.ts';
+import { type DiskChangeInput, type NetChangeInput, parseDiskChange, parseNetChange } from '../client/live_change.ts';
 import type {
   BalloonReport,
   ConsoleStream,
@@ -35,14 +36,19 @@ import type {
   MachineEvent,
   MachineState,
   MemoryRangeReport,
+  NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
+import type { NvdimmDevice } from '../client/nvdimm.ts';
 import { close, raw } from '../ffi/libc.ts';
 import { localRegisters } from './board.ts';
 import { RingConsole } from './console_stream.ts';
+import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { GuestRam } from './memory.ts';
+import { nvdimmRanges } from './memory_layout.ts';
+import { openPmem, pmemSize } from './nvdimm_file.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
@@ -97,7 +103,7 @@ export class Machine implements MachineClient {
   readonly #configPages: SharedArrayBuffer | undefined;
   readonly #local: readonly LocalRegister[];
   #thread!: Worker;
-  #threadAlive = true;
+  #threadAlive = false;
   #nextId = 1;
   #state: MachineState = 'created';
   #end: EndState | undefined;
@@ -127,13 +133,13 @@ export class Machine implements MachineClient {
    * @throws NemuError for a description, file or host that does not do.
    */
   static async create(input: MachineInput | MachineDescription, options: MachineOptions = {}): Promise<Machine> {
-    const description = parseMachine(input);
+    const description = withNvdimmSizes(parseMachine(input));
     const ram = await GuestRam.allocate(description, options.onPrealloc);
     const machine = new Machine(description, ram, options);
     live.add(machine);
     installExitHandler();
-    machine.#startThreads(options);
     try {
+      machine.#startThreads(options);
       await machine.#ready.promise;
     } catch (error) {
       await machine.close();
@@ -151,11 +157,13 @@ export class Machine implements MachineClient {
       configPages: this.#configPages,
       wakeFd: this.#wakeFd,
       memory: this.#ram.handle,
+      nvdimms: this.#bootNvdimms(),
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
       postMortem: options.postMortem,
       ...(options.fault && { faultAt: options.fault }),
     };
     this.#thread = this.#pool.take(data);
+    this.#threadAlive = true;
     this.#thread.on('message', (message: FromMachine) => this.#receive(message));
     this.#watch(this.#thread, 'the machine thread', () => {
       this.#threadAlive = false;
@@ -163,6 +171,17 @@ export class Machine implements MachineClient {
     for (let index = 0; index < description.cpus.count; index++) {
       this.#startVcpu(index, options.fault === `vcpu${index}`);
     }
+  }
+
+  /** Maps what is there from the start. @throws NemuError NVDIMM_FILE */
+  #bootNvdimms(): BootNvdimm[] {
+    const { description } = this;
+    const places = nvdimmRanges(description, this.#ram.handle.ranges);
+    return description.nvdimms.map(({ id, ...nvdimm }, slot) => {
+      const { gpa: address, size } = places[slot];
+      const device: NvdimmDevice = { kind: 'nvdimm', id: id ?? `nvdimm${slot}`, slot, address, ...nvdimm, size };
+      return { device, fd: this.#mapNvdimm(device) };
+    });
   }
 
   #startVcpu(index: number, fault = false): void {
@@ -324,9 +343,9 @@ export class Machine implements MachineClient {
   devices = (): Promise<DevicesReport> => this.#call('devices');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
   memoryMap = async (): Promise<MemoryRangeReport[]> => {
-    const { dimms } = (await this.plugged()).memory;
+    const { memory, nvdimms } = await this.plugged();
     return this.#ram.residence().map((range) => {
-      const dimm = dimms.find(({ address }) => address === range.address);
+      const dimm = [...memory.dimms, ...nvdimms].find(({ address }) => address === range.address);
       return dimm ? { ...range, dimm: dimm.id } : range;
     });
   };
@@ -336,6 +355,11 @@ export class Machine implements MachineClient {
     if (!parsed.success) throw new NemuError('DESCRIPTION', `These are no limits: ${z.prettifyError(parsed.error)}`);
     await this.#call('throttle', { disk, limits: parsed.data });
   };
+  changeDisk = async (disk: string, change: DiskChangeInput): Promise<DiskReport> =>
+    this.#call('changeDisk', { disk, change: parseDiskChange(change) });
+  nets = (): Promise<NetReport[]> => this.#call('nets');
+  changeNet = async (net: string, change: NetChangeInput): Promise<NetReport> =>
+    this.#call('changeNet', { net, change: parseNetChange(change) });
   balloon = (target?: number): Promise<BalloonReport> => this.#call('balloon', { target });
   searchMemory = (address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]> =>
     this.#call('searchMemory', { address, length, bytes, most });
@@ -346,7 +370,8 @@ export class Machine implements MachineClient {
   plugged = (): Promise<PluggedReport> => this.#call('plugged');
 
   async plug(input: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
-    const request = parsePlug(input);
+    const parsed = parsePlug(input);
+    const request = parsed.kind === 'nvdimm' ? { ...parsed, size: pmemSize(parsed) } : parsed;
     const { timeoutMs } = parseOptions(plugOptionsSchema, options);
     const live = await this.#call('plug', { request, timeoutMs });
     const settled = this.#requests.settled(live);
@@ -354,12 +379,23 @@ export class Machine implements MachineClient {
     settled.catch(() => {});
     let error: string | undefined;
     let rings: Record<string, SerialRings> | undefined;
+    let fd: number | undefined;
     if (request.kind === 'memory' && live.device.kind === 'memory') {
       error = await this.#mapDimm(live.device, request);
+    } else if (live.device.kind === 'nvdimm') {
+      const nvdimm = live.device;
+      error = this.#try(() => {
+        fd = this.#mapNvdimm(nvdimm);
+      });
     } else if (live.device.kind === 'cpu') {
       this.#startVcpu(live.device.index);
     } else if (live.device.kind === 'pci') rings = this.#addConsoles(live.device);
-    await this.#call('prepared', { id: live.id, ...(error !== undefined && { error }), ...(rings && { rings }) });
+    await this.#call('prepared', {
+      id: live.id,
+      ...(error !== undefined && { error }),
+      ...(fd !== undefined && { fd }),
+      ...(rings && { rings }),
+    });
     this.#keepSpare();
     return settled;
   }
@@ -397,6 +433,24 @@ export class Machine implements MachineClient {
       this.#consoles.get(name)?.drain();
       this.#consoles.delete(name);
       this.#emit({ type: 'console', name, change: 'removed' });
+    }
+  }
+
+  /** @returns the descriptor of its file, which is the memory's. */
+  #mapNvdimm(device: NvdimmDevice): number {
+    const fd = openPmem(device);
+    this.#ram.plugFile(device, fd, device.share && !device.readonly);
+    return fd;
+  }
+
+  /** @returns why it could not be done. */
+  #try(action: () => void): string | undefined {
+    if (this.#closing) return 'The machine was closed.';
+    try {
+      action();
+      return undefined;
+    } catch (error) {
+      return error instanceof NemuError ? error.text : (error as Error).message;
     }
   }
 
@@ -460,6 +514,12 @@ export class Machine implements MachineClient {
     if (this.#ownPool) await this.#pool.close();
   }
 }
+
+/** A description whose NVDIMMs have the sizes of their files. @throws NemuError NVDIMM_FILE */
+const withNvdimmSizes = (description: MachineDescription): MachineDescription => ({
+  ...description,
+  nvdimms: description.nvdimms.map((nvdimm) => ({ ...nvdimm, size: pmemSize(nvdimm) })),
+});
 
 /**
  * A worker blocked in a system call can neither be terminated nor joined, and would hang `process.exit`:

@@ -109,6 +109,11 @@ class MachineThread {
     const { vm, physicalBits } = this.#processors;
     this.#live = new LiveDevices({
       ...{ description, ranges, memory, processors: this.#processors, clock: this.#clock },
+      nvdimms: data.nvdimms,
+      poller: this.#reactor,
+      hold: () => this.#posts.hold(),
+      fault: (device, text) => this.#guestFault(device, text),
+      flushFailed: (id, errno) => this.#diskStopped(id, 'flush', errno, 0),
       raiseGpe: (number) => this.#board.raiseGpe(number),
       changed: (request) => this.#event({ type: 'request', request }),
       release: (id, device) => send({ type: 'release', id, device }),
@@ -120,6 +125,7 @@ class MachineThread {
       cpus: this.#live.cpus,
       dimms: this.#live.dimms,
       live: this.#live.pci,
+      nvdimms: this.#live.nvdimms,
       clock: this.#clock,
       block: this.#block,
       vm,
@@ -251,10 +257,20 @@ class MachineThread {
         return bytes.slice();
       }
       case 'disks':
-        return this.#board.disks();
+        return this.#board.disks.report();
       case 'throttle': {
         const { disk, limits } = parameter as MachineCalls['throttle']['parameter'];
-        return this.#board.throttle(disk, limits);
+        return this.#board.disks.throttle(disk, limits);
+      }
+      case 'changeDisk': {
+        const { disk, change } = parameter as MachineCalls['changeDisk']['parameter'];
+        return this.#board.disks.change(disk, change);
+      }
+      case 'nets':
+        return this.#board.nets.report();
+      case 'changeNet': {
+        const { net, change } = parameter as MachineCalls['changeNet']['parameter'];
+        return this.#board.nets.change(net, change);
       }
       case 'balloon':
         return this.#board.balloon((parameter as MachineCalls['balloon']['parameter']).target);
@@ -329,7 +345,7 @@ class MachineThread {
 
   /** Brings every vCPU out of the guest, serving what they still post. */
   #stopProcessors(): void {
-    this.#processors.pause(() => this.#posts.serve());
+    this.#processors.pause(() => this.#serveLeaving());
     this.#coalesced.drain();
     this.#clock.pause();
   }
@@ -341,9 +357,15 @@ class MachineThread {
     this.#processors.resume();
   }
 
+  /** A vCPU leaves the guest only when its exit has completed, also one that waits for a flush. */
+  #serveLeaving(): void {
+    this.#posts.serve();
+    this.#live.nvdimms.drain();
+  }
+
   #whileStopped<T>(action: () => T): T {
     if (this.#state !== 'running') return action();
-    this.#processors.pause(() => this.#posts.serve());
+    this.#processors.pause(() => this.#serveLeaving());
     try {
       return action();
     } finally {
@@ -444,6 +466,7 @@ class MachineThread {
   #close(): void {
     this.#processors.stop(() => this.#posts.serve());
     this.#board.close();
+    this.#live.nvdimms.close();
     this.#processors.close();
     this.#reactor.close();
     this.#state = 'closed';

@@ -56,16 +56,17 @@ export class GuestRam {
 
   /**
    * Maps, binds, fills and locks memory as described.
-   * @param machine its memory, its type, and nodes with host nodes of their own; the rest goes where `memory` says.
+   * @param description memory, type, and nodes with host nodes of their own; the rest goes where `memory` says.
    * @param onProgress bytes that were filled so far, when `prealloc` is on.
    * @throws NemuError `MEMORY_…` with the numbers and the command that mends it.
    */
   static async allocate(
-    { memory, machine, numa }: Pick<MachineDescription, 'memory' | 'machine' | 'numa'>,
+    description: Pick<MachineDescription, 'memory' | 'machine' | 'numa' | 'nvdimms'>,
     onProgress?: (done: number) => void,
   ): Promise<GuestRam> {
+    const { memory, machine, numa } = description;
     const ranges = ramLayout(memory.size, machine);
-    const span = memoryEnd(memory, ranges);
+    const span = memoryEnd(description, ranges);
     // A DIMM may have pages of its own size.
     const page = memory.max === undefined ? (memory.hugepages ? HUGE_SIZE[memory.hugepages] : 2 * MiB) : GiB;
     checkAgainstHost(memory);
@@ -110,6 +111,28 @@ export class GuestRam {
     } catch (error) {
       this.unplug(address);
       throw error;
+    }
+  }
+
+  /**
+   * Maps a file's beginning over the reservation.
+   * @param fd is this object's from now on. @param shared whether what is stored goes to the file.
+   * @throws NemuError MEMORY_FILE; then the reservation is as it was.
+   */
+  plugFile({ address, size }: { readonly address: number; readonly size: number }, fd: number, shared: boolean): void {
+    this.#dimms.set(address, { size, fds: [fd] });
+    const hostAddress = this.base + address;
+    try {
+      const flags = libc.MAP_FIXED | (shared ? libc.MAP_SHARED : libc.MAP_PRIVATE | libc.MAP_NORESERVE);
+      libc.mmap(hostAddress, size, libc.PROT_READ | libc.PROT_WRITE, flags, fd, 0);
+      libc.madvise(hostAddress, size, libc.MADV_DONTFORK);
+      libc.madvise(hostAddress, size, libc.MADV_DONTDUMP);
+    } catch (cause) {
+      this.unplug(address);
+      throw new NemuError('MEMORY_FILE', 'The file cannot be mapped as memory.', {
+        hint: 'Some network file systems have no shared mappings: use a file on a local disk.',
+        cause,
+      });
     }
   }
 

@@ -58,18 +58,38 @@ export function nodeRanges(sizes: readonly number[], ranges: readonly RamRange[]
   return out;
 }
 
-/** Where DIMMs can be plugged: above all RAM, on a boundary of 1 GiB as in QEMU. Undefined without room for any. */
-export function dimmRegion(
-  { size, max }: { readonly size: number; readonly max?: number | undefined },
-  ranges: readonly RamRange[],
-): RamRange | undefined {
-  if (max === undefined) return undefined;
-  const gpa = Math.ceil(Math.max(FOUR_GIB, ramEnd(ranges)) / GiB) * GiB;
-  return { gpa, size: Math.ceil((max - size) / DIMM_ALIGNMENT) * DIMM_ALIGNMENT };
+/** What of a machine stands above its RAM. */
+export interface RoomDescription {
+  readonly memory: { readonly size: number; readonly max?: number | undefined };
+  /** Those of the start; each has its size once its file was looked at. */
+  readonly nvdimms: readonly { readonly size?: number | undefined }[];
 }
 
-/** End of guest-physical memory, the room for DIMMs included. */
-export const memoryEnd = (
-  memory: { readonly size: number; readonly max?: number | undefined },
-  ranges: readonly RamRange[],
-): number => ramEnd([...ranges, ...[dimmRegion(memory, ranges)].filter((range) => range !== undefined)]);
+const alignUp = (value: number, to: number) => Math.ceil(value / to) * to;
+
+/** Where memory can be plugged, on a boundary of 1 GiB as in QEMU, and behind that what is there from the start. */
+function room({ memory, nvdimms }: RoomDescription, ranges: readonly RamRange[]) {
+  const gpa = alignUp(Math.max(FOUR_GIB, ramEnd(ranges)), GiB);
+  let end = gpa + (memory.max === undefined ? 0 : alignUp(memory.max - memory.size, DIMM_ALIGNMENT));
+  const fixed = nvdimms.map(({ size = 0 }): RamRange => {
+    const range = { gpa: end, size };
+    // Linux takes no two kinds of memory into one section.
+    end += alignUp(size, DIMM_ALIGNMENT);
+    return range;
+  });
+  return { gpa, end, fixed };
+}
+
+/** All memory above RAM: the room for DIMMs, and what is there from the start. Undefined without any. */
+export function dimmRegion(description: RoomDescription, ranges: readonly RamRange[]): RamRange | undefined {
+  const { gpa, end } = room(description, ranges);
+  return end > gpa ? { gpa, size: end - gpa } : undefined;
+}
+
+/** Where the NVDIMMs of the start are, in their order. */
+export const nvdimmRanges = (description: RoomDescription, ranges: readonly RamRange[]): RamRange[] =>
+  room(description, ranges).fixed;
+
+/** End of guest-physical memory, the room above RAM included. */
+export const memoryEnd = (description: RoomDescription, ranges: readonly RamRange[]): number =>
+  ramEnd([...ranges, ...[dimmRegion(description, ranges)].filter((range) => range !== undefined)]);

@@ -21,6 +21,8 @@ export class PostServer {
   readonly #mmio: Bus;
   readonly #handlers: PostHandlers;
   readonly #data: Uint8Array[];
+  /** First word of the slot that is being served, and whether its exit waits for more than that. */
+  #serving: { readonly slot: number; held: boolean } | undefined;
   readonly #scratch = new Uint8Array(8);
   readonly #scratchWords = new Int32Array(this.#scratch.buffer);
 
@@ -54,9 +56,35 @@ export class PostServer {
     return any;
   }
 
+  /**
+   * Has the exit that is being served complete only when the returned function is called: for work that has to be
+   * done before the vCPU goes on, and that others need not wait for.
+   */
+  readonly hold = (): (() => void) => {
+    const serving = this.#serving;
+    if (!serving) return () => {};
+    serving.held = true;
+    let over = false;
+    return () => {
+      if (over) return;
+      over = true;
+      // While it is still being served it completes by itself.
+      if (this.#serving === serving) serving.held = false;
+      else this.#complete(serving.slot);
+    };
+  };
+
+  #complete(slot: number): void {
+    const { words } = this.#block;
+    const post = slot + S.POST;
+    if (Atomics.exchange(words, post, POST_DONE) === POST_WAITING) Atomics.notify(words, post);
+  }
+
   #serveOne(vcpu: number): void {
     const { words } = this.#block;
     const slot = slotWord(vcpu);
+    const serving = { slot, held: false };
+    this.#serving = serving;
     this.#handlers.before();
     switch (Atomics.load(words, slot + S.KIND)) {
       case KIND_IO:
@@ -71,8 +99,8 @@ export class PostServer {
       default:
         this.#handlers.other(vcpu);
     }
-    const post = slot + S.POST;
-    if (Atomics.exchange(words, post, POST_DONE) === POST_WAITING) Atomics.notify(words, post);
+    this.#serving = undefined;
+    if (!serving.held) this.#complete(slot);
   }
 
   #io(vcpu: number, slot: number): void {

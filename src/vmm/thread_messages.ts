@@ -2,6 +2,7 @@
 
 import type { MachineDescription } from '../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
+import type { DiskChange, NetChange } from '../client/live_change.ts';
 import type {
   BalloonReport,
   CountersReport,
@@ -10,11 +11,14 @@ import type {
   EndState,
   MachineEvent,
   MachineState,
+  NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
-import type { ThrottleLimits } from '../storage/throttle.ts';
+import type { HostPart } from './hotplug/kind.ts';
+import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import type { MemoryHandle } from './memory.ts';
 import type { SerialRings } from './serial_channel.ts';
+import type { ThrottleLimits } from './throttle.ts';
 
 export interface MachineThreadData {
   readonly role: 'machine';
@@ -24,6 +28,8 @@ export interface MachineThreadData {
   readonly configPages: SharedArrayBuffer | undefined;
   readonly wakeFd: number;
   readonly memory: MemoryHandle;
+  /** NVDIMMs of the start; their memory is mapped. */
+  readonly nvdimms: readonly BootNvdimm[];
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly postMortem: string | undefined;
   /** Makes the thread throw when this call arrives: for the tests of what a fault leaves behind. */
@@ -44,6 +50,9 @@ export interface MachineCalls {
   inspect: { parameter: undefined; result: VcpuReport[] };
   disks: { parameter: undefined; result: DiskReport[] };
   throttle: { parameter: { disk: string; limits: ThrottleLimits }; result: undefined };
+  changeDisk: { parameter: { disk: string; change: DiskChange }; result: DiskReport };
+  nets: { parameter: undefined; result: NetReport[] };
+  changeNet: { parameter: { net: string; change: NetChange }; result: NetReport };
   balloon: { parameter: { target: number | undefined }; result: BalloonReport };
   searchMemory: {
     parameter: { address: number; length: number; bytes: Uint8Array; most: number };
@@ -53,11 +62,7 @@ export interface MachineCalls {
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
   /** Takes a device's place: the main thread makes what it needs and calls `prepared`. */
   plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };
-  prepared: {
-    /** `rings` of the streams that a device brings. */
-    parameter: { id: number; error?: string; rings?: Readonly<Record<string, SerialRings>> };
-    result: undefined;
-  };
+  prepared: { parameter: { id: number; error?: string } & HostPart; result: undefined };
   unplug: { parameter: { id: string; timeoutMs: number | undefined; force: boolean }; result: LiveRequest };
   /** The main thread has back what it made for a device: the answer to the message `release`. */
   released: { parameter: { id: number }; result: undefined };

@@ -4,6 +4,34 @@ import { installKickHandler } from './kick.ts';
 /** The same module from the sources and from the bundle, where it stands beside the main one. */
 const ENTRY = new URL(import.meta.url.endsWith('.ts') ? './engine_thread.ts' : './engine_thread.js', import.meta.url);
 
+/** What each thread is started with, before it has a role. */
+export interface EngineThreadData {
+  /** One word: LOADED when the thread has its code. */
+  readonly loading: Int32Array;
+}
+
+export const LOADED = 1;
+
+/** How long the end of the process waits for threads that are still loading. */
+const LOAD_TIMEOUT_MS = 2000;
+
+/** Threads of this process that may not have loaded their code yet. */
+const loading = new Map<Worker, Int32Array>();
+let exitHandlerInstalled = false;
+
+/**
+ * Node ends its threads wherever they are when the process exits. koffi aborts the process when that happens while it
+ * is being loaded, so the exit handler lets threads that are about to load it do so first.
+ */
+function installExitHandler(): void {
+  if (exitHandlerInstalled) return;
+  exitHandlerInstalled = true;
+  process.on('exit', () => {
+    const deadline = performance.now() + LOAD_TIMEOUT_MS;
+    for (const word of loading.values()) Atomics.wait(word, 0, 0, Math.max(0, deadline - performance.now()));
+  });
+}
+
 /**
  * Starts worker threads for machines, and keeps some started ahead: a worker takes 30–60 ms to come up, so
  * a spare one makes a machine, or a hot-plugged vCPU, start that much sooner. One pool can serve any number
@@ -19,6 +47,7 @@ export class ThreadPool {
   constructor(entry: URL = ENTRY) {
     this.#entry = entry;
     installKickHandler();
+    installExitHandler();
   }
 
   /** Starts threads now that `take` will hand out later. */
@@ -41,7 +70,9 @@ export class ThreadPool {
   }
 
   #start(): Worker {
+    const word = new Int32Array(new SharedArrayBuffer(4));
     const worker = new Worker(this.#entry, {
+      workerData: { loading: word } satisfies EngineThreadData,
       env: SHARE_ENV,
       stdin: false,
       stdout: false,
@@ -50,7 +81,15 @@ export class ThreadPool {
     });
     // A spare thread must not keep the process, nor end it unheard: a failure shows when it is used.
     worker.on('error', () => {});
-    this.#online.set(worker, new Promise((resolve) => worker.once('message', resolve)));
+    loading.set(worker, word);
+    const loaded = new Promise<void>((resolve) => {
+      const done = () => {
+        loading.delete(worker);
+        resolve();
+      };
+      worker.once('message', done).once('exit', done);
+    });
+    this.#online.set(worker, loaded);
     worker.unref();
     return worker;
   }
@@ -58,6 +97,11 @@ export class ThreadPool {
   /** Ends the spare threads. */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.all(this.#spares.splice(0).map((worker) => worker.terminate()));
+    // Not before they are loaded: see the exit handler.
+    const ended = this.#spares.splice(0).map(async (worker) => {
+      await this.#online.get(worker);
+      await worker.terminate();
+    });
+    await Promise.all(ended);
   }
 }

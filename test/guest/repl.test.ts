@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 
 const LIMIT_MS = 120_000;
+const ROOM = ['--cpus', '2,max=4', '--memory', '512M,max=2G'];
 
 describe('the REPL', () => {
   let folder: string;
@@ -40,6 +41,8 @@ describe('the REPL', () => {
         'sh until [ $(nproc) = 3 ]; do sleep 0.1; done; nproc',
         'memory plug 256M id=more',
         'info memory',
+        `save ${join(folder, 'replay.ts')}`,
+        `save ${join(folder, 'replay.ts')}`,
         'undo',
         'unplug cpu2',
         'memory plug 100M',
@@ -51,7 +54,7 @@ describe('the REPL', () => {
         'vm.cpus?',
         '',
       ].join('\n');
-      const { status, stdout, stderr } = await runNemu(['repl', '--cpus', '2,max=4', '--memory', '512M,max=2G'], {
+      const { status, stdout, stderr } = await runNemu(['repl', ...ROOM], {
         input: Buffer.from(input),
       });
       const said = stdout.toString();
@@ -73,6 +76,7 @@ describe('the REPL', () => {
         /\[ '0x[0-9a-f]+' \]/,
         /^\[ vCPU 2 \]\n3\nmore: 256 MiB at 0x100000000, slot 0, node 0$/m,
         /^more +0 +256 MiB +0x100000000 +0 +anonymous$/m,
+        /^2\n.*replay\.ts is there already\.$/m,
         /^vm\.unplug\('more'\)\nunplug cpu2: reserved → notified → accepted → removed \(\d+ ms\)$/m,
         /A DIMM of 104857600 bytes is not a multiple of 128 MiB/,
         /^unplug +more +reserved → notified → accepted → removed$/m,
@@ -96,11 +100,14 @@ describe('the REPL', () => {
           'declare const vm: any;',
           "const { output } = await vm.sh('cat /proc/cmdline');",
           'assert.match(output, /console=ttyS0/);',
+          // What was done to another machine is done to this one.
+          "await import('./replay.ts');",
+          'assert.deepEqual([vm.cpus.count, vm.memory.size], [3, 768 * 2 ** 20]);',
           'export default output.length as number;',
           "assert.equal(process.env.FAIL, undefined, 'asked to fail');",
         ].join('\n'),
       );
-      const good = await runNemu(['run', '--script', script]);
+      const good = await runNemu(['run', ...ROOM, '--script', script]);
       expect(good.status, good.stderr).toBe(0);
       expect(Number(good.stdout.toString())).toBeGreaterThan(10);
       const bad = await runNemu(['run', '-e', "throw new TypeError('on purpose')"]);

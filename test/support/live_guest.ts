@@ -1,5 +1,5 @@
 /** A stock guest that runs what the test sends it line by line, while the test changes its machine. */
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,11 +24,13 @@ export class LiveGuest {
   readonly machine: MachineClient;
   readonly #ended: Promise<CliResult>;
   readonly #output: Output;
+  readonly #supervisor: number;
 
-  private constructor(machine: MachineClient, ended: Promise<CliResult>, output: Output) {
+  private constructor(machine: MachineClient, ended: Promise<CliResult>, output: Output, supervisor: number) {
     this.machine = machine;
     this.#ended = ended;
     this.#output = output;
+    this.#supervisor = supervisor;
   }
 
   /** Boots the default guest. @param options of `nemu run`. */
@@ -36,8 +38,12 @@ export class LiveGuest {
     const folder = mkdtempSync(join(tmpdir(), 'nemu-live-'));
     const socket = join(folder, 'control');
     const output: Output = { text: '', input: undefined, heard: () => {} };
+    let supervisor = 0;
     const ended = runNemu(['run', '--control', socket, ...options, '--', LOOP], {
       keepInput: true,
+      started: (pid) => {
+        supervisor = pid;
+      },
       onOutput: (text, input) => {
         output.text += text;
         output.input = input;
@@ -58,7 +64,7 @@ export class LiveGuest {
         const connected = Promise.withResolvers<void>();
         stream.once('connect', connected.resolve).once('error', connected.reject);
         await connected.promise;
-        const guest = new LiveGuest(await new EngineConnection(stream).attach(), ended, output);
+        const guest = new LiveGuest(await new EngineConnection(stream).attach(), ended, output, supervisor);
         await guest.ready();
         return guest;
       } catch (error) {
@@ -99,9 +105,32 @@ export class LiveGuest {
     return this.#until('DONE\n');
   }
 
+  /** Kills the engine, and with it the lab when it is in one: what only that had in memory is lost. */
+  async kill(): Promise<void> {
+    for (const pid of childrenOf(this.#supervisor)) {
+      for (const child of childrenOf(pid)) process.kill(child, 'SIGKILL');
+      process.kill(pid, 'SIGKILL');
+    }
+    await this.#ended;
+  }
+
   /** Has the guest power off. */
   async end(): Promise<CliResult> {
     this.#output.input?.end();
     return this.#ended;
   }
+}
+
+function childrenOf(parent: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        return Number(readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/.*\) /s, '').split(' ')[1]) === parent;
+      } catch {
+        // It ended meanwhile.
+        return false;
+      }
+    })
+    .map(Number);
 }

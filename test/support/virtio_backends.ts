@@ -104,6 +104,7 @@ export class QuietNet implements NetBackend {
   full = false;
   onReadable: (() => void) | undefined;
   onWritable: (() => void) | undefined;
+  readonly lost = { rxDropped: 0, txErrors: 0 };
   readonly sent: Uint8Array[] = [];
   readonly frames: Uint8Array[] = [];
 

@@ -30,13 +30,14 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
       terminal.line(`${nemu} run; echo "status $?"`);
       await terminal.until('~ # ');
       terminal.line('echo $((6 * 7))');
-      await terminal.until('\n42\n');
+      // What is typed before the prompt is echoed into the line above.
+      await terminal.until(/\n42\n~ #/);
 
       // Editing: a typo is taken back, a word is put in before another.
       terminal.type('echo onee');
       terminal.press('BSpace', 'Home', 'Right', 'Right', 'Right', 'Right', 'Right');
       terminal.line('two');
-      await terminal.until('\ntwoone\n');
+      await terminal.until(/\ntwoone\n~ #/);
 
       terminal.line('stty size');
       await terminal.until('\n30 100\n');

@@ -1,10 +1,10 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { parseStanza } from '../../src/lab/apt.ts';
+import { hasApt, parseStanza } from '../../src/lab/apt.ts';
 import { publishFile, publishFolder } from '../../src/lab/cache.ts';
-import { findGuest, listGuests, removeGuest } from '../../src/lab/guest.ts';
+import { fetchGuest, findGuest, listGuests, removeGuest } from '../../src/lab/guest.ts';
 import { dependencies, metaPackages } from '../../src/lab/guest_debian.ts';
 import { compareReleases, flavourOf, isRelease, seriesOf } from '../../src/lab/release.ts';
 
@@ -131,5 +131,65 @@ describe('guests in the cache', () => {
     await expect(removeGuest('../guests/6.12.9+deb12-cloud-amd64')).rejects.toMatchObject({ code: 'GUEST_UNKNOWN' });
     await removeGuest('6.12.9+deb12-cloud-amd64');
     expect(await listGuests()).toEqual([]);
+  });
+});
+
+describe.skipIf(!hasApt())('fetching from package lists (needs apt and dpkg)', () => {
+  let path: string | undefined;
+  beforeEach(() => {
+    path = process.env.PATH;
+  });
+  afterEach(() => {
+    process.env.PATH = path;
+  });
+
+  /** APT whose own lists have one kernel, and those that it fetches another. */
+  async function fakeApt(old: string, current: string): Promise<void> {
+    const bin = join(folder, 'bin');
+    await mkdir(bin);
+    const program = async (name: string, text: string) => {
+      await writeFile(join(bin, name), `#!/bin/sh\nset -e\n${text}`);
+      await chmod(join(bin, name), 0o755);
+    };
+    const which = `case "$*" in *Dir::State::lists=*) release=${current} ;; *) release=${old} ;; esac`;
+    await program(
+      'apt-cache',
+      `${which}
+for last; do :; done
+case "$release-$last" in
+  6.12*-linux-image-6.12-cloud-amd64|6.1.*-linux-image-cloud-amd64) echo "Depends: linux-image-$release" ;;
+  *-linux-image-$release) echo "Size: 1" ;;
+  *) exit 100 ;;
+esac`,
+    );
+    await program(
+      'apt-get',
+      `${which}
+case "$*" in
+  *update) for each; do case "$each" in Dir::State::lists=*) : >"\${each#*=}/x_Packages" ;; esac; done ;;
+  *)
+    mkdir -p package/DEBIAN package/boot package/lib/modules/$release
+    printf 'Package: k\\nVersion: 1\\nArchitecture: all\\nMaintainer: n <n@example.org>\\nDescription: k\\n' >package/DEBIAN/control
+    echo kernel >package/boot/vmlinuz-$release
+    dpkg-deb --build package k.deb >&2
+    rm -r package ;;
+esac`,
+    );
+    process.env.PATH = `${bin}:${path}`;
+  }
+
+  it('takes the default series, though lists of long ago do not know it', async () => {
+    await fakeApt('6.1.0-50-cloud-amd64', '6.12.9+deb12-cloud-amd64');
+    expect((await fetchGuest({ arch: 'x86_64' })).name).toBe('6.12.9+deb12-cloud-amd64');
+  });
+
+  it("takes the distribution's kernel where there is no default series", async () => {
+    await fakeApt('6.1.0-50-cloud-amd64', '6.1.0-56-cloud-amd64');
+    expect((await fetchGuest({ arch: 'x86_64' })).name).toBe('6.1.0-56-cloud-amd64');
+  });
+
+  it('does not fetch lists for a series that the old ones have', async () => {
+    await fakeApt('6.1.0-50-cloud-amd64', '6.1.0-56-cloud-amd64');
+    expect((await fetchGuest({ arch: 'x86_64', series: '6.1' })).name).toBe('6.1.0-50-cloud-amd64');
   });
 });

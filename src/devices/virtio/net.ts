@@ -91,15 +91,30 @@ export interface NetOptions {
   /** Six bytes. */
   readonly mac: Uint8Array;
   readonly mtu?: number;
+  /** Whether the cable is in at first; it is, without. */
+  readonly link?: boolean;
+  /** Told of a frame that could not pass at once: for how many milliseconds it waited. */
+  readonly onWait?: (direction: 'rx' | 'tx', ms: number) => void;
 }
 
 export interface NetCounters {
   rxFrames: number;
   rxBytes: number;
+  /** Frames that the cable did not let through. */
   rxDropped: number;
+  /** Frames that were longer than the driver takes. */
+  rxErrors: number;
   txFrames: number;
   txBytes: number;
   txDropped: number;
+  /** Frames that are none: too short or too long. */
+  txErrors: number;
+}
+
+/** Something that waits, and since when (performance.now()). */
+interface Waiting<T> {
+  readonly what: T;
+  readonly since: number;
 }
 
 /** virtio network device (virtio 1.2, section 5.1). */
@@ -110,7 +125,11 @@ export class VirtioNet implements VirtioDevice {
   readonly features: bigint;
   readonly queueSizes: readonly number[];
   readonly configSize = CONFIG_SIZE;
-  readonly counters: NetCounters = { rxFrames: 0, rxBytes: 0, rxDropped: 0, txFrames: 0, txBytes: 0, txDropped: 0 };
+  readonly counters: NetCounters = {
+    ...{ rxFrames: 0, rxBytes: 0, rxDropped: 0, rxErrors: 0 },
+    ...{ txFrames: 0, txBytes: 0, txDropped: 0, txErrors: 0 },
+  };
+  readonly #onWait: NonNullable<NetOptions['onWait']>;
   readonly #backends: readonly NetBackend[];
   readonly #config = new ConfigFields(CONFIG_SIZE);
   readonly #mac: Uint8Array;
@@ -121,11 +140,11 @@ export class VirtioNet implements VirtioDevice {
   /** What the driver lets frames come with now, as a back end takes it. */
   #offloads = 0;
   #pairs = 1;
-  #linkUp = true;
+  #linkUp: boolean;
   /** A frame that was taken from the back end and waits for a buffer: bytes, by pair. */
-  readonly #waiting: (Uint8Array | undefined)[];
+  readonly #waiting: (Waiting<Uint8Array> | undefined)[];
   /** A frame that its back end had no room for, by pair; nothing is sent before it. */
-  readonly #unsent: (Chain | undefined)[];
+  readonly #unsent: (Waiting<Chain> | undefined)[];
   /** Buffers that were taken for a frame which they could not hold yet, by pair. */
   readonly #reserve: Chain[][];
 
@@ -135,6 +154,8 @@ export class VirtioNet implements VirtioDevice {
     this.name = options.name;
     this.#backends = backends;
     this.#mac = mac;
+    this.#onWait = options.onWait ?? (() => {});
+    this.#linkUp = options.link ?? true;
     this.#waiting = backends.map(() => undefined);
     this.#unsent = backends.map(() => undefined);
     this.#reserve = backends.map(() => []);
@@ -158,7 +179,7 @@ export class VirtioNet implements VirtioDevice {
       (can(OFFLOAD_TSO_ECN) ? HOST_ECN | GUEST_ECN : 0n);
     const { view } = this.#config;
     new Uint8Array(view.buffer).set(mac);
-    view.setUint16(6, STATUS_LINK_UP, true);
+    view.setUint16(6, this.#linkUp ? STATUS_LINK_UP : 0, true);
     view.setUint16(8, pairs, true);
     view.setUint16(10, options.mtu ?? 0, true);
     for (const [pair, backend] of backends.entries()) {
@@ -179,6 +200,11 @@ export class VirtioNet implements VirtioDevice {
 
   get linkUp(): boolean {
     return this.#linkUp;
+  }
+
+  /** Whether a driver may leave checksums and segments to the network behind. */
+  get offersOffloads(): boolean {
+    return (this.features & CSUM) !== 0n;
   }
 
   /** Plugs the cable in or out, while the guest runs. */
@@ -269,24 +295,34 @@ export class VirtioNet implements VirtioDevice {
     if (!queue || !backend) return;
     do {
       queue.disableNotification();
-      for (let chain = this.#unsent[pair] ?? queue.pop(); chain; chain = queue.pop()) {
-        this.#unsent[pair] = undefined;
+      const unsent = this.#unsent[pair];
+      for (let chain = unsent?.what ?? queue.pop(); chain; chain = queue.pop()) {
         if (!this.#sendFrame(backend, chain)) {
-          this.#unsent[pair] = chain;
+          this.#unsent[pair] ??= { what: chain, since: performance.now() };
           this.#host?.interrupt(index);
           return;
         }
+        if (this.#unsent[pair]) this.#sentAfterAll(pair);
         queue.push(chain, 0);
       }
     } while (queue.enableNotification());
     this.#host?.interrupt(index);
   }
 
+  #sentAfterAll(pair: number): void {
+    this.#onWait('tx', performance.now() - (this.#unsent[pair]?.since ?? 0));
+    this.#unsent[pair] = undefined;
+  }
+
   /** @returns false when the back end has no room now. */
   #sendFrame(backend: NetBackend, chain: Chain): boolean {
     const skip = HEADER_SIZE - backend.headerSize;
     const length = chain.readLength - skip;
-    if (chain.readLength < HEADER_SIZE + MIN_FRAME || length > MAX_FRAME || !this.#linkUp) {
+    if (chain.readLength < HEADER_SIZE + MIN_FRAME || length > MAX_FRAME) {
+      this.counters.txErrors++;
+      return true;
+    }
+    if (!this.#linkUp) {
       this.counters.txDropped++;
       return true;
     }
@@ -306,22 +342,24 @@ export class VirtioNet implements VirtioDevice {
       if (!queue || !backend) return;
       for (let taken = 0; ; taken++) {
         const waiting = this.#waiting[index];
-        let length = waiting?.length ?? 0;
-        if (waiting) this.#frame.set(waiting);
+        let length = waiting?.what.length ?? 0;
+        if (waiting) this.#frame.set(waiting.what);
         else {
           length = this.#take(backend);
           if (length === 0) break;
         }
         if (!this.#linkUp || this.#exceedsMtu(length)) {
           this.#waiting[index] = undefined;
-          this.counters.rxDropped++;
+          if (this.#linkUp) this.counters.rxErrors++;
+          else this.counters.rxDropped++;
           continue;
         }
         if (!this.#deliver(pair, queue, length)) {
           // No buffer: the frame waits until the driver tells of one.
-          this.#waiting[index] ??= this.#frame.slice(0, length);
+          this.#waiting[index] ??= { what: this.#frame.slice(0, length), since: performance.now() };
           break;
         }
+        if (waiting) this.#onWait('rx', performance.now() - waiting.since);
         this.#waiting[index] = undefined;
         if (taken % BURST === BURST - 1) this.#host?.interrupt(pair * 2);
       }
@@ -367,7 +405,7 @@ export class VirtioNet implements VirtioDevice {
     }
     queue.disableNotification();
     if ((mergeable ? room : reserve[0].writeLength) < length) {
-      this.counters.rxDropped++;
+      this.counters.rxErrors++;
       return true;
     }
     const used: { chain: Chain; bytes: number }[] = [];
@@ -452,18 +490,20 @@ export class VirtioNet implements VirtioDevice {
       announce: (this.#config.view.getUint16(6, true) & STATUS_ANNOUNCE) !== 0,
       pairs: this.#pairs,
       offloads: this.#offloads,
+      link: this.#linkUp,
     };
   }
 
   restore(state: unknown): void {
-    const { mac, announce, pairs, offloads } = (state ?? {}) as Record<string, unknown>;
+    const { mac, announce, pairs, offloads, link } = (state ?? {}) as Record<string, unknown>;
     const within = (value: unknown, least: number, most: number): value is number =>
       Number.isInteger(value) && (value as number) >= least && (value as number) <= most;
     const valid =
       Array.isArray(mac) &&
       mac.length === MAC_BYTES &&
       mac.every((byte) => within(byte, 0, 255)) &&
-      typeof announce === 'boolean';
+      typeof announce === 'boolean' &&
+      typeof link === 'boolean';
     if (!valid || !within(pairs, 1, this.#backends.length) || !within(offloads, 0, 0x0f)) {
       throw new Error(`${this.name}: this is not the state of a network card like this one.`);
     }
@@ -471,8 +511,8 @@ export class VirtioNet implements VirtioDevice {
       throw new Error(`${this.name}: the state has offloads ${offloads} that its driver has not agreed to.`);
     }
     new Uint8Array(this.#config.view.buffer).set(mac);
-    const status = this.#config.view.getUint16(6, true) & ~STATUS_ANNOUNCE;
-    this.#config.view.setUint16(6, status | (announce ? STATUS_ANNOUNCE : 0), true);
+    this.#config.view.setUint16(6, (link ? STATUS_LINK_UP : 0) | (announce ? STATUS_ANNOUNCE : 0), true);
+    this.#linkUp = link;
     this.#pairs = pairs;
     this.#offloads = offloads;
   }

@@ -15,9 +15,12 @@ export function memoryPane({ model, width, unicode }: PaneContext): PaneContent 
   const bar = Math.min(20, Math.max(4, width - 34));
   const rows: Row[] = model.memory.map((range) => {
     const dimm = dimms.find(({ id }) => id === range.dimm);
-    const backend = dimm ?? memory;
+    const nvdimm = model.plugged?.nvdimms.find(({ id }) => id === range.dimm);
+    const backend = nvdimm ? { path: nvdimm.file, backend: 'file' as const, hugepages: undefined } : (dimm ?? memory);
+    const module = dimm ?? nvdimm;
     const traits = [
-      dimm ? `slot ${dimm.slot} node ${dimm.node}` : 'boot',
+      module ? `slot ${module.slot} node ${module.node}` : 'boot',
+      ...(nvdimm ? [`${nvdimm.flushes} flushes`] : []),
       backend.path ?? backend.backend,
       ...(backend.hugepages ? [`${backend.hugepages} pages`] : []),
       ...(range.huge > 0 ? [`${compactBytes(range.huge)} huge`] : []),

@@ -107,6 +107,10 @@ export interface AcpiBoard {
   readonly cpuHotplug?: { readonly port: number } | undefined;
   /** Registers of docs/specs/acpi_mem_hotplug in QEMU, where DIMMs can. */
   readonly memoryHotplug?: { readonly port: number; readonly slots: number } | undefined;
+  /** Port and page of docs/specs/acpi_nvdimm in QEMU, and the NFIT's structures as they are at boot. */
+  readonly nvdimm?:
+    | { readonly port: number; readonly page: number; readonly slots: number; readonly structures: Uint8Array }
+    | undefined;
   readonly numa?: AcpiNuma | undefined;
   readonly ioapic: { readonly id: number; readonly address: number; readonly gsiBase: number };
   /** ICH9 power management block: PM1a_EVT, PM1a_CNT, PM_TMR and GPE0 at their offsets from it. */

@@ -2,6 +2,7 @@ import * as aml from './aml.ts';
 import type { AcpiBoard, AcpiVirtioMmio } from './board.ts';
 import { cpuHotplugEvent, processors } from './cpus.ts';
 import { dimmSlots, memoryHotplugEvent } from './dimms.ts';
+import { nvdimmEvent, nvdimmRoot } from './nvdimm.ts';
 import { boardResources, pciRoot } from './pci.ts';
 import { hotplugEvent, hotplugResources, interruptLinks } from './pci_legacy.ts';
 import { type Descriptor, interrupt, io, irqNoFlags, memory32Fixed, resourceTemplate } from './resources.ts';
@@ -49,7 +50,7 @@ export function dsdt(board: AcpiBoard): aml.Aml {
     if (pci.hotplug) devices.push(hotplugResources(pci.hotplug.port, board.gpe0));
   }
   // Behind PCI0, below which their registers are.
-  devices.push(...processors(board), ...dimmSlots(board));
+  devices.push(...processors(board), ...dimmSlots(board), ...nvdimmRoot(board));
   devices.push(...(board.virtioMmio ?? []).map(virtioMmio));
   for (const [index, { name, port, irq }] of board.uarts.entries()) {
     devices.push(aml.device(name, hid('PNP0501'), uid(index + 1), crs(io(port, 8), irqNoFlags(irq))));
@@ -68,6 +69,7 @@ export function dsdt(board: AcpiBoard): aml.Aml {
     ...(pci?.hotplug ? [hotplugEvent()] : []),
     ...(board.cpuHotplug ? [cpuHotplugEvent()] : []),
     ...(board.memoryHotplug ? [memoryHotplugEvent()] : []),
+    ...(board.nvdimm ? [nvdimmEvent()] : []),
     // SLP_TYP of PM1a_CNT and PM1b_CNT for soft off; the chip's side is S5_SLP_TYP in ich9_pm.ts.
     aml.name('\\_S5', aml.packageOf(0, 0, 0, 0)),
   );

@@ -127,8 +127,9 @@ export const nodeOfCpu = ({ nodes }: NumaDescription, cpu: number): number =>
 export function numaForDimms({
   cpus,
   memory,
-}: Pick<MachineDescription, 'cpus' | 'memory'>): NumaDescription | undefined {
-  if (memory.max === undefined) return undefined;
+  nvdimms,
+}: Pick<MachineDescription, 'cpus' | 'memory' | 'nvdimms'>): NumaDescription | undefined {
+  if (memory.max === undefined && nvdimms.length === 0) return undefined;
   const all = Array.from({ length: possibleCpus(cpus) }, (_, cpu) => cpu);
   return {
     nodes: [{ cpus: all, memory: memory.size, policy: 'bind' }],

@@ -2,6 +2,7 @@ import type { AcpiBoard } from './board.ts';
 import { dsdt } from './dsdt.ts';
 import { facs, fadt } from './fadt.ts';
 import { madt } from './madt.ts';
+import { nfit } from './nfit.ts';
 import { hmat, slit, srat } from './numa.ts';
 import { mcfg } from './pci.ts';
 import { RSDP_SIZE, rsdp, waet, xsdt } from './root_tables.ts';
@@ -52,6 +53,7 @@ export function buildAcpi(board: AcpiBoard, base: number, limit = 0x20000): Acpi
     ...(board.pci?.ecamBase === undefined ? [] : [place('MCFG', mcfg(board.pci.ecamBase, board.pci.lastBus))]),
     ...(board.numa ? [place('SRAT', srat(board.cpus, board.numa)), place('SLIT', slit(board.numa))] : []),
     ...(board.numa?.attributes ? [place('HMAT', hmat(board.numa.attributes))] : []),
+    ...(board.nvdimm ? [place('NFIT', nfit(board.nvdimm.structures))] : []),
   ];
   const xsdtAddress = place('XSDT', xsdt(listed));
   pieces.push({ address: rsdpAddress, bytes: rsdp(xsdtAddress) });

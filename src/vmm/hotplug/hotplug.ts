@@ -1,8 +1,7 @@
 import { NemuError } from '../../client/errors.ts';
 import { isSettled, type LiveDevice, type LiveRequest, type PlugRequest } from '../../client/live.ts';
 import type { Clock } from '../../devices/device.ts';
-import type { SerialRings } from '../serial_channel.ts';
-import type { GuestActs, LiveKind } from './kind.ts';
+import type { GuestActs, HostPart, LiveKind } from './kind.ts';
 import { LiveRequests, type Pending } from './live_requests.ts';
 import { readOst } from './ost.ts';
 
@@ -24,7 +23,12 @@ export class Hotplug {
 
   constructor(options: HotplugOptions) {
     this.#options = options;
-    this.#requests = new LiveRequests(options);
+    this.#requests = new LiveRequests({
+      ...options,
+      timedOut: (device, action) => {
+        if (action === 'unplug') this.#kind(device.kind).removalTimedOut?.(device);
+      },
+    });
   }
 
   /** Adds a kind. @param make is given what the kind has to call when the guest acts. */
@@ -51,8 +55,8 @@ export class Hotplug {
     return this.#requests.open('plug', 'user', device, timeoutMs).snapshot();
   }
 
-  /** The host's part of a device is made, or could not be. @param rings of the streams that it brings. */
-  prepared(id: number, error?: string, rings?: Readonly<Record<string, SerialRings>>): void {
+  /** The host's part of a device is made, or could not be. @param host what the main thread made for it. */
+  prepared(id: number, error?: string, host?: HostPart): void {
     const pending = this.#requests.get(id);
     if (pending?.stage !== 'reserved') return;
     const { device } = pending;
@@ -63,7 +67,7 @@ export class Hotplug {
       return;
     }
     try {
-      kind.attach(device, rings);
+      kind.attach(device, host);
     } catch (cause) {
       this.#withdraw(pending, (cause as Error).message);
       return;
@@ -88,7 +92,8 @@ export class Hotplug {
     this.#requests.requireFree(id);
     const pending = this.#requests.open('unplug', 'user', device, timeoutMs);
     this.#requests.advance(pending, 'notified');
-    kind.requestRemoval(device);
+    const toDo = kind.requestRemoval(device);
+    if (toDo) pending.guest = toDo;
     return pending.snapshot();
   }
 
@@ -181,6 +186,7 @@ export class Hotplug {
     const pending = answer && this.#requests.about(device.id, answer.about === 'insertion' ? 'plug' : 'unplug');
     if (!answer || !pending || pending.detaching) return;
     pending.guest = `it answered: ${answer.words}`;
+    pending.ost = { event, status };
     const { onlineWhenAccepted } = this.#kind(device.kind);
     if (answer.outcome === 'failure') {
       const reason = `The guest refused: ${answer.words}.`;

@@ -1,6 +1,14 @@
 import type { LiveDevice, LiveRequest, PlugRequest } from '../../client/live.ts';
 import type { SerialRings } from '../serial_channel.ts';
 
+/** What the main thread made for a device. */
+export interface HostPart {
+  /** Of the file behind it; it stays the main thread's. */
+  readonly fd?: number;
+  /** Of the streams that it brings. */
+  readonly rings?: Readonly<Record<string, SerialRings>>;
+}
+
 /** What a kind of device tells when the guest does something about one. */
 export interface GuestActs {
   /** It took the event to its drivers. */
@@ -33,15 +41,18 @@ export interface LiveKind<D extends LiveDevice = LiveDevice, P extends PlugReque
   reserve(request: P): D;
   /**
    * The guest can see the device from now on, and is told of it.
-   * @param rings of the streams that it brings. @throws what the host says against it.
+   * @param host what the main thread made for it. @throws what the host says against it.
    */
-  attach(device: D, rings?: Readonly<Record<string, SerialRings>>): void;
+  attach(device: D, host?: HostPart): void;
   /** Why the guest cannot look at it yet, if it cannot. */
   waits?(device: D): string | undefined;
   /** @throws NemuError for a device that can never go, and for `force` where it would break the guest. */
   requireRemovable(device: D, force: boolean): void;
-  /** Asks the guest to let go. */
-  requestRemoval(device: D): void;
+  /** Asks the guest to let go. @returns what has to be done in it where nothing can ask. */
+  // biome-ignore lint/suspicious/noConfusingVoidType: most have nothing to return.
+  requestRemoval(device: D): string | undefined | void;
+  /** The guest has taken too long to let go. */
+  removalTimedOut?(device: D): void;
   /** The guest can no longer see the device. @param done called when nothing of it is in use, at once or later. */
   detach(device: D, done: () => void): void;
   /** Its place is free. */

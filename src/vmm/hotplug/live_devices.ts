@@ -1,5 +1,7 @@
 import type { MachineDescription } from '../../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport } from '../../client/live.ts';
+import type { GuestFault } from '../../devices/device.ts';
+import type { Poller } from '../../storage/file_queue.ts';
 import type { MachineClock } from '../machine_clock.ts';
 import type { GuestMemoryView } from '../memory.ts';
 import type { RamRange } from '../memory_layout.ts';
@@ -8,7 +10,9 @@ import type { MachineCalls } from '../thread_messages.ts';
 import { CpuHotplug } from './cpus.ts';
 import { DimmHotplug } from './dimms.ts';
 import { Hotplug } from './hotplug.ts';
+import { type BootNvdimm, NvdimmHotplug } from './nvdimms.ts';
 import { PciHotplug } from './pci.ts';
+import { DimmRoom } from './room.ts';
 
 /** Calls of the machine thread that are about what comes and goes. */
 export type LiveCall = 'plug' | 'prepared' | 'unplug' | 'released' | 'requests' | 'plugged';
@@ -19,6 +23,12 @@ export interface LiveDevicesOptions {
   readonly memory: GuestMemoryView;
   readonly processors: Processors;
   readonly clock: MachineClock;
+  /** NVDIMMs of the start. */
+  readonly nvdimms: readonly BootNvdimm[];
+  readonly poller: Poller;
+  readonly hold: () => () => void;
+  readonly fault: GuestFault;
+  readonly flushFailed: (id: string, errno: string) => void;
   readonly raiseGpe: (number: number) => void;
   readonly changed: (request: LiveRequest) => void;
   readonly release: (id: number, device: LiveDevice) => void;
@@ -29,6 +39,7 @@ export class LiveDevices {
   readonly cpus: CpuHotplug;
   readonly dimms: DimmHotplug;
   readonly pci: PciHotplug;
+  readonly nvdimms: NvdimmHotplug;
   readonly #description: MachineDescription;
   readonly #hotplug: Hotplug;
   readonly #calls: { [N in LiveCall]: (parameter: MachineCalls[N]['parameter']) => MachineCalls[N]['result'] };
@@ -40,14 +51,18 @@ export class LiveDevices {
     this.#description = description;
     this.#hotplug = hotplug;
     this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe }));
-    this.dimms = hotplug.add('memory', (guest) => {
-      const { vm, physicalBits } = processors;
-      return new DimmHotplug({ ...options, vm, physicalBits, guest });
-    });
+    const { vm, physicalBits } = processors;
+    const room = new DimmRoom({ ...options, physicalBits });
+    // First, for those that are there have their slots.
+    this.nvdimms = hotplug.add(
+      'nvdimm',
+      (guest) => new NvdimmHotplug({ ...options, boot: options.nvdimms, room, vm, guest }),
+    );
+    this.dimms = hotplug.add('memory', (guest) => new DimmHotplug({ ...options, room, vm, guest }));
     this.pci = hotplug.add('pci', (guest) => new PciHotplug({ description, guest }));
     this.#calls = {
       plug: ({ request, timeoutMs }) => hotplug.plug(request, timeoutMs),
-      prepared: ({ id, error, rings }) => hotplug.prepared(id, error, rings) as undefined,
+      prepared: ({ id, error, ...host }) => hotplug.prepared(id, error, host) as undefined,
       unplug: ({ id, timeoutMs, force }) => hotplug.unplug(id, timeoutMs, force),
       released: ({ id }) => hotplug.released(id) as undefined,
       requests: () => hotplug.requests(),
@@ -62,6 +77,7 @@ export class LiveDevices {
 
   reset(): void {
     this.#hotplug.reset();
+    this.nvdimms.reset();
   }
 
   #plugged(): PluggedReport {
@@ -72,6 +88,7 @@ export class LiveDevices {
         ...{ boot: memory.size, dimms: this.dimms.present() },
         ...(memory.max !== undefined && { max: memory.max, slots: memory.slots }),
       },
+      nvdimms: this.nvdimms.report(),
       pci: { devices: this.pci.present(), ports: this.pci.ports() },
     };
   }

@@ -24,6 +24,7 @@ export interface Pending {
   withdrawnFor?: string;
   reason?: string;
   guest?: string;
+  ost?: NonNullable<LiveRequest['ost']>;
   readonly history: { readonly stage: Stage; readonly at: string }[];
   readonly snapshot: () => LiveRequest;
 }
@@ -32,6 +33,8 @@ export interface LiveRequestsOptions {
   readonly clock: Clock;
   /** Told of each new stage. */
   readonly changed: (request: LiveRequest) => void;
+  /** A guest took too long. */
+  readonly timedOut?: (device: LiveDevice, action: LiveRequest['action']) => void;
 }
 
 /** The requests of one machine: their stages, their time limits, and which device each is about. */
@@ -75,6 +78,7 @@ export class LiveRequests {
         ...{ id, action, origin, device, stage: record.stage },
         ...(record.reason !== undefined && { reason: record.reason }),
         ...(record.guest !== undefined && { guest: record.guest }),
+        ...(record.ost && { ost: record.ost }),
         history: [...record.history],
       }),
     };
@@ -127,6 +131,7 @@ export class LiveRequests {
       pending.action === 'plug' && pending.stage === 'accepted'
         ? ' It knows the device but does not use it: is there something in it that brings new ones online?'
         : '';
+    this.#options.timedOut?.(pending.device, pending.action);
     this.advance(pending, 'timed-out', `The guest took longer than ${pending.timeoutMs / 1000} s. ${did}${unused}`);
   }
 

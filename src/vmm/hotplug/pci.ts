@@ -10,7 +10,7 @@ import type { PcPci } from '../pci/pc.ts';
 import type { PciPlace } from '../pci/places.ts';
 import { Q35Pci } from '../pci/q35.ts';
 import type { SerialRings } from '../serial_channel.ts';
-import type { GuestActs, LiveKind } from './kind.ts';
+import type { GuestActs, HostPart, LiveKind } from './kind.ts';
 
 /** A device with what stands behind it on the host, before it is on a bus. */
 export interface MadeDevice {
@@ -215,7 +215,7 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     return [...this.#held.values()].find((held) => held.place.id === place.id);
   }
 
-  attach(device: PciDevice, rings: Readonly<Record<string, SerialRings>> = {}): void {
+  attach(device: PciDevice, { rings = {} }: HostPart = {}): void {
     const held = this.#held.get(device.id);
     const board = this.#board;
     if (!held || !board) return;

@@ -1,5 +1,6 @@
 /** Boards for tests of the tables: from nothing but what is needed to everything there is. */
 import type { AcpiBoard, AcpiNuma, AcpiPci } from '../../../src/vmm/acpi/board.ts';
+import { type NfitNvdimm, nfitStructures } from '../../../src/vmm/acpi/nfit.ts';
 
 const UARTS = [
   { name: 'COM1', port: 0x3f8, irq: 4 },
@@ -111,6 +112,16 @@ export const numaBoard: AcpiBoard = {
   numa: { ...numa, attributes },
 };
 
+const nvdimm = (slots: number, present: readonly NfitNvdimm[]): AcpiBoard['nvdimm'] => ({
+  ...{ port: 0xa18, page: 0xff000, slots },
+  structures: nfitStructures(present, 'mem-ctrl'),
+});
+
+const nvdimms: NfitNvdimm[] = [
+  { slot: 0, address: 4 * GiB, size: 256 * MiB, node: 0, readonly: false, hint: 0xfef00000 },
+  { slot: 255, address: 5 * GiB, size: 2 ** 40, node: 1, readonly: true, hint: undefined },
+];
+
 export const boards: readonly (readonly [string, AcpiBoard])[] = [
   ['one processor and nothing else', bareBoard],
   ['one processor and every device', fullBoard(1)],
@@ -160,6 +171,7 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
       cpus: processors(8).map((cpu) => ({ ...cpu, online: cpu.uid < 2 })),
       cpuHotplug: { port: 0xcd8 },
       memoryHotplug: { port: 0xa00, slots: 8 },
+      nvdimm: nvdimm(8, []),
     },
   ],
   [
@@ -173,6 +185,7 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
       })),
       cpuHotplug: { port: 0xcd8 },
       memoryHotplug: { port: 0xa00, slots: 256 },
+      nvdimm: nvdimm(256, nvdimms),
       numa,
     },
   ],
@@ -186,4 +199,5 @@ export const listedTables = (board: AcpiBoard): string[] => [
   ...(board.pci?.ecamBase === undefined ? [] : ['MCFG']),
   ...(board.numa ? ['SRAT', 'SLIT'] : []),
   ...(board.numa?.attributes ? ['HMAT'] : []),
+  ...(board.nvdimm ? ['NFIT'] : []),
 ];

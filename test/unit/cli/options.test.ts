@@ -2,9 +2,12 @@ import { describe, expect, test } from 'vitest';
 import { parsePrefix, prefixName } from '../../../src/cli/console_session.ts';
 import {
   parseCpus,
+  parseDisk,
   parseDuration,
   parseFwCfg,
   parseMemory,
+  parseNet,
+  parseNvdimm,
   parsePinning,
   parseSerial,
 } from '../../../src/cli/options.ts';
@@ -44,6 +47,22 @@ describe('--cpus', () => {
     expect(parseMachine({ kernel, cpus: { count: 6 } }).cpus).toMatchObject({ sockets: 1, cores: 6, threads: 1 });
     expect(parseMachine({ kernel, cpus: { count: 8, sockets: 2 } }).cpus).toMatchObject({ cores: 4 });
     expect(parseMachine({ kernel, cpus: { count: 8, threads: 2 } }).cpus).toMatchObject({ cores: 4, sockets: 1 });
+  });
+});
+
+describe('--nvdimm', () => {
+  const nvdimms = (text: string) => parseMachine({ kernel, nvdimms: [parseNvdimm(text)] }).nvdimms[0];
+
+  test('a file, with what QEMU’s options say', () => {
+    expect(nvdimms('a,,b.img')).toEqual({ file: 'a,b.img', labelSize: 0, readonly: false, share: true, node: 0 });
+    expect(nvdimms('file=pm.img,size=256M,label-size=128K,readonly=on,share=off,node=1,id=pm')).toEqual({
+      ...{ file: 'pm.img', size: 2 ** 28, labelSize: 2 ** 17, readonly: true, share: false, node: 1, id: 'pm' },
+    });
+    expect(() => parseNvdimm('size=1G')).toThrow('--nvdimm needs a file.');
+    expect(() => nvdimms('f,size=1M')).toThrow('An NVDIMM of 1048576 bytes is not a multiple of the page size');
+    expect(() => nvdimms('f,label-size=4K')).toThrow(
+      'A label area of 4096 bytes is not a multiple of 4096 from 128 KiB',
+    );
   });
 });
 
@@ -98,6 +117,28 @@ describe('--memory', () => {
     expect(() => parseMachine({ kernel, memory: { size: '512M', backend: 'file' } })).toThrow('needs path=FILE');
     expect(() => parseMachine({ kernel, memory: { size: 5000 } })).toThrow('not a multiple of the page size');
     expect(() => parseMemory('1G,share=maybe')).toThrow('share=maybe is neither on nor off');
+  });
+});
+
+describe('limits', () => {
+  test('of disks and network cards are numbers and sizes', () => {
+    expect(parseDisk('d.img,iops=500,bps-read=10M')).toEqual({
+      file: 'd.img',
+      throttle: { iops: 500, bpsRead: 10 * 2 ** 20 },
+    });
+    const net = parseNet('user,pps=1000,pps-max=2000,bps-rx=10M,link=off,hostfwd=2222:22');
+    expect(net).toMatchObject({ throttle: { pps: 1000, ppsMax: 2000, bpsRx: 10 * 2 ** 20 }, link: false });
+    expect(parseMachine({ kernel, nets: [net as never] }).nets[0]).toMatchObject({
+      link: false,
+      throttle: { pps: 1000 },
+    });
+    expect(parseMachine({ kernel, nets: [{ type: 'user' }] }).nets[0]).toMatchObject({ link: true });
+  });
+
+  test('that are none are refused', () => {
+    expect(() => parseNet('user,iops=5')).toThrow('there is no "iops"');
+    const nets = [{ type: 'user' as const, throttle: { pps: -1 } }];
+    expect(() => parseMachine({ kernel, nets })).toThrow(/nets\.0\.throttle\.pps/);
   });
 });
 

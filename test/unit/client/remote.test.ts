@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { parseMachine } from '../../../src/client/description.ts';
 import { NemuError } from '../../../src/client/errors.ts';
 import { encodeFrame, FrameDecoder } from '../../../src/client/frames.ts';
+import type { DiskChangeInput } from '../../../src/client/live_change.ts';
 import type { ConsoleStream, MachineClient, MachineEvent } from '../../../src/client/machine_client.ts';
 import { FRAME_BYTES, FRAME_CONTROL, WINDOW } from '../../../src/client/protocol.ts';
 import { EngineConnection } from '../../../src/client/remote.ts';
@@ -68,6 +69,15 @@ function fakeMachine() {
       calls.push(`unplug ${JSON.stringify([id, options])}`);
       throw new NemuError('REFUSED', 'It is busy.');
     },
+    disks: async () => [{ name: 'vda', file: '/there/d' }],
+    changeDisk: async (name: string, change: { file: string }) => {
+      calls.push(`changeDisk ${JSON.stringify([name, change])}`);
+      return { name, file: change.file };
+    },
+    changeNet: async (name: string, change: { up: boolean }) => {
+      calls.push(`changeNet ${JSON.stringify([name, change])}`);
+      return { name, link: change.up };
+    },
     requests: async () => [{ id: 1 }],
     plugged: async () => ({ cpus: {} }),
     ended: () => new Promise(() => {}),
@@ -115,10 +125,15 @@ describe('both ends', () => {
     const [ours, theirs] = duplexPair();
     void serveMachines(theirs, async () => fake.machine);
     const connection = new EngineConnection(ours);
-    const machine = await connection.create({ kernel: { image: '/k' } }, async (device) => {
-      if (device.kind === 'memory') throw new NemuError('LAB', 'Not here.');
-      return { ...device, index: 3 };
-    });
+    const machine = await connection.create(
+      { kernel: { image: '/k' } },
+      {
+        plug: async (device) => {
+          if (device.kind === 'memory') throw new NemuError('LAB', 'Not here.');
+          return { ...device, index: 3 };
+        },
+      },
+    );
     expect(await machine.plug({ kind: 'cpu' }, { timeoutMs: 5 })).toEqual({ id: 1, stage: 'online' });
     await expect(machine.plug({ kind: 'memory', size: '1G' })).rejects.toMatchObject({ code: 'LAB' });
     await expect(machine.unplug('cpu3')).rejects.toMatchObject({ code: 'REFUSED', message: 'It is busy.' });
@@ -128,6 +143,47 @@ describe('both ends', () => {
       await expect(machine.unplug('cpu3', wrong as never)).rejects.toMatchObject({ code: 'PROTOCOL' });
     }
     expect(fake.calls).toEqual(['plug [{"kind":"cpu","index":3},{"timeoutMs":5}]', 'unplug ["cpu3",{}]']);
+    connection.close();
+  });
+
+  test("files have this side's names in what the other one says", async () => {
+    const [ours, theirs] = duplexPair();
+    void serveMachines(theirs, async () => {
+      throw new NemuError('KERNEL_FORMAT', '/there/k is no kernel.', { hint: 'Not /there/k.' });
+    });
+    const connection = new EngineConnection(ours, undefined, (text) => text.replaceAll('/there', ''));
+    await expect(connection.create({ kernel: { image: '/there/k' } })).rejects.toMatchObject({
+      message: '/k is no kernel.',
+      hint: 'Not /k.',
+    });
+    connection.close();
+  });
+
+  test('disks and network cards are changed through it, in the words of each side', async () => {
+    const fake = fakeMachine();
+    const [ours, theirs] = duplexPair();
+    void serveMachines(theirs, async () => fake.machine);
+    const connection = new EngineConnection(ours);
+    const machine = await connection.create(
+      { kernel: { image: '/k' } },
+      {
+        changeDisk: (disk, change, engine) => engine({ ...change, file: `/there${disk?.file}` } as DiskChangeInput),
+        disk: (report) => ({ ...report, file: report.file.replace('/there', '') }),
+      },
+    );
+    expect(await machine.changeDisk('vda', { action: 'medium', file: '/ours' })).toMatchObject({ file: '/d' });
+    expect(await machine.changeNet('net0', { action: 'link', up: false })).toEqual({ name: 'net0', link: false });
+    expect(fake.calls).toEqual([
+      'changeDisk ["vda",{"action":"medium","file":"/there/d"}]',
+      'changeNet ["net0",{"action":"link","up":false}]',
+    ]);
+    for (const wrong of [{ action: 'link' }, { action: 'fly' }, undefined, { action: 'backend', backend: {} }]) {
+      await expect(machine.changeNet('net0', wrong as never)).rejects.toMatchObject({ code: 'CHANGE' });
+    }
+    await expect(machine.changeNet(5 as never, { action: 'link', up: true })).rejects.toMatchObject({
+      code: 'PROTOCOL',
+    });
+    expect(fake.calls.length).toBe(2);
     connection.close();
   });
 

@@ -1,11 +1,13 @@
 import { AcpiCpuHotplug } from '../../../src/devices/acpi_cpu_hotplug.ts';
 import { AcpiMemoryHotplug } from '../../../src/devices/acpi_memory_hotplug.ts';
+import { AcpiNvdimm } from '../../../src/devices/acpi_nvdimm.ts';
 import { AcpiPciHotplug } from '../../../src/devices/acpi_pci_hotplug.ts';
 import { CmosRtc } from '../../../src/devices/cmos_rtc.ts';
 import { FwCfg } from '../../../src/devices/fw_cfg.ts';
 import { I6300esb } from '../../../src/devices/i6300esb.ts';
 import { I8042 } from '../../../src/devices/i8042.ts';
 import { Ich9Pm } from '../../../src/devices/ich9_pm.ts';
+import { NvdimmHints } from '../../../src/devices/nvdimm_hints.ts';
 import type { PciFunction, PciSlot } from '../../../src/devices/pci/function.ts';
 import { I440fx, Piix3Isa, Piix4Function } from '../../../src/devices/pci/i440fx.ts';
 import { RootPort } from '../../../src/devices/pci/root_port.ts';
@@ -104,6 +106,19 @@ deviceContract('DIMM hot-plug by ACPI', () => {
   const disturb = (pick: (limit: number) => number) =>
     [device.plugged, device.requestRemoval, device.gone][pick(3)].call(device, pick(4));
   return { device, regions: [device], disturb };
+});
+
+deviceContract('_DSM of NVDIMMs', () => {
+  const device = new AcpiNvdimm({
+    ...{ memory: new FakeMemory(MIB), fit: () => new Uint8Array(200), nvdimm: () => undefined, hold: () => () => {} },
+    ...{ notify: () => {}, fitRead: () => {}, fault: () => {} },
+  });
+  return { device, regions: [device], disturb: (pick) => device.fitChanged(pick(2) === 0) };
+});
+
+deviceContract('flush hints of NVDIMMs', () => {
+  const device = new NvdimmHints({ slots: 4, flush: (_, done) => done(), hold: () => () => {} });
+  return { device, regions: [device] };
 });
 
 for (const [name, make] of [

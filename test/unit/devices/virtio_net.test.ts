@@ -144,7 +144,7 @@ describe('receiving', () => {
     rx.send([], [HEADER + 100]);
     arrive(frame(101));
     expect(rx.collect()).toEqual([]);
-    expect(device.counters).toMatchObject({ rxFrames: 0, rxDropped: 1 });
+    expect(device.counters).toMatchObject({ rxFrames: 0, rxErrors: 1 });
     arrive(frame(100));
     expect(rx.collect()[0].bytes.subarray(HEADER)).toEqual(frame(100));
     expect(driver.faults).toEqual([]);
@@ -155,7 +155,7 @@ describe('receiving', () => {
     for (let i = 0; i < 4; i++) rx.send([], [100]);
     arrive(frame(1000));
     arrive(frame(50));
-    expect(device.counters).toMatchObject({ rxFrames: 1, rxDropped: 1 });
+    expect(device.counters).toMatchObject({ rxFrames: 1, rxErrors: 1 });
     expect(rx.collect()[0].bytes.subarray(HEADER)).toEqual(frame(50));
   });
 
@@ -207,7 +207,7 @@ describe('receiving', () => {
     rx.send([], [4000]);
     arrive(frame(1000 + 14 + 4 + 1));
     expect(rx.collect()).toEqual([]);
-    expect(device.counters.rxDropped).toBe(1);
+    expect(device.counters.rxErrors).toBe(1);
     arrive(frame(1000 + 14));
     expect(rx.collect().length).toBe(1);
     const other = setUp({ mtu: 1000 });
@@ -222,7 +222,7 @@ describe('sending', () => {
     const { backend, device, tx } = setUp();
     tx.request([new Uint8Array(HEADER - 1)], []);
     tx.request([new Uint8Array(HEADER)], []);
-    expect(device.counters).toMatchObject({ txFrames: 0, txDropped: 2 });
+    expect(device.counters).toMatchObject({ txFrames: 0, txErrors: 2 });
     expect(backend.sent).toEqual([]);
   });
 

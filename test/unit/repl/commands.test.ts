@@ -17,14 +17,30 @@ describe('the short form', () => {
     ['pci 00:1c.0', "(await vm.pci('00:1c.0')).decode()"],
     ['cpu add 2', 'await vm.cpus.add(2)'],
     ['memory plug 1G node=1 id=extra', "await vm.memory.plug('1G', { node: 1, id: 'extra' })"],
+    ['disk vda resize 2G', "await vm.disks['vda'].resize('2G')"],
+    ['net net0 link off', "await vm.nets['net0'].link(false)"],
+    ['net net0 forward 2222:22', "await vm.nets['net0'].forward({ hostPort: 2222, guestPort: 22 })"],
+    ['net net0 unforward 2222', "await vm.nets['net0'].unforward(2222)"],
     ['unplug dimm0', "await vm.unplug('dimm0')"],
     ['dmesg 5', 'await vm.dmesg(5)'],
+    ['save /tmp/x.ts', "vm.journal.save('/tmp/x.ts')"],
+    ['save ../x.ts', "vm.journal.save('../x.ts')"],
   ])('%s', (line, code) => expect(commandCode(line)).toBe(code));
 
   test.each(
-    ['vm.pause()', 'pause = 1', 'x * 2', 'x.y', 'x', 'const a = 1', 'infos', 'history.length', 'pci[0]'].filter(
-      (line) => line !== 'x',
-    ),
+    [
+      'vm.pause()',
+      'pause = 1',
+      'x * 2',
+      'x / 2',
+      'x /= 2',
+      'x.y',
+      'x',
+      'const a = 1',
+      'infos',
+      'history.length',
+      'pci[0]',
+    ].filter((line) => line !== 'x'),
   )('%s is code', (line) => expect(commandCode(line)).toBeUndefined());
 
   test('what is missing is said', () => expect(() => commandCode('sh')).toThrow(/sh COMMAND/));

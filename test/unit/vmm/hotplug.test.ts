@@ -6,6 +6,7 @@ import { DimmHotplug } from '../../../src/vmm/hotplug/dimms.ts';
 import { Hotplug } from '../../../src/vmm/hotplug/hotplug.ts';
 import type { GuestActs, LiveKind } from '../../../src/vmm/hotplug/kind.ts';
 import { readOst } from '../../../src/vmm/hotplug/ost.ts';
+import { DimmRoom } from '../../../src/vmm/hotplug/room.ts';
 import { RequestWatch } from '../../../src/vmm/hotplug/watch.ts';
 import type { KvmVm } from '../../../src/vmm/kvm.ts';
 import type { GuestMemoryView } from '../../../src/vmm/memory.ts';
@@ -303,14 +304,12 @@ describe('the places of DIMMs', () => {
     const description = parseMachine({ kernel: { image: '/k' }, memory });
     const slots = new Map<number, string>();
     const kind = new DimmHotplug({
-      description,
-      ranges: ramLayout(description.memory.size),
+      room: new DimmRoom({ description, ranges: ramLayout(description.memory.size), physicalBits }),
       memory: { hostAddress: (gpa: number) => gpa, add: () => {}, remove: () => {} } as unknown as GuestMemoryView,
       vm: {
         setMemoryRegion: (slot: number, _: number, gpa: number, size: number) =>
           size > 0 ? slots.set(slot, `${gpa / GiB}+${size / MiB}`) : slots.delete(slot),
       } as unknown as KvmVm,
-      physicalBits,
       guest: {
         ...{ noticed: () => {}, answered: () => {}, started: () => {}, ejected: () => {} },
         ...{ accepted: () => {}, refused: () => {} },

@@ -1,4 +1,4 @@
-/** Limits on a disk's requests and bytes: leaky buckets, as QEMU's throttling has them. */
+/** Limits on what a disk or a network card does in a second: leaky buckets, as QEMU's throttling has them. */
 
 /** Requests and bytes in a second; what is not given is not limited. A `…Max` is what a burst may have in one second. */
 export interface ThrottleLimits {
@@ -24,7 +24,7 @@ const SECOND = 1e9;
 /** Without a burst, a tenth of a second's worth may come at once. */
 const BURST = 0.1;
 
-class Bucket {
+export class Bucket {
   readonly #rate: number;
   readonly #capacity: number;
   #level = 0;
@@ -50,6 +50,43 @@ class Bucket {
   }
 }
 
+/** The buckets of one direction: of requests or packets, and of bytes. Two directions may have some in common. */
+export class Buckets {
+  readonly #counts: readonly Bucket[];
+  readonly #bytes: readonly Bucket[];
+
+  constructor(counts: readonly Bucket[], bytes: readonly Bucket[]) {
+    this.#counts = counts;
+    this.#bytes = bytes;
+  }
+
+  get limited(): boolean {
+    return this.#counts.length > 0 || this.#bytes.length > 0;
+  }
+
+  /** Nanoseconds until one of `bytes` may pass; 0 for now. */
+  wait(bytes: number, now: bigint): number {
+    let longest = 0;
+    for (const bucket of this.#counts) longest = Math.max(longest, bucket.wait(1, now));
+    for (const bucket of this.#bytes) longest = Math.max(longest, bucket.wait(bytes, now));
+    return longest;
+  }
+
+  take(bytes: number): void {
+    for (const bucket of this.#counts) bucket.take(1);
+    for (const bucket of this.#bytes) bucket.take(bytes);
+  }
+}
+
+/** A bucket in a list, or none where there is no rate. */
+export const bucketOf = (rate: number | undefined, max: number | undefined, now: bigint): Bucket[] =>
+  rate ? [new Bucket(rate, max, now)] : [];
+
+export const UNLIMITED = new Buckets([], []);
+
+/** Whether limits limit anything. */
+export const isLimited = (limits: object): boolean => Object.values(limits).some((value) => value);
+
 interface Waiting {
   readonly bytes: number;
   readonly run: () => void;
@@ -60,8 +97,7 @@ export class Throttle {
   readonly #clock: ThrottleClock;
   readonly #timers: Record<Direction, { armAt(at: bigint): void; cancel(): void }>;
   readonly #waiting: Record<Direction, Waiting[]> = { read: [], write: [] };
-  #requests: Record<Direction, Bucket[]> = { read: [], write: [] };
-  #bytes: Record<Direction, Bucket[]> = { read: [], write: [] };
+  #buckets: Record<Direction, Buckets> = { read: UNLIMITED, write: UNLIMITED };
   #limits: ThrottleLimits = {};
 
   constructor(clock: ThrottleClock, limits: ThrottleLimits = {}) {
@@ -78,12 +114,12 @@ export class Throttle {
   set limits(limits: ThrottleLimits) {
     this.#limits = limits;
     const now = this.#clock.now();
-    const bucket = (rate: number | undefined, max?: number) => (rate ? [new Bucket(rate, max, now)] : []);
     const { iops, iopsRead, iopsWrite, iopsMax, bps, bpsRead, bpsWrite, bpsMax } = limits;
     // The buckets for both directions together are the same two.
-    const [all, allBytes] = [bucket(iops, iopsMax), bucket(bps, bpsMax)];
-    this.#requests = { read: [...all, ...bucket(iopsRead)], write: [...all, ...bucket(iopsWrite)] };
-    this.#bytes = { read: [...allBytes, ...bucket(bpsRead)], write: [...allBytes, ...bucket(bpsWrite)] };
+    const [all, allBytes] = [bucketOf(iops, iopsMax, now), bucketOf(bps, bpsMax, now)];
+    const direction = (requests: number | undefined, bytes: number | undefined) =>
+      new Buckets([...all, ...bucketOf(requests, undefined, now)], [...allBytes, ...bucketOf(bytes, undefined, now)]);
+    this.#buckets = { read: direction(iopsRead, bpsRead), write: direction(iopsWrite, bpsWrite) };
     this.#pump('read');
     this.#pump('write');
   }
@@ -104,19 +140,26 @@ export class Throttle {
     for (let head = waiting[0]; head; head = waiting[0]) {
       const now = this.#clock.now();
       const { bytes } = head;
-      const wait = Math.max(
-        0,
-        ...this.#requests[direction].map((bucket) => bucket.wait(1, now)),
-        ...this.#bytes[direction].map((bucket) => bucket.wait(bytes, now)),
-      );
+      const wait = this.#buckets[direction].wait(bytes, now);
       if (wait > 0) {
         this.#timers[direction].armAt(now + BigInt(wait));
         return;
       }
-      for (const bucket of this.#requests[direction]) bucket.take(1);
-      for (const bucket of this.#bytes[direction]) bucket.take(bytes);
+      this.#buckets[direction].take(bytes);
       waiting.shift();
       head.run();
+    }
+  }
+
+  /** Lets all that waits through, for once. */
+  release(): void {
+    for (const direction of ['read', 'write'] as const) {
+      const waiting = this.#waiting[direction];
+      this.#timers[direction].cancel();
+      for (let head = waiting.shift(); head; head = waiting.shift()) {
+        this.#buckets[direction].take(head.bytes);
+        head.run();
+      }
     }
   }
 

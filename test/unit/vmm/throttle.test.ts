@@ -1,34 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { Throttle, type ThrottleClock } from '../../../src/storage/throttle.ts';
+import { Throttle } from '../../../src/vmm/throttle.ts';
+import { FakeClock } from '../../support/fake_clock.ts';
 import { random as seeded } from '../../support/random.ts';
-
-/** A clock that goes where its next timer is. */
-class FakeClock implements ThrottleClock {
-  time = 0n;
-  readonly #armed = new Map<object, { at: bigint; expired: () => void }>();
-
-  now(): bigint {
-    return this.time;
-  }
-
-  timer(expired: () => void) {
-    const key = {};
-    return {
-      armAt: (at: bigint) => void this.#armed.set(key, { at, expired }),
-      cancel: () => void this.#armed.delete(key),
-    };
-  }
-
-  /** @returns false when no timer is armed. */
-  next(): boolean {
-    const [first] = [...this.#armed].sort((a, b) => Number(a[1].at - b[1].at));
-    if (!first) return false;
-    this.#armed.delete(first[0]);
-    if (first[1].at > this.time) this.time = first[1].at;
-    first[1].expired();
-    return true;
-  }
-}
 
 const seconds = (clock: FakeClock) => Number(clock.time) / 1e9;
 
@@ -81,6 +54,20 @@ describe('throttling', () => {
     throttle.limits = {};
     expect(done).toBe(20);
     expect(clock.next()).toBe(false);
+  });
+
+  test('what waits is let through for once, and counts', () => {
+    const clock = new FakeClock();
+    const throttle = new Throttle(clock, { iops: 10, iopsMax: 1 });
+    let done = 0;
+    for (let i = 0; i < 21; i++) throttle.submit('read', 4096, () => done++);
+    expect([done, throttle.waiting]).toEqual([1, 20]);
+    throttle.release();
+    expect([done, throttle.waiting]).toEqual([21, 0]);
+    throttle.submit('read', 4096, () => done++);
+    while (clock.next());
+    expect(done).toBe(22);
+    expect(clock.seconds).toBeCloseTo(2.1, 5);
   });
 
   test('never more than the limits in any window, whatever comes', () => {

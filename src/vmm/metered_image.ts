@@ -1,11 +1,7 @@
-import type { BlockImage } from './block_image.ts';
-import type { Done } from './task.ts';
-import { type Direction, Throttle, type ThrottleClock, type ThrottleLimits } from './throttle.ts';
-
-/** Upper ends of a histogram's buckets in microseconds; what takes longer is in one more. */
-export const LATENCY_BUCKETS = [
-  10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000, 100_000, 1_000_000,
-] as const;
+import type { BlockImage } from '../storage/block_image.ts';
+import type { Done } from '../storage/task.ts';
+import { latencyBucket, newHistogram } from './latency.ts';
+import { type Direction, isLimited, Throttle, type ThrottleClock, type ThrottleLimits } from './throttle.ts';
 
 export type Operation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
 
@@ -25,16 +21,14 @@ class Meter {
   failed = 0;
   bytes = 0;
   totalUs = 0;
-  readonly latency = LATENCY_BUCKETS.map(() => 0).concat(0);
+  readonly latency = newHistogram();
 
   add(bytes: number, us: number, errno: number): void {
     this.requests++;
     if (errno) this.failed++;
     else this.bytes += bytes;
     this.totalUs += us;
-    let bucket = 0;
-    while (bucket < LATENCY_BUCKETS.length && us > LATENCY_BUCKETS[bucket]) bucket++;
-    this.latency[bucket]++;
+    this.latency[latencyBucket(us)]++;
   }
 }
 
@@ -55,7 +49,7 @@ type Backend = Pick<
 
 /** An image with counters, and limits that may change while it is in use. */
 export class MeteredImage implements Backend {
-  readonly #image: BlockImage;
+  #image: BlockImage;
   readonly #throttle: Throttle;
   #limited: boolean;
   readonly #meters: Record<Operation, Meter> = {
@@ -74,6 +68,10 @@ export class MeteredImage implements Backend {
 
   get size(): number {
     return this.#image.size;
+  }
+
+  get format(): BlockImage['format'] {
+    return this.#image.format;
   }
 
   get readOnly(): boolean {
@@ -171,6 +169,26 @@ export class MeteredImage implements Backend {
     this.#submit('write', 0, () => this.#image.writeZeroes(offset, length, mayUnmap, measured));
   }
 
+  /** The image itself, while nothing of the guest is under way: `quiesce` first. */
+  get image(): BlockImage {
+    return this.#image;
+  }
+
+  /** Has all that the guest has asked for done, in place; what waits at a limit is let through. */
+  quiesce(): void {
+    this.#image.batch(() => this.#throttle.release());
+    while (this.#image.drain());
+  }
+
+  /** Puts another image in the place of this one, which is the caller's again. Nothing may be under way. */
+  exchange(next: BlockImage): BlockImage {
+    const before = this.#image;
+    next.onBurst = before.onBurst;
+    before.onBurst = undefined;
+    this.#image = next;
+    return before;
+  }
+
   batch(action: () => void): void {
     this.#image.batch(action);
   }
@@ -180,8 +198,6 @@ export class MeteredImage implements Backend {
     this.#image.close();
   }
 }
-
-const isLimited = (limits: ThrottleLimits) => Object.values(limits).some((value) => value);
 
 function total(views: readonly Uint8Array[]): number {
   let bytes = 0;

@@ -1,0 +1,123 @@
+/** What `blockdev-add` makes: files, and images in them. A disk takes the topmost one. */
+import { accessSync, constants } from 'node:fs';
+import * as z from 'zod';
+import { QmpError } from './errors.ts';
+import { reasonOf } from './files.ts';
+import { bool, str, withBase } from './types.ts';
+
+const base = {
+  'node-name': str.min(1).max(31).optional(),
+  'read-only': bool.optional(),
+  'auto-read-only': bool.optional(),
+  discard: z.enum(['ignore', 'unmap']).optional(),
+  cache: z.strictObject({ direct: bool.optional(), 'no-flush': bool.optional() }).optional(),
+};
+const fileNode = z.strictObject({ driver: z.literal('file'), ...base, filename: str });
+const hostDevice = z.strictObject({ driver: z.literal('host_device'), ...base, filename: str });
+const below = z.union([str, withBase(z.discriminatedUnion('driver', [fileNode, hostDevice]), Object.keys(base))]);
+export const blockdevOptions = withBase(
+  z.discriminatedUnion('driver', [
+    fileNode,
+    hostDevice,
+    z.strictObject({ driver: z.literal('raw'), ...base, file: below }),
+    z.strictObject({ driver: z.literal('qcow2'), ...base, file: below }),
+  ]),
+  Object.keys(base),
+);
+type Options = z.output<typeof blockdevOptions>;
+
+export interface BlockNode {
+  readonly name: string;
+  readonly driver: Options['driver'];
+  readonly filename: string;
+  readonly readOnly: boolean;
+  readonly direct: boolean;
+  /** The node that this one's bytes are in. */
+  readonly child: string | undefined;
+  /** It came with the node above it, and goes with it. */
+  readonly implicit: boolean;
+  /** The node above it. */
+  parent: string | undefined;
+  /** The device that it is in, by the machine's id. */
+  usedBy: string | undefined;
+}
+
+export class BlockNodes {
+  readonly #nodes = new Map<string, BlockNode>();
+  #next = 1;
+
+  get all(): BlockNode[] {
+    return [...this.#nodes.values()];
+  }
+
+  get(name: string): BlockNode | undefined {
+    return this.#nodes.get(name);
+  }
+
+  /** @throws QmpError */
+  add(options: Options): void {
+    if (options['node-name'] === undefined) throw new QmpError("'node-name' must be specified for the root node");
+    this.#add(options, false);
+  }
+
+  #add(options: Options, implicit: boolean): BlockNode {
+    const name = options['node-name'] ?? `#block${String(this.#next++).padStart(3, '0')}`;
+    if (this.#nodes.has(name)) throw new QmpError(`Duplicate nodes with node-name='${name}'`);
+    const { driver, cache, 'read-only': readOnly } = options;
+    let child: BlockNode | undefined;
+    if (driver === 'raw' || driver === 'qcow2') {
+      const { file } = options;
+      child = typeof file === 'string' ? this.#free(file) : this.#add(file, true);
+    } else requireAccess(options.filename, readOnly ?? options['auto-read-only'] ?? false);
+    const node: BlockNode = {
+      ...{ name, driver, implicit, child: child?.name, parent: undefined, usedBy: undefined },
+      filename: child?.filename ?? ('filename' in options ? options.filename : ''),
+      readOnly: readOnly ?? child?.readOnly ?? false,
+      direct: cache?.direct ?? child?.direct ?? false,
+    };
+    if (child) child.parent = name;
+    this.#nodes.set(name, node);
+    return node;
+  }
+
+  /** @throws QmpError for a node that there is not, or that is taken. */
+  #free(name: string): BlockNode {
+    const node = this.#nodes.get(name);
+    if (!node) throw new QmpError(`Cannot find device='' nor node-name='${name}'`);
+    const user = node.usedBy ?? node.parent;
+    if (user !== undefined) throw new QmpError(`Node '${name}' is in use by ${user}`);
+    return node;
+  }
+
+  /** Gives a node to a device. @throws QmpError */
+  take(name: string, device: string): BlockNode {
+    const node = this.#free(name);
+    node.usedBy = device;
+    return node;
+  }
+
+  release(device: string): void {
+    for (const node of this.#nodes.values()) if (node.usedBy === device) node.usedBy = undefined;
+  }
+
+  /** @throws QmpError */
+  delete(name: string): void {
+    const node = this.#nodes.get(name);
+    if (!node) throw new QmpError(`Failed to find node with node-name='${name}'`);
+    const user = node.usedBy ?? node.parent;
+    if (user !== undefined) throw new QmpError(`Node '${name}' is busy: it is in use by ${user}`);
+    this.#nodes.delete(name);
+    const child = node.child === undefined ? undefined : this.#nodes.get(node.child);
+    if (!child) return;
+    child.parent = undefined;
+    if (child.implicit) this.#nodes.delete(child.name);
+  }
+}
+
+function requireAccess(filename: string, readOnly: boolean): void {
+  try {
+    accessSync(filename, readOnly ? constants.R_OK : constants.R_OK | constants.W_OK);
+  } catch (error) {
+    throw new QmpError(`Could not open '${filename}': ${reasonOf(error as NodeJS.ErrnoException)}`);
+  }
+}

@@ -1,0 +1,17 @@
+/** Every command of the protocol. */
+import type { Command } from '../command.ts';
+import { BLOCK } from './block.ts';
+import { CONTROL } from './control.ts';
+import { CPUS } from './cpus.ts';
+import { DEVICE } from './device.ts';
+import { DUMP } from './dump.ts';
+import { MACHINE } from './machine.ts';
+import { MEMORY } from './memory.ts';
+import { NET } from './net.ts';
+import { PCI } from './pci.ts';
+import { QOM } from './qom.ts';
+
+export const COMMANDS: readonly Command[] = [
+  ...[...CONTROL, ...MACHINE, ...CPUS, ...MEMORY, ...DUMP, ...DEVICE],
+  ...[...BLOCK, ...NET, ...PCI, ...QOM],
+].sort((a, b) => (a.name < b.name ? -1 : 1));

@@ -1,0 +1,251 @@
+/** Memory: DIMMs, what they are made of, the balloon, and the guest's memory in files. */
+import * as z from 'zod';
+import { AddressSpace } from '../../client/guest_kernel/address_space.ts';
+import type { MemoryDevice } from '../../client/live.ts';
+import { command } from '../command.ts';
+import type { MemoryBackend } from '../devices.ts';
+import { QmpError } from '../errors.ts';
+import { ospmStatus } from '../events.ts';
+import { createFile } from '../files.ts';
+import type { Monitor } from '../monitor.ts';
+import { bool, int, int64, none, requireId, str, withBase } from '../types.ts';
+
+const policy = z.enum(['default', 'preferred', 'bind', 'interleave']);
+const id = str.min(1).max(64);
+const backend = {
+  id,
+  size: int,
+  'host-nodes': z.array(int).optional(),
+  policy: policy.optional(),
+  prealloc: bool.optional(),
+  'prealloc-threads': int.optional(),
+  share: bool.optional(),
+};
+const objectSchema = withBase(
+  z.discriminatedUnion('qom-type', [
+    z.strictObject({ 'qom-type': z.literal('memory-backend-ram'), ...backend }),
+    z.strictObject({ 'qom-type': z.literal('memory-backend-file'), ...backend, 'mem-path': str }),
+    z.strictObject({
+      ...{ 'qom-type': z.literal('memory-backend-memfd'), ...backend },
+      ...{ hugetlb: bool.optional(), hugetlbsize: int.optional() },
+    }),
+  ]),
+  ['id'],
+);
+type ObjectInput = z.output<typeof objectSchema>;
+
+/** Types that `object-add` makes. */
+export const OBJECT_TYPES = objectSchema.options.map((each) => each.shape['qom-type'].value);
+
+const HUGE: Readonly<Record<number, '2M' | '1G'>> = { [2 << 20]: '2M', [1 << 30]: '1G' };
+
+function hugePages(object: ObjectInput): '2M' | '1G' | undefined {
+  if (object['qom-type'] !== 'memory-backend-memfd' || !object.hugetlb) return undefined;
+  const size = object.hugetlbsize ?? 2 << 20;
+  const pages = HUGE[size];
+  if (pages === undefined) throw new QmpError(`Pages of ${size} bytes cannot be had: hugetlbsize is 2 MiB or 1 GiB`);
+  return pages;
+}
+
+const BACKENDS = {
+  'memory-backend-ram': 'anonymous',
+  'memory-backend-file': 'file',
+  'memory-backend-memfd': 'memfd',
+} as const;
+
+function backendOf(object: ObjectInput): MemoryBackend {
+  const { 'host-nodes': hostNodes, policy: how, prealloc = false, share = false, 'qom-type': type } = object;
+  const hugepages = hugePages(object);
+  return {
+    ...{ id: object.id, type, size: object.size, usedBy: undefined },
+    plug: {
+      ...{ backend: BACKENDS[type], share, prealloc, thp: true, lock: false },
+      preallocThreads: object['prealloc-threads'] ?? 4,
+      policy: how === undefined || how === 'default' ? 'bind' : how,
+      ...(hostNodes && hostNodes.length > 0 && { hostNodes }),
+      ...(hugepages !== undefined && { hugepages }),
+      ...(type === 'memory-backend-file' && 'mem-path' in object && { path: object['mem-path'] }),
+    },
+  };
+}
+
+const dimm = z.strictObject({
+  ...{ id: str.optional(), addr: int, size: int, slot: int, node: int },
+  ...{ memdev: str, hotplugged: bool, hotpluggable: bool },
+});
+
+/** What stands behind a DIMM: an object of the peer's, or one that the machine made. */
+export function memdevOf({ objects }: Monitor, device: MemoryDevice): string {
+  const own = [...objects.values()].find(({ usedBy }) => usedBy === device.id);
+  return `/objects/${own?.id ?? `mem${device.id}`}`;
+}
+
+export async function memoryDevices(monitor: Monitor) {
+  const { dimms } = (await monitor.machine.plugged()).memory;
+  return dimms.map((device) => ({
+    type: 'dimm' as const,
+    data: {
+      ...{ id: monitor.names.peer(device.id), addr: device.address, size: device.size, slot: device.slot },
+      ...{ node: device.node, memdev: memdevOf(monitor, device), hotplugged: true, hotpluggable: true },
+    },
+  }));
+}
+
+export async function memorySummary({ machine }: Monitor) {
+  const { memory } = await machine.plugged();
+  return {
+    'base-memory': memory.boot,
+    'plugged-memory': memory.dimms.reduce((sum, { size }) => sum + size, 0),
+  };
+}
+
+/** All RAM of the guest less what the balloon holds: QEMU's word for its size. */
+export async function balloonSize(monitor: Monitor, target?: number): Promise<number> {
+  const summary = await memorySummary(monitor);
+  const all = summary['base-memory'] + summary['plugged-memory'];
+  if (target !== undefined && (target <= 0 || target > all)) {
+    const what = `a size of 1 to ${all} bytes`;
+    throw new QmpError(`Parameter 'value' expects ${what}`);
+  }
+  const report = await monitor.machine.balloon(target === undefined ? undefined : all - target);
+  return all - report.actual;
+}
+
+/** Bytes that are read from the guest at once. */
+const PIECE = 1 << 20;
+const MAX_FILE = 2 ** 40;
+
+/** Writes what `read` gives to a new file, piece by piece. */
+async function save(
+  filename: string,
+  from: bigint,
+  size: number,
+  read: (at: bigint, count: number) => Promise<Uint8Array>,
+): Promise<void> {
+  if (size < 0 || size > MAX_FILE) throw new QmpError("Parameter 'size' expects a number of bytes");
+  const file = await createFile(filename);
+  try {
+    for (let done = 0; done < size; done += PIECE) {
+      await file.write(await read(from + BigInt(done), Math.min(PIECE, size - done)));
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/** The memory as a vCPU has it now. */
+async function virtualMemory({ machine }: Monitor, index: number): Promise<AddressSpace> {
+  const vcpu = (await machine.inspect()).find((each) => each.index === index);
+  if (!vcpu?.registers) throw new QmpError("Parameter 'cpu-index' expects a CPU number");
+  const { cr3 = '0', cr4 = '0' } = vcpu.registers;
+  const root = Number(BigInt(cr3) & 0x000f_ffff_ffff_f000n);
+  // LA57 (Intel SDM volume 3, 2.5) says how many levels there are.
+  const levels = BigInt(cr4) & (1n << 12n) ? 5 : 4;
+  return new AddressSpace((address, length) => machine.readMemory(address, length), root, levels);
+}
+
+export const MEMORY = [
+  command({
+    name: 'object-add',
+    summary: 'makes memory for a DIMM',
+    args: objectSchema,
+    returns: none,
+    run: ({ objects }, object) => {
+      requireId(object.id);
+      if (objects.has(object.id)) {
+        throw new QmpError(`attempt to add duplicate property '${object.id}' to object (type 'container')`);
+      }
+      objects.set(object.id, backendOf(object));
+      return {};
+    },
+  }),
+  command({
+    name: 'object-del',
+    summary: 'takes back what `object-add` made',
+    args: z.strictObject({ id: str }),
+    returns: none,
+    run: ({ objects }, args) => {
+      const object = objects.get(args.id);
+      if (!object) throw new QmpError(`object '${args.id}' not found`);
+      if (object.usedBy !== undefined) throw new QmpError(`object '${args.id}' is in use, can not be deleted`);
+      objects.delete(args.id);
+      return {};
+    },
+  }),
+  command({
+    name: 'query-memdev',
+    summary: 'what `object-add` made',
+    args: none,
+    returns: z.array(
+      z.strictObject({
+        ...{ id: str.optional(), size: int, merge: bool, dump: bool, prealloc: bool, share: bool },
+        ...{ 'host-nodes': z.array(int), policy },
+      }),
+    ),
+    run: ({ objects }) =>
+      [...objects.values()].map(({ id: name, size, plug }) => ({
+        ...{ id: name, size, merge: false, dump: true, prealloc: plug.prealloc, share: plug.share },
+        'host-nodes': plug.hostNodes ?? [],
+        policy: plug.hostNodes ? plug.policy : ('default' as const),
+      })),
+  }),
+  command({
+    name: 'query-memory-devices',
+    summary: 'DIMMs that were plugged',
+    args: none,
+    returns: z.array(z.discriminatedUnion('type', [z.strictObject({ type: z.literal('dimm'), data: dimm })])),
+    run: memoryDevices,
+  }),
+  command({
+    name: 'query-memory-size-summary',
+    summary: 'bytes at boot, and plugged',
+    args: none,
+    returns: z.strictObject({ 'base-memory': int, 'plugged-memory': int.optional() }),
+    run: memorySummary,
+  }),
+  command({
+    name: 'query-acpi-ospm-status',
+    summary: "the guest's last answer about each device (_OST)",
+    args: none,
+    returns: z.array(ospmStatus),
+    run: ({ ospmStatus: all }) => all,
+  }),
+  command({
+    name: 'balloon',
+    summary: 'asks the guest to make do with so many bytes of RAM',
+    args: z.strictObject({ value: int }),
+    returns: none,
+    run: async (monitor, { value }) => {
+      await balloonSize(monitor, value);
+      return {};
+    },
+  }),
+  command({
+    name: 'query-balloon',
+    summary: 'RAM less what the balloon holds',
+    args: none,
+    returns: z.strictObject({ actual: int }),
+    run: async (monitor) => ({ actual: await balloonSize(monitor) }),
+  }),
+  command({
+    name: 'pmemsave',
+    summary: "writes a range of the guest's memory to a file, by guest-physical address",
+    args: z.strictObject({ val: int, size: int, filename: str }),
+    returns: none,
+    run: async ({ machine }, { val, size, filename }) => {
+      await save(filename, BigInt(val), size, (at, count) => machine.readMemory(Number(at), count));
+      return {};
+    },
+  }),
+  command({
+    name: 'memsave',
+    summary: 'the same by address of a vCPU',
+    args: z.strictObject({ val: int64, size: int, filename: str, 'cpu-index': int.optional() }),
+    returns: none,
+    run: async (monitor, { val, size, filename, 'cpu-index': cpu = 0 }) => {
+      const memory = await virtualMemory(monitor, cpu);
+      await save(filename, val, size, (at, count) => memory.read(at, count));
+      return {};
+    },
+  }),
+];

@@ -1,0 +1,194 @@
+/** The machine as a tree of objects, as far as clients look at it: devices below /machine/peripheral, and /objects. */
+import * as z from 'zod';
+import type { LiveDevice } from '../../client/live.ts';
+import { command } from '../command.ts';
+import { driverOf, VIRTIO_DRIVERS } from '../devices.ts';
+import { DRIVERS } from '../drivers.ts';
+import { deviceNotFound, QmpError } from '../errors.ts';
+import type { Monitor } from '../monitor.ts';
+import type { PciView } from '../pci_view.ts';
+import { any, bool, none, str } from '../types.ts';
+import { memdevOf, OBJECT_TYPES } from './memory.ts';
+import { isOnBoard, pciViews } from './pci.ts';
+
+interface Property {
+  readonly type: string;
+  readonly value: unknown;
+}
+interface Node {
+  readonly type: string;
+  readonly properties: Readonly<Record<string, Property>>;
+  readonly children: Readonly<Record<string, Node>>;
+}
+
+const text = (value: string): Property => ({ type: 'string', value });
+const flag = (value: boolean): Property => ({ type: 'bool', value });
+const number = (type: string, value: number): Property => ({ type, value });
+
+const container = (children: Readonly<Record<string, Node>>): Node => ({ type: 'container', properties: {}, children });
+
+function liveNode(monitor: Monitor, device: LiveDevice): Node {
+  const hot = !monitor.names.isAnonymous(device);
+  const common = { realized: flag(true), hotplugged: flag(hot), hotpluggable: flag(true) };
+  return { type: driverOf(device), properties: { ...common, ...liveProperties(monitor, device) }, children: {} };
+}
+
+function liveProperties(monitor: Monitor, device: LiveDevice): Record<string, Property> {
+  if (device.kind === 'cpu') {
+    return {
+      'socket-id': number('int32', device.socket),
+      'core-id': number('int32', device.core),
+      'thread-id': number('int32', device.thread),
+      'node-id': number('int32', device.node ?? 0),
+      'apic-id': number('uint32', device.apicId),
+    };
+  }
+  if (device.kind !== 'memory') return {};
+  return {
+    memdev: { type: 'link<memory-backend>', value: memdevOf(monitor, device) },
+    ...{ addr: number('uint64', device.address), size: number('uint64', device.size) },
+    ...{ slot: number('int32', device.slot), node: number('uint32', device.node) },
+  };
+}
+
+/** What QEMU calls a PCI function's driver. */
+export function pciDriver(view: PciView): string {
+  const { virtio } = view.report;
+  if (virtio) return VIRTIO_DRIVERS[virtio.type] ?? 'virtio-pci';
+  return view.isBridge ? 'pcie-root-port' : view.report.name;
+}
+
+async function pciNode(monitor: Monitor, view: PciView): Promise<Node> {
+  const properties: Record<string, Property> = {
+    realized: flag(true),
+    hotplugged: flag(false),
+    addr: text(`${view.slot.toString(16).padStart(2, '0')}.${view.function}`),
+  };
+  const type = pciDriver(view);
+  if (type === 'virtio-balloon-pci') {
+    const { statistics } = await monitor.machine.balloon();
+    const stats = Object.fromEntries(Object.entries(statistics).map(([name, value]) => [`stat-${kebab(name)}`, value]));
+    const lastUpdate = Math.floor(Date.now() / 1000);
+    properties['guest-stats'] = { type: 'guest statistics', value: { stats, 'last-update': lastUpdate } };
+    properties['guest-stats-polling-interval'] = number('int', monitor.balloonPolling);
+  }
+  return { type, properties, children: {} };
+}
+
+const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replaceAll('_', '-');
+
+async function tree(monitor: Monitor): Promise<Node> {
+  const { machine, names } = monitor;
+  const [plugged, pci] = await Promise.all([machine.plugged(), pciViews(monitor)]);
+  const peripheral: Record<string, Node> = {};
+  const unattached: Record<string, Node> = {};
+  for (const device of [...plugged.cpus.present, ...plugged.memory.dimms] as const) {
+    const path = names.path(device);
+    const name = path.slice(path.lastIndexOf('/') + 1);
+    (names.isAnonymous(device) ? unattached : peripheral)[name] = liveNode(monitor, device);
+  }
+  for (const view of pci) {
+    const where = isOnBoard(view) ? unattached : peripheral;
+    where[names.peer(view.report.name)] = await pciNode(monitor, view);
+  }
+  const objects = Object.fromEntries(
+    [...monitor.objects.values()].map(({ id, type, size }): [string, Node] => [
+      id,
+      { type, properties: { size: number('int', size) }, children: {} },
+    ]),
+  );
+  const { memory, name } = machine.description;
+  const board: Node = {
+    type: `${machine.description.machine}-machine`,
+    properties: { 'memory-size': number('int', memory.size), 'guest-name': text(name) },
+    children: {
+      'peripheral-anon': container({}),
+      peripheral: container(peripheral),
+      unattached: container(unattached),
+    },
+  };
+  return container({ machine: board, objects: container(objects), chardevs: container({}) });
+}
+
+async function find(monitor: Monitor, path: string): Promise<Node> {
+  let node: Node | undefined = await tree(monitor);
+  for (const step of path.split('/').filter((each) => each !== '')) {
+    node = Object.hasOwn(node.children, step) ? node.children[step] : undefined;
+    if (!node) throw deviceNotFound(path);
+  }
+  if (!path.startsWith('/')) throw deviceNotFound(path);
+  return node;
+}
+
+const property = z.strictObject({ name: str, type: str, description: str.optional() });
+
+async function qomSet(monitor: Monitor, path: string, name: string, value: unknown): Promise<void> {
+  const node = await find(monitor, path);
+  const known = Object.hasOwn(node.properties, name);
+  if (!known) throw new QmpError(`Property '${node.type}.${name}' not found`);
+  if (name !== 'guest-stats-polling-interval') {
+    throw new QmpError(`Property '${node.type}.${name}' is not writable`);
+  }
+  const seconds = z.int().nonnegative().safeParse(value);
+  if (!seconds.success) throw new QmpError(`Invalid parameter type for '${name}', expected: integer`);
+  // The guest is asked anew each time that `guest-stats` is read.
+  monitor.balloonPolling = seconds.data;
+}
+
+/** Parents of types, as far as clients ask: what can be plugged, and what it is made of. */
+const TYPES: readonly { readonly name: string; readonly parent: string }[] = [
+  ...OBJECT_TYPES.map((name) => ({ name, parent: 'memory-backend' })),
+  ...DRIVERS.map(({ name }) => ({ name, parent: 'device' })),
+];
+
+export const QOM = [
+  command({
+    name: 'qom-list',
+    summary: "an object's properties and children",
+    args: z.strictObject({ path: str }),
+    returns: z.array(property),
+    run: async (monitor, { path }) => {
+      const node = await find(monitor, path);
+      return [
+        { name: 'type', type: 'string' },
+        ...Object.entries(node.properties).map(([name, { type }]) => ({ name, type })),
+        ...Object.entries(node.children).map(([name, { type }]) => ({ name, type: `child<${type}>` })),
+      ];
+    },
+  }),
+  command({
+    name: 'qom-get',
+    summary: "the value of an object's property",
+    args: z.strictObject({ path: str, property: str }),
+    returns: any,
+    run: async (monitor, { path, property: name }) => {
+      const node = await find(monitor, path);
+      if (name === 'type') return node.type;
+      if (Object.hasOwn(node.children, name)) return `${path.replace(/\/$/, '')}/${name}`;
+      if (!Object.hasOwn(node.properties, name)) throw new QmpError(`Property '${node.type}.${name}' not found`);
+      return node.properties[name].value;
+    },
+  }),
+  command({
+    name: 'qom-set',
+    summary: 'sets `guest-stats-polling-interval` of a balloon; nothing else can be set',
+    args: z.strictObject({ path: str, property: str, value: any }),
+    returns: none,
+    run: async (monitor, { path, property: name, value }) => {
+      await qomSet(monitor, path, name, value);
+      return {};
+    },
+  }),
+  command({
+    name: 'qom-list-types',
+    summary: 'types that can be made: memory and devices',
+    args: z.strictObject({ implements: str.optional(), abstract: bool.optional() }),
+    returns: z.array(z.strictObject({ name: str, abstract: bool.optional(), parent: str.optional() })),
+    run: (_monitor, args) =>
+      TYPES.filter(({ name, parent }) =>
+        args.implements === undefined || args.implements === 'object'
+          ? true
+          : args.implements === name || args.implements === parent,
+      ),
+  }),
+];

@@ -1,0 +1,196 @@
+import type { LiveRequest, PlugInput } from '../client/live.ts';
+import type { MachineClient, MachineEvent } from '../client/machine_client.ts';
+import { BlockNodes } from './block_nodes.ts';
+import type { Caller, Command } from './command.ts';
+import type { DumpStatus } from './commands/dump.ts';
+import { COMMANDS } from './commands/index.ts';
+import { DeviceNames, type MemoryBackend } from './devices.ts';
+import { QmpError, toQmpError } from './errors.ts';
+import {
+  EVENTS,
+  type EventData,
+  type EventName,
+  type OspmStatus,
+  ospmStatusOf,
+  ostKey,
+  type QmpEvent,
+  type ShutdownCause,
+  translate,
+} from './events.ts';
+import { introspect, type SchemaInfo } from './introspect.ts';
+import type { Json } from './json.ts';
+import { Netdevs } from './netdevs.ts';
+import { parseArguments } from './types.ts';
+
+/** `query-status` has these for a machine that stands still. */
+type PauseReason = 'io-error' | 'watchdog' | 'guest-panicked';
+
+/** A machine as all peers of the protocol share it: what they made, what things are called, what happens. */
+export class Monitor {
+  readonly machine: MachineClient;
+  readonly commands: ReadonlyMap<string, Command> = new Map(COMMANDS.map((each) => [each.name, each]));
+  readonly names: DeviceNames;
+  /** What `object-add` made, by id. */
+  readonly objects = new Map<string, MemoryBackend>();
+  readonly nodes = new BlockNodes();
+  readonly netdevs = new Netdevs();
+  /** `guest-stats-polling-interval` of the balloon, which peers set and read back. */
+  balloonPolling = 0;
+  dump: DumpStatus = { status: 'none', completed: 0, total: 0 };
+  /** Why the machine stands still, where nobody asked for it. */
+  pausedBy: PauseReason | undefined;
+  readonly #listeners = new Set<(event: QmpEvent) => void>();
+  /** Told of each stage of a request, by `action id`. */
+  readonly #watchers = new Map<string, (request: LiveRequest) => void>();
+  readonly #unlisten: () => void;
+  /** The guest's last answer about each device. */
+  readonly #ost = new Map<string, { readonly key: string | undefined; readonly status: OspmStatus | undefined }>();
+  #asked: ShutdownCause | undefined;
+  #running: boolean | undefined;
+  #ended = false;
+  #schema: SchemaInfo[] | undefined;
+
+  constructor(machine: MachineClient) {
+    this.machine = machine;
+    this.names = new DeviceNames(machine);
+    this.#running = machine.state === 'created' ? undefined : machine.state === 'running';
+    this.#unlisten = machine.onEvent((event) => this.#happened(event));
+  }
+
+  get schema(): SchemaInfo[] {
+    this.#schema ??= introspect(COMMANDS, EVENTS);
+    return this.#schema;
+  }
+
+  get ospmStatus(): OspmStatus[] {
+    return [...this.#ost.values()].flatMap(({ status }) => (status ? [status] : []));
+  }
+
+  /** @returns the function that takes the listener off. */
+  subscribe(listener: (event: QmpEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  emit<N extends EventName>(event: N, data: EventData<N>): void {
+    this.#tell({ event, data } as QmpEvent);
+  }
+
+  #tell(event: QmpEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  /**
+   * Runs a command.
+   * @throws QmpError
+   */
+  async execute(name: string, args: Json, caller: Caller): Promise<unknown> {
+    const command = this.commands.get(name);
+    if (!command) throw new QmpError(`The command ${name} has not been found`, 'CommandNotFound');
+    try {
+      return await command.run(this, parseArguments(command.args, args), caller);
+    } catch (error) {
+      throw toQmpError(error);
+    }
+  }
+
+  /** What the next reset or end is told to be for, while `action` asks the machine for it. */
+  async asking(cause: ShutdownCause, action: () => Promise<void>): Promise<void> {
+    this.#asked = cause;
+    try {
+      await action();
+    } finally {
+      this.#asked = undefined;
+    }
+  }
+
+  /**
+   * Plugs a device, and does not wait for what the guest makes of it.
+   * @param id the machine's id, which the device must come to have.
+   * @throws NemuError when the host refuses.
+   */
+  async plug(device: PlugInput, id: string): Promise<void> {
+    await this.#untilNotified(`plug ${id}`, () => this.machine.plug(device));
+  }
+
+  /** Asks the guest to let go of a device, and does not wait for it. @throws NemuError when it cannot be asked. */
+  async unplug(id: string): Promise<void> {
+    await this.#untilNotified(`unplug ${id}`, () => this.machine.unplug(id));
+  }
+
+  async #untilNotified(key: string, action: () => Promise<LiveRequest>): Promise<void> {
+    if (this.#watchers.has(key)) throw new QmpError(`${key.split(' ')[1]} is busy with another request.`);
+    const notified = Promise.withResolvers<void>();
+    this.#watchers.set(key, ({ stage }) => {
+      // A refusal before that is the caller's error.
+      if (stage !== 'reserved' && stage !== 'refused') notified.resolve();
+    });
+    // Later failures are told in events.
+    action().then(() => notified.resolve(), notified.reject);
+    try {
+      await notified.promise;
+    } finally {
+      this.#watchers.delete(key);
+    }
+  }
+
+  #happened(event: MachineEvent): void {
+    if (event.type === 'ended') {
+      if (this.#ended) return;
+      this.#ended = true;
+    }
+    const events = translate(event, {
+      onPanic: this.machine.description.onPanic,
+      asked: this.#asked,
+      wasRunning: this.#running,
+      nameOf: ({ device }) => {
+        const path = this.names.path(device);
+        return this.names.isAnonymous(device) ? { path } : { device: this.names.peer(device.id), path };
+      },
+      lastOst: ({ device }) => this.#ost.get(device.id)?.key,
+    });
+    this.#remember(event);
+    for (const each of events) this.#tell(each);
+  }
+
+  #remember(event: MachineEvent): void {
+    if (event.type === 'state') {
+      if (event.state === 'running') this.pausedBy = undefined;
+      this.#running = event.state === 'running';
+    } else if (event.type === 'disk-error') this.pausedBy = 'io-error';
+    else if (event.type === 'watchdog' && event.action === 'pause') this.pausedBy = 'watchdog';
+    else if (event.type === 'panic' && this.machine.description.onPanic === 'pause') this.pausedBy = 'guest-panicked';
+    else if (event.type === 'request') this.#rememberRequest(event.request);
+  }
+
+  #rememberRequest(request: LiveRequest): void {
+    const { action, device, stage } = request;
+    this.#watchers.get(`${action} ${device.id}`)?.(request);
+    if (request.ost) {
+      const peer = this.names.isAnonymous(device) ? undefined : this.names.peer(device.id);
+      this.#ost.set(device.id, { key: ostKey(request), status: ospmStatusOf(request, peer) });
+    }
+    if (stage === 'removed' || (stage === 'refused' && action === 'plug')) this.forget(device.id);
+  }
+
+  /** Is there a device of this id or path, that could go? */
+  async hasDevice(name: string): Promise<boolean> {
+    const own = this.names.own(name);
+    const { cpus, memory } = await this.machine.plugged();
+    return this.names.isGiven(name) || [...cpus.present, ...memory.dimms].some(({ id }) => id === own);
+  }
+
+  /** A device is gone, or did not come: its names and what it used are free. */
+  forget(id: string): void {
+    this.names.forget(id);
+    this.#ost.delete(id);
+    for (const object of this.objects.values()) if (object.usedBy === id) object.usedBy = undefined;
+    this.nodes.release(id);
+    this.netdevs.release(id);
+  }
+
+  close(): void {
+    this.#unlisten();
+    this.#listeners.clear();
+  }
+}

@@ -1,0 +1,99 @@
+/** What `netdev_add` makes: the host's side of a network card. */
+import * as z from 'zod';
+import type { MachineInput } from '../client/description.ts';
+import { deviceNotFound, QmpError } from './errors.ts';
+import { bool, int, str, withBase } from './types.ts';
+
+const id = str.min(1).max(64);
+export const netdevOptions = withBase(
+  z.discriminatedUnion('type', [
+    z.strictObject({
+      ...{ type: z.literal('user'), id, net: str.optional(), hostname: str.optional(), restrict: bool.optional() },
+      hostfwd: z.array(z.strictObject({ str })).optional(),
+    }),
+    z.strictObject({
+      ...{ type: z.literal('tap'), id, ifname: str.optional(), queues: int.optional() },
+      ...{ script: str.optional(), downscript: str.optional() },
+    }),
+  ]),
+  ['id'],
+);
+type Options = z.output<typeof netdevOptions>;
+type NetInput = NonNullable<MachineInput['nets']>[number];
+type Forward = NonNullable<NetInput['hostForwards']>[number];
+
+export interface Netdev {
+  readonly id: string;
+  /** What a card takes of it. */
+  readonly net: NetInput;
+  /** The card that it is in, by the machine's id. */
+  usedBy: string | undefined;
+}
+
+/** `tcp::2222-:22` */
+function forwardOf({ str: text }: { readonly str: string }): Forward {
+  const match = /^(tcp|udp)?:([\d.]*):(\d+)-([\d.]*):(\d+)$/.exec(text);
+  if (!match) throw new QmpError(`Invalid host forwarding rule '${text}'`);
+  const [, protocol = 'tcp', hostAddress, hostPort, guestAddress, guestPort] = match;
+  return {
+    protocol: protocol as Forward['protocol'],
+    ...(hostAddress && { hostAddress }),
+    hostPort: Number(hostPort),
+    ...(guestAddress && { guestAddress }),
+    guestPort: Number(guestPort),
+  };
+}
+
+function netOf(options: Options): NetInput {
+  if (options.type === 'tap') {
+    const { ifname, queues, script = 'no', downscript = 'no' } = options;
+    const run = [script, downscript].find((each) => each !== 'no' && each !== '');
+    if (run !== undefined) throw new QmpError(`No script is run for an interface: '${run}' must be 'no'`);
+    return { type: 'tap', ...(ifname !== undefined && { ifname }), ...(queues !== undefined && { queues }) };
+  }
+  const { net, hostname, restrict, hostfwd } = options;
+  return {
+    type: 'user',
+    ...(net !== undefined && { net }),
+    ...(hostname !== undefined && { hostname }),
+    ...(restrict !== undefined && { restrict }),
+    ...(hostfwd && { hostForwards: hostfwd.map(forwardOf) }),
+  };
+}
+
+export class Netdevs {
+  readonly #all = new Map<string, Netdev>();
+
+  get all(): Netdev[] {
+    return [...this.#all.values()];
+  }
+
+  /** @throws QmpError */
+  add(options: Options): void {
+    if (this.#all.has(options.id)) throw new QmpError(`Duplicate ID '${options.id}'`);
+    this.#all.set(options.id, { id: options.id, net: netOf(options), usedBy: undefined });
+  }
+
+  /** Gives a back end to a card. @throws QmpError */
+  take(name: string, device: string): Netdev {
+    const netdev = this.#all.get(name);
+    if (!netdev) throw new QmpError(`Property 'virtio-net-pci.netdev' can't find value '${name}'`);
+    if (netdev.usedBy !== undefined) {
+      throw new QmpError(`Property 'virtio-net-pci.netdev' can't take value '${name}', it's in use`);
+    }
+    netdev.usedBy = device;
+    return netdev;
+  }
+
+  release(device: string): void {
+    for (const netdev of this.#all.values()) if (netdev.usedBy === device) netdev.usedBy = undefined;
+  }
+
+  /** @throws QmpError */
+  delete(name: string): void {
+    const netdev = this.#all.get(name);
+    if (!netdev) throw deviceNotFound(name);
+    if (netdev.usedBy !== undefined) throw new QmpError(`Device '${name}' is in use by ${netdev.usedBy}`);
+    this.#all.delete(name);
+  }
+}

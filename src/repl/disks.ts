@@ -1,0 +1,107 @@
+/** Disks of the machine, as the REPL has them. */
+import { inspect } from 'node:util';
+import type { ThrottleInput } from '../client/description.ts';
+import { NemuError } from '../client/errors.ts';
+import type { DiskChangeInput } from '../client/live_change.ts';
+import type { DiskReport } from '../client/machine_client.ts';
+import { formatSize, parseSize } from '../client/sizes.ts';
+import { literal } from './values.ts';
+import type { Vm } from './vm.ts';
+
+/** A disk, by its name. */
+export class Disk {
+  readonly name: string;
+  readonly #vm: Vm;
+
+  constructor(vm: Vm, name: string) {
+    this.#vm = vm;
+    this.name = name;
+  }
+
+  /** What it did so far: requests, bytes, latency, by operation. */
+  async statistics(): Promise<DiskReport> {
+    const found = (await this.#vm.machine.disks()).find(({ name }) => name === this.name);
+    if (found) return found;
+    throw new NemuError('DISK', `There is no disk "${this.name}" any more.`);
+  }
+
+  /** Limits its requests and bytes in a second: `{ iops: 500, bps: 10e6 }`; `{}` for none. */
+  async throttle(limits: ThrottleInput): Promise<void> {
+    const before = (await this.statistics()).throttle;
+    const code = (which: ThrottleInput) => `vm.disks.${this.name}.throttle(${literal(which)})`;
+    const set = (which: ThrottleInput) => this.#vm.machine.throttle(this.name, which);
+    await this.#vm.journal.do({
+      code: code(limits),
+      run: () => set(limits),
+      inverse: { code: code(before), run: () => set(before) },
+    });
+  }
+
+  /**
+   * Gives the disk another size, and tells the guest: `resize('2G')`. A smaller one needs `{ shrink: true }`, since what
+   * is behind its end is lost. Without a size, looks at what the device behind it has now.
+   * @throws NemuError CHANGE, DISK
+   */
+  async resize(size?: string | number, options: { readonly shrink?: boolean } = {}): Promise<DiskState> {
+    const bytes = typeof size === 'string' ? parseSize(size) : size;
+    const before = (await this.statistics()).size;
+    const given = [
+      ...(size === undefined ? [] : [literal(size)]),
+      ...(options.shrink === undefined ? [] : [literal(options)]),
+    ].join(', ');
+    // Taking growth back loses what was written there since, so that is said to be meant; what was cut off is gone.
+    const grown = bytes !== undefined && bytes > before;
+    return this.#vm.journal.do({
+      code: `vm.disks.${this.name}.resize(${given})`,
+      run: () => this.#change({ action: 'resize', ...(bytes !== undefined && { size: bytes }), ...options }),
+      ...(grown && {
+        inverse: {
+          code: `vm.disks.${this.name}.resize(${before}, { shrink: true })`,
+          run: () => this.#change({ action: 'resize', size: before, shrink: true }),
+        },
+      }),
+    });
+  }
+
+  /**
+   * Puts another image into the disk: `change('other.img')`, `change('other.img', { format: 'raw' })`. The guest should
+   * use nothing of the disk meanwhile: it hears of the new capacity, and keeps what it has cached.
+   * @throws NemuError CHANGE, DISK
+   */
+  async change(file: string, options: { readonly format?: 'raw' | 'qcow2' } = {}): Promise<DiskState> {
+    const before = await this.statistics();
+    const format = before.probed ? {} : { format: before.format };
+    const code = (path: string, how: object) =>
+      `vm.disks.${this.name}.change(${literal(path)}${Object.keys(how).length > 0 ? `, ${literal(how)}` : ''})`;
+    return this.#vm.journal.do({
+      code: code(file, options),
+      run: () => this.#change({ action: 'medium', file, ...options }),
+      inverse: {
+        code: code(before.file, format),
+        run: () => this.#change({ action: 'medium', file: before.file, ...format }),
+      },
+    });
+  }
+
+  async #change(change: DiskChangeInput): Promise<DiskState> {
+    return new DiskState(await this.#vm.machine.changeDisk(this.name, change));
+  }
+
+  [inspect.custom](): string {
+    return `disk ${this.name}`;
+  }
+}
+
+/** A disk as it is after a change; prints as a line. */
+export class DiskState {
+  readonly report: DiskReport;
+
+  constructor(report: DiskReport) {
+    this.report = report;
+  }
+
+  [inspect.custom](): string {
+    const { name, size, file, format, readonly } = this.report;
+    return `${name}: ${formatSize(size)}, ${format}${readonly ? ', read-only' : ''}, ${file}`;
+  }
+}

@@ -1,0 +1,169 @@
+import { DIMM_ALIGNMENT, type MachineDescription } from '../../client/description.ts';
+import { NemuError } from '../../client/errors.ts';
+import type { MemoryDevice } from '../../client/live.ts';
+import type { NvdimmDevice } from '../../client/nvdimm.ts';
+import { formatSize } from '../../client/sizes.ts';
+import { dimmRegion, GiB, type RamRange } from '../memory_layout.ts';
+
+/** What stands in a slot. */
+export type Module = MemoryDevice | NvdimmDevice;
+
+/** What a module that is plugged asks for. */
+export interface Place {
+  readonly size: number;
+  readonly id?: string | undefined;
+  readonly slot?: number | undefined;
+  readonly address?: number | undefined;
+  readonly node?: number | undefined;
+  readonly hugepages?: '2M' | '1G' | undefined;
+}
+
+export interface RoomOptions {
+  readonly description: Pick<MachineDescription, 'memory' | 'numa' | 'nvdimms'>;
+  /** RAM at boot. */
+  readonly ranges: readonly RamRange[];
+  /** Width of the guest's physical addresses. */
+  readonly physicalBits: number;
+}
+
+const hex = (value: number) => `0x${value.toString(16)}`;
+
+/** Slots and guest-physical addresses of DIMMs and NVDIMMs, which share both. */
+export class DimmRoom {
+  /** Those for what is plugged, and one for each NVDIMM of the start. */
+  readonly slots: number;
+  readonly #options: RoomOptions;
+  readonly #region: RamRange | undefined;
+  /** By slot; what was there at the start has its own room, and counts for nothing. */
+  readonly #taken = new Map<number, { readonly module: Module; readonly counts: boolean }>();
+
+  /** @throws NemuError MEMORY_LIMIT when guest-physical addresses do not reach as far as the room that is asked for. */
+  constructor(options: RoomOptions) {
+    this.#options = options;
+    const { memory, nvdimms } = options.description;
+    this.#region = dimmRegion(options.description, options.ranges);
+    this.slots = ((memory.max !== undefined && memory.slots) || 0) + nvdimms.length;
+    if (!this.#region) return;
+    const end = this.#region.gpa + this.#region.size;
+    if (end <= 2 ** options.physicalBits) return;
+    throw new NemuError(
+      'MEMORY_LIMIT',
+      `Room for ${formatSize(memory.max ?? memory.size)} reaches guest-physical ${hex(end)}; this processor has ${options.physicalBits} bits of them.`,
+      { hint: 'Use a smaller max= with --memory, or smaller NVDIMMs.' },
+    );
+  }
+
+  /** Puts what is there from the start into its slot. */
+  adopt(module: Module): void {
+    this.#taken.set(module.slot, { module, counts: false });
+  }
+
+  /**
+   * Takes a slot and a place in memory.
+   * @param prefix of an id that is not given.
+   * @throws NemuError that names the limit in the way.
+   */
+  take<M extends Module>(
+    request: Place,
+    prefix: string,
+    make: (place: { id: string; slot: number; address: number; size: number; node: number }) => M,
+  ): M {
+    const { memory, numa } = this.#options.description;
+    const { size, node = 0 } = request;
+    if (!this.#region || memory.max === undefined) {
+      const max = formatSize(memory.size + Math.max(size, GiB)).replace(/ (.)iB/, '$1');
+      throw new NemuError('MEMORY_LIMIT', 'This machine has no room for more memory.', {
+        hint: `Start it with room: --memory ${memory.size / 2 ** 20}M,max=${max},slots=8.`,
+      });
+    }
+    const nodes = numa?.nodes.length ?? 1;
+    if (node >= nodes) {
+      throw new NemuError('NUMA_NODE', `There is no node ${node}: this machine has nodes 0 to ${nodes - 1}.`, {
+        hint: 'Nodes are made at the start, with --numa node,…',
+      });
+    }
+    const used = [...this.#taken.values()].reduce(
+      (sum, { module, counts }) => sum + (counts ? module.size : 0),
+      memory.size,
+    );
+    if (used + size > memory.max) {
+      throw new NemuError(
+        'MEMORY_LIMIT',
+        `${formatSize(size)} more would be ${formatSize(used + size)}, above this machine's limit of ${formatSize(memory.max)}.`,
+        { hint: `${formatSize(memory.max - used)} can be plugged; the limit is max= of --memory.` },
+      );
+    }
+    const slot = this.#slot(request.slot);
+    const id = request.id ?? `${prefix}${slot}`;
+    if (this.#modules().some((module) => module.id === id) || /^cpu\d+$/.test(id)) {
+      throw new NemuError('ID', `There is a ${id} already.`, { hint: 'Give another id, or none.' });
+    }
+    const module = make({ id, slot, address: this.#place(request), size, node });
+    this.#taken.set(slot, { module, counts: true });
+    return module;
+  }
+
+  vacate(slot: number): void {
+    this.#taken.delete(slot);
+  }
+
+  #modules(): Module[] {
+    return [...this.#taken.values()].map(({ module }) => module);
+  }
+
+  #slot(wanted: number | undefined): number {
+    const raise = { hint: 'The number of slots is slots= of --memory.' };
+    if (wanted !== undefined && wanted >= this.slots) {
+      throw new NemuError(
+        'MEMORY_SLOTS',
+        `There is no slot ${wanted}: this machine has 0 to ${this.slots - 1}.`,
+        raise,
+      );
+    }
+    const holder = wanted === undefined ? undefined : this.#taken.get(wanted);
+    if (holder) {
+      throw new NemuError('MEMORY_SLOTS', `Slot ${wanted} has ${holder.module.id} in it.`, {
+        hint: 'Leave the slot out for the first one that is free.',
+      });
+    }
+    const free = wanted ?? Array.from({ length: this.slots }, (_, slot) => slot).find((slot) => !this.#taken.has(slot));
+    if (free === undefined) {
+      throw new NemuError('MEMORY_SLOTS', `All ${this.slots} slots for DIMMs are taken.`, raise);
+    }
+    return free;
+  }
+
+  /** The address that is asked for, or the first one with room. */
+  #place({ size, address, hugepages }: Place): number {
+    const region = this.#region as RamRange;
+    const alignment = hugepages === '1G' ? GiB : DIMM_ALIGNMENT;
+    if (hugepages === '1G' && size % GiB !== 0) {
+      throw new NemuError('MEMORY_ALIGNMENT', `${formatSize(size)} are not a multiple of the page size, 1 GiB.`, {
+        hint: 'Use a multiple of 1G, or other pages.',
+      });
+    }
+    const taken = this.#modules().sort((a, b) => a.address - b.address);
+    const end = region.gpa + region.size;
+    if (address !== undefined) {
+      const place = `${hex(address)}–${hex(address + size - 1)}`;
+      const problem = (text: string) =>
+        new NemuError('MEMORY_ADDRESS', text, { hint: 'Leave the address out for the first place with room.' });
+      if (address % alignment !== 0) throw problem(`${hex(address)} is not a multiple of ${formatSize(alignment)}.`);
+      if (address < region.gpa || address + size > end) {
+        throw problem(`${place} is not within the room for DIMMs, ${hex(region.gpa)}–${hex(end - 1)}.`);
+      }
+      const other = taken.find((each) => address < each.address + each.size && each.address < address + size);
+      if (other) throw problem(`${place} overlaps ${other.id} at ${hex(other.address)}.`);
+      return address;
+    }
+    let next = region.gpa;
+    for (const each of taken) {
+      if (next + size <= each.address) break;
+      next = Math.ceil((each.address + each.size) / alignment) * alignment;
+    }
+    if (next + size <= end) return next;
+    throw new NemuError('MEMORY_ADDRESS', `There is no gap of ${formatSize(size)} between the DIMMs.`, {
+      hint: 'Unplug one that is in the way, or plug smaller ones.',
+    });
+  }
+}

@@ -1,0 +1,104 @@
+/** A stock guest whose machine is changed through QMP: by a client of npm, and by `nemu qmp`. */
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { QMPClient } from 'node-qemu';
+import { expect, onTestFinished, test } from 'vitest';
+import { runNemu } from '../support/cli.ts';
+import { expectNoWarnings, PRINT_WARNINGS } from '../support/dmesg.ts';
+import { LiveGuest } from '../support/live_guest.ts';
+
+const LIMIT_MS = 300_000;
+const ROOM = ['--cpus', '1,max=4', '--memory', '512M,max=4G,slots=4', '--net', 'none', '--timeout', '280'];
+const KIB_OF_256M = 256 * 1024;
+
+test('processors and memory come and go, and everything can be asked', { timeout: LIMIT_MS }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemu-qmp-'));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, 'qmp');
+  const guest = await LiveGuest.boot([...ROOM, '--qmp', path]);
+  expect(statSync(path).mode & 0o777).toBe(0o600);
+  const client = new QMPClient({ socketPath: path });
+  await client.connect();
+  onTestFinished(() => client.close());
+  const next = (name: string) =>
+    new Promise<unknown>((resolve) => client.once(name as 'STOP', (...event: unknown[]) => resolve(event[0])));
+  const nemuQmp = async (...words: string[]) => {
+    const { status, stdout, stderr } = await runNemu(['qmp', path, ...words]);
+    return { status, stdout: stdout.toString(), stderr };
+  };
+
+  // A processor: whoever asked goes on at once, the guest follows.
+  const place = { 'socket-id': 0, 'core-id': 2, 'thread-id': 0 };
+  const seen = next('ACPI_DEVICE_OST');
+  await client.execute('device_add', { driver: 'host-x86_64-cpu', id: 'c2', ...place });
+  expect(await seen).toEqual({ info: { device: 'c2', slot: '2', 'slot-type': 'CPU', source: 1, status: 0 } });
+  expect(await guest.sh('until [ $(nproc) = 2 ]; do sleep 0.1; done; cat /sys/devices/system/cpu/online')).toBe('0,2');
+  expect(await guest.sh("sed -n 's/^apicid.*: //p' /proc/cpuinfo | tr '\\n' ' '")).toBe('0 2');
+  const cpuGone = next('DEVICE_DELETED');
+  await client.deviceDel('c2');
+  expect(await cpuGone).toEqual({ device: 'c2', path: '/machine/peripheral/c2' });
+  expect(await guest.sh('nproc')).toBe('1');
+
+  // A DIMM, by the command line.
+  const total = async () => Number(await guest.sh("sed -n 's/MemTotal: *//p' /proc/meminfo | tr -dc 0-9"));
+  const before = await total();
+  const made = await nemuQmp('object-add', 'qom-type=memory-backend-memfd', 'id=m0', `size=${256 * 2 ** 20}`);
+  expect(made).toEqual({ status: 0, stdout: '{}\n', stderr: '' });
+  const taken = next('ACPI_DEVICE_OST');
+  expect(await nemuQmp('device_add', 'driver=pc-dimm', 'id=d0', 'memdev=m0')).toMatchObject({ status: 0 });
+  expect(await taken).toMatchObject({ info: { device: 'd0', 'slot-type': 'DIMM', status: 0 } });
+  expect(await total()).toBe(before + KIB_OF_256M);
+  const dimmGone = next('DEVICE_DELETED');
+  await client.deviceDel('d0');
+  expect(await dimmGone).toEqual({ device: 'd0', path: '/machine/peripheral/d0' });
+  expect(await total()).toBe(before);
+  expect(await nemuQmp('device_del', 'id=d0')).toEqual({
+    ...{ status: 1, stdout: '', stderr: "nemu: DeviceNotFound: Device 'd0' not found\n" },
+  });
+  expect(await nemuQmp('device_dell')).toMatchObject({ status: 2, stderr: expect.stringContaining('device_del') });
+  const shell = await runNemu(['qmp', path], {
+    input: Buffer.from('query-name\nnope\nqom-get path=/ property=type\n'),
+  });
+  expect(shell).toMatchObject({ status: 1, stderr: '' });
+  expect(shell.stdout.toString()).toMatch(/"name": "nemu"(.|\n)*no command "nope"(.|\n)*container/);
+
+  // What it says of PCI is what the guest has found.
+  const inGuest = await guest.sh(
+    'cd /sys/bus/pci/devices; for i in *; do echo $i $(cat $i/vendor) $(cat $i/device); done',
+  );
+  type Found = { bus: number; slot: number; function: number; id: { vendor: number; device: number } };
+  type Device = Found & { pci_bridge?: { devices?: Device[] } };
+  const flat = (list: Device[]): Device[] => list.flatMap((each) => [each, ...flat(each.pci_bridge?.devices ?? [])]);
+  const [{ devices }] = (await client.execute('query-pci')) as { devices: Device[] }[];
+  const hex = (value: number, digits: number) => value.toString(16).padStart(digits, '0');
+  expect(
+    flat(devices)
+      .map(
+        ({ bus, slot, function: fn, id }) =>
+          `0000:${hex(bus, 2)}:${hex(slot, 2)}.${fn} 0x${hex(id.vendor, 4)} 0x${hex(id.device, 4)}`,
+      )
+      .sort(),
+  ).toEqual(inGuest.split('\n').sort());
+
+  // The guest stands still: its clock does, too.
+  const stopped = next('STOP');
+  await client.stop();
+  await stopped;
+  expect(guest.machine.state).toBe('paused');
+  const [first, second] = [
+    await client.humanMonitorCommand('info registers'),
+    await client.humanMonitorCommand('info registers'),
+  ];
+  expect(first).toMatch(/^\r\nCPU#0\r\nRIP=|RAX=/);
+  expect(second).toBe(first);
+  await client.cont();
+  expectNoWarnings(await guest.sh(`{ ${PRINT_WARNINGS}; } 2>&1`));
+
+  // The button, and the end.
+  const [pressed, over] = [next('POWERDOWN'), next('SHUTDOWN')];
+  await client.systemPowerdown();
+  await pressed;
+  await guest.end();
+  expect(await over).toEqual({ guest: true, reason: 'guest-shutdown' });
+});

@@ -1,0 +1,280 @@
+/** QEMU as the judge of our QMP: its schema over ours, and one transcript to both. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { COMMANDS } from '../../src/qmp/commands/index.ts';
+import { EVENTS } from '../../src/qmp/events.ts';
+import { introspect, type SchemaInfo } from '../../src/qmp/introspect.ts';
+import { runNemu } from '../support/cli.ts';
+import { FakeMachine, type Message, QmpPeer, qmpServer } from '../support/qmp.ts';
+
+const QEMU = 'qemu-system-x86_64';
+const hasQemu = (() => {
+  try {
+    execFileSync(QEMU, ['--version'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+/** Where our shape of something need not be QEMU's, and why. */
+const EXCEPTIONS: Readonly<Record<string, string>> = {
+  // Gone from QEMU since 6.0; old clients ask for it.
+  'query-events': 'no such command',
+};
+
+type Object = Extract<SchemaInfo, { 'meta-type': 'object' }>;
+
+class Comparison {
+  readonly problems: string[] = [];
+  readonly #ours: ReadonlyMap<string, SchemaInfo>;
+  readonly #theirs: ReadonlyMap<string, SchemaInfo>;
+  readonly #seen = new Set<string>();
+
+  constructor(ours: readonly SchemaInfo[], theirs: readonly SchemaInfo[]) {
+    this.#ours = new Map(ours.map((info) => [info.name, info]));
+    this.#theirs = new Map(theirs.map((info) => [info.name, info]));
+  }
+
+  run(): void {
+    for (const info of this.#ours.values()) {
+      if (info['meta-type'] !== 'command' && info['meta-type'] !== 'event') continue;
+      const theirs = this.#theirs.get(info.name);
+      if (theirs?.['meta-type'] !== info['meta-type']) this.#problem(info.name, `no such ${info['meta-type']}`);
+      else if (info['meta-type'] === 'event') {
+        this.#type(info.name, info['arg-type'], (theirs as typeof info)['arg-type'], 'out');
+      } else {
+        this.#type(info.name, info['arg-type'], (theirs as typeof info)['arg-type'], 'in');
+        this.#type(info.name, info['ret-type'], (theirs as typeof info)['ret-type'], 'out');
+      }
+    }
+  }
+
+  #problem(where: string, what: string): void {
+    if (EXCEPTIONS[where] !== what) this.problems.push(`${where}: ${what}`);
+  }
+
+  /** What goes in must be something that QEMU takes; what comes out, something that its clients understand. */
+  #type(where: string, ourName: string, theirName: string, way: 'in' | 'out'): void {
+    const key = `${ourName} ${theirName} ${way}`;
+    if (this.#seen.has(key)) return;
+    this.#seen.add(key);
+    const [ours, theirs] = [this.#ours.get(ourName), this.#theirs.get(theirName)];
+    if (!ours || !theirs) this.#problem(where, `type ${ourName} or ${theirName} is missing`);
+    else if (ours['meta-type'] !== theirs['meta-type']) {
+      this.#problem(where, `${ours['meta-type']}, not ${theirs['meta-type']}`);
+    } else if (ours['meta-type'] === 'builtin') {
+      if (ours.name !== theirs.name) this.#problem(where, `${ours.name}, not ${theirs.name}`);
+    } else if (ours['meta-type'] === 'array') {
+      this.#type(`${where}[]`, ours['element-type'], (theirs as typeof ours)['element-type'], way);
+    } else if (ours['meta-type'] === 'enum') {
+      const more = ours.values.filter((value) => !(theirs as typeof ours).values.includes(value));
+      if (more.length > 0) this.#problem(where, `unknown values ${more.join(', ')}`);
+    } else if (ours['meta-type'] === 'object') this.#object(where, ours, theirs as Object, way);
+  }
+
+  #object(where: string, ours: Object, theirs: Object, way: 'in' | 'out', theirBase: Object['members'] = []): void {
+    const known = [...theirBase, ...theirs.members];
+    for (const member of ours.members) {
+      const other = known.find(({ name }) => name === member.name);
+      const at = `${where}.${member.name}`;
+      if (!other) this.#problem(at, 'no such member');
+      else {
+        if (way === 'in' && !('default' in member) && 'default' in other) this.#problem(at, 'must be there here alone');
+        this.#type(at, member.type, other.type, way);
+      }
+    }
+    for (const other of theirs.members) {
+      const missing = !ours.members.some(
+        ({ name, ...rest }) => name === other.name && (way === 'in' || !('default' in rest)),
+      );
+      if (missing && !('default' in other)) this.#problem(`${where}.${other.name}`, 'is not always there');
+    }
+    for (const { case: name, type } of ours.variants ?? []) {
+      const [mine, branch] = [this.#ours.get(type), theirs.variants?.find((each) => each.case === name)];
+      const other = branch && this.#theirs.get(branch.type);
+      if (mine?.['meta-type'] !== 'object' || other?.['meta-type'] !== 'object')
+        this.#problem(`${where}:${name}`, 'no such branch');
+      else this.#object(`${where}:${name}`, mine, other, way, known);
+    }
+  }
+}
+
+/** Sent as they are, one after the other: what QEMU says to them is what we say. */
+const SAME = [
+  '{"execute":"query-version"}',
+  '{"execute":"qmp_capabilities","arguments":{"enable":["oob"]},"id":1}',
+  '{"execute":"qmp_capabilities","id":{"a":[1,2.5,null]}}',
+  '{"execute":"foo","id":2}',
+  "{'execute':'query-kvm','id':'single'}",
+  '{"execute":"query-status","arguments":{"x":1}}',
+  '{"execute":"query-status","foo":1}',
+  '{"execute":"query-status","arguments":[]}',
+  '{"execute":"query-status","execute":"query-name"}',
+  '{"exec-oob":"query-name","id":"oob"}',
+  '{"exec-oob":"yank","arguments":{"instances":[]},"id":18446744073709551615}',
+  '{"exec-oob":"nope","id":-9223372036854775808}',
+  '{"foo":1,"id":9}',
+  '{}',
+  '[1,2]',
+  '"abc" ',
+  'null ',
+  '{"execute":1}',
+  '{"execute":"device_add"}',
+  '{"execute":"device_add","arguments":{"driver":"foo"}}',
+  '{"execute":"device_del"}',
+  '{"execute":"device_del","arguments":{"id":"nope"}}',
+  '{"execute":"device_del","arguments":{"id":5}}',
+  '{"execute":"query-status",}',
+  '{"execute": xyz}',
+  '{1:2}',
+  '{"a" 1}',
+  '{"a":1 "b":2}',
+  '[1 2]',
+  '{"a":1,"a":2}',
+  '}',
+  '@\n',
+  '"\\q" ',
+  '{"execute":"memsave","arguments":{"val":"x","size":1,"filename":"a"}}',
+  '{"execute":"memsave","arguments":{"val":1.5,"size":1,"filename":"a"}}',
+  '{"execute":"memsave","arguments":{"val":1}}',
+  '{"execute":"qom-list","arguments":{"path":"/nope"}}',
+  '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m1"}}',
+  '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m1","size":134217728}}',
+  '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m1","size":134217728}}',
+  '{"execute":"object-add","arguments":{"qom-type":"nope","id":"m1","size":1048576}}',
+  '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m2","size":1048576,"bogus":1}}',
+  '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m2","size":1048576,"policy":"x"}}',
+  '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"1","size":1048576}}',
+  '{"execute":"object-del","arguments":{"id":"m9"}}',
+  '{"execute":"device_add","arguments":{"driver":"pc-dimm","id":"d1"}}',
+  '{"execute":"device_add","arguments":{"driver":"pc-dimm","id":"d1","memdev":"zz"}}',
+  '{"execute":"device_add","arguments":{"driver":"pc-dimm","id":"d1","memdev":"m1","bogus":1}}',
+  '{"execute":"object-del","arguments":{"id":"m1"}}',
+  '{"execute":"query-memory-size-summary"}',
+  '{"execute":"query-memory-devices"}',
+  '{"execute":"human-monitor-command","arguments":{"command-line":"info status"}}',
+  '{"execute":"human-monitor-command","arguments":{"command-line":"info nope"}}',
+  '{"execute":"human-monitor-command","arguments":{"command-line":"nope"}}',
+  '{"execute":"human-monitor-command","arguments":{"command-line":""}}',
+  '{"execute":"human-monitor-command","arguments":{"command-line":"info memory_size_summary"}}',
+  '{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"d0"}}',
+  '{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"d0","file":{"driver":"file","filename":"/nope"}}}',
+  '{"execute":"blockdev-add","arguments":{"driver":"nope","node-name":"d0"}}',
+  '{"execute":"blockdev-add","arguments":{"driver":"file","filename":"/dev/null"}}',
+  '{"execute":"blockdev-del","arguments":{"node-name":"zz"}}',
+  '{"execute":"netdev_add","arguments":{"type":"user"}}',
+  '{"execute":"netdev_add","arguments":{"type":"nope","id":"n"}}',
+  '{"execute":"netdev_del","arguments":{"id":"x"}}',
+  '{"execute":"device-list-properties","arguments":{"typename":"nope"}}',
+  '{"execute":"qom-list-types","arguments":{"implements":"memory-backend-ram"}}',
+  '{"execute":"query-block-jobs"}',
+  '{"execute":"query-iothreads"}',
+  '{"execute":"query-migrate"}',
+  '{"execute":"query-uuid"}',
+  '{"execute":"query-target"}',
+  '{"execute":"stop","id":"s"}',
+  '{"execute":"stop"}',
+  '{"execute":"query-status"}',
+  '{"execute":"cont"}',
+  '{"execute":"query-status"}',
+  '{"execute":"yank","arguments":{"instances":[]}}',
+];
+
+/** Types instead of values: answers that differ in what they say, but not in their shape. */
+const SHAPED = new Set(['query-version', 'query-kvm']);
+
+function shape(value: unknown): unknown {
+  if (Array.isArray(value)) return value.length > 0 ? [shape(value[0])] : [];
+  if (typeof value !== 'object' || value === null) return typeof value;
+  return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, shape(member)]));
+}
+
+describe.skipIf(!hasQemu)(`against ${QEMU} (skipped where it is not installed)`, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemu-qmp-'));
+  let qemu: ChildProcess;
+  const attach = async (): Promise<QmpPeer> => {
+    for (;;) {
+      const socket = connect(join(folder, 'qmp'));
+      const well = await new Promise((resolve) => {
+        socket.once('connect', () => resolve(true));
+        socket.once('error', () => resolve(false));
+      });
+      if (well) return new QmpPeer(socket);
+      if (qemu.exitCode !== null) throw new Error('QEMU ended.');
+      await sleep(50);
+    }
+  };
+  beforeAll(() => {
+    const server = `unix:${join(folder, 'qmp')},server=on,wait=off`;
+    const machine = [
+      '-M',
+      'q35',
+      '-smp',
+      '2,maxcpus=4',
+      '-m',
+      '512M,maxmem=4G,slots=4',
+      '-nodefaults',
+      '-display',
+      'none',
+    ];
+    qemu = spawn(QEMU, [...machine, '-qmp', server], { stdio: 'ignore' });
+  });
+  afterAll(() => {
+    qemu.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test('each command and event of ours is one of its, with members and types that it has', async () => {
+    const peer = await attach();
+    await peer.negotiate();
+    const theirs = (await peer.execute('query-qmp-schema')) as SchemaInfo[];
+    peer.stream.destroy();
+    const comparison = new Comparison(introspect(COMMANDS, EVENTS), theirs);
+    comparison.run();
+    expect(comparison.problems).toEqual([]);
+  });
+
+  test('nemu qmp speaks to it: one command, an error, and lines with its events', async () => {
+    const path = join(folder, 'qmp');
+    (await attach()).stream.destroy();
+    const one = await runNemu(['qmp', path, 'qom-get', 'path=/machine', 'property=type']);
+    expect(one).toMatchObject({ status: 0, stderr: '' });
+    expect(one.stdout.toString()).toMatch(/^pc-q35-.*-machine\n$/);
+    const none = await runNemu(['qmp', `unix:${path}`, 'device_del', 'id=x']);
+    expect(none).toMatchObject({ status: 1, stderr: "nemu: DeviceNotFound: Device 'x' not found\n" });
+    const lines = 'stop\nobject-add qom-type=memory-backend-ram id=m7 size=4096\nquery-memdev\nhelp device_del\ncont\n';
+    const shell = await runNemu(['qmp', path], { input: Buffer.from(lines) });
+    expect(shell).toMatchObject({ status: 0, stderr: '' });
+    expect(shell.stdout.toString()).toMatch(/ STOP\n(.|\n)*"id": "m7"(.|\n)*device_del\n {2}id=\n(.|\n)* RESUME\n/);
+    const nobody = await runNemu(['qmp', join(folder, 'nobody'), 'query-status']);
+    expect(nobody).toMatchObject({ status: 1, stderr: expect.stringContaining('There is no QMP server at') });
+  });
+
+  test('one transcript has the same answers, and the same events', async () => {
+    const fake = new FakeMachine();
+    const server = qmpServer(fake.client);
+    const peers = [await attach(), server.attach().peer];
+    const [theirGreeting, ourGreeting] = await Promise.all(peers.map((peer) => peer.answer()));
+    expect(shape(ourGreeting)).toEqual(shape(theirGreeting));
+    const differences: unknown[] = [];
+    for (const line of SAME) {
+      for (const peer of peers) peer.send(line);
+      const [theirs, ours] = await Promise.all(peers.map((peer) => peer.answer()));
+      const command = /"?'?execute"?'?:\s*["']([\w-]+)/.exec(line)?.[1] ?? '';
+      const see = SHAPED.has(command) ? shape : (message: Message) => message;
+      if (!isDeepStrictEqual(see(ours), see(theirs))) differences.push({ line, ours, theirs });
+    }
+    expect(differences).toEqual([]);
+    const names = peers.map(({ events }) => events.map(({ event, data }) => ({ event, data })));
+    expect(names[1]).toEqual(names[0]);
+    for (const peer of peers) peer.stream.destroy();
+    server.close();
+  });
+});
