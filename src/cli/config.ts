@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import type { Document, ParsedNode } from 'yaml';
-import { type ConfigInput, configSchema } from '../client/description.ts';
+import { type ConfigInput, configSchema, withDevicesApart } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { explain, type FieldPath, type Problem } from '../client/explain.ts';
 import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parseNvdimm } from './options.ts';
@@ -63,7 +63,10 @@ export async function readConfig(path: string): Promise<Config> {
       ),
     );
   }
-  return { input: withPaths(value as ConfigInput, (file) => fromFolder(dirname(path), file)), locate };
+  return {
+    input: withPaths(withDevicesApart(value as ConfigInput), (file) => fromFolder(dirname(path), file)),
+    locate,
+  };
 }
 
 const complaint = (lines: readonly string[]) => new NemuError('DESCRIPTION', lines.join('\n'));

@@ -25,6 +25,8 @@ export interface GuestBootOptions {
   readonly task: GuestTask;
   /** Kernel modules that the machine's devices need. */
   readonly modules?: readonly string[];
+  /** Modules of devices that may be plugged: they are there, and loaded when one comes. */
+  readonly available?: readonly string[];
   /** Modules that may be needed later, where the kernel has them. */
   readonly late?: readonly string[];
   /** Memory can be plugged into the machine. */
@@ -85,7 +87,13 @@ export async function guestBoot(options: GuestBootOptions): Promise<GuestBoot> {
   return {
     name: guest.name,
     image: guest.kernel,
-    initrd: [await buildInitramfs({ guest, modules: options.modules ?? [], late: options.late ?? [] }), overlay],
+    initrd: [
+      await buildInitramfs({
+        ...{ guest, modules: options.modules ?? [] },
+        ...{ available: options.available ?? [], late: options.late ?? [] },
+      }),
+      overlay,
+    ],
     cmdline,
   };
 }

@@ -1,7 +1,13 @@
 /** The machine that `nemu run` is asked for: its options, over a description in a file. */
 import { existsSync, statSync } from 'node:fs';
 import { isatty } from 'node:tty';
-import { type ConfigInput, type MachineDescription, type MachineInput, parseMachine } from '../client/description.ts';
+import {
+  type ConfigInput,
+  type MachineDescription,
+  type MachineInput,
+  parseMachine,
+  withDevicesApart,
+} from '../client/description.ts';
 import { DEVICE_MODULES } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestAddress } from '../lab/initramfs.ts';
@@ -20,6 +26,7 @@ import {
   parseMemory,
   parseNet,
   parseNvdimm,
+  parsePcie,
   parsePinning,
   parseSerial,
 } from './options.ts';
@@ -46,13 +53,20 @@ export async function describe(
   const source = await kernelSource(kernel, command, options, file);
   // The user's own initrd knows nothing of our channels: it gets a console and no more.
   const ours = source.made && options.initrd.length === 0;
-  const nets = netInputs(options, file, ours && !source.isFile);
+  const asked = [...(file.devices ?? []), ...options.device.map(parseDevice)];
+  const hasCard = asked.some(({ type }) => type === 'virtio-net');
+  const apart = withDevicesApart({
+    disks: [...(file.disks ?? []), ...options.disk.map((text) => parseDisk(text))],
+    nets: netInputs(options, file, ours && !source.isFile && !hasCard),
+    devices: asked,
+  });
+  const { nets, devices } = apart;
   const root = options.root === undefined ? [] : [await rootDisk(options.root)];
-  const disks = [...root, ...(file.disks ?? []), ...options.disk.map(parseDisk)];
-  const devices = [...(file.devices ?? []), ...options.device.map(parseDevice)];
+  const disks = [...root, ...apart.disks];
   const nvdimms = [...(file.nvdimms ?? []), ...options.nvdimm.map(parseNvdimm)];
   const rng = options.rng ?? file.rng ?? false;
   const machine = options.machine ?? file.machine;
+  const pcie = { ...file.pcie, ...(options.pcie !== undefined && parsePcie(options.pcie)) };
   const memory = { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) };
   const kernelInput = source.made
     ? await makeBoot(
@@ -70,6 +84,10 @@ export async function describe(
           ...(rng ? ['virtio_rng'] : []),
           ...new Set(devices.flatMap(({ type }) => DEVICE_MODULES[type] ?? [])),
         ],
+        // What may come while it runs.
+        machine === 'pc' || (machine !== 'minimal' && pcie.rootPorts !== 0)
+          ? ['virtio_pci', ...new Set(Object.values(DEVICE_MODULES).flat())]
+          : [],
       )
     : source.kernel;
   return parseOver(config, options, {
@@ -80,7 +98,7 @@ export async function describe(
     numa: options.numa.length > 0 ? parseNuma(options.numa) : file.numa,
     kernel: kernelInput,
     serial: serialInputs(options, file, ours, source.made, command.length > 0),
-    pcie: file.pcie,
+    pcie,
     rtc: options.rtc && (file.rtc ?? true),
     pvpanic: options.pvpanic && (file.pvpanic ?? true),
     debugExit: options.debugExit ?? file.debugExit ?? false,
@@ -163,6 +181,7 @@ async function makeBoot(
   dimms: boolean,
   transport: 'virtio_pci' | 'virtio_mmio',
   modules: readonly string[],
+  available: readonly string[],
 ): Promise<MachineInput['kernel']> {
   const terminal = isatty(0) && isatty(1);
   const size = terminal ? { rows: process.stdout.rows, columns: process.stdout.columns } : undefined;
@@ -173,6 +192,7 @@ async function makeBoot(
     append: source.append,
     // Modules that the default guest's kernel needs for the machine's devices.
     modules: modules.length > 0 ? [transport, ...modules] : [],
+    available,
     task: {
       ...(command.length > 0 && { command: command.length === 1 ? command[0] : command }),
       ...(size && { terminal: size }),
@@ -195,11 +215,11 @@ async function rootDisk(text: string) {
 
 /** Network cards that were asked for; the default guest has user networking where the host has its library. */
 function netInputs(options: RunOptions, file: ConfigInput, isDefault: boolean): NetInput[] {
-  if (options.net.includes('none')) return options.net.map(parseNet).filter((net) => net !== undefined);
+  if (options.net.includes('none')) return options.net.map((text) => parseNet(text)).filter((net) => net !== undefined);
   if (options.net.length === 0 && file.nets === undefined) {
     return isDefault && findSlirp() ? [{ type: 'user' as const }] : [];
   }
-  return [...(file.nets ?? []), ...options.net.map(parseNet).filter((net) => net !== undefined)];
+  return [...(file.nets ?? []), ...options.net.map((text) => parseNet(text)).filter((net) => net !== undefined)];
 }
 
 /** @throws NemuError NET for a network that is none. */

@@ -1,19 +1,28 @@
 /** `--device TYPE,key=value…`. */
-import { DEVICE_ALIASES, type DeviceDescription, type DeviceInput, deviceSchema } from '../client/device_schema.ts';
+import { type DeviceInput, deviceSchema, deviceType } from '../client/description.ts';
+import { DEVICE_ALIASES, type DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
-import { type Keys, parseKeyValues } from './options.ts';
+import { DISK_KEYS, type Keys, NET_KEYS, parseDisk, parseKeyValues, parseNet, THROTTLE_KEYS } from './options.ts';
 
-const FLOW = { kind: 'text' } as const;
+const TEXT = { kind: 'text' } as const;
+const FLOW = TEXT;
+const COMMON: Keys = { id: TEXT, port: TEXT };
+const { type: _, ...CARD_KEYS } = NET_KEYS;
 
-const KEYS: Readonly<Record<DeviceDescription['type'], Keys>> = {
+const KEYS: Readonly<Record<DeviceType, Keys>> = {
+  'virtio-blk': { ...DISK_KEYS, ...THROTTLE_KEYS },
+  'virtio-net': { backend: TEXT, ...CARD_KEYS, hostfwd: { kind: 'text', field: 'hostForwards' } },
+  'virtio-rng': COMMON,
   'virtio-balloon': {
+    ...COMMON,
     'deflate-on-oom': { kind: 'switch', field: 'deflateOnOom' },
     'free-page-reporting': { kind: 'switch', field: 'reporting' },
   },
-  'virtio-console': { id: { kind: 'text' }, flow: FLOW },
-  'virtio-port': { name: { kind: 'text' }, flow: FLOW },
-  i6300esb: { action: { kind: 'text' } },
+  'virtio-console': { ...COMMON, flow: FLOW },
+  'virtio-port': { name: TEXT, port: TEXT, flow: FLOW },
+  i6300esb: { ...COMMON, action: TEXT },
+  'pcie-switch': { ...COMMON, ports: { kind: 'number' } },
 };
 
 /** What each option takes, for people: `--device help`, `--device TYPE,help`. */
@@ -23,7 +32,7 @@ export function deviceHelp(type?: string): string {
     .map((name) => {
       const schema = deviceSchema.options.find((each) => each.shape.type.value === name);
       const shape = (schema?.shape ?? {}) as Record<string, { description?: string }>;
-      const rows = Object.entries(KEYS[name as DeviceDescription['type']]).map(([key, { field }]) =>
+      const rows = Object.entries(KEYS[name as DeviceType]).map(([key, { field }]) =>
         `  ${`${key}=`.padEnd(22)} ${shape[field ?? key]?.description ?? ''}`.trimEnd(),
       );
       return [name, ...rows].join('\n');
@@ -31,15 +40,13 @@ export function deviceHelp(type?: string): string {
     .join('\n');
 }
 
-function typeOf(text: string): DeviceDescription['type'] {
-  const type = Object.hasOwn(DEVICE_ALIASES, text) ? DEVICE_ALIASES[text] : text;
-  if (Object.hasOwn(KEYS, type)) return type as DeviceDescription['type'];
+function typeOf(text: string): DeviceType {
+  const type = deviceType(text);
+  if (Object.hasOwn(KEYS, type)) return type as DeviceType;
   const known = [...Object.keys(KEYS), ...Object.keys(DEVICE_ALIASES)];
   const near = didYouMean(text, known);
   throw new NemuError('USAGE', `--device: there is no "${text}".`, {
-    hint: near
-      ? `Did you mean ${near}?`
-      : `There are ${Object.keys(KEYS).join(', ')}; disks and cards have --disk and --net.`,
+    hint: near ? `Did you mean ${near}?` : `There are ${Object.keys(KEYS).join(', ')}.`,
   });
 }
 
@@ -47,6 +54,14 @@ function typeOf(text: string): DeviceDescription['type'] {
 export function parseDevice(text: string): DeviceInput {
   const [first, ...rest] = text.split(',');
   const type = typeOf(first);
-  const values = rest.length > 0 ? parseKeyValues(`--device ${type}`, rest.join(','), KEYS[type]) : {};
+  const option = `--device ${type}`;
+  if (type === 'virtio-blk') return { type, ...parseDisk(rest.join(','), option) };
+  if (type === 'virtio-net') {
+    const backend = rest.find((item) => item.startsWith('backend='))?.slice('backend='.length) ?? 'user';
+    const card = parseNet([backend, ...rest.filter((item) => !item.startsWith('backend='))].join(','), option);
+    const { type: side, ...options } = card as NonNullable<typeof card>;
+    return { type, backend: side, ...options };
+  }
+  const values = rest.length > 0 ? parseKeyValues(option, rest.join(','), KEYS[type]) : {};
   return { type, ...values } as DeviceInput;
 }

@@ -1,6 +1,7 @@
 /** Ports of this host that lead into a guest in the lab: through the lab's own network first, then its user networking. */
 import type { HostForward } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import type { LiveRequest } from '../client/live.ts';
 import { type NetChangeInput, parseNetChange } from '../client/live_change.ts';
 import type { NetReport } from '../client/machine_client.ts';
 import type { Lab } from '../lab/lab.ts';
@@ -17,6 +18,8 @@ export class LabPorts {
   readonly #lab: Pick<Lab, 'forward' | 'unforward'>;
   /** By protocol and number: where this host listens. */
   readonly #open = new Map<string, Listener>();
+  /** Where it listened for cards that went. */
+  readonly #closed = new Map<string, Listener>();
 
   constructor(lab: Pick<Lab, 'forward' | 'unforward'>) {
     this.#lab = lab;
@@ -38,8 +41,35 @@ export class LabPorts {
     this.#open.set(keyOf(listener), listener);
   }
 
-  async #close(listener: Listener): Promise<void> {
-    if (!this.#open.delete(keyOf(listener))) return;
+  /** Those of a card that is plugged: all of them, or none. @throws NemuError LAB_FORWARD */
+  async openForPlug(listeners: readonly Listener[]): Promise<void> {
+    const opened: Listener[] = [];
+    try {
+      for (const each of listeners) {
+        // A card that is plugged again is described as the lab had it.
+        const before = each.hostAddress === '0.0.0.0' ? this.#closed.get(keyOf(each)) : undefined;
+        const wanted = before ?? each;
+        await this.open(wanted);
+        opened.push(wanted);
+      }
+    } catch (error) {
+      for (const each of opened) await this.#close(each);
+      throw error;
+    }
+  }
+
+  /** A card that went, or never came, has its ports no more. */
+  async settled({ action, stage, device }: LiveRequest): Promise<void> {
+    const gone = action === 'plug' ? stage === 'refused' : stage === 'removed';
+    if (!gone || device.kind !== 'pci' || device.plug?.type !== 'virtio-net') return;
+    for (const { protocol = 'tcp', hostAddress = '127.0.0.1', hostPort } of device.plug.hostForwards ?? []) {
+      await this.#close(this.#open.get(keyOf({ protocol, hostAddress, hostPort })));
+    }
+  }
+
+  async #close(listener: Listener | undefined): Promise<void> {
+    if (!listener || !this.#open.delete(keyOf(listener))) return;
+    this.#closed.set(keyOf(listener), listener);
     await this.#lab.unforward(listener.protocol, listener.hostAddress, listener.hostPort);
   }
 

@@ -150,7 +150,7 @@ export function parseFwCfg(text: string): NonNullable<MachineInput['fwCfg']>[num
   ) as NonNullable<MachineInput['fwCfg']>[number];
 }
 
-const DISK_KEYS: Keys = {
+export const DISK_KEYS: Keys = {
   file: { kind: 'text' },
   id: { kind: 'text' },
   format: { kind: 'text' },
@@ -161,10 +161,11 @@ const DISK_KEYS: Keys = {
   packed: { kind: 'switch' },
   werror: { kind: 'text' },
   rerror: { kind: 'text' },
+  port: { kind: 'text' },
 };
 
 /** Limits of a disk; those of bytes are sizes. */
-const THROTTLE_KEYS: Keys = {
+export const THROTTLE_KEYS: Keys = {
   iops: { kind: 'number' },
   'iops-read': { kind: 'number', field: 'iopsRead' },
   'iops-write': { kind: 'number', field: 'iopsWrite' },
@@ -176,16 +177,19 @@ const THROTTLE_KEYS: Keys = {
 };
 
 /** `disk.img`, or `file=disk.img,readonly=on,…`; a comma in a name is written twice. */
-export function parseDisk(text: string): NonNullable<MachineInput['disks']>[number] {
+export function parseDisk(text: string, option = '--disk'): NonNullable<MachineInput['disks']>[number] {
   const COMMA = '\u0000';
-  const raw = parseKeyValues('--disk', text.replaceAll(',,', COMMA), { ...DISK_KEYS, ...THROTTLE_KEYS }, 'file');
+  const raw = parseKeyValues(option, text.replaceAll(',,', COMMA), { ...DISK_KEYS, ...THROTTLE_KEYS }, 'file');
   const throttle = takeLimits(raw, THROTTLE_KEYS);
   const file = typeof raw.file === 'string' ? raw.file.replaceAll(COMMA, ',') : undefined;
-  if (file === undefined) throw new NemuError('USAGE', '--disk needs a file.', { hint: '--disk disk.img' });
+  if (file === undefined)
+    throw new NemuError('USAGE', `${option} needs a file.`, {
+      hint: `${option}${option === '--disk' ? ' ' : ',file='}disk.img`,
+    });
   return { ...raw, file, ...(throttle && { throttle }) } as NonNullable<MachineInput['disks']>[number];
 }
 
-const NET_KEYS: Keys = {
+export const NET_KEYS: Keys = {
   type: { kind: 'text' },
   id: { kind: 'text' },
   mac: { kind: 'text' },
@@ -196,6 +200,7 @@ const NET_KEYS: Keys = {
   net: { kind: 'text' },
   hostname: { kind: 'text' },
   restrict: { kind: 'switch' },
+  port: { kind: 'text' },
   link: { kind: 'switch' },
 };
 
@@ -223,12 +228,12 @@ function takeLimits(raw: Record<string, unknown>, keys: Keys): Record<string, nu
 }
 
 /** `user,hostfwd=tcp::2222-:22`, `tap,ifname=tap0`, or `none`, which gives undefined. */
-export function parseNet(text: string): NonNullable<MachineInput['nets']>[number] | undefined {
+export function parseNet(text: string, option = '--net'): NonNullable<MachineInput['nets']>[number] | undefined {
   if (text === 'none') return undefined;
   const items = text.split(',');
   const isForward = (item: string) => item.startsWith('hostfwd=');
   const rest = items.filter((item) => !isForward(item)).join(',');
-  const net = parseKeyValues('--net', rest || 'user', { ...NET_KEYS, ...NET_THROTTLE_KEYS }, 'type');
+  const net = parseKeyValues(option, rest || 'user', { ...NET_KEYS, ...NET_THROTTLE_KEYS }, 'type');
   const throttle = takeLimits(net, NET_THROTTLE_KEYS);
   const hostForwards = items.filter(isForward).map((item) => parseForward(item.slice('hostfwd='.length)));
   return { ...net, ...(throttle && { throttle }), ...(hostForwards.length > 0 && { hostForwards }) } as NonNullable<
@@ -255,6 +260,12 @@ function parseForward(text: string) {
     guestPort: Number(guestPort),
   };
 }
+
+const PCIE_KEYS: Keys = { 'root-ports': { kind: 'number', field: 'rootPorts' }, buses: { kind: 'number' } };
+
+/** `4`, or `root-ports=4,buses=6`. */
+export const parsePcie = (text: string) =>
+  parseKeyValues('--pcie', text, PCIE_KEYS, 'root-ports') as NonNullable<MachineInput['pcie']>;
 
 /** Seconds, or a number with `ms`, `s`, `m` or `h`; gives milliseconds. */
 export function parseDuration(text: string): number {

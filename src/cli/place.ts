@@ -1,6 +1,6 @@
 import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { MachineDescription } from '../client/description.ts';
+import type { HostForward, MachineDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { type PlugInput, parsePlug } from '../client/live.ts';
 import { type DiskChangeInput, parseDiskChange } from '../client/live_change.ts';
@@ -102,13 +102,17 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       await reserveHugePages(lab, description.memory);
       const ports = new LabPorts(lab);
       for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
-      return connection.create(inLab(description), {
-        plug: (device) => plugInLab(lab, device),
+      const machine = await connection.create(inLab(description), {
+        plug: (device) => plugInLab(lab, ports, device),
         changeDisk: async (disk, change, engine) => engine(await diskChangeInLab(lab, disk, change)),
         changeNet: (net, change, engine) => ports.changeNet(net, change, engine),
         disk: (report) => ({ ...report, file: hostPaths(report.file) }),
         net: (report) => ports.told(report),
       });
+      machine.onEvent((event) => {
+        if (event.type === 'request') void ports.settled(event.request);
+      });
+      return machine;
     },
     close: async () => {
       connection.close();
@@ -163,16 +167,26 @@ async function reserveHugePages(
 }
 
 /** What a device that is plugged needs of the lab, as a machine's own memory does. */
-async function plugInLab(lab: Lab, input: PlugInput): Promise<PlugInput> {
+async function plugInLab(lab: Lab, ports: LabPorts, input: PlugInput): Promise<PlugInput> {
   const device = parsePlug(input);
   if (device.kind === 'nvdimm') {
     const writes = device.share && !device.readonly;
     if (writes) await mountWritable(lab);
-    return { ...device, file: labPath(device.file, writes ? '/hostrw' : '/host') };
+    return nvdimmInLab(device);
   }
-  if (device.kind !== 'memory') return input;
-  refuseFile(device.path);
-  await reserveHugePages(lab, device);
+  if (device.kind === 'memory') {
+    refuseFile(device.path);
+    await reserveHugePages(lab, device);
+  }
+  if (device.kind !== 'pci') return input;
+  if (device.type === 'virtio-blk') {
+    if (!device.readonly) await mountWritable(lab);
+    return diskInLab(device);
+  }
+  if (device.type === 'virtio-net') {
+    await ports.openForPlug(device.hostForwards);
+    return netInLab(device);
+  }
   return input;
 }
 
@@ -209,6 +223,21 @@ function labPath(path: string, root = '/host'): string {
 /** A text of the lab in which files have the names that they have on this host. */
 const hostPaths = (text: string) => text.replaceAll(/(?<![\w./-])\/host(rw)?(?=\/)/g, '');
 
+const diskInLab = <T extends { readonly file: string; readonly readonly: boolean }>(disk: T): T => ({
+  ...disk,
+  file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
+});
+
+/** Connections reach the lab through its own network, where the guest's back end listens at any address. */
+const netInLab = <T extends { readonly hostForwards: readonly HostForward[] }>(net: T): T => ({
+  ...net,
+  hostForwards: net.hostForwards.map(atAnyAddress),
+});
+
+const nvdimmInLab = <T extends { readonly file: string; readonly share: boolean; readonly readonly: boolean }>(
+  nvdimm: T,
+): T => ({ ...nvdimm, file: labPath(nvdimm.file, nvdimm.share && !nvdimm.readonly ? '/hostrw' : '/host') });
+
 function inLab(description: MachineDescription): MachineDescription {
   const { kernel, memory, fwCfg } = description;
   refuseFile(memory.path);
@@ -217,19 +246,9 @@ function inLab(description: MachineDescription): MachineDescription {
     // The emulated processor does not intercept XSETBV: KVM never learns of a guest's XCR0 and puts its own
     // back, so that a guest that uses AVX would die of it.
     cpus: { ...description.cpus, without: [...new Set([...description.cpus.without, 'xsave' as const])] },
-    disks: description.disks.map((disk) => ({
-      ...disk,
-      file: labPath(disk.file, disk.readonly ? '/host' : '/hostrw'),
-    })),
-    nvdimms: description.nvdimms.map((nvdimm) => ({
-      ...nvdimm,
-      file: labPath(nvdimm.file, nvdimm.share && !nvdimm.readonly ? '/hostrw' : '/host'),
-    })),
-    // Connections reach the lab through its own network, where the guest's back end listens at any address.
-    nets: description.nets.map((net) => ({
-      ...net,
-      hostForwards: net.hostForwards.map(atAnyAddress),
-    })),
+    disks: description.disks.map(diskInLab),
+    nvdimms: description.nvdimms.map(nvdimmInLab),
+    nets: description.nets.map(netInLab),
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),
   };

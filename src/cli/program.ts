@@ -166,6 +166,7 @@ function machineOptions(command: Command): Command {
     .option('--root <image>', "the guest's system is on this disk, vda: a file, or an image of `nemu guest build`")
     .option('--net <user|tap|none[,key=value…]>', 'adds a network card', collect, [])
     .option('--device <type[,key=value…]>', 'adds a device; `--device help` lists them', collect, [])
+    .option('--pcie <n|key=value,…>', 'hot-plug ports of q35: 4, or root-ports=4,buses=6 with room for switches')
     .option('--rng', 'adds an entropy device')
     .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect, [])
     .option('--debug-exit', 'adds isa-debug-exit at port 0xf4')

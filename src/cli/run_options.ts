@@ -24,6 +24,7 @@ export interface RunOptions {
   net: string[];
   rng?: boolean;
   device: string[];
+  pcie?: string;
   debugExit?: boolean;
   i8042?: boolean;
   rtc: boolean;

@@ -3,7 +3,7 @@
  * wire format derive. Sizes are bytes here; people write `2G`.
  */
 import * as z from 'zod';
-import { devicesSchema } from './device_schema.ts';
+import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, SINGLE_TYPES, streams } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
@@ -227,6 +227,7 @@ export const diskSchema = z.strictObject({
   werror: z.enum(ERROR_POLICY).default('enospc').describe('what a failed write does; enospc stops when space is short'),
   rerror: z.enum(['report', 'stop', 'ignore']).default('report').describe('what a failed read does'),
   throttle: throttleSchema.optional().describe('limits on requests and bytes in a second'),
+  port: PLACE,
 });
 
 const MAC = z
@@ -271,17 +272,50 @@ export const netBackendSchema = backendRules(plainBackend);
 export type NetBackendInput = z.input<typeof netBackendSchema>;
 export type NetBackendDescription = z.output<typeof netBackendSchema>;
 
-export const netSchema = backendRules(
-  z.strictObject({
-    ...netBackendFields,
-    id: ID.optional(),
-    mac: MAC.optional(),
-    mtu: z.int().min(68).max(65535).optional(),
-    packed: z.boolean().default(false),
-    link: z.boolean().default(true).describe('the cable is in at first'),
-    throttle: netThrottleSchema.optional().describe('limits on packets and bytes in a second'),
-  }),
-);
+const netFields = z.strictObject({
+  ...netBackendFields,
+  id: ID.optional(),
+  mac: MAC.optional(),
+  mtu: z.int().min(68).max(65535).optional(),
+  packed: z.boolean().default(false),
+  port: PLACE,
+  link: z.boolean().default(true).describe('the cable is in at first'),
+  throttle: netThrottleSchema.optional().describe('limits on packets and bytes in a second'),
+});
+export const netSchema = backendRules(netFields);
+
+/** A disk and a network card as devices among the others; `backend` is what the type of a card is elsewhere. */
+const diskDevice = diskSchema.extend({ type: z.literal('virtio-blk') });
+const netDevice = netFields.omit({ type: true }).extend({
+  type: z.literal('virtio-net'),
+  backend: netFields.shape.type.default('user').describe("the host's side: user, or tap"),
+});
+
+/** Every device that a machine can have, by its type. */
+export const deviceSchemas = [diskDevice, netDevice, ...otherDevices] as const;
+export const deviceSchema = z.discriminatedUnion('type', deviceSchemas);
+export type DeviceDescription = z.output<typeof deviceSchema>;
+export type DeviceInput = z.input<typeof deviceSchema>;
+
+const devicesSchema = z
+  .array(deviceSchema)
+  .default([])
+  .superRefine((devices, context) => {
+    const problem = (message: string) => context.addIssue({ code: 'custom', message });
+    for (const type of SINGLE_TYPES) {
+      if (devices.filter((device) => device.type === type).length > 1) problem(`A machine has one ${type} at most.`);
+    }
+    const names = [
+      ...streams(devices).map(({ name }) => name),
+      // A console's id is its stream's name.
+      ...devices.flatMap((each) =>
+        each.type === 'virtio-port' || each.type === 'virtio-console' ? [] : (each.id ?? []),
+      ),
+    ];
+    const twice = names.find((name, index) => names.indexOf(name) !== index);
+    if (twice !== undefined) problem(`Two devices have the name ${twice}.`);
+  })
+  .describe('entropy, balloon, consoles, ports, watchdog, switches; disks and network cards too');
 
 export const MACHINE_TYPES = ['q35', 'pc', 'minimal'] as const;
 
@@ -308,7 +342,25 @@ const machineFields = z.strictObject({
     })
     .describe('16550A ports that exist'),
   pcie: z
-    .strictObject({ rootPorts: z.int().min(0).max(64).default(2).describe('hot-plug slots that are there at boot') })
+    .strictObject({
+      rootPorts: z
+        .int()
+        .min(0)
+        .max(64)
+        .default(2)
+        .describe('hot-plug slots that are there at boot: rp0, rp1 and so on'),
+      buses: z
+        .int()
+        .min(1)
+        .max(64)
+        .optional()
+        .describe(
+          'bus numbers kept behind each of them; without it 6 behind rp0, for a switch with 4 ports, and 1 behind the others',
+        ),
+    })
+    .refine(({ rootPorts, buses = 1 }) => rootPorts * buses <= 255, {
+      message: 'There are 255 bus numbers: rootPorts times buses is more.',
+    })
     .prefault({}),
   disks: z
     .array(diskSchema)
@@ -381,12 +433,49 @@ export function parseMachine(
   input: unknown,
   place: (path: FieldPath) => string | undefined = () => undefined,
 ): MachineDescription {
-  const result = machineSchema.safeParse(withPackagesOfNodes(withMemoryOfNodes(input)));
+  const result = machineSchema.safeParse(withPackagesOfNodes(withMemoryOfNodes(withDevicesApart(input))));
   if (result.success) return result.data;
   const problems = explain(machineSchema, result.error.issues).map(({ path, message }) =>
     [place(path), path.join('.'), message].filter(Boolean).join(': '),
   );
   throw new NemuError('DESCRIPTION', `The machine description is not valid: ${problems.join('; ')}`);
+}
+
+/** A device's type by any of its names. */
+export const deviceType = (name: string): string =>
+  Object.hasOwn(DEVICE_ALIASES, name) ? (DEVICE_ALIASES[name] as DeviceType) : name;
+
+/** A device with its type in our spelling; what is none is left as it is. */
+export function withOwnType<T>(device: T): T {
+  const { type } = (device ?? {}) as { type?: unknown };
+  return typeof type === 'string' ? { ...device, type: deviceType(type) } : device;
+}
+
+/** A description in which disks and network cards that stand among `devices` are with the others of their kind. */
+export function withDevicesApart<T>(input: T): T {
+  const { devices, disks, nets } = (input ?? {}) as { devices?: unknown; disks?: unknown; nets?: unknown };
+  if (!Array.isArray(devices)) return input;
+  const moved: Record<'virtio-blk' | 'virtio-net', unknown[]> = { 'virtio-blk': [], 'virtio-net': [] };
+  const others: unknown[] = [];
+  for (const device of devices.map(withOwnType)) {
+    const { type, ...options } = (device ?? {}) as Record<string, unknown>;
+    if (type === 'virtio-blk') moved[type].push(options);
+    else if (type === 'virtio-net') moved[type].push(asNet(options));
+    else others.push(device);
+  }
+  const also = (list: unknown, more: unknown[]) =>
+    more.length > 0 ? [...(Array.isArray(list) ? list : []), ...more] : list;
+  return {
+    ...input,
+    devices: others,
+    ...(disks !== undefined || moved['virtio-blk'].length > 0 ? { disks: also(disks, moved['virtio-blk']) } : {}),
+    ...(nets !== undefined || moved['virtio-net'].length > 0 ? { nets: also(nets, moved['virtio-net']) } : {}),
+  };
+}
+
+/** A card's options with its back end as `nets` has it. */
+export function asNet<T extends { backend?: unknown }>({ backend = 'user', ...options }: T) {
+  return { ...options, type: backend as NetDescription['type'] };
 }
 
 /** `vda` … `vdz`, `vdaa` …, as Linux counts. */

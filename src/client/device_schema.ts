@@ -1,4 +1,7 @@
-/** Devices that a machine has when they are asked for: `--device TYPE,key=value…`, `devices:` in a file. */
+/**
+ * Devices that a machine has when they are asked for: `--device TYPE,key=value…`, `devices:` in a file, and
+ * `plug` while it runs. Disks and network cards have their schemas in description.ts, which puts all together.
+ */
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
 
@@ -10,8 +13,17 @@ const ID = z
   );
 const FLOW = z.enum(['drop', 'wait']);
 
+/** Where a device stands, by the name of the place. */
+export const PLACE = z
+  .string()
+  .regex(/^[A-Za-z][A-Za-z0-9._-]{0,63}$/, 'A port is named like rp0 or sw0.1, a slot of the root bus like slot4.')
+  .optional()
+  .describe('where it stands: a hot-plug port (rp0, sw0.1), or a slot of the root bus (slot4)');
+
 const balloon = z.strictObject({
   type: z.literal('virtio-balloon'),
+  id: ID.optional().describe('its name; balloon without one'),
+  port: PLACE,
   deflateOnOom: z.boolean().default(false).describe('the guest takes pages back when it runs out of memory'),
   reporting: z.boolean().default(true).describe('the guest tells of pages that are free, and the host has them back'),
 });
@@ -19,57 +31,76 @@ const balloon = z.strictObject({
 const consolePort = z.strictObject({
   type: z.literal('virtio-console'),
   id: ID.optional().describe('name of the console; hvc0, hvc1 and so on without one'),
+  port: PLACE,
   flow: FLOW.default('drop').describe('without a reader: lose bytes (counted), or hold the guest'),
 });
 
 const port = z.strictObject({
   type: z.literal('virtio-port'),
   name: ID.describe('the guest has it as /dev/virtio-ports/NAME'),
+  port: PLACE,
   flow: FLOW.default('wait').describe('without a reader: lose bytes (counted), or hold the guest'),
 });
 
 const watchdog = z.strictObject({
   type: z.literal('i6300esb'),
+  id: ID.optional().describe('its name; watchdog without one'),
+  port: PLACE,
   action: z
     .enum(['reset', 'poweroff', 'pause', 'nmi', 'none'])
     .default('reset')
     .describe('what happens when the guest does not feed it'),
 });
 
+const rng = z.strictObject({
+  type: z.literal('virtio-rng'),
+  id: ID.optional().describe('its name; rng without one'),
+  port: PLACE,
+});
+
+const pcieSwitch = z.strictObject({
+  type: z.literal('pcie-switch'),
+  id: ID.optional().describe('its name; sw0, sw1 and so on without one'),
+  port: PLACE,
+  ports: z.int().min(1).max(32).default(4).describe('hot-plug ports that it has; each takes a bus number'),
+});
+
+/** All but disks and network cards. */
+export const otherDevices = [rng, balloon, consolePort, port, watchdog, pcieSwitch] as const;
+export type OtherDevice = z.output<(typeof otherDevices)[number]>;
+export type DeviceType = OtherDevice['type'] | 'virtio-blk' | 'virtio-net';
+
 /** Kernel modules that drive each type: the guest that runs our init loads them. */
-export const DEVICE_MODULES: Readonly<Record<DeviceDescription['type'], readonly string[]>> = {
+export const DEVICE_MODULES: Readonly<Record<DeviceType, readonly string[]>> = {
+  'virtio-blk': ['virtio_blk'],
+  'virtio-net': ['virtio_net'],
+  'virtio-rng': ['virtio_rng'],
   'virtio-balloon': ['virtio_balloon'],
   'virtio-console': ['virtio_console'],
   'virtio-port': ['virtio_console'],
   i6300esb: ['i6300esb'],
+  // In the kernel.
+  'pcie-switch': [],
 };
 
 /** QEMU's names for the same, and short ones. */
-export const DEVICE_ALIASES: Readonly<Record<string, DeviceDescription['type']>> = {
+export const DEVICE_ALIASES: Readonly<Record<string, DeviceType>> = {
+  'virtio-blk-pci': 'virtio-blk',
+  disk: 'virtio-blk',
+  'virtio-net-pci': 'virtio-net',
+  nic: 'virtio-net',
+  'virtio-rng-pci': 'virtio-rng',
+  rng: 'virtio-rng',
   'virtio-balloon-pci': 'virtio-balloon',
   balloon: 'virtio-balloon',
   virtconsole: 'virtio-console',
   virtserialport: 'virtio-port',
   watchdog: 'i6300esb',
+  switch: 'pcie-switch',
 };
 
-export const deviceSchema = z.discriminatedUnion('type', [balloon, consolePort, port, watchdog]);
-export type DeviceDescription = z.output<typeof deviceSchema>;
-export type DeviceInput = z.input<typeof deviceSchema>;
-
-export const devicesSchema = z
-  .array(deviceSchema)
-  .default([])
-  .superRefine((devices, context) => {
-    const problem = (message: string) => context.addIssue({ code: 'custom', message });
-    for (const type of ['virtio-balloon', 'i6300esb'] as const) {
-      if (devices.filter((device) => device.type === type).length > 1) problem(`A machine has one ${type} at most.`);
-    }
-    const names = streams(devices).map(({ name }) => name);
-    const twice = names.find((name, index) => names.indexOf(name) !== index);
-    if (twice !== undefined) problem(`Two devices have the name ${twice}.`);
-  })
-  .describe('balloon, consoles, ports, watchdog');
+/** Of these a machine has one at most. */
+export const SINGLE_TYPES: readonly DeviceType[] = ['virtio-balloon', 'i6300esb'];
 
 const side = z.int().min(1).max(1000);
 
@@ -91,9 +122,10 @@ export interface Stream {
 }
 
 /** Consoles first, in the order in which the guest numbers them. */
-export function streams(devices: readonly DeviceDescription[]): Stream[] {
-  const consoles = devices.filter((device) => device.type === 'virtio-console');
-  const ports = devices.filter((device) => device.type === 'virtio-port');
+export function streams(devices: readonly { readonly type: string }[]): Stream[] {
+  const others = devices as readonly OtherDevice[];
+  const consoles = others.filter((device) => device.type === 'virtio-console');
+  const ports = others.filter((device) => device.type === 'virtio-port');
   return [
     ...consoles.map(({ id, flow }, index) => ({ name: id ?? `hvc${index}`, console: true, flow })),
     ...ports.map(({ name, flow }) => ({ name, console: false, flow })),

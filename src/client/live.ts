@@ -4,11 +4,22 @@
  * device but the schemas and interfaces at the end of a section, by `kind`.
  */
 import * as z from 'zod';
-import { checkMemoryBackend, DIMM_ALIGNMENT, ID, memoryBackendFields } from './description.ts';
+import {
+  asNet,
+  checkMemoryBackend,
+  DIMM_ALIGNMENT,
+  deviceSchemas,
+  ID,
+  memoryBackendFields,
+  netSchema,
+  withOwnType,
+} from './description.ts';
+import { DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain } from './explain.ts';
 import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
+import { didYouMean } from './suggest.ts';
 
 const cpuPlugSchema = z.strictObject({
   kind: z.literal('cpu'),
@@ -38,13 +49,49 @@ const memoryPlugSchema = z
     checkMemoryBackend(memory, problem);
   });
 
+const ofPci = <S extends z.core.$ZodLooseShape>(schema: z.ZodObject<S, z.core.$strict>) =>
+  schema.extend({ kind: z.literal('pci') });
+const [disk, card, rng, balloon, console, port, watchdog, pcieSwitch] = deviceSchemas;
+
+/** Devices of PCI, by `type`: with the options that `--device` has. */
+const pciPlugSchemas = [
+  ofPci(disk),
+  ofPci(card),
+  ofPci(rng),
+  ofPci(balloon),
+  ofPci(console),
+  ofPci(port),
+  ofPci(watchdog),
+  ofPci(pcieSwitch),
+] as const;
+const pciPlugSchema = z.discriminatedUnion('type', pciPlugSchemas);
+
 /** What can be plugged, by `kind`. */
-export const plugSchema = z.discriminatedUnion('kind', [cpuPlugSchema, memoryPlugSchema, nvdimmPlugSchema]);
+export const plugSchema = z.discriminatedUnion('kind', [
+  cpuPlugSchema,
+  memoryPlugSchema,
+  nvdimmPlugSchema,
+  pciPlugSchema,
+]);
 export type PlugInput = z.input<typeof plugSchema>;
 export type PlugRequest = z.output<typeof plugSchema>;
 export type CpuPlug = Extract<PlugRequest, { kind: 'cpu' }>;
 export type MemoryPlug = Extract<PlugRequest, { kind: 'memory' }>;
 export type NvdimmPlug = Extract<PlugRequest, { kind: 'nvdimm' }>;
+export type PciPlug = Extract<PlugRequest, { kind: 'pci' }>;
+export type PciPlugInput = Extract<PlugInput, { kind: 'pci' }>;
+
+/** Everything that can be plugged, each with its options: by kind, and a device of PCI by its type too. */
+export const pluggable: readonly {
+  readonly kind: PlugInput['kind'];
+  readonly type?: DeviceType;
+  readonly schema: z.ZodObject;
+}[] = [
+  { kind: 'cpu', schema: cpuPlugSchema },
+  { kind: 'memory', schema: memoryPlugSchema },
+  { kind: 'nvdimm', schema: nvdimmPlugSchema },
+  ...pciPlugSchemas.map((schema) => ({ kind: 'pci' as const, type: schema.shape.type.value, schema })),
+];
 
 const ID_OF_DEVICE = z.string().min(1).max(64);
 const timeoutMs = z
@@ -57,7 +104,12 @@ export const plugOptionsSchema = z.strictObject({ timeoutMs }).prefault({});
 export const unplugOptionsSchema = z
   .strictObject({
     timeoutMs,
-    force: z.boolean().optional().describe('take it away whether the guest lets go or not, where that can be done'),
+    force: z
+      .boolean()
+      .optional()
+      .describe(
+        'take it away at once, whether the guest lets go or not (PCI): what it has not yet written is lost, and what uses it fails',
+      ),
   })
   .prefault({});
 export const unplugSchema = z.tuple([ID_OF_DEVICE, unplugOptionsSchema.optional()]);
@@ -66,14 +118,34 @@ export type UnplugOptions = z.input<typeof unplugOptionsSchema>;
 
 /** @throws NemuError `PLUG` that names each field and what is wrong with it. */
 export function parsePlug(input: unknown): PlugRequest {
-  const result = plugSchema.safeParse(input);
-  if (result.success) return result.data;
-  const kind = (input as { kind?: unknown } | null)?.kind;
-  const schema = plugSchema.options.find((each) => each.shape.kind.value === kind) ?? plugSchema;
+  const device = withOwnType(input);
+  const result = plugSchema.safeParse(device);
+  const { kind, type } = (device ?? {}) as { kind?: unknown; type?: unknown };
+  if (result.success) {
+    if (result.data.kind === 'pci' && result.data.type === 'virtio-net') requireNet(result.data);
+    return result.data;
+  }
+  if (kind === 'pci' && !pluggable.some((each) => each.type === type)) {
+    const types = pluggable.flatMap((each) => each.type ?? []);
+    const near = didYouMean(String(type), [...types, ...Object.keys(DEVICE_ALIASES)]);
+    throw new NemuError('PLUG', `This cannot be plugged: there is no type ${JSON.stringify(type)} of PCI device.`, {
+      hint: near ? `Did you mean ${near}?` : `There are ${types.join(', ')}.`,
+    });
+  }
+  const schema =
+    pluggable.find((each) => each.kind === kind && each.type === (kind === 'pci' ? type : undefined))?.schema ??
+    plugSchema;
   const problems = explain(schema, result.error.issues).map(({ path, message }) =>
     [path.join('.'), message].filter(Boolean).join(': '),
   );
   throw new NemuError('PLUG', `This cannot be plugged: ${problems.join('; ')}`);
+}
+
+/** What holds between the options of a network card. @throws NemuError `PLUG` */
+function requireNet({ kind: _, type: __, ...options }: Extract<PciPlug, { type: 'virtio-net' }>): void {
+  const result = netSchema.safeParse(asNet(options));
+  if (result.success) return;
+  throw new NemuError('PLUG', `This cannot be plugged: ${result.error.issues.map(({ message }) => message).join(' ')}`);
 }
 
 /** @throws NemuError `PLUG` for options that are none. */
@@ -89,9 +161,10 @@ export function parseOptions<T extends z.ZodType>(schema: T, value: unknown): z.
  *
  * - `reserved`: all bounds were checked, its place is taken, its thread or memory is being made;
  * - `notified`: the guest was told, by its ACPI event;
- * - `accepted`: the guest answered through _OST that it takes the device, or works on letting it go;
+ * - `accepted`: the guest takes the device, or works on letting it go: it said so through _OST, turned a port's power
+ *   on or had its indicator blink, or turned the device's decoding on;
  * - `online`: a vCPU was started by the guest; memory was taken by the guest's kernel, whose policy says which
- *   of its blocks are in use;
+ *   of its blocks are in use; a driver is ready with a virtio device, or has turned another PCI device's decoding on;
  * - `removed`: the guest has let go, and the host has the thread or the memory back;
  * - `refused`: by the guest, with its reason, or by the host that could not make the device. After that all is
  *   as it was before, and the request can be made again;
@@ -129,8 +202,36 @@ export interface MemoryDevice {
   readonly hugepages?: '2M' | '1G';
 }
 
+export interface PciDevice {
+  readonly kind: 'pci';
+  readonly id: string;
+  readonly type: DeviceType;
+  /** Where it stands: `rp0`, `sw0.1`, `slot4`. */
+  readonly port: string;
+  /** What plugs it in again; undefined for the consoles and ports of the start, which are one device. */
+  readonly plug?: PciPlugInput;
+  /** Consoles and ports of `MachineClient.console` that come and go with it. */
+  readonly streams: readonly Stream[];
+}
+
 /** Something that came or can go while the machine runs, by `kind`. */
-export type LiveDevice = CpuDevice | MemoryDevice | NvdimmDevice;
+export type LiveDevice = CpuDevice | MemoryDevice | NvdimmDevice | PciDevice;
+
+/** A place where a device of PCI can come and go. */
+export interface PciPortReport {
+  readonly id: string;
+  /** A port of PCI Express, or a slot of the root bus, whose devices come and go through ACPI. */
+  readonly kind: 'port' | 'slot';
+  /** Id of what is in it, or is on its way in or out. */
+  readonly device?: string;
+  /** What a port shows to those who look at it from outside. */
+  readonly state?: {
+    readonly powered: boolean;
+    readonly linkActive: boolean;
+    readonly powerIndicator: 'on' | 'blink' | 'off';
+    readonly attentionIndicator: 'on' | 'blink' | 'off';
+  };
+}
 
 export interface LiveRequest<D = LiveDevice> {
   /** Number of the request, from 1 on. */
@@ -167,6 +268,11 @@ export interface PluggedReport {
   };
   /** Those of the start among them. */
   readonly nvdimms: readonly NvdimmReport[];
+  readonly pci: {
+    readonly devices: readonly PciDevice[];
+    /** Empty on a machine without PCI. */
+    readonly ports: readonly PciPortReport[];
+  };
 }
 
 const DONE = { plug: 'plugged', unplug: 'unplugged' } as const;

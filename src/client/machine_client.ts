@@ -51,6 +51,8 @@ export type MachineEvent =
       /** Bytes from the start of the disk. */
       readonly offset: number;
     }
+  /** A console or port came with a device that is plugged, or went with one. */
+  | { readonly type: 'console'; readonly name: string; readonly change: 'added' | 'removed' }
   /** A request of `plug` or `unplug`, or of the guest itself, has come to another stage. */
   | { readonly type: 'request'; readonly request: LiveRequest }
   | { readonly type: 'phase'; readonly name: string; readonly ms: number }
@@ -310,14 +312,16 @@ export interface MachineClient {
    */
   searchMemory(address: number, length: number, bytes: Uint8Array, most: number): Promise<number[]>;
   /**
-   * Adds a device to the running machine: `{kind: 'cpu'}`, `{kind: 'memory', size: '1G'}`.
+   * Adds a device to the running machine: `{kind: 'cpu'}`, `{kind: 'memory', size: '1G'}`,
+   * `{kind: 'pci', type: 'virtio-blk', file: 'a.qcow2'}`. A console or port can be reached at once.
    * @returns the request, once the guest has the device online; its stages come as events.
    * @throws NemuError that names the limit in the way (then nothing was touched), `REFUSED` with the guest's reason,
    * or `GUEST_TIMEOUT` with what the guest did last.
    */
   plug(device: PlugInput, options?: PlugOptions): Promise<LiveRequest>;
   /**
-   * Takes a device out, by its id, when the guest lets it go. A device that was refused goes on working.
+   * Takes a device out, by its id, when the guest lets it go. A device that was refused goes on working. With `force`
+   * a device of PCI goes at once: the guest loses what it had not yet written to it, and what uses it fails.
    * @throws as `plug` does.
    */
   unplug(id: string, options?: UnplugOptions): Promise<LiveRequest>;

@@ -122,7 +122,9 @@ export type FromEngine =
   | { readonly channel: number; readonly ended: GuestEnd }
   | { readonly machine: number; readonly guest: GuestEvent }
   | { readonly machine: number; readonly event: MachineEvent }
-  | { readonly machine: number; readonly state: MachineState; readonly end?: EndState };
+  | { readonly machine: number; readonly state: MachineState; readonly end?: EndState }
+  /** A console came with a device, and is on this channel from now on; without a channel, it went with one. */
+  | { readonly machine: number; readonly console: string; readonly channel?: number };
 
 /** JSON has no bytes: memory travels as base64 in an object of this shape. */
 export interface EncodedBytes {

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineDescription, MachineInput, ThrottleInput } from './description.ts';
@@ -109,7 +110,7 @@ export class EngineConnection {
       (number, channel) => this.#open(number, channel),
       label,
     );
-    return this.#add(result, undefined, share);
+    return this.#add(result, { plug: withAbsoluteFile }, share);
   }
 
   /** From now on the channel's frames and messages are this one's, and those that came before. */
@@ -125,11 +126,7 @@ export class EngineConnection {
   }
 
   #add(result: CreateResult, adapt?: Adapt, share?: RemoteShare): RemoteMachine {
-    const consoles = result.consoles.map(({ name, channel }) => {
-      const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
-      this.#channels.set(channel, console);
-      return console;
-    });
+    const consoles = result.consoles.map(({ name, channel }) => this.#openConsole(name, channel));
     const call = (method: RemoteMethod, parameters: unknown[]) =>
       this.#request({ method, machine: result.machine, parameters });
     const machine = new RemoteMachine(result.description as MachineDescription, consoles, call, adapt, share);
@@ -137,6 +134,21 @@ export class EngineConnection {
     if (result.state) machine.setState(result.state, result.end);
     for (const message of this.#early.splice(0)) this.#control(message);
     return machine;
+  }
+
+  #openConsole(name: string, channel: number): RemoteConsole {
+    const console = new RemoteConsole(name, (type, payload) => this.#write(type, channel, payload));
+    this.#channels.set(channel, console);
+    return console;
+  }
+
+  #consoleChanged(machine: RemoteMachine, name: string, channel: number | undefined): void {
+    if (channel !== undefined) {
+      machine.addConsole(this.#openConsole(name, channel));
+      return;
+    }
+    const gone = machine.removeConsole(name);
+    for (const [number, console] of this.#channels) if (console === gone) this.#channels.delete(number);
   }
 
   close(): void {
@@ -169,18 +181,19 @@ export class EngineConnection {
   }
 
   #control(message: FromEngine): void {
-    if ('channel' in message) {
-      const channel = this.#channels.get(message.channel);
-      if (channel) channel.message?.(message);
-      else if (message.channel >= this.#nextUnknown) this.#early.push(message);
-      return;
-    }
     if ('machine' in message) {
       const machine = this.#machines.get(message.machine);
       if (!machine) this.#early.push(message);
       else if ('guest' in message) machine.share?.guestEvent(message.guest);
+      else if ('console' in message) this.#consoleChanged(machine, message.console, message.channel);
       else if ('event' in message) machine.receive(message.event);
       else machine.setState(message.state, message.end);
+      return;
+    }
+    if ('channel' in message) {
+      const channel = this.#channels.get(message.channel);
+      if (channel) channel.message?.(message);
+      else if (message.channel >= this.#nextUnknown) this.#early.push(message);
       return;
     }
     const call = this.#calls.get(message.id);
@@ -199,6 +212,12 @@ export class EngineConnection {
       if (machine.state !== 'closed') machine.setState('closed', { reason: 'engine-error', detail: error.message });
     }
   }
+}
+
+/** The engine has another folder: files are named from the root. */
+async function withAbsoluteFile(device: PlugInput): Promise<PlugInput> {
+  const { file } = device as { file?: unknown };
+  return typeof file === 'string' ? ({ ...device, file: resolve(file) } as PlugInput) : device;
 }
 
 const lostConnection = () => new NemuError('CONNECTION', 'The connection to the engine ended.');
@@ -344,6 +363,18 @@ export class RemoteMachine implements MachineClient {
       if (!(error instanceof NemuError && error.code === 'CONNECTION')) throw error;
     }
     this.setState('closed', { reason: 'quit', detail: 'The machine was closed.' });
+  }
+
+  /** A console that came with a device. */
+  addConsole(console: RemoteConsole): void {
+    this.#consoles.set(console.name, console);
+  }
+
+  /** @returns the console that went with its device. */
+  removeConsole(name: string): RemoteConsole | undefined {
+    const console = this.#consoles.get(name);
+    this.#consoles.delete(name);
+    return console;
   }
 
   receive(event: MachineEvent): void {

@@ -109,6 +109,8 @@ class Session {
   readonly #unlisten: (() => void)[] = [];
   readonly #machines = new Map<number, MachineClient>();
   readonly #consoles = new Map<number, ServedConsole>();
+  /** Of consoles, by name: a connection that makes machines has one with consoles. */
+  readonly #channels = new Map<string, number>();
   #nextMachine = 1;
   readonly #share: ServedShare;
   #nextChannel = 16;
@@ -264,12 +266,29 @@ class Session {
       throw new NemuError('PROTOCOL', 'The connection ended while the machine was made.');
     }
     const number = this.#add(machine);
-    const consoles = machine.consoles.map((name) => {
-      const channel = this.#nextChannel++;
-      this.#consoles.set(channel, new ServedConsole(this.#stream, channel, machine.console(name)));
-      return { name, channel };
-    });
+    const consoles = machine.consoles.map((name) => ({ name, channel: this.#openConsole(machine, name) }));
     return { machine: number, description: machine.description, consoles };
+  }
+
+  /** @returns its channel. */
+  #openConsole(machine: MachineClient, name: string): number {
+    const channel = this.#nextChannel++;
+    this.#consoles.set(channel, new ServedConsole(this.#stream, channel, machine.console(name)));
+    this.#channels.set(name, channel);
+    return channel;
+  }
+
+  /** Consoles come and go with devices. They are their owner's. */
+  #consoleChanged(machine: MachineClient, number: number, name: string, added: boolean): void {
+    if (machine === this.#shared) return;
+    if (added) {
+      this.#send({ machine: number, console: name, channel: this.#openConsole(machine, name) });
+      return;
+    }
+    const channel = this.#channels.get(name);
+    this.#channels.delete(name);
+    if (channel !== undefined) this.#consoles.delete(channel);
+    this.#send({ machine: number, console: name });
   }
 
   /** @returns the number by which the peer speaks of the machine. */
@@ -277,6 +296,7 @@ class Session {
     const number = this.#nextMachine++;
     this.#machines.set(number, machine);
     const unlisten = machine.onEvent((event) => {
+      if (event.type === 'console') this.#consoleChanged(machine, number, event.name, event.change === 'added');
       if (event.type === 'state') {
         this.#send({ machine: number, state: event.state, ...(machine.end && { end: machine.end }) });
       } else this.#send({ machine: number, event });

@@ -17,6 +17,8 @@ const FEATURES = 0;
 export interface AcpiPciHotplugOptions {
   /** Something is to be looked at: the guest's GPE.1 handler is to run. */
   readonly notify: () => void;
+  /** The guest has read what came, or what is asked to go: a bit for each slot. */
+  readonly noticed: (slots: number) => void;
   /** The guest lets go of the device in a slot (0–31). */
   readonly eject: (slot: number) => void;
 }
@@ -53,6 +55,13 @@ export class AcpiPciHotplug implements Device, Region {
     this.#options.notify();
   }
 
+  /** What was in this slot is there no more. */
+  gone(slot: number): void {
+    this.#up = (this.#up & ~(1 << slot)) >>> 0;
+    this.#down = (this.#down & ~(1 << slot)) >>> 0;
+    this.setRemovable(slot, false);
+  }
+
   /** Registers are double words; other accesses have no meaning. */
   read(offset: number, size: number): number {
     if (size !== 4) return 0;
@@ -63,9 +72,11 @@ export class AcpiPciHotplug implements Device, Region {
         // Told once.
         const up = this.#up;
         this.#up = 0;
+        if (up !== 0) this.#options.noticed(up);
         return up;
       }
       case DOWN:
+        if (this.#down !== 0) this.#options.noticed(this.#down);
         return this.#down;
       case EJECT:
         return FEATURES;

@@ -1,4 +1,4 @@
-import type { LiveDevice, MemoryPlug } from '../client/live.ts';
+import type { LiveDevice, MemoryPlug, PciDevice } from '../client/live.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 
 export const CPU_TYPE = 'host-x86_64-cpu';
@@ -73,8 +73,22 @@ export function driverOf(device: LiveDevice): string {
       return 'pc-dimm';
     case 'nvdimm':
       return 'nvdimm';
+    case 'pci':
+      return PCI_DRIVERS[device.type];
   }
 }
+
+/** Drivers of devices that are plugged into PCI, by the type that a description has. */
+const PCI_DRIVERS: Readonly<Record<PciDevice['type'], string>> = {
+  'virtio-blk': 'virtio-blk-pci',
+  'virtio-net': 'virtio-net-pci',
+  'virtio-rng': 'virtio-rng-pci',
+  'virtio-balloon': 'virtio-balloon-pci',
+  'virtio-console': 'virtio-serial-pci',
+  'virtio-port': 'virtio-serial-pci',
+  i6300esb: 'i6300esb',
+  'pcie-switch': 'x3130-upstream',
+};
 
 /** Drivers of PCI functions, by virtio device type. */
 export const VIRTIO_DRIVERS: Readonly<Record<number, string>> = {

@@ -1,6 +1,8 @@
 /** The short form: `info pci`, `sh lscpu`. Each is a line of code, which is shown. */
 import { NemuError } from '../client/errors.ts';
 import { INFO } from './info.ts';
+import { plugCode, plugWords, unpluggable } from './plug_command.ts';
+import type { Vm } from './vm.ts';
 
 export interface ReplCommand {
   readonly usage: string;
@@ -9,6 +11,8 @@ export interface ReplCommand {
   code(words: readonly string[], rest: string): string;
   /** What may stand as the first word. */
   readonly words?: readonly string[];
+  /** What may stand behind these words. */
+  readonly next?: (words: readonly string[], vm: Vm) => readonly string[];
 }
 
 const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
@@ -117,6 +121,12 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
     },
   },
+  plug: {
+    usage: 'plug TYPE [KEY=VALUE…]',
+    help: 'plug a device: virtio-blk file=a.qcow2, virtio-net, virtio-rng, pcie-switch ports=4, cpu, memory size=1G',
+    next: (words) => plugWords(words),
+    code: (words) => plugCode(needed(words, 'plug TYPE [KEY=VALUE…]'), words.slice(1)),
+  },
   nvdimm: {
     usage: 'nvdimm plug FILE [KEY=VALUE…]',
     help: 'plug persistent memory on a file: size=, labelSize=, readonly=, share=, node=, id=',
@@ -154,9 +164,16 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     },
   },
   unplug: {
-    usage: 'unplug ID',
-    help: 'take a device out, when the guest lets go',
-    code: (words) => `await vm.unplug(${quote(needed(words, 'unplug ID'))})`,
+    usage: 'unplug ID [force]',
+    help: 'take a device out, when the guest lets go; with force, one of PCI at once',
+    next: (words, vm) => (words.length === 0 ? unpluggable(vm) : words.length === 1 ? ['force'] : []),
+    code: (words) => {
+      const id = quote(needed(words, 'unplug ID [force]'));
+      if (words[1] !== undefined && words[1] !== 'force') {
+        throw new NemuError('USAGE', `unplug ID, or unplug ID force: not "${words[1]}".`);
+      }
+      return `await vm.unplug(${id}${words[1] ? ', { force: true }' : ''})`;
+    },
   },
   undo: plain('undo', 'take the last action back', 'await vm.journal.undo()'),
   redo: plain('redo', 'do it again', 'await vm.journal.redo()'),

@@ -1,12 +1,13 @@
 /** What `help` and `?` say of each member. */
 
 import { AcpiTable } from './acpi.ts';
+import { PciDevice, PluggedDevice } from './devices.ts';
 import { Disk } from './disks.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { Net } from './nets.ts';
 import { Nvdimm, Nvdimms } from './nvdimm.ts';
-import { Cpu, Cpus, Dimm, Memory, PciDevice, Vm } from './vm.ts';
+import { Cpu, Cpus, Dimm, Memory, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
 
@@ -27,8 +28,8 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         name: ['vm.name', 'its name'],
         state: ['vm.state', 'created, running, paused, ended or closed'],
         cpus: ['vm.cpus', 'vCPUs by index; vm.cpus[0].where()'],
-        disks: ['vm.disks.vda', 'disks by name: size, medium, limits, statistics'],
-        nets: ['vm.nets.net0', 'network cards by name: link, network, limits, statistics'],
+        disks: ['vm.disks.vda', 'disks by name: size, medium, limits, statistics, unplug'],
+        nets: ['vm.nets.net0', 'network cards by name: link, network, limits, statistics, unplug'],
         nvdimm: ['vm.nvdimm', 'persistent memory on files: plug, list'],
         memory: ['vm.memory', 'RAM: read and search by guest-physical address'],
         kernel: ['vm.kernel', "the guest's kernel, from its memory: log, symbols, page tables"],
@@ -36,12 +37,18 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         machine: ['vm.machine', 'the MachineClient below all this'],
         plugged: ['vm.plugged', 'what came and what can go, and the room that there is'],
         plug: ["await vm.plug({ kind: 'cpu' })", 'plugs a device; resolves when the guest has it online'],
-        unplug: ["await vm.unplug('dimm0')", 'takes a device out, when the guest lets go'],
+        unplug: [
+          "await vm.unplug('dimm0')",
+          'takes a device out, when the guest lets go; { force: true } takes one of PCI at once',
+        ],
         has: ["vm.has('dimm0')", 'is a device that came or can go in the machine?'],
         requests: ['await vm.requests()', 'what was plugged and unplugged, stage by stage'],
         describe: ['vm.describe()', 'the machine description'],
         info: ["await vm.info('pci')", 'tables; help info lists the topics'],
-        pci: ["await vm.pci('vda')", 'a PCI function by name or address; all without'],
+        pci: [
+          "await vm.pci('vda'), vm.pci.plug('virtio-blk', { file: 'a.qcow2' })",
+          'a PCI function by name or address; plugs a device; vm.pci.ports and vm.pci.devices',
+        ],
         acpi: ["await vm.acpi('DSDT')", 'an ACPI table as the guest has it; all without'],
         pause: ['await vm.pause()', 'stops every vCPU'],
         resume: ['await vm.resume()', 'lets them go on'],
@@ -104,6 +111,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
       members: {
         name: ['disk.name', 'its name'],
         statistics: ['await disk.statistics()', 'requests, bytes and latency by operation'],
+        unplug: ['await disk.unplug()', 'takes it out'],
         throttle: ['await disk.throttle({ iops: 500, bps: 10e6 })', 'limits; {} for none'],
         resize: ["await disk.resize('2G')", 'another size; a smaller one needs { shrink: true } and loses the rest'],
         change: ["await disk.change('other.img')", 'another medium, while the guest does not use the disk'],
@@ -133,6 +141,19 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         id: ['dimm.id', 'its name'],
         device: ['dimm.device', 'size, slot, address, node, backend'],
         unplug: ['await dimm.unplug()', 'takes it out'],
+      },
+    },
+  ],
+  [
+    PluggedDevice,
+    {
+      what: 'a device of PCI that can come and go',
+      members: {
+        id: ['device.id', 'its name'],
+        type: ['device.type', 'virtio-blk, virtio-net and so on'],
+        port: ['device.port', 'where it stands'],
+        device: ['device.device', 'all that is known of it'],
+        unplug: ['await device.unplug()', 'takes it out; { force: true } at once'],
       },
     },
   ],

@@ -37,6 +37,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   requests: { help: 'what was plugged and unplugged, stage by stage', tell: requests },
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },
   pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
+  ports: { help: 'hot-plug ports and slots, and what is in them', tell: ports },
   irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
   queues: { help: 'virtqueues: size, rings, position, buffers in flight', tell: queues },
   exits: { help: 'exits by reason and by device', tell: exits },
@@ -283,6 +284,21 @@ async function disks(machine: MachineClient): Promise<string> {
   });
   const head = ['disk', 'size', 'reads', 'bytes', 'writes', 'bytes', 'flushes', 'failed', 'µs each', 'limits', 'file'];
   return table(head, rows);
+}
+
+/** Where devices come and go, and what is there. */
+async function ports(machine: MachineClient): Promise<string> {
+  const { ports: list, devices } = (await machine.plugged()).pci;
+  if (list.length === 0) return 'The machine has no place where devices of PCI come and go.';
+  return table(
+    ['place', 'device', 'type', ''],
+    list.map(({ id, device, state }) => [
+      id,
+      device ?? 'free',
+      devices.find((each) => each.id === device)?.type ?? '',
+      state ? [state.powered ? 'on' : 'off', `power indicator ${state.powerIndicator}`].join(', ') : '',
+    ]),
+  );
 }
 
 async function nets(machine: MachineClient): Promise<string> {

@@ -69,7 +69,7 @@ export class ReplSession {
     server.eval = (code, context, file, callback) => this.#evaluate(code, context, file, callback);
     const complete = server.completer;
     server.completer = (line, callback) => {
-      const words = completions(line);
+      const words = completions(line, vm);
       if (words) callback(null, words);
       else complete.call(this.#server, line, callback);
     };
@@ -238,16 +238,19 @@ class Help {
 type Completer = (line: string, callback: (error: Error | null, result?: [string[], string]) => void) => void;
 
 /** Words for a command, or for what follows one; undefined where JavaScript is completed. */
-function completions(line: string): [string[], string] | undefined {
+function completions(line: string, vm: Vm): [string[], string] | undefined {
   const first = /^\s*([a-z]*)$/.exec(line);
   if (first) {
     const found = [...Object.keys(COMMANDS), 'vm', 'help'].filter((name) => name.startsWith(first[1]));
     return found.length > 0 ? [found, first[1]] : undefined;
   }
-  const second = /^\s*([a-z]+)\s+(\S*)$/.exec(line);
-  if (!second || !Object.hasOwn(COMMANDS, second[1])) return undefined;
-  const words = COMMANDS[second[1]].words;
-  return words && [words.filter((word) => word.startsWith(second[2])), second[2]];
+  const match = /^\s*([a-z]+)\s+(?:(.*?)\s+)?(\S*)$/.exec(line);
+  if (!match || !Object.hasOwn(COMMANDS, match[1])) return undefined;
+  const [, name, before = '', word] = match;
+  const given = before === '' ? [] : before.split(/\s+/);
+  const { words, next } = COMMANDS[name];
+  const possible = next?.(given, vm) ?? (given.length === 0 ? words : undefined);
+  return possible && [possible.filter((each) => each.startsWith(word)), word];
 }
 
 /** Code without its types; what does not parse is left for the REPL, which may want another line. */

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { diskName } from '../client/description.ts';
+import type { DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestChannel, GuestRunOptions } from '../client/guest_session.ts';
 import {
@@ -15,22 +16,16 @@ import {
   type PlugOptions,
   type UnplugOptions,
 } from '../client/live.ts';
-import type {
-  BalloonReport,
-  MachineClient,
-  MachineState,
-  PciFunctionReport,
-  VcpuReport,
-} from '../client/machine_client.ts';
+import type { BalloonReport, MachineClient, MachineState, VcpuReport } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
+import { type PciAccess, pciAccess } from './devices.ts';
 import { Disk } from './disks.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { Net } from './nets.ts';
 import { Nvdimms } from './nvdimm.ts';
-import { ConfigView } from './pci_config.ts';
 import { address, Bytes, Done, literal, ShellResult, Text } from './values.ts';
 
 export class Cpu {
@@ -239,45 +234,12 @@ export class Memory {
   }
 }
 
-/** A PCI function, as it was when it was asked for. */
-export class PciDevice {
-  readonly name: string;
-  readonly address: string;
-  readonly config: ConfigView;
-  readonly report: PciFunctionReport;
-
-  constructor(report: PciFunctionReport) {
-    this.report = report;
-    this.name = report.name;
-    this.address = report.address;
-    this.config = new ConfigView(report.config);
-  }
-
-  /** Its configuration space in words and bytes. */
-  decode(): Text {
-    const { config } = this;
-    return new Text(
-      [
-        `${this.address} ${this.name}: ${config.className}`,
-        `command: ${config.command}`,
-        ...(config.slot ? [config.slot] : []),
-        ...config.capabilities.map(({ offset, name }) => `[${offset.toString(16)}] ${name}`),
-        '',
-        config.dump(),
-      ].join('\n'),
-    );
-  }
-
-  [inspect.custom](): string {
-    return `${this.address} ${this.name} (${this.config.className})`;
-  }
-}
-
 const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
 
 /** What plugs a device again that was taken out, in the same place. */
-function plugOf(device: LiveDevice): PlugInput {
+function plugOf(device: LiveDevice): PlugInput | undefined {
   if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
+  if (device.kind === 'pci') return device.plug;
   if (device.kind === 'nvdimm') {
     const { id, slot, file, size, labelSize, readonly, share, node } = device;
     return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
@@ -303,6 +265,7 @@ export class Vm {
   readonly memory: Memory;
   readonly nvdimm: Nvdimms;
   readonly #guest: GuestChannel | undefined;
+  readonly #pci = pciAccess(this);
   #plugged: PluggedReport | undefined;
 
   constructor({ machine, guest }: VmOptions) {
@@ -333,14 +296,23 @@ export class Vm {
 
   /** Disks by name: `vm.disks.vda`. */
   get disks(): Readonly<Record<string, Disk>> {
-    const names = this.machine.description.disks.map(({ id }, index) => id ?? diskName(index));
+    const boot = this.machine.description.disks.map(({ id }, index) => id ?? diskName(index));
+    const names = this.#ofType('virtio-blk')?.map(({ id }) => id) ?? boot;
     return Object.fromEntries(names.map((name) => [name, new Disk(this, name)]));
   }
 
   /** Network cards by name: `vm.nets.net0`. */
   get nets(): Readonly<Record<string, Net>> {
-    const names = this.machine.description.nets.map(({ id }, index) => id ?? `net${index}`);
+    const boot = this.machine.description.nets.map(({ id }, index) => id ?? `net${index}`);
+    const names = this.#ofType('virtio-net')?.map(({ id }) => id) ?? boot;
     return Object.fromEntries(names.map((name) => [name, new Net(this, name)]));
+  }
+
+  /** Undefined where nothing of PCI is told: before the first report, and on a machine without PCI. */
+  #ofType(type: DeviceType) {
+    const { pci } = this.#plugged ?? {};
+    if (!pci || this.machine.description.machine === 'minimal') return undefined;
+    return pci.devices.filter((each) => each.type === type);
   }
 
   /** What came and what can go, as it was last told. */
@@ -359,7 +331,8 @@ export class Vm {
   }
 
   /**
-   * Plugs a device: `{ kind: 'cpu' }`, `{ kind: 'memory', size: '1G' }`. Resolves when the guest has it online.
+   * Plugs a device: `{ kind: 'cpu' }`, `{ kind: 'memory', size: '1G' }`, `{ kind: 'pci', type: 'virtio-rng' }`. Resolves
+   * when the guest has it online.
    * @throws NemuError as `MachineClient.plug` does.
    */
   plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
@@ -407,7 +380,9 @@ export class Vm {
           return `vm.plug(${literal(again)})`;
         },
         run: async () => {
-          await this.machine.plug(again as PlugInput);
+          if (!again)
+            throw new NemuError('UNDO', `${id} was several devices in one: it cannot be plugged again at once.`);
+          await this.machine.plug(again);
           await this.#refresh();
         },
       },
@@ -424,17 +399,9 @@ export class Vm {
     return this.machine.description;
   }
 
-  /** PCI functions; one by name or address with an argument. */
-  async pci(which: string): Promise<PciDevice>;
-  async pci(): Promise<PciDevice[]>;
-  async pci(which?: string): Promise<PciDevice | PciDevice[]> {
-    const all = (await this.machine.devices()).pci.map((report) => new PciDevice(report));
-    if (which === undefined) return all;
-    const found = all.find((each) => each.name === which || each.address === which || `0000:${each.address}` === which);
-    if (found) return found;
-    throw new NemuError('DEVICE', `There is no PCI function "${which}".`, {
-      hint: `There are ${all.map((each) => `${each.address} ${each.name}`).join(', ') || 'none'}.`,
-    });
+  /** PCI: `vm.pci('vda')` looks a function up, `vm.pci.plug('virtio-rng')` plugs a device. */
+  get pci(): PciAccess {
+    return this.#pci;
   }
 
   /** The ACPI tables as the guest has them; one by its signature with an argument. */

@@ -1,6 +1,6 @@
 /** The form of a device to plug, made from the option schema. */
 import * as z from 'zod';
-import { type PlugInput, parsePlug, plugSchema } from '../client/live.ts';
+import { type PlugInput, parsePlug, pluggable } from '../client/live.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
 import type { MachineModel } from './model.ts';
 import type { Field } from './overlays/form.ts';
@@ -17,18 +17,20 @@ type JsonSchema = {
 };
 
 export interface PlugKind {
-  readonly kind: PlugInput['kind'];
+  /** `memory`, or `virtio-blk` for a device of PCI. */
+  readonly name: string;
   readonly fields: readonly Field[];
 }
 
 /** Each kind of device that can be plugged, with its options. */
 export function plugKinds(): PlugKind[] {
-  return plugSchema.options.map((option) => {
+  return pluggable.map(({ kind, type, schema: option }) => {
     const schema = z.toJSONSchema(option, { io: 'input', unrepresentable: 'any' }) as JsonSchema;
     const fields = Object.entries(schema.properties ?? {})
-      .filter(([name]) => name !== 'kind')
+      // What is a list or a group of fields has no place in a form.
+      .filter(([name, { type: of }]) => name !== 'kind' && name !== 'type' && of !== 'array' && of !== 'object')
       .map(([name, property]) => fieldOf(name, property, schema.required?.includes(name) ?? false));
-    return { kind: schema.properties?.kind?.const as PlugInput['kind'], fields: fields.toSorted(neededFirst) };
+    return { name: type ?? kind, fields: fields.toSorted(neededFirst) };
   });
 }
 
@@ -54,19 +56,21 @@ function fieldOf(name: string, property: JsonSchema, required: boolean): Field {
   };
 }
 
+/** What the form says. @param name of the kind in it. */
+export function plugInput(name: string, values: Readonly<Record<string, unknown>>): PlugInput {
+  const { kind, type } = pluggable.find((each) => (each.type ?? each.kind) === name) ?? { kind: name, type: undefined };
+  return { kind, ...(type && { type }), ...values } as PlugInput;
+}
+
 /** @throws NemuError that says what is wrong with the values. */
-export function checkPlug(kind: PlugInput['kind'], values: Readonly<Record<string, unknown>>): PlugInput {
-  const input = { kind, ...values } as PlugInput;
+export function checkPlug(name: string, values: Readonly<Record<string, unknown>>): PlugInput {
+  const input = plugInput(name, values);
   parsePlug(input);
   return input;
 }
 
 /** What a plug takes of the host and of the machine's room. */
-export function costOf(
-  kind: PlugInput['kind'],
-  values: Readonly<Record<string, unknown>>,
-  { plugged, vm }: MachineModel,
-): string {
+export function costOf(kind: string, values: Readonly<Record<string, unknown>>, { plugged, vm }: MachineModel): string {
   if (kind === 'cpu') {
     const { present, max } = plugged?.cpus ?? { present: [], max: undefined };
     const room =
@@ -90,5 +94,6 @@ export function costOf(
     return `Costs ${size > 0 ? formatSize(size) : 'memory'} of the host ${when}; ${room}.`;
   }
   if (kind === 'nvdimm') return 'Costs its file, and a slot and room of those for DIMMs (--memory SIZE,max=M,slots=N).';
-  return 'Costs a slot of the machine.';
+  const free = (plugged?.pci.ports ?? []).filter(({ device }) => device === undefined).map(({ id }) => id);
+  return `Costs a port or slot of PCI; ${free.length > 0 ? `free: ${free.join(', ')}` : 'none is free (--pcie 4)'}.`;
 }

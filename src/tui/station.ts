@@ -16,7 +16,7 @@ import type { Overlay } from './overlays/overlay.ts';
 import { type Choice, Picker } from './overlays/picker.ts';
 import { type Answer, Question } from './overlays/question.ts';
 import { Viewer } from './overlays/viewer.ts';
-import { checkPlug, costOf, plugKinds } from './plug_form.ts';
+import { checkPlug, costOf, plugInput, plugKinds } from './plug_form.ts';
 import { THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 
@@ -255,12 +255,13 @@ export class Station {
     const { chosen } = this;
     if (chosen === undefined) return 'nothing is chosen';
     const { plugged } = this.model;
-    const known = [
-      ...(plugged?.cpus.present ?? []),
-      ...(plugged?.memory.dimms ?? []),
-      ...(plugged?.nvdimms ?? []),
-    ].some(({ id }) => id === chosen);
-    return known || this.focus === 'pci' ? undefined : `${chosen} was there at boot and stays`;
+    const known = plugged && [
+      ...plugged.cpus.present,
+      ...plugged.memory.dimms,
+      ...plugged.nvdimms,
+      ...plugged.pci.devices,
+    ];
+    return known?.some(({ id }) => id === chosen) ? undefined : `${chosen} is a part of the machine and stays`;
   }
 
   unplug(): Promise<unknown> {
@@ -359,7 +360,7 @@ export class Station {
 
   choosePlug(): void {
     const choices = plugKinds().map(
-      ({ kind, fields }): Choice => ({
+      ({ name: kind, fields }): Choice => ({
         label: kind,
         detail: fields.map(({ name }) => name).join(', '),
         run: () => this.#fillIn(kind),
@@ -368,15 +369,15 @@ export class Station {
     this.#pick('plug a device', '', () => choices);
   }
 
-  #fillIn(kind: ReturnType<typeof plugKinds>[number]['kind']): void {
-    const fields = plugKinds().find((each) => each.kind === kind)?.fields ?? [];
+  #fillIn(kind: string): void {
+    const fields = plugKinds().find(({ name }) => name === kind)?.fields ?? [];
     this.overlay = new Form({
       title: `plug: ${kind}`,
       fields,
       check: (values) => checkPlug(kind, values),
       tell: (values) => [
         costOf(kind, values, this.model),
-        `REPL: await vm.plug(${JSON.stringify({ kind, ...values })})`,
+        `REPL: await vm.plug(${JSON.stringify(plugInput(kind, values))})`,
       ],
       submit: (values) => {
         const device = checkPlug(kind, values);

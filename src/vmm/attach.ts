@@ -1,18 +1,11 @@
 import { getRandomValues } from 'node:crypto';
-import {
-  type DiskDescription,
-  diskName,
-  type MachineDescription,
-  type NetBackendDescription,
-  type NetDescription,
-} from '../client/description.ts';
+import type { DiskDescription, NetBackendDescription, NetDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestFault } from '../devices/device.ts';
 import { type BlkErrorAction, type BlkOperation, VirtioBlk } from '../devices/virtio/blk.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { VirtioNet } from '../devices/virtio/net.ts';
 import { VirtioRng } from '../devices/virtio/rng.ts';
-import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { errnoName } from '../ffi/libc.ts';
 import { type NetBackend, NetError } from '../net/backend.ts';
 import { SlirpBackend } from '../net/slirp.ts';
@@ -29,9 +22,6 @@ import { MeteredNet, WaitMeter } from './metered_net.ts';
 import type { Reactor } from './reactor.ts';
 
 export interface AttachOptions {
-  readonly description: MachineDescription;
-  /** Puts a virtio device where the machine has room for it. */
-  readonly addVirtio: (device: VirtioDevice, transport: TransportOptions) => void;
   readonly reactor: Reactor;
   readonly clock: MachineClock;
   readonly fault: GuestFault;
@@ -39,79 +29,110 @@ export interface AttachOptions {
   readonly stopped: (disk: string, operation: BlkOperation, errno: string, offset: number) => void;
 }
 
-/** The devices that the user asked for, on the machine's buses. */
+/** A virtio device with what stands behind it on the host. */
+export interface MadeVirtio {
+  readonly device: VirtioDevice;
+  readonly packed: boolean;
+  /** Brings what is under way to its end; it is off its bus. @param done called when that is so. */
+  settle(done: () => void): void;
+  /** Gives back what it has of the host. */
+  close(): void;
+}
+
+/** Disks, network cards and entropy, with their images and interfaces. */
 export interface Attached {
   readonly disks: LiveDisks;
   readonly nets: LiveNets;
+  /** @throws NemuError DISK that names what cannot be had. */
+  disk(disk: DiskDescription, name: string): MadeVirtio;
+  /** @throws NemuError NET that names what cannot be had. */
+  net(net: NetDescription, name: string): MadeVirtio;
+  rng(name: string): MadeVirtio;
   /** Puts what is written on stable storage and lets go of files and interfaces. */
   close(): void;
 }
 
-/** @throws NemuError DISK or NET that names what cannot be had. */
 export function attachDevices(options: AttachOptions): Attached {
-  const { description } = options;
-  const closers: (() => void)[] = [];
+  const closers = new Set<() => void>();
   const disks = new LiveDisks({ open: (disk) => openDisk(disk, options), fault: options.fault });
   const nets = new LiveNets({ open: (net) => openNet(net, options) });
-  const add = (device: VirtioDevice, packed: boolean) => options.addVirtio(device, { packed, fault: options.fault });
-  try {
-    for (const [index, disk] of description.disks.entries()) {
-      const name = disk.id ?? diskName(index);
-      const image = new MeteredImage(openDisk(disk, options), options.clock, disk.throttle);
-      closers.push(() => image.close());
-      const device = new VirtioBlk({
-        name,
-        backend: image,
-        queues: disk.queues,
-        ...(disk.serial !== undefined && { serial: disk.serial }),
-        onError: (operation, errno, offset) => {
-          const action = errorAction(disk, operation, errno);
-          if (action === 'stop') options.stopped(name, operation, errnoName(errno), offset);
-          return action;
-        },
-      });
-      add(device, disk.packed);
-      disks.add(name, { image, device, description: disk });
-    }
-    for (const [index, net] of description.nets.entries()) {
-      const name = net.id ?? `net${index}`;
-      const backends = openNet(net, options);
-      const network = new MeteredNet(backends, options.clock, net.throttle);
-      closers.push(() => network.close());
-      const mac = macAddress(net, index);
-      const waits = { rx: new WaitMeter(), tx: new WaitMeter() };
-      const device = new VirtioNet({
-        name,
-        mac,
-        backends: network.ports,
-        link: net.link,
-        onWait: (direction, ms) => waits[direction].add(ms),
-        ...(net.mtu !== undefined && { mtu: net.mtu }),
-      });
-      add(device, net.packed);
-      nets.add(name, {
-        ...{ net: network, device, mac: [...mac].map(hexByte).join(':'), waits },
-        ...{ description: net, slirp: slirpOf(backends) },
-      });
-    }
-    if (description.rng) {
-      add(
-        new VirtioRng('rng', (into) => {
-          // The generator takes 64 KiB at a time, and no memory that others share.
-          for (let at = 0; at < into.length; at += 65536) {
-            into.set(getRandomValues(new Uint8Array(Math.min(65536, into.length - at))), at);
-          }
-        }),
-        false,
-      );
-    }
-  } catch (error) {
-    for (const close of closers) close();
-    throw error;
+  const cards = new Map<string, number>();
+
+  function addDisk(disk: DiskDescription, name: string): MadeVirtio {
+    const image = new MeteredImage(openDisk(disk, options), options.clock, disk.throttle);
+    const close = () => image.close();
+    closers.add(close);
+    const device = new VirtioBlk({
+      name,
+      backend: image,
+      queues: disk.queues,
+      ...(disk.serial !== undefined && { serial: disk.serial }),
+      onError: (operation, errno, offset) => {
+        const action = errorAction(disk, operation, errno);
+        if (action === 'stop') options.stopped(name, operation, errnoName(errno), offset);
+        return action;
+      },
+    });
+    disks.add(name, { image, device, description: disk });
+    return {
+      device,
+      packed: disk.packed,
+      // What is left to be written is, without this thread waiting for it.
+      settle: (done) => image.flush(() => done()),
+      close: () => {
+        disks.remove(name);
+        if (closers.delete(close)) close();
+      },
+    };
   }
+
+  function addNet(net: NetDescription, name: string): MadeVirtio {
+    const backends = openNet(net, options);
+    const network = new MeteredNet(backends, options.clock, net.throttle);
+    const close = () => network.close();
+    closers.add(close);
+    let index = Number(/^net(\d+)$/.exec(name)?.[1] ?? 0);
+    while ([...cards.values()].includes(index)) index++;
+    cards.set(name, index);
+    const mac = macAddress(net, index);
+    const waits = { rx: new WaitMeter(), tx: new WaitMeter() };
+    const device = new VirtioNet({
+      name,
+      mac,
+      backends: network.ports,
+      link: net.link,
+      onWait: (direction, ms) => waits[direction].add(ms),
+      ...(net.mtu !== undefined && { mtu: net.mtu }),
+    });
+    nets.add(name, {
+      ...{ net: network, device, mac: [...mac].map(hexByte).join(':'), waits },
+      ...{ description: net, slirp: slirpOf(backends) },
+    });
+    return {
+      device,
+      packed: net.packed,
+      settle: (done) => done(),
+      close: () => {
+        nets.remove(name);
+        cards.delete(name);
+        if (closers.delete(close)) close();
+      },
+    };
+  }
+
   return {
-    disks,
-    nets,
+    ...{ disks, nets, disk: addDisk, net: addNet },
+    rng: (name) => ({
+      device: new VirtioRng(name, (into) => {
+        // The generator takes 64 KiB at a time, and no memory that others share.
+        for (let at = 0; at < into.length; at += 65536) {
+          into.set(getRandomValues(new Uint8Array(Math.min(65536, into.length - at))), at);
+        }
+      }),
+      packed: false,
+      settle: (done) => done(),
+      close: () => {},
+    }),
     close: () => {
       for (const close of closers) close();
     },

@@ -15,7 +15,6 @@ import {
 } from '../devices/fw_cfg.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
-import type { PciFunction, PciSlot } from '../devices/pci/function.ts';
 import { Piix4Pm } from '../devices/piix4_pm.ts';
 import {
   DebugPort,
@@ -27,20 +26,20 @@ import {
   ResetControl,
 } from '../devices/small_ports.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
-import type { VirtioDevice } from '../devices/virtio/device.ts';
-import type { TransportOptions } from '../devices/virtio/transport.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
 import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
 import { attachExtra } from './attach_extra.ts';
+import { type BoardDevicesOptions, connectMmio, connectPci } from './board_devices.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
 import { ByteRing } from './byte_ring.ts';
 import type { CpuHotplug } from './hotplug/cpus.ts';
 import type { DimmHotplug } from './hotplug/dimms.ts';
 import { HINTS_BASE, type NvdimmHotplug } from './hotplug/nvdimms.ts';
+import type { PciHotplug } from './hotplug/pci.ts';
 import type { KvmVm } from './kvm.ts';
 import type { LiveDisks } from './live_disks.ts';
 import type { LiveNets } from './live_nets.ts';
@@ -101,6 +100,8 @@ export interface BoardOptions {
   readonly physicalBits: number;
   readonly cpus: CpuHotplug;
   readonly dimms: DimmHotplug;
+  /** Devices of PCI that come and go. */
+  readonly live: PciHotplug;
   readonly nvdimms: NvdimmHotplug;
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
@@ -173,11 +174,12 @@ export function createBoard(options: BoardOptions): Board {
   const pio = new Bus('pio');
   const mmio = new Bus('mmio');
   const devices: Device[] = [];
-  const channels: SerialChannel[] = [];
+  const channels = new Map<string, SerialChannel>();
   const line = (gsi: number): IrqLine => ({ set: (level) => vm.setIrq(gsi, level) });
 
+  const allRings: Record<string, SerialRings> = { ...options.serial };
   const channel = (name: string, flow: 'drop' | 'wait') => {
-    const rings = options.serial[name];
+    const rings = allRings[name];
     const made = new SerialChannel(
       new ByteRing(rings.output),
       new ByteRing(rings.input),
@@ -185,7 +187,7 @@ export function createBoard(options: BoardOptions): Board {
       () => options.bell(name),
       name === 'com1' ? options.consoleTap : () => {},
     );
-    channels.push(made);
+    channels.set(name, made);
     return made;
   };
 
@@ -280,22 +282,27 @@ export function createBoard(options: BoardOptions): Board {
   }
 
   const attached = attachDevices({
-    description,
-    addVirtio: bus.addVirtio,
     reactor: options.reactor,
     clock: options.clock,
     fault: options.fault,
     stopped: options.diskStopped,
   });
   const extra = attachExtra({
-    devices: description.devices,
-    addVirtio: (device) => bus.addVirtio(device, { fault: options.fault }),
-    addPci: bus.addPci,
     channel,
+    endChannel: (name) => {
+      channels.delete(name);
+      delete allRings[name];
+    },
     clock: options.clock,
     discard: options.discard,
-    watchdog: options.watchdog,
   });
+  const { clock, fault, watchdog } = options;
+  try {
+    bus.connect({ description, attached, extra, clock, fault, watchdog }, (rings) => Object.assign(allRings, rings));
+  } catch (error) {
+    attached.close();
+    throw error;
+  }
 
   return {
     pio,
@@ -320,7 +327,7 @@ export function createBoard(options: BoardOptions): Board {
     powerButton: () => pm.pressPowerButton() as undefined,
     raiseGpe: (number) => pm.raiseGpe(number),
     pollSerial: () => {
-      for (const channel of channels) channel.poll();
+      for (const each of channels.values()) each.poll();
     },
     resumed: () => attached.disks.resumed(),
     close: () => {
@@ -332,9 +339,8 @@ export function createBoard(options: BoardOptions): Board {
 
 /** What of a board depends on where its devices are. */
 interface DeviceBus {
-  addVirtio(device: VirtioDevice, transport: TransportOptions): void;
-  /** Undefined without PCI. */
-  readonly addPci: (<F extends PciFunction>(make: (slot: PciSlot) => F) => F) | undefined;
+  /** Puts the devices of the start in their places. @throws NemuError for what cannot be had. */
+  connect(devices: BoardDevicesOptions, addStreams: (rings: Readonly<Record<string, SerialRings>>) => void): void;
   /** Firmware's part, for a kernel that is started without one. */
   assign(): void;
   reset(): void;
@@ -358,8 +364,7 @@ function createDeviceBus(
     pio.insert(RESET_CONTROL_PORT, resetControl);
     const bus = new VirtioMmioBus({ mmio, memory, vm, reactor });
     return {
-      addVirtio: (device, transport) => bus.addVirtio(device, transport),
-      addPci: undefined,
+      connect: (devices) => connectMmio(devices, bus),
       assign: () => {},
       reset: () => bus.reset(),
       close: () => bus.close(),
@@ -369,16 +374,15 @@ function createDeviceBus(
     };
   }
   const common = {
-    ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, fault },
+    ...{ pio, mmio, memory, ranges, vm, reactor, block, physicalBits, resetControl, pmMoved, raiseGpe, fault },
     configPages: options.configPages ?? newConfigPages(),
     pmBase: PM_BASE,
     memoryEnd: memoryEnd(description, ranges),
   };
   if (description.machine === 'pc') {
-    const pci = new I440fxPci({ ...common, raiseGpe, sci: SCI_GSI });
+    const pci = new I440fxPci({ ...common, sci: SCI_GSI });
     return {
-      addVirtio: (device, transport) => pci.addVirtio(device, transport),
-      addPci: (make) => pci.addEndpoint(make),
+      connect: (devices, addStreams) => connectPci(devices, pci, options.live, addStreams),
       assign: () => pci.assign(),
       reset: () => pci.reset(),
       close: () => {},
@@ -387,10 +391,9 @@ function createDeviceBus(
       acpi: () => ({ pci: pci.acpi(), gpe0: PC_GPE0, levelIrqs: PC_PCI_IRQS }),
     };
   }
-  const pci = new Q35Pci({ ...common, rootPorts: description.pcie.rootPorts });
+  const pci = new Q35Pci({ ...common, rootPorts: description.pcie.rootPorts, buses: description.pcie.buses });
   return {
-    addVirtio: (device, transport) => pci.addVirtio(device, transport),
-    addPci: (make) => pci.addEndpoint(make),
+    connect: (devices, addStreams) => connectPci(devices, pci, options.live, addStreams),
     assign: () => pci.assign(),
     reset: () => pci.reset(),
     close: () => {},

@@ -40,6 +40,11 @@ export class LiveDisks {
     this.#disks.set(name, disk);
   }
 
+  /** It was taken out. */
+  remove(name: string): void {
+    this.#disks.delete(name);
+  }
+
   report(): DiskReport[] {
     return [...this.#disks].map(([name, disk]) => report(name, disk));
   }

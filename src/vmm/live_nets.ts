@@ -38,6 +38,11 @@ export class LiveNets {
     this.#nets.set(name, net);
   }
 
+  /** It was taken out. */
+  remove(name: string): void {
+    this.#nets.delete(name);
+  }
+
   report(): NetReport[] {
     return [...this.#nets].map(([name, net]) => report(name, net));
   }

@@ -14,6 +14,7 @@ import {
   type LiveDevice,
   type LiveRequest,
   type MemoryPlug,
+  type PciDevice,
   type PluggedReport,
   type PlugInput,
   type PlugOptions,
@@ -51,6 +52,7 @@ import { openPmem, pmemSize } from './nvdimm_file.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
+import type { SerialRings } from './serial_channel.ts';
 import { allocateShared, H, type LocalRegister, S, type SharedBlock, slotWord } from './shared.ts';
 import type { CallName, FromMachine, MachineCalls, MachineThreadData, ToMachine } from './thread_messages.ts';
 import { ThreadPool } from './threads.ts';
@@ -378,6 +380,7 @@ export class Machine implements MachineClient {
     // Whoever plugs hears of a failure through the request.
     settled.catch(() => {});
     let error: string | undefined;
+    let rings: Record<string, SerialRings> | undefined;
     let fd: number | undefined;
     if (request.kind === 'memory' && live.device.kind === 'memory') {
       error = await this.#mapDimm(live.device, request);
@@ -388,11 +391,12 @@ export class Machine implements MachineClient {
       });
     } else if (live.device.kind === 'cpu') {
       this.#startVcpu(live.device.index);
-    }
+    } else if (live.device.kind === 'pci') rings = this.#addConsoles(live.device);
     await this.#call('prepared', {
       id: live.id,
       ...(error !== undefined && { error }),
       ...(fd !== undefined && { fd }),
+      ...(rings && { rings }),
     });
     this.#keepSpare();
     return settled;
@@ -411,6 +415,26 @@ export class Machine implements MachineClient {
       return error instanceof NemuError ? error.text : (error as Error).message;
     } finally {
       this.#preparing.delete(done);
+    }
+  }
+
+  /** Streams that a device brings. @returns the rings for the other end. */
+  #addConsoles({ streams }: PciDevice): Record<string, SerialRings> {
+    const rings: Record<string, SerialRings> = {};
+    for (const { name } of streams) {
+      const made = new RingConsole(name, () => this.#wake());
+      rings[name] = made.rings;
+      this.#consoles.set(name, made);
+      this.#emit({ type: 'console', name, change: 'added' });
+    }
+    return rings;
+  }
+
+  #removeConsoles({ streams }: PciDevice): void {
+    for (const { name } of streams) {
+      this.#consoles.get(name)?.drain();
+      this.#consoles.delete(name);
+      this.#emit({ type: 'console', name, change: 'removed' });
     }
   }
 
@@ -435,6 +459,7 @@ export class Machine implements MachineClient {
   /** Takes back what was made for a device that the guest has let go. */
   async #release(id: number, device: LiveDevice): Promise<void> {
     if (device.kind === 'cpu') await this.#vcpuExits.get(device.index);
+    else if (device.kind === 'pci') this.#removeConsoles(device);
     else if (!this.#closing) this.#ram.unplug(device.address);
     // A machine that is closed meanwhile needs no answer.
     await this.#call('released', { id }).catch(() => {});

@@ -124,6 +124,7 @@ class MachineThread {
       ranges,
       cpus: this.#live.cpus,
       dimms: this.#live.dimms,
+      live: this.#live.pci,
       nvdimms: this.#live.nvdimms,
       clock: this.#clock,
       block: this.#block,

@@ -14,6 +14,7 @@ import type {
   NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
+import type { HostPart } from './hotplug/kind.ts';
 import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import type { MemoryHandle } from './memory.ts';
 import type { SerialRings } from './serial_channel.ts';
@@ -62,7 +63,7 @@ export interface MachineCalls {
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
   /** Takes a device's place: the main thread makes what it needs and calls `prepared`. */
   plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };
-  prepared: { parameter: { id: number; error?: string; fd?: number }; result: undefined };
+  prepared: { parameter: { id: number; error?: string } & HostPart; result: undefined };
   unplug: { parameter: { id: string; timeoutMs: number | undefined; force: boolean }; result: LiveRequest };
   /** The main thread has back what it made for a device: the answer to the message `release`. */
   released: { parameter: { id: number }; result: undefined };

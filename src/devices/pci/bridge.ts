@@ -32,7 +32,7 @@ export interface Window {
 
 /** A PCI-to-PCI bridge: the header of type 1, windows, and a bus behind it. */
 export class PciBridge extends PciFunction {
-  /** The driver resets the bus behind the bridge. */
+  /** What is behind the bridge is reset: by the driver, or since it lost its link. */
   onBusReset: (() => void) | undefined;
 
   constructor(name: string, identity: PciIdentity, slot: PciSlot) {
@@ -63,6 +63,11 @@ export class PciBridge extends PciFunction {
     const at = this.config.addCapability(PCI_CAP_ID_SSVID, 8);
     this.config.set(at + 4, 2, vendor);
     this.config.set(at + 6, 2, subsystem);
+  }
+
+  /** Whether what is behind the bridge can be reached; a link may be down. */
+  get linkActive(): boolean {
+    return true;
   }
 
   get secondaryBus(): number {

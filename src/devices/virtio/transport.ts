@@ -70,6 +70,8 @@ export interface TransportOptions {
   readonly packed?: boolean;
   readonly inOrder?: boolean;
   readonly fault?: GuestFault;
+  /** A driver is ready with the device. */
+  readonly started?: () => void;
 }
 
 /** The one status machine of all virtio devices, with feature negotiation and the queues' registers. */
@@ -88,12 +90,14 @@ export class VirtioState {
   readonly #memory: GuestMemory;
   readonly #interrupts: TransportInterrupts;
   readonly #fault: GuestFault;
+  readonly #started: () => void;
 
   constructor(device: VirtioDevice, memory: GuestMemory, interrupts: TransportInterrupts, options: TransportOptions) {
     this.device = device;
     this.#memory = memory;
     this.#interrupts = interrupts;
     this.#fault = options.fault ?? (() => {});
+    this.#started = options.started ?? (() => {});
     this.offered =
       device.features |
       VIRTIO_F_VERSION_1 |
@@ -181,6 +185,7 @@ export class VirtioState {
     );
     // What the driver made available before it was ready is looked at now.
     for (const [index, { queue }] of this.queues.entries()) if (queue) this.notify(index);
+    this.#started();
   }
 
   /** Queue registers were written: `enabled` takes effect. */

@@ -62,12 +62,18 @@ finish_setup() {
 	done </nemu/net
 }
 
-# What nobody waits for: late modules, and processors that are plugged in while the guest runs.
+# What nobody waits for: late modules, and devices and processors that are plugged in while the guest runs.
 late_setup() {
 	read -r modules </nemu/modules.late
 	[ -n "$modules" ] && modprobe -qa $modules
 	uevent /nemu/hotplug &
 	busybox --install -s /bin
+	# Devices that came before anyone listened.
+	aliases=
+	for file in /sys/bus/pci/devices/*/modalias /sys/bus/virtio/devices/*/modalias; do
+		[ -e "$file" ] && [ ! -e "${file%modalias}driver" ] && read -r modalias <"$file" && aliases="$aliases $modalias"
+	done
+	[ -n "$aliases" ] && modprobe -qa $aliases
 	read -r cmdline </proc/cmdline
 	case " $cmdline" in *" maxcpus="*) settled && return ;; esac
 	for file in /sys/devices/system/cpu/cpu*/online; do

@@ -76,8 +76,11 @@ export interface AcpiPci {
   ))[];
   /** Registers of a PIIX3, function 0 of a device, that say which ISA interrupt each link drives. */
   readonly links?: { readonly device: number; readonly count: number; readonly irqs: readonly number[] };
-  /** Registers of docs/specs/acpi_pci_hotplug in QEMU, for these devices of the root bus. */
-  readonly hotplug?: { readonly port: number; readonly slots: readonly number[] };
+  /**
+   * Registers of docs/specs/acpi_pci_hotplug in QEMU, for these devices of the root bus; the slot of device 0 would
+   * have the number `firstSun`.
+   */
+  readonly hotplug?: { readonly port: number; readonly slots: readonly number[]; readonly firstSun: number };
   readonly ports: readonly {
     readonly name: string;
     readonly device: number;

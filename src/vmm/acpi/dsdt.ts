@@ -47,7 +47,7 @@ export function dsdt(board: AcpiBoard): aml.Aml {
   if (pci) {
     devices.push(pciRoot(pci, board.numa && 0), ...interruptLinks(pci));
     if (pci.ecamBase !== undefined) devices.push(boardResources(pci.ecamBase, pci.lastBus));
-    if (pci.hotplug && board.gpe0) devices.push(hotplugResources(pci.hotplug.port, board.gpe0));
+    if (pci.hotplug) devices.push(hotplugResources(pci.hotplug.port, board.gpe0));
   }
   // Behind PCI0, below which their registers are.
   devices.push(...processors(board), ...dimmSlots(board), ...nvdimmRoot(board));

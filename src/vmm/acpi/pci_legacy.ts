@@ -1,4 +1,4 @@
-/** What the DSDT of a PC without PCI Express has besides its root: interrupt links, and hot-plug by ACPI. */
+/** What the DSDT has besides its root: interrupt links of a PC without PCI Express, and hot-plug by ACPI. */
 import * as aml from './aml.ts';
 import type { AcpiPci } from './board.ts';
 import { interrupt, io, resourceTemplate } from './resources.ts';
@@ -77,7 +77,7 @@ export function interruptLinks({ links }: AcpiPci): aml.Aml[] {
 /** Inside PCI0: the hot-plug registers, a device for each slot, and PCNT, which tells of what has come or is to go. */
 export function hotplugSlots({ hotplug }: AcpiPci): aml.Aml[] {
   if (!hotplug) return [];
-  const { port, slots } = hotplug;
+  const { port, slots, firstSun } = hotplug;
   const registers = (region: string, offset: number, ...names: readonly string[]) => [
     aml.operationRegion(region, aml.SPACE.systemIo, port + offset, 4 * names.length),
     aml.field(region, { access: 'dword', update: 'writeAsZeros' }, ...names.map((name) => ({ name, bits: 32 }))),
@@ -98,7 +98,7 @@ export function hotplugSlots({ hotplug }: AcpiPci): aml.Aml[] {
     ...slots.map((slot) =>
       aml.device(
         slotName(slot),
-        aml.name('_SUN', slot),
+        aml.name('_SUN', firstSun + slot),
         aml.name('_ADR', slot * 0x10000),
         aml.method('_EJ0', { args: 1 }, aml.call('PCEJ', slot)),
       ),
@@ -123,12 +123,12 @@ export function hotplugSlots({ hotplug }: AcpiPci): aml.Aml[] {
 /** The handler of the event that says that the registers have news. */
 export const hotplugEvent = (): aml.Aml => aml.scope('\\_GPE', aml.method('_E01', {}, aml.call('\\_SB.PCI0.PCNT')));
 
-/** Ports that the board keeps for itself. */
-export const hotplugResources = (port: number, gpe0: { readonly port: number; readonly length: number }): aml.Aml =>
+/** Ports that the board keeps for itself. @param gpe0 where the events are, when they have ports of their own. */
+export const hotplugResources = (port: number, gpe0?: { readonly port: number; readonly length: number }): aml.Aml =>
   aml.device(
     'PHPR',
     aml.name('_HID', aml.eisaId('PNP0A06')),
     aml.name('_UID', 1),
     aml.name('_STA', STA_ROUTED),
-    aml.name('_CRS', resourceTemplate(io(port, 0x14), io(gpe0.port, gpe0.length))),
+    aml.name('_CRS', resourceTemplate(io(port, 0x14), ...(gpe0 ? [io(gpe0.port, gpe0.length)] : []))),
   );

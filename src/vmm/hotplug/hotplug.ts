@@ -1,9 +1,12 @@
 import { NemuError } from '../../client/errors.ts';
 import { isSettled, type LiveDevice, type LiveRequest, type PlugRequest } from '../../client/live.ts';
 import type { Clock } from '../../devices/device.ts';
-import type { GuestActs, LiveKind } from './kind.ts';
+import type { GuestActs, HostPart, LiveKind } from './kind.ts';
 import { LiveRequests, type Pending } from './live_requests.ts';
 import { readOst } from './ost.ts';
+
+const FORCED =
+  'It was taken by force: what the guest had not yet written to it is lost, and what used it in the guest fails.';
 
 export interface HotplugOptions {
   readonly clock: Clock;
@@ -52,8 +55,8 @@ export class Hotplug {
     return this.#requests.open('plug', 'user', device, timeoutMs).snapshot();
   }
 
-  /** The host's part of a device is made, or could not be. @param fd of the file behind it. */
-  prepared(id: number, error?: string, fd?: number): void {
+  /** The host's part of a device is made, or could not be. @param host what the main thread made for it. */
+  prepared(id: number, error?: string, host?: HostPart): void {
     const pending = this.#requests.get(id);
     if (pending?.stage !== 'reserved') return;
     const { device } = pending;
@@ -64,11 +67,13 @@ export class Hotplug {
       return;
     }
     try {
-      kind.attach(device, fd);
+      kind.attach(device, host);
     } catch (cause) {
       this.#withdraw(pending, (cause as Error).message);
       return;
     }
+    const waits = kind.waits?.(device);
+    if (waits !== undefined) pending.guest = waits;
     this.#requests.advance(pending, 'notified');
   }
 
@@ -83,6 +88,7 @@ export class Hotplug {
     }
     const kind = this.#kind(device.kind);
     kind.requireRemovable(device, force);
+    if (force) return this.#take(device);
     this.#requests.requireFree(id);
     const pending = this.#requests.open('unplug', 'user', device, timeoutMs);
     this.#requests.advance(pending, 'notified');
@@ -91,12 +97,29 @@ export class Hotplug {
     return pending.snapshot();
   }
 
+  /** Takes a device away from under the guest, with whatever was asked before about it. */
+  #take(device: LiveDevice): LiveRequest {
+    for (const action of ['plug', 'unplug'] as const) {
+      const other = this.#requests.about(device.id, action);
+      if (!other) continue;
+      if (other.detaching) this.#requests.requireFree(device.id);
+      if (!isSettled(other.stage)) this.#requests.advance(other, 'refused', 'It was taken away by force.');
+    }
+    const pending = this.#requests.open('unplug', 'user', device);
+    pending.forced = true;
+    pending.guest = 'it was not asked';
+    this.#requests.advance(pending, 'notified');
+    this.#detach(pending);
+    return pending.snapshot();
+  }
+
   /** The host has a device's thread or memory back. */
   released(id: number): void {
     const pending = this.#requests.get(id);
     if (!pending?.detaching || isSettled(pending.stage)) return;
     this.#kind(pending.device.kind).vacate(pending.device);
-    if (pending.withdrawnFor === undefined) this.#requests.advance(pending, 'removed');
+    if (pending.withdrawnFor === undefined)
+      this.#requests.advance(pending, 'removed', pending.forced ? FORCED : undefined);
     else this.#requests.advance(pending, 'refused', pending.withdrawnFor);
   }
 
@@ -143,7 +166,19 @@ export class Hotplug {
       pending.guest = 'it started the device';
       this.#requests.advance(pending, 'online');
     },
-    ejected: (device) => this.#ejected(device),
+    accepted: (device, action, words) => {
+      const pending = this.#requests.about(device.id, action);
+      if (!pending || pending.detaching) return;
+      pending.guest = words;
+      if (pending.stage === 'notified') this.#requests.advance(pending, 'accepted');
+    },
+    refused: (device, action, words) => {
+      const pending = this.#requests.about(device.id, action);
+      if (!pending || pending.detaching) return;
+      pending.guest = words;
+      if (!isSettled(pending.stage)) this.#requests.advance(pending, 'refused', `The guest refused: ${words}.`);
+    },
+    ejected: (device, words = 'it let go (_EJ0)', stays = false) => this.#ejected(device, words, stays),
   };
 
   #answered(device: LiveDevice, event: number, status: number): void {
@@ -164,16 +199,18 @@ export class Hotplug {
     }
   }
 
-  #ejected(device: LiveDevice): void {
+  #ejected(device: LiveDevice, words: string, stays: boolean): void {
     const plug = this.#requests.about(device.id, 'plug');
     if (plug) {
       if (plug.detaching) return;
-      this.#withdraw(plug, 'The guest let go of it before it used it.');
+      this.#withdraw(plug, `The guest let go of it before it used it: ${words}.`);
       return;
     }
-    const pending = this.#requests.about(device.id, 'unplug') ?? this.#requests.open('unplug', 'guest', device);
+    const asked = this.#requests.about(device.id, 'unplug');
+    if (!asked && stays) return;
+    const pending = asked ?? this.#requests.open('unplug', 'guest', device);
     if (pending.detaching) return;
-    pending.guest = 'it let go (_EJ0)';
+    pending.guest = words;
     if (pending.stage !== 'accepted') this.#requests.advance(pending, 'accepted');
     this.#detach(pending);
   }

@@ -1,4 +1,13 @@
-import type { LiveDevice, PlugRequest } from '../../client/live.ts';
+import type { LiveDevice, LiveRequest, PlugRequest } from '../../client/live.ts';
+import type { SerialRings } from '../serial_channel.ts';
+
+/** What the main thread made for a device. */
+export interface HostPart {
+  /** Of the file behind it; it stays the main thread's. */
+  readonly fd?: number;
+  /** Of the streams that it brings. */
+  readonly rings?: Readonly<Record<string, SerialRings>>;
+}
 
 /** What a kind of device tells when the guest does something about one. */
 export interface GuestActs {
@@ -8,8 +17,15 @@ export interface GuestActs {
   answered(device: LiveDevice, event: number, status: number): void;
   /** It uses the device. */
   started(device: LiveDevice): void;
-  /** It let go of the device. */
-  ejected(device: LiveDevice): void;
+  /** It works on a request, as these words say. */
+  accepted(device: LiveDevice, action: LiveRequest['action'], words: string): void;
+  /** It does not do what was asked. */
+  refused(device: LiveDevice, action: LiveRequest['action'], words: string): void;
+  /**
+   * It let go of the device.
+   * @param stays without a request the device stays where it is: it was turned off, and may be turned on again.
+   */
+  ejected(device: LiveDevice, words?: string, stays?: boolean): void;
 }
 
 /**
@@ -25,10 +41,11 @@ export interface LiveKind<D extends LiveDevice = LiveDevice, P extends PlugReque
   reserve(request: P): D;
   /**
    * The guest can see the device from now on, and is told of it.
-   * @param fd of the file behind it, where the main thread opened one; it stays the main thread's.
-   * @throws what the host says against it.
+   * @param host what the main thread made for it. @throws what the host says against it.
    */
-  attach(device: D, fd?: number): void;
+  attach(device: D, host?: HostPart): void;
+  /** Why the guest cannot look at it yet, if it cannot. */
+  waits?(device: D): string | undefined;
   /** @throws NemuError for a device that can never go, and for `force` where it would break the guest. */
   requireRemovable(device: D, force: boolean): void;
   /** Asks the guest to let go. @returns what has to be done in it where nothing can ask. */

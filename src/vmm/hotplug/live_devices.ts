@@ -11,6 +11,7 @@ import { CpuHotplug } from './cpus.ts';
 import { DimmHotplug } from './dimms.ts';
 import { Hotplug } from './hotplug.ts';
 import { type BootNvdimm, NvdimmHotplug } from './nvdimms.ts';
+import { PciHotplug } from './pci.ts';
 import { DimmRoom } from './room.ts';
 
 /** Calls of the machine thread that are about what comes and goes. */
@@ -37,6 +38,7 @@ export interface LiveDevicesOptions {
 export class LiveDevices {
   readonly cpus: CpuHotplug;
   readonly dimms: DimmHotplug;
+  readonly pci: PciHotplug;
   readonly nvdimms: NvdimmHotplug;
   readonly #description: MachineDescription;
   readonly #hotplug: Hotplug;
@@ -57,9 +59,10 @@ export class LiveDevices {
       (guest) => new NvdimmHotplug({ ...options, boot: options.nvdimms, room, vm, guest }),
     );
     this.dimms = hotplug.add('memory', (guest) => new DimmHotplug({ ...options, room, vm, guest }));
+    this.pci = hotplug.add('pci', (guest) => new PciHotplug({ description, guest }));
     this.#calls = {
       plug: ({ request, timeoutMs }) => hotplug.plug(request, timeoutMs),
-      prepared: ({ id, error, fd }) => hotplug.prepared(id, error, fd) as undefined,
+      prepared: ({ id, error, ...host }) => hotplug.prepared(id, error, host) as undefined,
       unplug: ({ id, timeoutMs, force }) => hotplug.unplug(id, timeoutMs, force),
       released: ({ id }) => hotplug.released(id) as undefined,
       requests: () => hotplug.requests(),
@@ -86,6 +89,7 @@ export class LiveDevices {
         ...(memory.max !== undefined && { max: memory.max, slots: memory.slots }),
       },
       nvdimms: this.nvdimms.report(),
+      pci: { devices: this.pci.present(), ports: this.pci.ports() },
     };
   }
 }

@@ -18,6 +18,8 @@ export interface Pending {
   stage: Stage;
   /** The device is on its way out: the guest's word no longer counts. */
   detaching?: boolean;
+  /** The guest is not asked. */
+  forced?: boolean;
   /** What it comes to when the host has its thread or memory back; `removed`, without. */
   withdrawnFor?: string;
   reason?: string;

@@ -12,7 +12,7 @@ import type { KvmVm } from '../kvm.ts';
 import type { GuestMemoryView } from '../memory.ts';
 import { PmemFile, type PmemStore } from '../pmem_file.ts';
 import { FIRST_MEMSLOT } from './dimms.ts';
-import type { GuestActs, LiveKind } from './kind.ts';
+import type { GuestActs, HostPart, LiveKind } from './kind.ts';
 import type { DimmRoom } from './room.ts';
 
 const GPE = 4;
@@ -160,7 +160,7 @@ export class NvdimmHotplug implements LiveKind<NvdimmDevice, NvdimmPlug> {
     return device;
   }
 
-  attach(device: NvdimmDevice, fd: number | undefined): void {
+  attach(device: NvdimmDevice, { fd }: HostPart = {}): void {
     if (!this.#modules.has(device.slot)) return;
     if (fd === undefined) throw new Error(`${device.file} is not open.`);
     this.#map(device, fd);

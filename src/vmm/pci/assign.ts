@@ -1,6 +1,7 @@
 import { BRIDGE, PciBridge } from '../../devices/pci/bridge.ts';
 import { PCI, PCI_COMMAND_IO, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../../devices/pci/config_space.ts';
 import type { Bar, PciFunction } from '../../devices/pci/function.ts';
+import { HotplugPort } from '../../devices/pci/hotplug_port.ts';
 import type { PciBus, PciRoot } from './root.ts';
 
 /** Addresses that the root bus may give out; `limit` is the first that it may not. */
@@ -16,7 +17,7 @@ export interface Apertures {
   readonly memory64: Aperture;
 }
 
-/** What stays free behind each port for devices that are plugged in later. */
+/** What stays free behind each port for devices that are plugged in later; of memory, for each bus number. */
 const HOTPLUG_IO = 0x1000;
 const HOTPLUG_MEMORY = 2 * 2 ** 20;
 const HOTPLUG_MEMORY_64 = 2 ** 30;
@@ -24,8 +25,6 @@ const MEMORY_GRANULE = 2 ** 20;
 const IO_GRANULE = 0x1000;
 /** Interrupt Line of a function that reaches the IOAPIC alone. */
 const NO_ISA_IRQ = 0xff;
-/** Bus numbers behind a port. */
-const HOTPLUG_BUSES = 1;
 
 const alignUp = (value: number, alignment: number) => Math.ceil(value / alignment) * alignment;
 
@@ -66,6 +65,8 @@ function decoding(each: PciFunction): number {
   return (io ? PCI_COMMAND_IO : 0) | (memory ? PCI_COMMAND_MEMORY : 0);
 }
 
+const reservedBuses = (bridge: PciBridge): number => (bridge instanceof HotplugPort ? bridge.reservedBuses : 1);
+
 /** Depth first. @returns the highest number below `bus`. */
 function numberBuses(root: PciRoot, bus: PciBus, number: number): number {
   let last = number;
@@ -74,7 +75,7 @@ function numberBuses(root: PciRoot, bus: PciBus, number: number): number {
     const secondary = last + 1;
     each.config.write(BRIDGE.PRIMARY_BUS, 1, number);
     each.config.write(BRIDGE.SECONDARY_BUS, 1, secondary);
-    last = Math.max(numberBuses(root, root.busBehind(each), secondary), secondary + HOTPLUG_BUSES - 1);
+    last = Math.max(numberBuses(root, root.busBehind(each), secondary), secondary + reservedBuses(each) - 1);
     each.config.write(BRIDGE.SUBORDINATE_BUS, 1, last);
   }
   return last;
@@ -98,11 +99,12 @@ function assignBus(root: PciRoot, bus: PciBus, apertures: Apertures): void {
     if (bar.kind === 'memory64') each.config.write(register + 4, 4, Math.floor(base / 2 ** 32));
   }
   for (const each of bus.functions.values()) {
-    if (each instanceof PciBridge) assignBridge(root, each, apertures);
+    if (each instanceof PciBridge) assignBridge(root, bus, each, apertures);
   }
 }
 
-function assignBridge(root: PciRoot, bridge: PciBridge, apertures: Apertures): void {
+/** @param bus on which the bridge stands. */
+function assignBridge(root: PciRoot, bus: PciBus, bridge: PciBridge, apertures: Apertures): void {
   const { config } = bridge;
   const inner: Apertures = {
     io: { base: alignUp(apertures.io.base, IO_GRANULE), limit: apertures.io.limit },
@@ -114,9 +116,10 @@ function assignBridge(root: PciRoot, bridge: PciBridge, apertures: Apertures): v
   const memory64 = alignUp(inner.memory64.base, HOTPLUG_MEMORY_64);
   inner.memory64.base = memory64;
   assignBus(root, root.busBehind(bridge), inner);
-  // Port addresses are few: a bridge that finds none left has no window, as with any firmware.
-  const ioEnd = Math.max(alignUp(inner.io.base, IO_GRANULE), io + HOTPLUG_IO);
-  if (ioEnd <= apertures.io.limit) {
+  // Port addresses are few: a bridge that finds none left, or is a switch's, has no window, as with any firmware.
+  const spare = bus === root.rootBus ? HOTPLUG_IO : 0;
+  const ioEnd = Math.max(alignUp(inner.io.base, IO_GRANULE), io + spare);
+  if (ioEnd > io && ioEnd <= apertures.io.limit) {
     apertures.io.base = ioEnd;
     config.write(BRIDGE.IO_BASE, 1, io >> 8);
     config.write(BRIDGE.IO_LIMIT, 1, (ioEnd - 1) >> 8);
@@ -124,7 +127,10 @@ function assignBridge(root: PciRoot, bridge: PciBridge, apertures: Apertures): v
     config.write(BRIDGE.IO_BASE, 1, 0xf0);
     config.write(BRIDGE.IO_LIMIT, 1, 0x00);
   }
-  const memoryEnd = Math.max(alignUp(inner.memory.base, MEMORY_GRANULE), memory + HOTPLUG_MEMORY);
+  const memoryEnd = Math.max(
+    alignUp(inner.memory.base, MEMORY_GRANULE),
+    memory + HOTPLUG_MEMORY * reservedBuses(bridge),
+  );
   take(apertures.memory, memoryEnd - apertures.memory.base, 1, `the memory window of ${bridge.name}`);
   config.write(BRIDGE.MEMORY_BASE, 2, (memory / 2 ** 16) & 0xfff0);
   config.write(BRIDGE.MEMORY_LIMIT, 2, ((memoryEnd - 1) / 2 ** 16) & 0xfff0);

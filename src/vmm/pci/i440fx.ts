@@ -1,12 +1,12 @@
 import { AcpiPciHotplug } from '../../devices/acpi_pci_hotplug.ts';
 import type { IrqLine } from '../../devices/device.ts';
 import { PCI } from '../../devices/pci/config_space.ts';
-import type { PciFunction, PciSlot } from '../../devices/pci/function.ts';
 import { I440fx, PIIX3_PIRQS, Piix3Isa, Piix4Function } from '../../devices/pci/i440fx.ts';
 import type { AcpiPci } from '../acpi/board.ts';
 import { lowRamEnd } from '../memory_layout.ts';
 import { CONFIG_ADDRESS_PORT, PcPci, type PcPciOptions } from './pc.ts';
 import { PirqRouter } from './pirq.ts';
+import { type PciPlace, SlotPlace } from './places.ts';
 
 /** What low RAM may reach up to is not the devices': two windows, of which one is for much RAM. */
 const MEMORY_WINDOW = 0xc0000000;
@@ -39,6 +39,7 @@ const pirqOf = (device: number, pin: number): number => (device + pin - 2) & 3;
 export class I440fxPci extends PcPci {
   readonly hotplug: AcpiPciHotplug;
   readonly isa: Piix3Isa;
+  readonly places: readonly PciPlace[];
   readonly #pm: Piix4Function;
   readonly #pirqs: PirqRouter;
   readonly #options: I440fxOptions;
@@ -50,8 +51,15 @@ export class I440fxPci extends PcPci {
     this.#pirqs = new PirqRouter(PIIX3_PIRQS, (gsi, level) => options.vm.setIrq(gsi, level));
     this.hotplug = new AcpiPciHotplug({
       notify: () => options.raiseGpe(PCI_HOTPLUG_GPE),
-      eject: (device) => this.#eject(device),
+      noticed: (slots) => {
+        for (const place of this.places) if (slots & (1 << (place.devfn >> 3))) place.watcher?.noticed();
+      },
+      eject: (device) => this.places[device - FIRST_FREE_DEVICE]?.watcher?.released('it let go (_EJ0)'),
     });
+    this.places = Array.from(
+      { length: DEVICES - FIRST_FREE_DEVICE },
+      (_, i) => new SlotPlace(this.hotplug, this.root.rootBus, FIRST_FREE_DEVICE + i, undefined),
+    );
     options.pio.insert(PCI_HOTPLUG_PORT, this.hotplug);
     this.onRoot(0, (slot) => new I440fx(slot));
     this.isa = this.onRoot(CHIPSET_DEVICE << 3, (slot) => new Piix3Isa(slot));
@@ -65,26 +73,8 @@ export class I440fxPci extends PcPci {
     return this.#pirqs.line(pirqOf(device, pin));
   }
 
-  override addEndpoint<F extends PciFunction>(make: (slot: PciSlot) => F, device = this.freeDevice()): F {
-    const made = super.addEndpoint(make, device);
-    this.hotplug.setRemovable(device, true);
-    return made;
-  }
-
-  /** Puts a function into a slot while the guest runs, and tells it. */
-  plug<F extends PciFunction>(make: (slot: PciSlot) => F, device = this.freeDevice()): F {
-    const made = this.addEndpoint(make, device);
-    this.hotplug.plugged(device);
-    return made;
-  }
-
-  #eject(device: number): void {
-    for (const [devfn, each] of [...this.root.rootBus.functions]) {
-      if (devfn >> 3 !== device) continue;
-      each.reset();
-      this.root.remove(each);
-    }
-    this.hotplug.setRemovable(device, false);
+  override bootPlace(): PciPlace {
+    return this.places[this.freeDevice() - FIRST_FREE_DEVICE];
   }
 
   #routePirqs(): void {
@@ -127,7 +117,7 @@ export class I440fxPci extends PcPci {
       interrupts: devices.flatMap((device) => [1, 2, 3, 4].map((pin) => ({ device, pin, link: pirqOf(device, pin) }))),
       links: { device: CHIPSET_DEVICE, count: PIIX3_PIRQS, irqs: PC_PCI_IRQS },
       ports: [],
-      hotplug: { port: PCI_HOTPLUG_PORT, slots: devices.filter((device) => device >= FIRST_FREE_DEVICE) },
+      hotplug: { port: PCI_HOTPLUG_PORT, slots: devices.filter((device) => device >= FIRST_FREE_DEVICE), firstSun: 0 },
     };
   }
 }

@@ -1,8 +1,7 @@
 import type { GuestMemory, IrqLine, Region } from '../../devices/device.ts';
+import { PciBridge } from '../../devices/pci/bridge.ts';
+import { addExpress } from '../../devices/pci/express.ts';
 import type { PciFunction, PciSlot } from '../../devices/pci/function.ts';
-import type { VirtioDevice } from '../../devices/virtio/device.ts';
-import { VirtioPci } from '../../devices/virtio/pci.ts';
-import type { TransportOptions } from '../../devices/virtio/transport.ts';
 import { close } from '../../ffi/libc.ts';
 import type { AcpiPci } from '../acpi/board.ts';
 import type { Bus } from '../bus.ts';
@@ -12,6 +11,7 @@ import { newEventfd, type Reactor } from '../reactor.ts';
 import { H, type SharedBlock } from '../shared.ts';
 import { type Apertures, assignResources } from './assign.ts';
 import { ConfigPages } from './config_pages.ts';
+import type { PciPlace } from './places.ts';
 import { PciRoot } from './root.ts';
 
 const IO_WINDOW = { base: 0xc000, limit: 0x10000 };
@@ -97,13 +97,21 @@ export abstract class PcPci {
     });
   }
 
-  /** Puts a function into a device of the root bus that is free. */
-  addEndpoint<F extends PciFunction>(make: (slot: PciSlot) => F, device = this.freeDevice()): F {
-    return this.onRoot(device << 3, make);
-  }
+  /** Where devices can come and go; what is plugged may bring more. */
+  abstract readonly places: readonly PciPlace[];
 
-  addVirtio(device: VirtioDevice, transport: TransportOptions): void {
-    this.addEndpoint((slot) => new VirtioPci(device, slot, transport));
+  /** The place of a device that is there from the start and names none. */
+  abstract bootPlace(): PciPlace;
+
+  /** Puts a function into a place, as an endpoint of the bus there. */
+  addEndpoint<F extends PciFunction>({ bus, devfn, express }: PciPlace, make: (slot: PciSlot) => F): F {
+    return this.root.place(bus, devfn, (slot) => {
+      const made = make(slot);
+      // A switch has the capability of its own kind.
+      if (express !== undefined && !(made instanceof PciBridge)) addExpress(made.config, { type: express });
+      made.config.seal();
+      return made;
+    });
   }
 
   protected freeDevice(): number {

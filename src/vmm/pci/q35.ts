@@ -1,12 +1,14 @@
+import { AcpiPciHotplug } from '../../devices/acpi_pci_hotplug.ts';
 import type { IrqLine } from '../../devices/device.ts';
 import { PCI, PCI_HEADER_TYPE_MULTIFUNCTION } from '../../devices/pci/config_space.ts';
-import { addExpress, EXP_TYPE_INTEGRATED_ENDPOINT } from '../../devices/pci/express.ts';
-import type { PciFunction, PciSlot } from '../../devices/pci/function.ts';
+import { EXP_TYPE_ENDPOINT, EXP_TYPE_INTEGRATED_ENDPOINT } from '../../devices/pci/express.ts';
 import { Ich9Lpc, Q35Mch } from '../../devices/pci/q35.ts';
 import { RootPort } from '../../devices/pci/root_port.ts';
+import { DownstreamPort, type UpstreamPort } from '../../devices/pci/switch.ts';
 import type { AcpiPci } from '../acpi/board.ts';
 import { CONFIG_ADDRESS_PORT, PcPci, type PcPciOptions } from './pc.ts';
 import { PirqRouter } from './pirq.ts';
+import { type PciPlace, PortPlace, SlotPlace } from './places.ts';
 
 export const ECAM_BASE = 0xb0000000;
 const MEMORY_WINDOW = 0xc0000000;
@@ -21,9 +23,20 @@ const ROOT_PORT_DEVICE = 0x1c;
 const FIRST_FREE_DEVICE = 2;
 const FUNCTIONS = 8;
 const MIN_LAST_BUS = 7;
+/** A port's own bus, a switch's, and one for each of its four ports. */
+const BUSES_FOR_SWITCH = 6;
+/** Where QEMU's q35 has the registers of hot-plug through ACPI, and their event. */
+const HOTPLUG_PORT = 0xcc0;
+const PCI_HOTPLUG_GPE = 1;
+/** Physical slot numbers: root ports count from 1, then come the root bus's devices, then ports of switches. */
+const FIRST_BUS_SLOT = 64;
+const FIRST_SWITCH_SLOT = 128;
 export interface Q35Options extends PcPciOptions {
   readonly pmBase: number;
   readonly rootPorts: number;
+  /** Bus numbers behind each of them; undefined for what suits. */
+  readonly buses: number | undefined;
+  readonly raiseGpe: (number: number) => void;
   readonly pmMoved: (base: number | undefined) => void;
 }
 
@@ -35,7 +48,13 @@ const pirqOf = (device: number, pin: number): number =>
 export class Q35Pci extends PcPci {
   readonly mch: Q35Mch;
   readonly lpc: Ich9Lpc;
+  readonly hotplug: AcpiPciHotplug;
   readonly rootPorts: RootPort[] = [];
+  readonly #ports: PortPlace[] = [];
+  #switchPorts: PortPlace[] = [];
+  /** Places of the root bus that had a device at boot. */
+  readonly #slots: SlotPlace[] = [];
+  #nextSlotNumber = FIRST_SWITCH_SLOT;
   readonly #options: Q35Options;
   readonly #pirqs: PirqRouter;
   #takeEcamAway: (() => void) | undefined;
@@ -52,30 +71,62 @@ export class Q35Pci extends PcPci {
     this.lpc.onPmMoved = () => options.pmMoved(this.lpc.pmBase);
     for (let number = 0; number < options.rootPorts; number++) this.#addRootPort(number);
     this.#placeEcam();
+    this.hotplug = new AcpiPciHotplug({
+      notify: () => options.raiseGpe(PCI_HOTPLUG_GPE),
+      noticed: (slots) => {
+        for (const place of this.#slots) if (slots & (1 << (place.devfn >> 3))) place.watcher?.noticed();
+      },
+      eject: (device) => this.#slots.find(({ devfn }) => devfn >> 3 === device)?.watcher?.released('it let go (_EJ0)'),
+    });
+    options.pio.insert(HOTPLUG_PORT, this.hotplug);
   }
 
   /** Ports stand side by side as functions of devices 0x1c, 0x1b, …, as chipsets have them. */
   #addRootPort(number: number): void {
     const device = ROOT_PORT_DEVICE - Math.floor(number / FUNCTIONS);
     const devfn = (device << 3) | (number % FUNCTIONS);
-    this.rootPorts.push(
-      this.onRoot(devfn, (slot) => {
-        const port = new RootPort(`port${number}`, slot, { slotNumber: number + 1, serial: serialOf(devfn) });
-        if (number % FUNCTIONS === 0 && this.#options.rootPorts > number + 1) {
-          port.config.set(PCI.HEADER_TYPE, 1, port.config.read(PCI.HEADER_TYPE, 1) | PCI_HEADER_TYPE_MULTIFUNCTION);
-        }
-        return port;
-      }),
-    );
+    const port = this.onRoot(devfn, (slot) => {
+      const made = new RootPort(`rp${number}`, slot, { slotNumber: number + 1, serial: serialOf(devfn) });
+      if (number % FUNCTIONS === 0 && this.#options.rootPorts > number + 1) {
+        made.config.set(PCI.HEADER_TYPE, 1, made.config.read(PCI.HEADER_TYPE, 1) | PCI_HEADER_TYPE_MULTIFUNCTION);
+      }
+      return made;
+    });
+    // A guest looks at all places of each bus number up to the last: not every port gets room for a switch unasked.
+    port.reservedBuses = this.#options.buses ?? (number === 0 ? BUSES_FOR_SWITCH : 1);
+    this.rootPorts.push(port);
+    this.#ports.push(new PortPlace(port, this.root.busBehind(port), EXP_TYPE_ENDPOINT));
   }
 
-  /** Puts a function into a free device of the root bus, as an endpoint of the root complex. */
-  override addEndpoint<F extends PciFunction>(make: (slot: PciSlot) => F, device = this.freeDevice()): F {
-    return super.addEndpoint((slot) => {
-      const made = make(slot);
-      addExpress(made.config, { type: EXP_TYPE_INTEGRATED_ENDPOINT });
-      return made;
-    }, device);
+  get places(): readonly PciPlace[] {
+    return [...this.#ports, ...this.#switchPorts, ...this.#slots];
+  }
+
+  /** An endpoint of the root complex: a port for each device would cost a guest some 500 exits each at its start. */
+  override bootPlace(): PciPlace {
+    const device = this.freeDevice();
+    const place = new SlotPlace(this.hotplug, this.root.rootBus, device, EXP_TYPE_INTEGRATED_ENDPOINT);
+    this.#slots.push(place);
+    return place;
+  }
+
+  /** Puts a switch's ports behind its upstream port. @returns what takes them away. */
+  addSwitch(upstream: UpstreamPort, count: number): { readonly ports: readonly DownstreamPort[]; remove(): void } {
+    const bus = this.root.busBehind(upstream);
+    const ports = Array.from({ length: count }, (_, index) =>
+      this.root.place(bus, index << 3, (slot) => {
+        const number = this.#nextSlotNumber++;
+        const made = new DownstreamPort(`${upstream.name}.${index}`, slot, number, index + 1);
+        made.config.seal();
+        return made;
+      }),
+    );
+    const places = ports.map((port) => new PortPlace(port, this.root.busBehind(port), EXP_TYPE_ENDPOINT));
+    this.#switchPorts.push(...places);
+    const remove = () => {
+      this.#switchPorts = this.#switchPorts.filter((place) => !places.includes(place));
+    };
+    return { ports, remove };
   }
 
   #placeEcam(): void {
@@ -100,6 +151,7 @@ export class Q35Pci extends PcPci {
 
   override reset(): void {
     super.reset();
+    this.hotplug.reset();
     this.#placeEcam();
     this.#routePirqs();
     this.#options.pmMoved(this.lpc.pmBase);
@@ -107,8 +159,8 @@ export class Q35Pci extends PcPci {
 
   /** Linux tries all 32 places of each bus up to the last, two exits each: room to grow, but not all 256. */
   #lastBus(): number {
-    const used = Math.max(...[...this.root.walk()].map(({ bus }) => bus), this.rootPorts.length);
-    return Math.min(255, Math.max(MIN_LAST_BUS, 2 ** Math.ceil(Math.log2(used + 2)) - 1));
+    const reserved = this.rootPorts.reduce((sum, { reservedBuses }) => sum + reservedBuses, 0);
+    return Math.max(MIN_LAST_BUS, reserved);
   }
 
   /** What the tables say. */
@@ -134,6 +186,9 @@ export class Q35Pci extends PcPci {
         function: index % FUNCTIONS,
         slotNumber: port.slotNumber,
       })),
+      ...(this.#slots.length > 0 && {
+        hotplug: { port: HOTPLUG_PORT, slots: this.#slots.map(({ devfn }) => devfn >> 3), firstSun: FIRST_BUS_SLOT },
+      }),
     };
   }
 }

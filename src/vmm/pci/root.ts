@@ -97,6 +97,7 @@ export class PciRoot {
       const made = make(slot);
       pin = made.config.read(PCI.INTERRUPT_PIN, 1) || 1;
       placed = { function: made, page, bus, devfn, decoded: new Map() };
+      if (made instanceof PciBridge) made.onBusReset = () => this.#resetBehind(made);
       bus.functions.set(devfn, made);
       this.#placed.set(made, placed);
       this.#stale = true;
@@ -104,16 +105,34 @@ export class PciRoot {
     return (placed as Placed).function as F;
   }
 
-  /** Takes a function out: it decodes nothing from now on, and its interrupt is low. */
+  /** Takes a function out, with all that is behind it: it decodes nothing from now on, and its interrupt is low. */
   remove(gone: PciFunction): void {
     const placed = this.#placed.get(gone);
     if (!placed) return;
+    if (gone instanceof PciBridge) {
+      for (const each of [...this.busBehind(gone).functions.values()]) this.remove(each);
+      this.#buses.delete(gone);
+    }
     gone.setIntx(false);
     for (const { undo } of placed.decoded.values()) undo();
     placed.bus.functions.delete(placed.devfn);
     this.#placed.delete(gone);
-    this.#host.pages.give(placed.page);
+    // Nobody finds the page any more before it is another's.
     this.update();
+    this.#host.pages.give(placed.page);
+  }
+
+  /** Resets what is behind a bridge (PCI-to-PCI Bridge Architecture Specification 1.2, section 3.2.5.17). */
+  #resetBehind(bridge: PciBridge): void {
+    const bus = this.#buses.get(bridge);
+    if (!bus) return;
+    this.hold(() => {
+      for (const each of bus.functions.values()) {
+        each.reset();
+        if (each instanceof PciBridge) this.#resetBehind(each);
+      }
+      this.#stale = true;
+    });
   }
 
   /** Pins of devices behind bridges turn by their device number (PCI-to-PCI Bridge Specification, section 9.1). */
@@ -178,7 +197,8 @@ export class PciRoot {
         pages.setIndex((number << 8) | devfn, (this.#placed.get(each) as Placed).page);
         this.#byAddress.set((number << 8) | devfn, each);
         // Bus 0 behind a bridge means that nobody has numbered it yet.
-        if (each instanceof PciBridge && each.secondaryBus > 0) enter(this.busBehind(each), each.secondaryBus);
+        if (each instanceof PciBridge && each.secondaryBus > 0 && each.linkActive)
+          enter(this.busBehind(each), each.secondaryBus);
       }
     };
     enter(this.rootBus, 0);
@@ -196,7 +216,7 @@ export class PciRoot {
   #reaches(bus: PciBus, bar: Bar, base: number): boolean {
     const { bridge } = bus;
     if (!bridge) return true;
-    if (!bridge.passes(bar.kind === 'io' ? 'io' : 'memory', base, bar.size)) return false;
+    if (!bridge.linkActive || !bridge.passes(bar.kind === 'io' ? 'io' : 'memory', base, bar.size)) return false;
     return this.#reaches((this.#placed.get(bridge) as Placed).bus, bar, base);
   }
 

@@ -148,7 +148,7 @@ export const boards: readonly (readonly [string, AcpiBoard])[] = [
           link: (i + (i >> 2)) & 3,
         })),
         links: { device: 1, count: 4, irqs: [10, 11] },
-        hotplug: { port: 0xae00, slots: Array.from({ length: 30 }, (_, i) => 2 + i) },
+        hotplug: { port: 0xae00, slots: Array.from({ length: 30 }, (_, i) => 2 + i), firstSun: 0 },
       },
     },
   ],

@@ -11,6 +11,7 @@ import { NvdimmHints } from '../../../src/devices/nvdimm_hints.ts';
 import type { PciFunction, PciSlot } from '../../../src/devices/pci/function.ts';
 import { I440fx, Piix3Isa, Piix4Function } from '../../../src/devices/pci/i440fx.ts';
 import { RootPort } from '../../../src/devices/pci/root_port.ts';
+import { DownstreamPort, UpstreamPort } from '../../../src/devices/pci/switch.ts';
 import { Piix4Pm } from '../../../src/devices/piix4_pm.ts';
 import { DebugPort, IsaDebugExit, Pvpanic, ResetControl } from '../../../src/devices/small_ports.ts';
 import { Uart16550 } from '../../../src/devices/uart16550.ts';
@@ -81,7 +82,7 @@ deviceContract('PIIX4 power management', () => {
 });
 
 deviceContract('PCI hot-plug by ACPI', () => {
-  const device = new AcpiPciHotplug({ notify: () => {}, eject: () => {} });
+  const device = new AcpiPciHotplug({ notify: () => {}, noticed: () => {}, eject: () => {} });
   const disturb = (pick: (limit: number) => number) => {
     device.setRemovable(pick(32), pick(2) === 0);
     if (pick(2)) device.plugged(pick(32));
@@ -153,6 +154,18 @@ for (const make of [
 
 deviceContract('root port', () => {
   const device = new RootPort('port1', new FakeSlot(new FakeMemory(MIB)), { slotNumber: 1, serial: 1n });
+  device.config.seal();
+  return { device, regions: regionsOf(device) };
+});
+
+deviceContract('upstream port of a switch', () => {
+  const device = new UpstreamPort('sw0', new FakeSlot(new FakeMemory(MIB)));
+  device.config.seal();
+  return { device, regions: regionsOf(device) };
+});
+
+deviceContract('downstream port of a switch', () => {
+  const device = new DownstreamPort('sw0.0', new FakeSlot(new FakeMemory(MIB)), 2, 0);
   device.config.seal();
   return { device, regions: regionsOf(device) };
 });

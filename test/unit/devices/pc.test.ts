@@ -12,6 +12,7 @@ const [UP, DOWN, EJECT, REMOVABLE, BUS_SELECT] = [0x00, 0x04, 0x08, 0x0c, 0x10];
 function hotplug() {
   const told = { notified: 0, ejected: [] as number[] };
   const device = new AcpiPciHotplug({
+    noticed: () => {},
     notify: () => {
       told.notified++;
     },

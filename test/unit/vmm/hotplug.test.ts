@@ -310,7 +310,10 @@ describe('the places of DIMMs', () => {
         setMemoryRegion: (slot: number, _: number, gpa: number, size: number) =>
           size > 0 ? slots.set(slot, `${gpa / GiB}+${size / MiB}`) : slots.delete(slot),
       } as unknown as KvmVm,
-      guest: { noticed: () => {}, answered: () => {}, started: () => {}, ejected: () => {} },
+      guest: {
+        ...{ noticed: () => {}, answered: () => {}, started: () => {}, ejected: () => {} },
+        ...{ accepted: () => {}, refused: () => {} },
+      },
       raiseGpe: () => {},
     });
     const plug = (input: Omit<Extract<PlugInput, { kind: 'memory' }>, 'kind'>) => {

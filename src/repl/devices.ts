@@ -1,0 +1,123 @@
+/** Devices of PCI that come and go, as the REPL and scripts have them. */
+import { inspect } from 'node:util';
+import { NemuError } from '../client/errors.ts';
+import type { PciDevice as LivePci, PciPlugInput, PciPortReport, PlugOptions, UnplugOptions } from '../client/live.ts';
+import type { PciFunctionReport } from '../client/machine_client.ts';
+import { ConfigView } from './pci_config.ts';
+import { type Done, Text } from './values.ts';
+import type { Vm } from './vm.ts';
+
+/** A PCI function, as it was when it was asked for. */
+export class PciDevice {
+  readonly name: string;
+  readonly address: string;
+  readonly config: ConfigView;
+  readonly report: PciFunctionReport;
+
+  constructor(report: PciFunctionReport) {
+    this.report = report;
+    this.name = report.name;
+    this.address = report.address;
+    this.config = new ConfigView(report.config);
+  }
+
+  /** Its configuration space in words and bytes. */
+  decode(): Text {
+    const { config } = this;
+    return new Text(
+      [
+        `${this.address} ${this.name}: ${config.className}`,
+        `command: ${config.command}`,
+        ...(config.slot ? [config.slot] : []),
+        ...config.capabilities.map(({ offset, name }) => `[${offset.toString(16)}] ${name}`),
+        '',
+        config.dump(),
+      ].join('\n'),
+    );
+  }
+
+  [inspect.custom](): string {
+    return `${this.address} ${this.name} (${this.config.className})`;
+  }
+}
+
+/** A device of PCI that was plugged, or that was there at boot. */
+export class PluggedDevice {
+  readonly device: LivePci;
+  readonly #vm: Vm;
+
+  constructor(vm: Vm, device: LivePci) {
+    this.#vm = vm;
+    this.device = device;
+  }
+
+  get id(): string {
+    return this.device.id;
+  }
+
+  get type(): LivePci['type'] {
+    return this.device.type;
+  }
+
+  /** Where it stands. */
+  get port(): string {
+    return this.device.port;
+  }
+
+  /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */
+  unplug(options: UnplugOptions = {}): Promise<Done> {
+    return this.#vm.unplug(this.id, options);
+  }
+
+  [inspect.custom](): string {
+    return `${this.id}: ${this.type} in ${this.port}`;
+  }
+}
+
+type TypeName = PciPlugInput['type'];
+type OptionsOf<T extends TypeName> = Omit<Extract<PciPlugInput, { type: T }>, 'kind' | 'type'>;
+
+/** `vm.pci`: looks functions up when it is called, plugs devices, and tells what there is. */
+export interface PciAccess {
+  /** One function, by name or address. @throws NemuError DEVICE */
+  (which: string): Promise<PciDevice>;
+  /** All of them. */
+  (): Promise<PciDevice[]>;
+  /**
+   * Plugs a device: `vm.pci.plug('virtio-blk', { file: 'a.qcow2' })`. Resolves when the guest's driver has it.
+   * @throws NemuError as `MachineClient.plug` does.
+   */
+  plug<T extends TypeName>(type: T, options?: OptionsOf<T> & PlugOptions): Promise<PluggedDevice>;
+  /** Devices that come and go, also those of the start. */
+  readonly devices: readonly PluggedDevice[];
+  /** Hot-plug ports and slots, and what is in them. */
+  readonly ports: readonly PciPortReport[];
+}
+
+export function pciAccess(vm: Vm): PciAccess {
+  const look = async (which?: string) => {
+    const all = (await vm.machine.devices()).pci.map((report) => new PciDevice(report));
+    if (which === undefined) return all;
+    const found = all.find((each) => each.name === which || each.address === which || `0000:${each.address}` === which);
+    if (found) return found;
+    throw new NemuError('DEVICE', `There is no PCI function "${which}".`, {
+      hint: `There are ${all.map((each) => `${each.address} ${each.name}`).join(', ') || 'none'}.`,
+    });
+  };
+  const plug: PciAccess['plug'] = async (type, { timeoutMs, ...options } = {} as never) => {
+    const input = { kind: 'pci', type, ...options } as unknown as PciPlugInput;
+    const { device } = await vm.plug(input, timeoutMs === undefined ? {} : { timeoutMs });
+    return new PluggedDevice(vm, device as LivePci);
+  };
+  const access = Object.assign(look, { plug });
+  Object.defineProperties(access, {
+    devices: { get: () => (vm.plugged?.pci.devices ?? []).map((device) => new PluggedDevice(vm, device)) },
+    ports: { get: () => vm.plugged?.pci.ports ?? [] },
+    [inspect.custom]: {
+      value: () =>
+        (vm.plugged?.pci.ports ?? []).map(({ id, device }) => `${id}: ${device ?? 'free'}`).join('\n') ||
+        'no place where devices come and go',
+    },
+  });
+  return access as PciAccess;
+}

@@ -1,0 +1,95 @@
+/** The short form `plug TYPE KEY=VALUE…`: names, options and values come from the schema of what can be plugged. */
+import * as z from 'zod';
+import { deviceType } from '../client/description.ts';
+import { DEVICE_ALIASES } from '../client/device_schema.ts';
+import { NemuError } from '../client/errors.ts';
+import { pluggable } from '../client/live.ts';
+import { didYouMean } from '../client/suggest.ts';
+import type { Vm } from './vm.ts';
+
+interface Property {
+  readonly type?: string;
+  readonly enum?: readonly unknown[];
+  readonly anyOf?: readonly Property[];
+}
+
+const nameOf = ({ type, kind }: (typeof pluggable)[number]) => type ?? kind;
+const find = (word: string) => pluggable.find((each) => nameOf(each) === deviceType(word));
+const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
+/** Options are written as on the command line: `deflate-on-oom`. */
+const dashed = (field: string) => field.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
+/** Options of one thing that can be plugged, but those that are a list or a group. */
+function optionsOf(what: (typeof pluggable)[number]): Map<string, { field: string; property: Property }> {
+  const { properties = {} } = z.toJSONSchema(what.schema, { io: 'input', unrepresentable: 'any' }) as {
+    properties?: Record<string, Property>;
+  };
+  return new Map(
+    Object.entries(properties)
+      .filter(([field, { type }]) => field !== 'kind' && field !== 'type' && type !== 'array' && type !== 'object')
+      .map(([field, property]) => [dashed(field), { field, property }]),
+  );
+}
+
+const isNumber = ({ type, anyOf }: Property): boolean =>
+  type === 'number' || type === 'integer' || (anyOf?.every(isNumber) ?? false);
+
+function literal(option: string, text: string, property: Property): string {
+  if (property.type === 'boolean') {
+    if (['on', 'yes', 'true'].includes(text)) return 'true';
+    if (['off', 'no', 'false'].includes(text)) return 'false';
+    throw new NemuError('USAGE', `${option}=${text} is neither on nor off.`);
+  }
+  if (!isNumber(property)) return quote(text);
+  if (!/^(0x[0-9a-f]+|\d+)$/i.test(text)) throw new NemuError('USAGE', `${option}=${text} is not a whole number.`);
+  return text;
+}
+
+/** @throws NemuError USAGE */
+export function plugCode(word: string, rest: readonly string[]): string {
+  const what = find(word);
+  if (!what) {
+    const known = [...pluggable.map(nameOf), ...Object.keys(DEVICE_ALIASES)];
+    const near = didYouMean(word, known);
+    throw new NemuError('USAGE', `There is no "${word}" to plug.`, {
+      hint: near ? `Did you mean ${near}?` : `There are ${pluggable.map(nameOf).join(', ')}.`,
+    });
+  }
+  const options = optionsOf(what);
+  const fields = rest.map((item) => {
+    const equals = item.indexOf('=');
+    const [name, text] = equals < 0 ? [item, 'on'] : [item.slice(0, equals), item.slice(equals + 1)];
+    const option = options.get(dashed(name));
+    if (!option) {
+      const near = didYouMean(name, [...options.keys()]);
+      throw new NemuError('USAGE', `plug ${word}: there is no "${name}".`, {
+        hint: near ? `Did you mean ${near}=?` : `It takes ${[...options.keys()].join('=, ')}=.`,
+      });
+    }
+    return `${option.field}: ${literal(name, text, option.property)}`;
+  });
+  if (what.type) {
+    return `await vm.pci.plug(${quote(what.type)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
+  }
+  return `await vm.plug({ ${[`kind: ${quote(what.kind)}`, ...fields].join(', ')} })`;
+}
+
+/** What may stand behind these words. */
+export function plugWords([type, ...given]: readonly string[]): string[] {
+  if (type === undefined) return [...pluggable.map(nameOf), ...Object.keys(DEVICE_ALIASES)];
+  const what = find(type);
+  if (!what) return [];
+  const used = given.map((item) => item.split('=')[0]);
+  return [...optionsOf(what)]
+    .filter(([name]) => !used.includes(name))
+    .flatMap(([name, { property }]) => {
+      const values = property.type === 'boolean' ? ['on', 'off'] : property.enum;
+      return values ? values.map((value) => `${name}=${value}`) : [`${name}=`];
+    });
+}
+
+/** Ids of what can be taken out. */
+export function unpluggable({ plugged }: Vm): string[] {
+  if (!plugged) return [];
+  return [...plugged.cpus.present.slice(1), ...plugged.memory.dimms, ...plugged.pci.devices].map(({ id }) => id);
+}

@@ -1,0 +1,337 @@
+import type { MachineDescription } from '../../client/description.ts';
+import { diskName } from '../../client/description.ts';
+import { type DeviceType, SINGLE_TYPES, type Stream } from '../../client/device_schema.ts';
+import { NemuError } from '../../client/errors.ts';
+import type { PciDevice, PciPlug, PciPlugInput, PciPortReport } from '../../client/live.ts';
+import { PCI, PCI_COMMAND_MEMORY } from '../../devices/pci/config_space.ts';
+import type { PciFunction, PciSlot } from '../../devices/pci/function.ts';
+import { UpstreamPort } from '../../devices/pci/switch.ts';
+import type { PcPci } from '../pci/pc.ts';
+import type { PciPlace } from '../pci/places.ts';
+import { Q35Pci } from '../pci/q35.ts';
+import type { SerialRings } from '../serial_channel.ts';
+import type { GuestActs, HostPart, LiveKind } from './kind.ts';
+
+/** A device with what stands behind it on the host, before it is on a bus. */
+export interface MadeDevice {
+  /** @param started to be called when a driver is ready with it; undefined where decoding is the sign. */
+  make(slot: PciSlot, started: () => void): PciFunction;
+  /** Whether `make` calls `started`. */
+  readonly tellsStart: boolean;
+  /** Brings what is under way to its end; the function is off its bus. @param done called when that is so. */
+  settle(done: () => void): void;
+  /** Gives back what it has of the host. */
+  close(): void;
+}
+
+/** What the board has for devices of PCI. */
+export interface PciBoard {
+  readonly pci: PcPci;
+  /** Opens what is behind a device. @throws NemuError that says what cannot be had. */
+  make(plug: PciPlug, id: string): MadeDevice;
+  /** Rings of the streams of a device that is plugged. */
+  addStreams(rings: Readonly<Record<string, SerialRings>>): void;
+}
+
+export interface PciHotplugOptions {
+  readonly description: Pick<MachineDescription, 'machine' | 'serial'>;
+  readonly guest: GuestActs;
+}
+
+interface Held {
+  readonly device: PciDevice;
+  readonly place: PciPlace;
+  readonly made: MadeDevice;
+  attached: boolean;
+  function: PciFunction | undefined;
+  /** Takes the places of a switch away. */
+  removePorts?: () => void;
+  readonly ports: string[];
+}
+
+/** Ids that other kinds of devices have. */
+const OTHERS_ID = /^(cpu|dimm|com)\d+$/;
+/** A switch's own bus, and the one between its ports. */
+const BUSES_OF_SWITCH = 2;
+
+/** Devices of PCI that come and go. */
+export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
+  readonly onlineWhenAccepted = false;
+  readonly #options: PciHotplugOptions;
+  readonly #held = new Map<string, Held>();
+  #board: PciBoard | undefined;
+
+  constructor(options: PciHotplugOptions) {
+    this.#options = options;
+  }
+
+  /** A machine without PCI never calls it. */
+  connect(board: PciBoard): void {
+    this.#board = board;
+  }
+
+  /** Puts a device in that is there from the start. @param streams of one device that has several. */
+  boot(
+    plug: PciPlug,
+    made?: { readonly id: string; readonly streams: readonly Stream[]; readonly device: MadeDevice },
+  ) {
+    const board = this.#board as PciBoard;
+    const id = made?.id ?? this.#id(plug);
+    this.#requireType(plug, board);
+    const place = plug.port === undefined ? board.pci.bootPlace() : this.#place(plug, board);
+    const held = this.#hold(board, plug, id, place, made);
+    this.#insert(held, board);
+    held.place.occupy();
+  }
+
+  reserve(plug: PciPlug): PciDevice {
+    const board = this.#board;
+    if (!board) {
+      throw new NemuError(
+        'NO_PCI',
+        `The machine type ${this.#options.description.machine} has no PCI to plug devices into.`,
+        {
+          hint: 'Use --machine q35 or pc.',
+        },
+      );
+    }
+    this.#requireType(plug, board);
+    const id = this.#id(plug);
+    const place = this.#place(plug, board);
+    return this.#hold(board, plug, id, place).device;
+  }
+
+  /** Takes a place for a device. Its file or interface is opened now, so that a busy one is told of before all else. */
+  #hold(
+    board: PciBoard,
+    plug: PciPlug,
+    id: string,
+    place: PciPlace,
+    several?: { readonly streams: readonly Stream[]; readonly device: MadeDevice },
+  ): Held {
+    const made = several?.device ?? board.make(plug, id);
+    const device: PciDevice = {
+      ...{ kind: 'pci', id, type: plug.type, port: place.id, streams: several?.streams ?? streamsOf(plug, id) },
+      // A device of several streams is none that one request makes.
+      ...((several?.streams.length ?? 1) === 1 && { plug: again(plug, id, place.id) }),
+    };
+    const held: Held = { device, place, made, attached: false, function: undefined, ports: [] };
+    this.#held.set(id, held);
+    return held;
+  }
+
+  #requireType(plug: PciPlug, { pci }: PciBoard): void {
+    const { type } = plug;
+    const other = [...this.#held.values()].find(({ device }) => device.type === type);
+    if (SINGLE_TYPES.includes(type) && other) {
+      throw new NemuError('DEVICE', `A machine has one ${type} at most: there is ${other.device.id}.`, {
+        hint: `Unplug ${other.device.id} first.`,
+      });
+    }
+    if (type === 'pcie-switch' && !(pci instanceof Q35Pci)) {
+      throw new NemuError('DEVICE', 'A switch is for PCI Express, which this machine has not.', {
+        hint: 'Use --machine q35.',
+      });
+    }
+  }
+
+  #id(plug: PciPlug): string {
+    const taken = (id: string) => this.#held.has(id) || this.#streams().includes(id);
+    const wanted = plug.type === 'virtio-port' ? plug.name : plug.id;
+    if (wanted === undefined) {
+      const name = defaultName(plug.type);
+      for (let i = 0; ; i++) if (!taken(name(i))) return name(i);
+    }
+    if (taken(wanted) || OTHERS_ID.test(wanted)) {
+      throw new NemuError('ID', `There is a ${wanted} already.`, { hint: 'Give another id, or none.' });
+    }
+    return wanted;
+  }
+
+  #streams(): string[] {
+    const own = [...this.#held.values()].flatMap(({ device }) => device.streams.map(({ name }) => name));
+    return [...this.#options.description.serial.map(({ port }) => port as string), ...own];
+  }
+
+  /** The place that a device names, or the first that is free. */
+  #place(plug: PciPlug, { pci }: PciBoard): PciPlace {
+    const { port: wanted, type } = plug;
+    const express = pci instanceof Q35Pci;
+    const places = pci.places;
+    const free = places.filter((place) => !this.#holder(place));
+    const raise = express
+      ? 'Unplug something, plug a switch (type pcie-switch), or start the machine with more: --pcie root-ports=8.'
+      : 'Unplug something first.';
+    if (wanted === undefined) {
+      const kind = express ? 'port' : 'slot';
+      const candidates = free.filter((place) => place.kind === kind && !this.#unfit(plug, place));
+      if (candidates[0]) return candidates[0];
+      const unfit = free.find((place) => place.kind === kind);
+      if (unfit) throw this.#unfit(plug, unfit) as NemuError;
+      const count = places.filter((place) => place.kind === kind).length;
+      throw new NemuError(
+        'PCI_PORTS',
+        count === 0 ? 'This machine has no hot-plug port.' : `All ${count} hot-plug ${kind}s are taken.`,
+        { hint: raise },
+      );
+    }
+    const place = places.find(({ id }) => id === wanted);
+    if (!place) {
+      throw new NemuError('PCI_PORTS', `There is no place ${wanted} for a ${type} to come and go.`, {
+        hint: `Free: ${free.map(({ id }) => id).join(', ') || `none. ${raise}`}.`,
+      });
+    }
+    const holder = this.#holder(place);
+    if (holder) {
+      throw new NemuError('PCI_PORTS', `${wanted} has ${holder.device.id} in it.`, {
+        hint: `Free: ${free.map(({ id }) => id).join(', ') || `none. ${raise}`}.`,
+      });
+    }
+    const unfit = this.#unfit(plug, place);
+    if (unfit) throw unfit;
+    return place;
+  }
+
+  /** Why a device cannot stand in a place. */
+  #unfit(plug: PciPlug, place: PciPlace): NemuError | undefined {
+    if (plug.type === 'i6300esb' && place.kind === 'port') {
+      return new NemuError(
+        'PCI_PORTS',
+        `The watchdog i6300esb is a conventional PCI device: ${place.id} takes devices of PCI Express.`,
+        { hint: 'It can be there from the start (--device i6300esb), or be plugged into a machine of type pc.' },
+      );
+    }
+    if (plug.type !== 'pcie-switch') return undefined;
+    const needed = plug.ports + BUSES_OF_SWITCH;
+    if (place.kind === 'port' && place.buses >= needed) return undefined;
+    return new NemuError(
+      'PCI_BUSES',
+      `A switch with ${plug.ports} ports needs ${needed} bus numbers; ${place.buses} are kept behind ${place.id}.`,
+      { hint: `Start the machine with more behind each port: --pcie buses=${needed}.` },
+    );
+  }
+
+  #holder(place: PciPlace): Held | undefined {
+    return [...this.#held.values()].find((held) => held.place.id === place.id);
+  }
+
+  attach(device: PciDevice, { rings = {} }: HostPart = {}): void {
+    const held = this.#held.get(device.id);
+    const board = this.#board;
+    if (!held || !board) return;
+    board.addStreams(rings);
+    this.#insert(held, board);
+    held.place.insert();
+  }
+
+  /** Puts a device's functions on the bus, and listens to what the guest does. */
+  #insert(held: Held, { pci }: PciBoard): void {
+    const { device, place, made } = held;
+    const { guest } = this.#options;
+    const started = () => guest.started(device);
+    const placed = pci.addEndpoint(place, (slot) => made.make(slot, started));
+    held.function = placed;
+    held.attached = true;
+    if (placed instanceof UpstreamPort && pci instanceof Q35Pci && held.device.plug?.type === 'pcie-switch') {
+      const { ports, remove } = pci.addSwitch(placed, held.device.plug.ports ?? 0);
+      held.removePorts = remove;
+      held.ports.push(...ports.map(({ name }) => name));
+      for (const port of ports) {
+        port.onListening = () => {
+          if (ports.every(({ isListening }) => isListening)) started();
+        };
+      }
+    } else {
+      placed.config.watch(PCI.COMMAND, 2, () => {
+        if (!(placed.command & PCI_COMMAND_MEMORY)) return;
+        if (place.kind === 'slot') guest.accepted(device, 'plug', 'it turned the device on');
+        if (!made.tellsStart) started();
+      });
+    }
+    place.watcher = {
+      noticed: () => guest.noticed(device),
+      accepted: (words) => guest.accepted(device, 'plug', words),
+      leaving: (words) => guest.accepted(device, 'unplug', words),
+      kept: (words) => guest.refused(device, 'unplug', words),
+      released: (words) => guest.ejected(device, words, place.kind === 'port'),
+    };
+  }
+
+  requireRemovable({ id }: PciDevice): void {
+    const held = this.#held.get(id);
+    const inside = held?.ports.flatMap((port) => {
+      const other = [...this.#held.values()].find(({ place }) => place.id === port);
+      return other ? [other.device.id] : [];
+    });
+    if (!inside || inside.length === 0) return;
+    throw new NemuError('BUSY', `${id} has ${inside.join(' and ')} behind it.`, {
+      hint: `Unplug ${inside.join(' and ')} first.`,
+    });
+  }
+
+  requestRemoval({ id }: PciDevice): void {
+    this.#held.get(id)?.place.requestRemoval();
+  }
+
+  /** Why a guest may not have looked at a device yet. */
+  waits({ id }: PciDevice): string | undefined {
+    return this.#held.get(id)?.place.waits;
+  }
+
+  detach(device: PciDevice, done: () => void): void {
+    const held = this.#held.get(device.id);
+    if (!held) return;
+    const { place, made } = held;
+    place.watcher = undefined;
+    held.attached = false;
+    place.remove();
+    if (held.function) {
+      held.function.reset();
+      this.#board?.pci.root.remove(held.function);
+    }
+    held.removePorts?.();
+    made.settle(done);
+  }
+
+  vacate({ id }: PciDevice): void {
+    this.#held.get(id)?.made.close();
+    this.#held.delete(id);
+  }
+
+  present(): PciDevice[] {
+    return [...this.#held.values()].filter(({ attached }) => attached).map(({ device }) => device);
+  }
+
+  ports(): PciPortReport[] {
+    return (this.#board?.pci.places ?? []).map((place) => {
+      const holder = this.#holder(place);
+      return {
+        ...{ id: place.id, kind: place.kind },
+        ...(holder && { device: holder.device.id }),
+        ...(place.state && { state: place.state }),
+      };
+    });
+  }
+}
+
+const NAMES: Readonly<Record<DeviceType, (index: number) => string>> = {
+  'virtio-blk': diskName,
+  'virtio-net': (index) => `net${index}`,
+  'virtio-rng': (index) => (index === 0 ? 'rng' : `rng${index}`),
+  'virtio-balloon': (index) => (index === 0 ? 'balloon' : `balloon${index}`),
+  'virtio-console': (index) => `hvc${index}`,
+  'virtio-port': (index) => `port${index}`,
+  i6300esb: (index) => (index === 0 ? 'watchdog' : `watchdog${index}`),
+  'pcie-switch': (index) => `sw${index}`,
+};
+const defaultName = (type: DeviceType) => NAMES[type];
+
+function streamsOf(plug: PciPlug, id: string): Stream[] {
+  if (plug.type !== 'virtio-console' && plug.type !== 'virtio-port') return [];
+  return [{ name: id, console: plug.type === 'virtio-console', flow: plug.flow }];
+}
+
+/** What plugs the same device into the same place. */
+function again(plug: PciPlug, id: string, port: string): PciPlugInput {
+  return plug.type === 'virtio-port' ? { ...plug, port } : { ...plug, id, port };
+}
