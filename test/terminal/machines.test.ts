@@ -69,7 +69,8 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
    */
   const guestLine = async (terminal: Terminal, text: string) => {
     await sleep(700);
-    terminal.line(text);
+    // What is lost is at most what one read of the shell takes: blanks.
+    terminal.line(`${' '.repeat(16)}${text}`);
   };
   const state = (name: string) => join(env.XDG_STATE_HOME, 'nemu', 'machines', name);
 

@@ -368,9 +368,9 @@ export class VirtioConsole implements VirtioDevice {
 
   #queueSize(port: Port): void {
     const size = new Uint8Array(4);
-    // The drivers there are, those of Linux and the BSDs, want the rows first.
-    new DataView(size.buffer).setUint16(0, port.rows, true);
-    new DataView(size.buffer).setUint16(2, port.columns, true);
+    // struct virtio_console_resize. Older drivers of Linux, and the BSDs, take the rows first.
+    new DataView(size.buffer).setUint16(0, port.columns, true);
+    new DataView(size.buffer).setUint16(2, port.rows, true);
     this.#message(port, RESIZE, 0, size);
   }
 

@@ -121,7 +121,7 @@ describe('ports', () => {
     say(0, PORT_READY, 1);
     expect(heard()).toEqual([
       [0, CONSOLE, 1],
-      [0, RESIZE, 0, 30, 100],
+      [0, RESIZE, 0, 100, 30],
       [0, OPEN, 1],
     ]);
     say(1, PORT_READY, 1);
@@ -132,7 +132,7 @@ describe('ports', () => {
     say(2, PORT_READY, 1);
     expect(heard()).toEqual([
       [2, CONSOLE, 1],
-      [2, RESIZE, 0, 30, 100],
+      [2, RESIZE, 0, 100, 30],
       [2, NAME, 1, 'com2'],
     ]);
     say(0, READY, 0);
@@ -207,8 +207,8 @@ describe('ports', () => {
     device.resize(1, 10, 10);
     driver.takeMessages();
     expect(heard()).toEqual([
-      [0, RESIZE, 0, 50, 132],
-      [2, RESIZE, 0, 20, 90],
+      [0, RESIZE, 0, 132, 50],
+      [2, RESIZE, 0, 90, 20],
     ]);
     expect([driver.config(0, 2), driver.config(2, 2)]).toEqual([132, 50]);
   });
