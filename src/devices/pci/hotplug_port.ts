@@ -51,6 +51,8 @@ export interface SlotWatcher {
   kept(): void;
   /** Power and indicator are off: the device can be taken out (PCI Express 4.0, section 6.7.1.1.2). */
   turnedOff(state: SlotState): void;
+  /** It has tidied up after a device that went without asking, or was reset. */
+  settled(): void;
 }
 
 export interface HotplugPortOptions {
@@ -252,8 +254,14 @@ export abstract class HotplugPort extends PciBridge {
   }
 
   #settled(): void {
-    this.#settling = false;
+    this.#endSettling();
     if (this.#insertLater) this.insert();
+  }
+
+  #endSettling(): void {
+    const settling = this.#settling;
+    this.#settling = false;
+    if (settling) this.watcher?.settled();
   }
 
   #setStatus(set: number, clear: number): void {
@@ -281,7 +289,7 @@ export abstract class HotplugPort extends PciBridge {
     this.msix.reset();
     super.reset();
     this.#powered = true;
-    this.#settling = false;
+    this.#endSettling();
     this.#blinking = false;
     this.#engaged = false;
     this.#insertLater = false;

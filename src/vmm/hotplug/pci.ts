@@ -165,7 +165,9 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     if (wanted === undefined) {
       const kind = express ? 'port' : 'slot';
       const candidates = free.filter((place) => place.kind === kind && !this.#unfit(plug, place));
-      if (candidates[0]) return candidates[0];
+      // Where the guest still tidies up, a device would have to wait.
+      const [candidate] = candidates.toSorted((a, b) => Number(a.waits !== undefined) - Number(b.waits !== undefined));
+      if (candidate) return candidate;
       const unfit = free.find((place) => place.kind === kind);
       if (unfit) throw this.#unfit(plug, unfit) as NemuError;
       const count = places.filter((place) => place.kind === kind).length;
@@ -284,11 +286,15 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     const { place, made } = held;
     place.watcher = undefined;
     held.attached = false;
+    const root = this.#board?.pci.root;
+    const remains = held.function && root?.remains(held.function);
     place.remove();
     if (held.function) {
       held.function.reset();
-      this.#board?.pci.root.remove(held.function);
+      root?.remove(held.function);
     }
+    // It was torn out of a guest that has yet to notice.
+    if (place.waits !== undefined) place.onSettled = remains?.();
     held.removePorts?.();
     made.settle(done);
   }

@@ -38,6 +38,8 @@ export interface PciPlace {
   remove(): void;
   /** Why the guest may not have looked yet, when there is a reason. */
   readonly waits: string | undefined;
+  /** Told once, when the guest has tidied up after a device that was torn out. */
+  onSettled: (() => void) | undefined;
   readonly state: PciPortReport['state'];
 }
 
@@ -49,6 +51,7 @@ export class PortPlace implements PciPlace {
   readonly bus: PciBus;
   readonly express: number;
   watcher: PlaceWatcher | undefined;
+  onSettled: (() => void) | undefined;
   readonly #port: HotplugPort;
 
   constructor(port: HotplugPort, bus: PciBus, express: number) {
@@ -64,6 +67,11 @@ export class PortPlace implements PciPlace {
       turnedOff: ({ attentionIndicator }) => {
         const trouble = attentionIndicator === 'on' ? ', and its attention indicator on: it had trouble with it' : '';
         this.watcher?.released(`it turned the port off${trouble}`);
+      },
+      settled: () => {
+        const told = this.onSettled;
+        this.onSettled = undefined;
+        told?.();
       },
     };
   }
@@ -110,6 +118,7 @@ export class SlotPlace implements PciPlace {
   readonly devfn: number;
   readonly express: number | undefined;
   watcher: PlaceWatcher | undefined;
+  readonly onSettled = undefined;
   readonly #hotplug: AcpiPciHotplug;
   readonly #device: number;
 

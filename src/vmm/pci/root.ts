@@ -122,6 +122,26 @@ export class PciRoot {
     this.#host.pages.give(placed.page);
   }
 
+  /**
+   * Keeps the addresses that a function decodes answered when it is torn out: reads give 0. Linux's virtio driver waits
+   * without end for a status of 0, which an empty bus, all ones, never gives it.
+   * @returns what puts that in place, when the function is gone; and that, what takes it away.
+   */
+  remains(function_: PciFunction): () => () => void {
+    const { mmio } = this.#host;
+    const ranges = [...(this.#placed.get(function_)?.decoded ?? [])]
+      .filter(([bar]) => bar.kind !== 'io' && !bar.memory)
+      .map(([{ size, index }, { base }]) => ({ base, size, name: `${function_.name} BAR ${index}, torn out` }));
+    return () => {
+      const undo = ranges.map(({ base, size, name }) =>
+        mmio.insert(base, { name, size, read: () => 0, write: () => {} }),
+      );
+      return () => {
+        for (const each of undo) each();
+      };
+    };
+  }
+
   /** Resets what is behind a bridge (PCI-to-PCI Bridge Architecture Specification 1.2, section 3.2.5.17). */
   #resetBehind(bridge: PciBridge): void {
     const bus = this.#buses.get(bridge);

@@ -23,6 +23,7 @@ function slot() {
     leaving: () => told.push('leaving'),
     kept: () => told.push('kept'),
     turnedOff: () => told.push('turned off'),
+    settled: () => told.push('settled'),
   };
   const control = (value: number) => port.config.write(at + EXP.SLTCTL, 2, value);
   const events = () => {
@@ -79,5 +80,5 @@ test('after a surprise removal the next device waits until the driver has tidied
   control(OFF);
   expect(port.isSettling).toBe(false);
   expect(port.slotState.occupied).toBe(true);
-  expect(told).toEqual(['turned on']);
+  expect(told).toEqual(['turned on', 'settled']);
 });
