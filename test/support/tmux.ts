@@ -44,6 +44,11 @@ export class Terminal {
     return this.#tmux('capture-pane', '-p', '-J', '-S', '-500');
   }
 
+  /** What is on the screen, with the SGR sequences that make it look so (ECMA-48). */
+  get colours(): string {
+    return this.#tmux('capture-pane', '-p', '-e');
+  }
+
   /** Waits until the screen shows `what`. @throws Error with the screen when it does not within the time. */
   async until(what: string | RegExp, timeoutMs = 60_000): Promise<string> {
     const deadline = performance.now() + timeoutMs;
