@@ -122,7 +122,7 @@ const MACHINE: readonly Action[] = [
   },
   {
     id: 'nmi',
-    keys: ['N'],
+    keys: ['M'],
     title: 'send an NMI',
     help: 'to every vCPU; what the guest does with it is its own business',
     repl: () => 'await vm.nmi()',

@@ -1,0 +1,66 @@
+/** The workstation in a real terminal: one guest, looked at and changed through keys alone. */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { nemu } from '../support/cli.ts';
+import { hasTmux, Terminal } from '../support/tmux.ts';
+
+const LIMIT_MS = 240_000;
+const BOOT_MS = 120_000;
+
+describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
+  test('a guest is booted, looked at, changed and left', { timeout: LIMIT_MS }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'nemu-workstation-'));
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+    const terminal = new Terminal(150, 42, {
+      ...{ XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: folder, LC_ALL: 'C.UTF-8', TERM: 'xterm-256color' },
+      NO_COLOR: '1',
+    });
+    onTestFinished(() => terminal.close());
+    terminal.line(`cd ${folder}; ${nemu} workstation --cpus 1,max=4 --memory 512M,max=2G; echo "status $?"`);
+    const screen = await terminal.until('guest settled', BOOT_MS);
+    for (const pane of ['vCPUs', 'PCI', 'memory', 'exits', 'console', 'events']) expect(screen).toContain(pane);
+    // Not a colour, as NO_COLOR asks.
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: SGR sequences
+    expect(terminal.colours).not.toMatch(/\x1b\[[\d;]*(3[0-7]|9[0-7]|4[0-7]|38|48)[;\d]*m/);
+
+    // All at once, as a fast typist or a slow terminal brings it.
+    terminal.press('2', ':');
+    terminal.line('cpu add 1');
+    await terminal.until(/plug cpu1.*online/);
+
+    // Typing belongs to the guest until Ctrl-].
+    terminal.press('5', 'i');
+    // The guest's shell may lose what comes with the terminal's answer to its question where the cursor is.
+    terminal.line(`${' '.repeat(16)}echo $((6 * 7)) of $(nproc)`);
+    await terminal.until(/42 of [12]\b/);
+    terminal.press('C-]');
+
+    terminal.press('u');
+    await terminal.until('Take this back?');
+    terminal.press('y');
+    await terminal.until(/vCPUs 1\/4/);
+
+    terminal.press('?');
+    await terminal.until('type to narrow');
+    terminal.type('nmi');
+    await terminal.until('send an NMI');
+    terminal.press('Escape', 'Escape');
+
+    // Any size: half of it, and next to nothing.
+    terminal.resize(80, 24);
+    const small = await terminal.until(/^(?=[\s\S]*vCPUs)(?![\s\S]*type to narrow)/);
+    expect(Math.max(...small.split('\n').map((line) => [...line].length))).toBeLessThanOrEqual(80);
+    terminal.resize(20, 4);
+    await terminal.until(/NEMU needs \d+×\d+/);
+    terminal.resize(150, 42);
+    await terminal.until('vCPUs');
+
+    terminal.press('q');
+    await terminal.until(/\by\b/);
+    terminal.press('y');
+    await terminal.until('status 0');
+    expect(readdirSync(folder).filter((name) => name.startsWith('nemu.'))).toEqual([]);
+  });
+});
