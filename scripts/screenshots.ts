@@ -112,30 +112,33 @@ const picture = async (name: string, title: string) => {
 };
 try {
   mkdirSync(folder, { recursive: true });
-  tmux.line(`${nemu} start`);
+  tmux.line(`${nemu} workstation --cpus 2,max=8 --memory 1G,max=8G --rng --device balloon --name demo`);
   await tmux.until('guest settled', 180_000);
-  // The console is typed into, as a person would.
-  tmux.press('Enter');
-  tmux.line('uname -srm; lspci 2>/dev/null | head -3; free -m | head -2');
+  // The console is typed into, as a person would. The shell may lose what comes with the terminal's first answer.
+  tmux.press('5', 'i', 'Enter');
+  await tmux.until(/~ # [^\n]*\n.*~ # /);
+  tmux.line(`${' '.repeat(16)}uname -srm; free -m | head -2`);
   await tmux.until('Mem:');
-  tmux.press('C-]', '2', 'Down');
-  tmux.press(':');
+  tmux.press('C-]', '2', 'Down', ':');
   tmux.line('cpu add 2');
-  await tmux.until(/plug cpu3.*online/);
+  await tmux.until(/vCPUs 4\/8/);
   tmux.press(':');
   tmux.line('memory plug 1G');
-  await tmux.until(/plug dimm0.*online/);
+  await tmux.until(/plug dimm0: online/);
   await tmux.until(/dimm0/);
+  // The last pictures of the graphs.
+  await new Promise((resolve) => setTimeout(resolve, 5000));
   await picture('workstation', 'The workstation: two CPUs and a DIMM were plugged into a running guest.');
   tmux.press('a');
-  await tmux.until(/plug/i);
-  await picture('plug', 'Plugging a device: what there is, its options, what it costs.');
-  tmux.press('Escape');
-  tmux.press('?');
-  await tmux.until(/narrow/i);
+  await tmux.until('virtio-blk');
+  tmux.type('blk');
+  tmux.press('Enter');
+  await tmux.until('file');
+  await picture('plug', 'Plugging a disk: its options, what they may be, and the REPL form of the same.');
+  tmux.press('Escape', 'Escape', '?');
+  await tmux.until('type to narrow');
   await picture('help', 'Help: every key, narrowed by typing.');
-  tmux.press('Escape');
-  tmux.press('q');
+  tmux.press('Escape', 'q');
   await tmux.until('Sure?');
   tmux.press('y');
   await tmux.until('host> ');

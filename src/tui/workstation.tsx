@@ -153,6 +153,11 @@ export async function runWorkstation(
       onFrame={(next) => {
         frame = next;
       }}
+      handOver={(text) => {
+        if (!terminal.raw) return false;
+        terminal.take(Buffer.from(text));
+        return true;
+      }}
       onReady={(how) => {
         suspend = how as typeof suspend;
       }}

@@ -31,9 +31,7 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     await terminal.until(/plug cpu1.*online/);
 
     // Typing belongs to the guest until Ctrl-].
-    terminal.press('5', 'i');
-    // The guest's shell may lose what comes with the terminal's answer to its question where the cursor is.
-    terminal.line(`${' '.repeat(16)}echo $((6 * 7)) of $(nproc)`);
+    terminal.type('5iecho $((6 * 7)) of $(nproc)\r');
     await terminal.until(/42 of [12]\b/);
     terminal.press('C-]');
 
