@@ -81,12 +81,18 @@ async function draw(screen: string, title: string): Promise<string> {
   const shapes: string[] = [];
   for (let row = 0; row < ROWS; row++) {
     const line = terminal.buffer.active.getLine(row);
-    for (const { text, column, width: cells, ink, paper, style } of line ? runsOf(line) : []) {
-      const [x, y] = [12 + column * CELL.width, 12 + row * CELL.height];
-      const long = cells * CELL.width;
-      if (paper) shapes.push(`<rect x="${x}" y="${y}" width="${long}" height="${CELL.height}" fill="${paper}"/>`);
-      if (text.trim() === '') continue;
-      // The length is said, so that columns stay columns whatever font there is.
+    for (const { text: whole, column, width: cells, ink, paper, style } of line ? runsOf(line) : []) {
+      const y = 12 + row * CELL.height;
+      if (paper) {
+        const size = `width="${cells * CELL.width}" height="${CELL.height}"`;
+        shapes.push(`<rect x="${12 + column * CELL.width}" y="${y}" ${size} fill="${paper}"/>`);
+      }
+      const text = whole.trim();
+      if (text === '') continue;
+      const before = whole.length - whole.trimStart().length;
+      const x = 12 + (column + before) * CELL.width;
+      // The length is said, so that columns stay columns whatever font there is; blanks at the ends do not count in it.
+      const long = (cells - before - (whole.length - whole.trimEnd().length)) * CELL.width;
       shapes.push(
         `<text x="${x}" y="${y + CELL.baseline}" textLength="${long}" lengthAdjust="spacingAndGlyphs" fill="${ink}"${style ? ` ${style}` : ''}>${escaped(text)}</text>`,
       );
@@ -133,15 +139,20 @@ try {
   await tmux.until('virtio-blk');
   tmux.type('blk');
   tmux.press('Enter');
-  await tmux.until('file');
+  await tmux.until(/^(?![\s\S]*type to narrow)/);
   await picture('plug', 'Plugging a disk: its options, what they may be, and the REPL form of the same.');
-  tmux.press('Escape', 'Escape', '?');
+  tmux.press('Escape');
+  await tmux.until(/^(?![\s\S]*virtio-blk)/);
+  tmux.press('?');
   await tmux.until('type to narrow');
   await picture('help', 'Help: every key, narrowed by typing.');
-  tmux.press('Escape', 'q');
+  // Esc and a key at once would be Alt and that key.
+  tmux.press('Escape');
+  await tmux.until(/^(?![\s\S]*type to narrow)/);
+  tmux.press('q');
   await tmux.until('Sure?');
   tmux.press('y');
-  await tmux.until('host> ');
+  await tmux.until(/(host>|\#) \s*$/);
 } finally {
   tmux.close();
 }
