@@ -103,7 +103,7 @@ async function draw(screen: string, title: string): Promise<string> {
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(title)}">`,
     `<title>${escaped(title)}</title>`,
     `<rect width="${width}" height="${height}" rx="8" fill="${PAPER}"/>`,
-    `<g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="13" xml:space="preserve">`,
+    `<g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="13.29" xml:space="preserve">`,
     ...shapes,
     '</g>',
     '</svg>',
@@ -152,7 +152,7 @@ try {
   tmux.press('q');
   await tmux.until('Sure?');
   tmux.press('y');
-  await tmux.until(/(host>|\#) \s*$/);
+  await tmux.until(/(host>|#) \s*$/);
 } finally {
   tmux.close();
 }
