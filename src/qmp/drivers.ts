@@ -1,36 +1,12 @@
-/** Devices that `device_add` makes: their properties, and the plug request that each stands for. */
+/** Every device that `device_add` makes. */
 import * as z from 'zod';
 import type { PlugInput } from '../client/live.ts';
 import { cpuIndex, cpuProperties } from './commands/cpus.ts';
 import { CPU_TYPE } from './devices.ts';
+import { type Driver, driver } from './driver.ts';
 import { deviceNotFound, QmpError } from './errors.ts';
-import type { JsonObject } from './json.ts';
-import type { Monitor } from './monitor.ts';
-import { str } from './types.ts';
-
-/** What there is to plug. `taken` are objects of the peer's that go into it. */
-export interface Plan {
-  readonly device: PlugInput;
-  /** The id that the machine gives it. */
-  readonly id: string;
-  /** Marks what the device uses as taken, once the machine has said that it can be. */
-  readonly take: () => void;
-}
-
-export interface Driver {
-  readonly name: string;
-  readonly summary: string;
-  readonly properties: z.ZodObject;
-  plan(monitor: Monitor, id: string | undefined, properties: JsonObject): Plan | Promise<Plan>;
-}
-
-interface Definition<S extends z.ZodObject> {
-  readonly name: string;
-  readonly summary: string;
-  readonly properties: S;
-  plan(monitor: Monitor, id: string | undefined, properties: z.output<S>): Plan | Promise<Plan>;
-}
-const driver = <S extends z.ZodObject>(definition: Definition<S>): Driver => definition as unknown as Driver;
+import { PCI_DRIVERS } from './pci_drivers.ts';
+import { bool, str } from './types.ts';
 
 const cpuDriver = (name: string) =>
   driver({
@@ -80,4 +56,45 @@ const dimmDriver = driver({
   },
 });
 
-export const DRIVERS: readonly Driver[] = [cpuDriver(CPU_TYPE), cpuDriver('max-x86_64-cpu'), dimmDriver];
+const nvdimmDriver = driver({
+  name: 'nvdimm',
+  summary: 'persistent memory on a `memory-backend-file` object',
+  properties: z.strictObject({
+    memdev: str.optional(),
+    'label-size': z.int().nonnegative().optional(),
+    unarmed: bool.optional(),
+    slot: z.int().min(-1).optional(),
+    node: z.int().nonnegative().optional(),
+  }),
+  plan: async (monitor, given, { memdev, 'label-size': labelSize = 0, unarmed, slot, node }) => {
+    if (memdev === undefined) throw new QmpError("'memdev' property must be set");
+    const object = monitor.objects.get(memdev.replace(/^\/objects\//, ''));
+    if (!object) throw deviceNotFound(memdev);
+    if (object.usedBy !== undefined) throw new QmpError(`can't use already busy memdev: ${object.id}`);
+    const { path, share } = object.plug;
+    if (path === undefined) throw new QmpError(`An nvdimm is a file: '${object.id}' is no memory-backend-file`);
+    if (labelSize >= object.size)
+      throw new QmpError(`the size of memdev '${object.id}' is too small to contain its labels`);
+    const { nvdimms } = await monitor.machine.plugged();
+    const free = Array.from({ length: nvdimms.length + 1 }, (_, i) => `nvdimm${i}`).find(
+      (name) => !nvdimms.some(({ id }) => id === name),
+    );
+    const id = given ?? (free as string);
+    const device: PlugInput = {
+      // The object's size is that of the memory and its labels together.
+      ...{ kind: 'nvdimm', id, file: path, size: object.size - labelSize, labelSize, share },
+      ...(unarmed !== undefined && { readonly: unarmed }),
+      ...(slot !== undefined && slot !== -1 && { slot }),
+      ...(node !== undefined && { node }),
+    };
+    const take = () => {
+      object.usedBy = id;
+    };
+    return { device, id, take };
+  },
+});
+
+export const DRIVERS: readonly Driver[] = [
+  ...[cpuDriver(CPU_TYPE), cpuDriver('max-x86_64-cpu'), dimmDriver, nvdimmDriver],
+  ...PCI_DRIVERS,
+];

@@ -176,8 +176,9 @@ export class Monitor {
   /** Is there a device of this id or path, that could go? */
   async hasDevice(name: string): Promise<boolean> {
     const own = this.names.own(name);
-    const { cpus, memory } = await this.machine.plugged();
-    return this.names.isGiven(name) || [...cpus.present, ...memory.dimms].some(({ id }) => id === own);
+    const { cpus, memory, nvdimms, pci } = await this.machine.plugged();
+    const present = [...cpus.present, ...memory.dimms, ...nvdimms, ...pci.devices];
+    return this.names.isGiven(name) || present.some(({ id }) => id === own);
   }
 
   /** A device is gone, or did not come: its names and what it used are free. */

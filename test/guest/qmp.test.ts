@@ -1,5 +1,5 @@
 /** A stock guest whose machine is changed through QMP: by a client of npm, and by `nemu qmp`. */
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { QMPClient } from 'node-qemu';
@@ -53,6 +53,21 @@ test('processors and memory come and go, and everything can be asked', { timeout
   await client.deviceDel('d0');
   expect(await dimmGone).toEqual({ device: 'd0', path: '/machine/peripheral/d0' });
   expect(await total()).toBe(before);
+  // A disk.
+  const image = join(folder, 'a.img');
+  writeFileSync(image, '');
+  truncateSync(image, 8 << 20);
+  const file = { driver: 'file', filename: image };
+  await client.execute('blockdev-add', { driver: 'raw', 'node-name': 'n0', file });
+  await client.execute('device_add', { driver: 'virtio-blk-pci', id: 'disk0', drive: 'n0', serial: 'QMP' });
+  expect(await guest.sh('until [ -e /sys/block/vda/serial ]; do sleep 0.1; done; cat /sys/block/vda/serial')).toBe(
+    'QMP',
+  );
+  const diskGone = next('DEVICE_DELETED');
+  await client.deviceDel('disk0');
+  expect(await diskGone).toEqual({ device: 'disk0', path: '/machine/peripheral/disk0' });
+  await client.execute('blockdev-del', { 'node-name': 'n0' });
+
   expect(await nemuQmp('device_del', 'id=d0')).toEqual({
     ...{ status: 1, stdout: '', stderr: "nemu: DeviceNotFound: Device 'd0' not found\n" },
   });

@@ -121,6 +121,8 @@ export class FakeMachine {
   readonly #settles = new Map<string, PromiseWithResolvers<LiveRequest>>();
   state = 'running';
   dimms: object[] = [];
+  nvdimms: object[] = [];
+  pci: object[] = [];
   /** What `pause` waits for. */
   gate: Promise<void> = Promise.resolve();
 
@@ -173,6 +175,8 @@ export class FakeMachine {
       plugged: async () => ({
         cpus: { present: [cpu(0), cpu(1)], max: 4 },
         memory: { boot: description.memory.size, dimms: this.dimms, max: 4 * 2 ** 30, slots: 4 },
+        nvdimms: this.nvdimms,
+        pci: { devices: this.pci, ports: [] },
       }),
       onEvent: (listener: (event: MachineEvent) => void) => {
         this.#listeners.add(listener);

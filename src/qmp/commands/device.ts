@@ -1,7 +1,8 @@
 /** Devices that come and go. */
 import * as z from 'zod';
 import { command } from '../command.ts';
-import { DRIVERS, type Driver } from '../drivers.ts';
+import type { Driver } from '../driver.ts';
+import { DRIVERS } from '../drivers.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import type { JsonObject } from '../json.ts';
 import type { Monitor } from '../monitor.ts';

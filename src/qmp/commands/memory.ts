@@ -1,7 +1,6 @@
 /** Memory: DIMMs, what they are made of, the balloon, and the guest's memory in files. */
 import * as z from 'zod';
 import { AddressSpace } from '../../client/guest_kernel/address_space.ts';
-import type { MemoryDevice } from '../../client/live.ts';
 import { command } from '../command.ts';
 import type { MemoryBackend } from '../devices.ts';
 import { QmpError } from '../errors.ts';
@@ -75,15 +74,15 @@ const dimm = z.strictObject({
 });
 
 /** What stands behind a DIMM: an object of the peer's, or one that the machine made. */
-export function memdevOf({ objects }: Monitor, device: MemoryDevice): string {
+export function memdevOf({ objects }: Monitor, device: { readonly id: string }): string {
   const own = [...objects.values()].find(({ usedBy }) => usedBy === device.id);
   return `/objects/${own?.id ?? `mem${device.id}`}`;
 }
 
 export async function memoryDevices(monitor: Monitor) {
-  const { dimms } = (await monitor.machine.plugged()).memory;
-  return dimms.map((device) => ({
-    type: 'dimm' as const,
+  const { memory, nvdimms } = await monitor.machine.plugged();
+  return [...memory.dimms, ...nvdimms].map((device) => ({
+    type: device.kind === 'nvdimm' ? ('nvdimm' as const) : ('dimm' as const),
     data: {
       ...{ id: monitor.names.peer(device.id), addr: device.address, size: device.size, slot: device.slot },
       ...{ node: device.node, memdev: memdevOf(monitor, device), hotplugged: true, hotpluggable: true },
@@ -193,7 +192,12 @@ export const MEMORY = [
     name: 'query-memory-devices',
     summary: 'DIMMs that were plugged',
     args: none,
-    returns: z.array(z.discriminatedUnion('type', [z.strictObject({ type: z.literal('dimm'), data: dimm })])),
+    returns: z.array(
+      z.discriminatedUnion('type', [
+        z.strictObject({ type: z.literal('dimm'), data: dimm }),
+        z.strictObject({ type: z.literal('nvdimm'), data: dimm }),
+      ]),
+    ),
     run: memoryDevices,
   }),
   command({

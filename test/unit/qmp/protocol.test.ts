@@ -1,4 +1,7 @@
 /** The server against peers that behave and peers that do not; the machine is played by the test. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { Command } from '../../../src/qmp/command.ts';
 import { COMMANDS } from '../../../src/qmp/commands/index.ts';
@@ -204,6 +207,89 @@ describe('devices', () => {
     expect((await peer.event('DEVICE_DELETED')).data).toEqual(gone);
     fake.dimms = [];
     await peer.execute('object-del', { id: 'm1' });
+  });
+
+  test('a disk and a card take what was made for them, and give it back', async () => {
+    const { fake, connect } = start();
+    const peer = await connect();
+    const folder = mkdtempSync(join(tmpdir(), 'nemu-qmp-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const filename = join(folder, 'a.img');
+    writeFileSync(filename, Buffer.alloc(1 << 20));
+    const image = { driver: 'raw', 'node-name': 'n0', file: { driver: 'file', filename } };
+    await peer.execute('blockdev-add', image);
+    const disk = { driver: 'virtio-blk-pci', id: 'd0', drive: 'n0', bus: 'rp1', serial: 'S', 'num-queues': '2' };
+    const DISK = { kind: 'pci', id: 'd0', type: 'virtio-blk', port: 'rp1', streams: [] };
+    const added = peer.ask({ execute: 'device_add', arguments: disk });
+    await until(() => fake.calls.length > 0);
+    expect(JSON.parse((fake.calls[0] as string).slice('plug '.length))).toEqual({
+      ...{ kind: 'pci', type: 'virtio-blk', id: 'd0', file: filename, format: 'raw', readonly: false },
+      ...{ serial: 'S', queues: 2, port: 'rp1' },
+    });
+    fake.pci = [DISK];
+    fake.stage('plug', DISK, ['reserved', 'notified']);
+    expect(await added).toEqual({ return: {} });
+    for (const [command, args, what] of [
+      ['blockdev-del', { 'node-name': 'n0' }, /in use/],
+      ['device_add', disk, /Duplicate device ID 'd0'/],
+      ['device_add', { ...disk, id: 'd1' }, /Node 'n0' is in use by d0/],
+      ['device_add', { ...disk, id: 'd1', drive: 'n1' }, /can't find value 'n1'/],
+      ['device_add', { driver: 'virtio-rng-pci', bus: 'pcie.0' }, /'pcie.0' does not support hotplugging/],
+      ['device_add', { driver: 'virtio-rng-pci', addr: '40' }, /expects a value of 0 to 31/],
+      ['device_add', { driver: 'virtio-net-pci', netdev: 'e' }, /can't find value 'e'/],
+      ['device_add', { driver: 'virtio-blk-pci' }, /drive property not set/],
+    ] as const) {
+      await expect(peer.execute(command, args)).rejects.toThrow(what);
+    }
+    const deleted = peer.ask({ execute: 'device_del', arguments: { id: 'd0' } });
+    await until(() => fake.calls.at(-1)?.startsWith('unplug'));
+    fake.stage('unplug', DISK, ['reserved', 'notified']);
+    expect(await deleted).toEqual({ return: {} });
+    fake.pci = [];
+    fake.stage('unplug', DISK, ['reserved', 'notified', 'removed']);
+    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'd0', path: '/machine/peripheral/d0' });
+    await peer.execute('blockdev-del', { 'node-name': 'n0' });
+
+    // A slot of a pc, by its address; and an answer of the machine's that it cannot be.
+    await peer.execute('netdev_add', { type: 'user', id: 'e0', hostname: 'h' });
+    const card = { driver: 'virtio-net-pci', netdev: 'e0', mac: '52:54:00:00:00:01', bus: 'pci.0', addr: '0a' };
+    const CARD = { kind: 'pci', id: 'net0', type: 'virtio-net', port: 'slot10', streams: [] };
+    const refused = peer.ask({ execute: 'device_add', arguments: card });
+    await until(() => fake.calls.at(-1)?.startsWith('plug'));
+    expect(JSON.parse((fake.calls.at(-1) as string).slice('plug '.length))).toEqual({
+      ...{ kind: 'pci', type: 'virtio-net', id: 'net0', backend: 'user', hostname: 'h', port: 'slot10' },
+      mac: '52:54:00:00:00:01',
+    });
+    fake.stage('plug', CARD, ['reserved', 'refused'], { reason: 'There is no place.' });
+    expect(await refused).toEqual(error('There is no place.'));
+    await peer.execute('netdev_del', { id: 'e0' });
+  });
+
+  test('an NVDIMM is a file with its labels', async () => {
+    const { fake, connect } = start();
+    const peer = await connect();
+    const size = 256 << 20;
+    await peer.execute('object-add', {
+      ...{ 'qom-type': 'memory-backend-file', id: 'm1', size, share: true, 'mem-path': '/pm.img' },
+    });
+    await peer.execute('object-add', { 'qom-type': 'memory-backend-ram', id: 'm2', size });
+    await expect(peer.execute('device_add', { driver: 'nvdimm', memdev: 'm2' })).rejects.toThrow(/is a file/);
+    const NVDIMM = { kind: 'nvdimm', id: 'nv1', slot: 0, address: 2 ** 32, size, node: 0, file: '/pm.img' };
+    const added = peer.ask({
+      execute: 'device_add',
+      arguments: { driver: 'nvdimm', id: 'nv1', memdev: 'm1', 'label-size': 131072 },
+    });
+    await until(() => fake.calls.length > 0);
+    expect(JSON.parse((fake.calls[0] as string).slice('plug '.length))).toEqual({
+      ...{ kind: 'nvdimm', id: 'nv1', file: '/pm.img', size: size - 131072, labelSize: 131072, share: true },
+    });
+    fake.nvdimms = [NVDIMM];
+    fake.stage('plug', NVDIMM, ['reserved', 'notified']);
+    expect(await added).toEqual({ return: {} });
+    expect(await peer.execute('query-memory-devices')).toMatchObject([
+      { type: 'nvdimm', data: { id: 'nv1', memdev: '/objects/m1', size } },
+    ]);
+    await expect(peer.execute('object-del', { id: 'm1' })).rejects.toThrow(/in use/);
   });
 
   test('a vCPU has the name that the peer gave it', async () => {

@@ -1,0 +1,137 @@
+/** Devices of PCI that `device_add` makes, with what `blockdev-add` and `netdev_add` made behind them. */
+import * as z from 'zod';
+import { diskName } from '../client/description.ts';
+import type { PciPlugInput } from '../client/live.ts';
+import { type Driver, driver } from './driver.ts';
+import { QmpError } from './errors.ts';
+import type { Monitor } from './monitor.ts';
+import { bool, int, str } from './types.ts';
+
+const place = {
+  bus: str.optional().describe('a root port or switch port by its id; pci.0 of a pc'),
+  addr: z.union([int, str]).optional().describe('device number of a slot: 5, or 05.0'),
+};
+
+/** QEMU's bus and address as a place of ours; undefined where any will do. @throws QmpError */
+function placeOf(bus: string | undefined, addr: number | string | undefined): { port?: string } {
+  if (bus === 'pcie.0') throw new QmpError(`Bus 'pcie.0' does not support hotplugging`);
+  const device = typeof addr === 'number' ? addr : Number.parseInt(addr ?? '0', 16);
+  if (!(device >= 0 && device < 32)) throw new QmpError(`Parameter 'addr' expects a value of 0 to 31`);
+  if (bus !== undefined && bus !== 'pci.0') {
+    // Behind a port there is one device.
+    if (device !== 0) throw new QmpError(`PCI: slot ${device} function 0 is not available behind ${bus}`);
+    return { port: bus };
+  }
+  return addr === undefined ? {} : { port: `slot${device}` };
+}
+
+/** The id that the machine takes: the peer's, or the first of these names that is free. */
+async function idOf({ machine }: Monitor, given: string | undefined, name: (index: number) => string): Promise<string> {
+  if (given !== undefined) return given;
+  const { devices } = (await machine.plugged()).pci;
+  for (let index = 0; ; index++) if (!devices.some(({ id }) => id === name(index))) return name(index);
+}
+
+const ERROR_POLICY = z.enum(['auto', 'report', 'ignore', 'stop', 'enospc']);
+
+const blk = driver({
+  name: 'virtio-blk-pci',
+  summary: 'a disk on a node that `blockdev-add` made',
+  properties: z.strictObject({
+    drive: str.optional(),
+    serial: str.max(20).optional(),
+    'num-queues': int.min(1).max(64).optional(),
+    packed: bool.optional(),
+    werror: ERROR_POLICY.optional(),
+    rerror: ERROR_POLICY.optional(),
+    ...place,
+  }),
+  plan: async (monitor, given, { drive, serial, packed, werror, rerror, bus, addr, ...rest }) => {
+    if (drive === undefined) throw new QmpError('drive property not set');
+    const node = monitor.nodes.get(drive);
+    if (!node) throw new QmpError(`Property 'virtio-blk-pci.drive' can't find value '${drive}'`);
+    const user = node.usedBy ?? node.parent;
+    if (user !== undefined) throw new QmpError(`Node '${drive}' is in use by ${user}`);
+    if (rerror === 'enospc') throw new QmpError("Parameter 'rerror' expects report, ignore, stop or auto");
+    const id = await idOf(monitor, given, diskName);
+    const queues = rest['num-queues'];
+    const device: PciPlugInput = {
+      ...{ kind: 'pci', type: 'virtio-blk', id, file: node.filename, readonly: node.readOnly },
+      // A node of a file alone is what QEMU takes for raw.
+      format: node.driver === 'qcow2' ? 'qcow2' : 'raw',
+      ...(node.direct && { cache: 'none' as const }),
+      ...(serial !== undefined && { serial }),
+      ...(packed !== undefined && { packed }),
+      ...(queues !== undefined && { queues }),
+      ...(werror !== undefined && werror !== 'auto' && { werror }),
+      ...(rerror !== undefined && rerror !== 'auto' && { rerror }),
+      ...placeOf(bus, addr),
+    };
+    return { device, id, take: () => void monitor.nodes.take(drive, id) };
+  },
+});
+
+const net = driver({
+  name: 'virtio-net-pci',
+  summary: 'a network card on a back end that `netdev_add` made',
+  properties: z.strictObject({
+    netdev: str.optional(),
+    mac: str.optional(),
+    host_mtu: int.min(0).max(65535).optional(),
+    packed: bool.optional(),
+    mq: bool.optional(),
+    vectors: int.optional(),
+    ...place,
+  }),
+  plan: async (monitor, given, { netdev: name, mac, host_mtu: mtu, packed, bus, addr }) => {
+    if (name === undefined) throw new QmpError("'netdev' property must be set");
+    const netdev = monitor.netdevs.all.find(({ id }) => id === name);
+    if (!netdev) throw new QmpError(`Property 'virtio-net-pci.netdev' can't find value '${name}'`);
+    if (netdev.usedBy !== undefined) {
+      throw new QmpError(`Property 'virtio-net-pci.netdev' can't take value '${name}', it's in use`);
+    }
+    const id = await idOf(monitor, given, (index) => `net${index}`);
+    const { type: backend, ...options } = netdev.net;
+    const device: PciPlugInput = {
+      ...{ kind: 'pci', type: 'virtio-net', ...options, backend, id },
+      ...(mac !== undefined && { mac }),
+      // Nothing is said of an MTU of 0.
+      ...(mtu !== undefined && mtu !== 0 && { mtu }),
+      ...(packed !== undefined && { packed }),
+      ...placeOf(bus, addr),
+    };
+    return { device, id, take: () => void monitor.netdevs.take(name, id) };
+  },
+});
+
+const rng = driver({
+  name: 'virtio-rng-pci',
+  summary: "random bytes of the host's",
+  properties: z.strictObject({ ...place }),
+  plan: async (monitor, given, { bus, addr }) => {
+    const id = await idOf(monitor, given, (index) => (index === 0 ? 'rng' : `rng${index}`));
+    return { device: { kind: 'pci', type: 'virtio-rng', id, ...placeOf(bus, addr) }, id, take: () => {} };
+  },
+});
+
+const balloon = driver({
+  name: 'virtio-balloon-pci',
+  summary: 'takes memory of the guest back',
+  properties: z.strictObject({
+    'deflate-on-oom': bool.optional(),
+    'free-page-reporting': bool.optional(),
+    ...place,
+  }),
+  plan: async (monitor, given, { 'deflate-on-oom': deflate, 'free-page-reporting': reporting, bus, addr }) => {
+    const id = await idOf(monitor, given, (index) => (index === 0 ? 'balloon' : `balloon${index}`));
+    const device: PciPlugInput = {
+      ...{ kind: 'pci', type: 'virtio-balloon', id },
+      ...(deflate !== undefined && { deflateOnOom: deflate }),
+      ...(reporting !== undefined && { reporting }),
+      ...placeOf(bus, addr),
+    };
+    return { device, id, take: () => {} };
+  },
+});
+
+export const PCI_DRIVERS: readonly Driver[] = [blk, net, rng, balloon];
