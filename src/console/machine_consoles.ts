@@ -12,23 +12,40 @@ export interface MachineConsolesOptions {
   readonly resized?: (name: string, rows: number, columns: number) => void;
 }
 
+/** Consoles that are plugged while the machine runs have their hubs too, until they go. */
 export class MachineConsoles implements ConsoleProvider {
-  readonly names: readonly string[];
   readonly #machine: MachineClient;
-  readonly #hubs: ReadonlyMap<string, ConsoleHub>;
+  readonly #options: MachineConsolesOptions;
+  readonly #hubs = new Map<string, ConsoleHub>();
+  readonly #unlisten: () => void;
 
-  constructor(machine: MachineClient, { names, taps, resized }: MachineConsolesOptions) {
-    this.names = names;
+  constructor(machine: MachineClient, options: MachineConsolesOptions) {
     this.#machine = machine;
-    this.#hubs = new Map(
-      names.map((name) => {
-        const onResize = (rows: number, columns: number) => {
-          const told = machine.resizeConsole(name, rows, columns).catch(() => true);
-          void told.then((guestKnows) => guestKnows || resized?.(name, rows, columns));
-        };
-        return [name, new ConsoleHub(machine.console(name), { taps: taps?.(name) ?? [], onResize })];
-      }),
-    );
+    this.#options = options;
+    for (const name of options.names) this.#add(name);
+    this.#unlisten = machine.onEvent((event) => {
+      if (event.type !== 'console') return;
+      if (event.change === 'added') this.#add(event.name);
+      else this.#remove(event.name);
+    });
+  }
+
+  get names(): readonly string[] {
+    return [...this.#hubs.keys()];
+  }
+
+  #add(name: string): void {
+    const { taps, resized } = this.#options;
+    const onResize = (rows: number, columns: number) => {
+      const told = this.#machine.resizeConsole(name, rows, columns).catch(() => true);
+      void told.then((guestKnows) => guestKnows || resized?.(name, rows, columns));
+    };
+    this.#hubs.set(name, new ConsoleHub(this.#machine.console(name), { taps: taps?.(name) ?? [], onResize }));
+  }
+
+  #remove(name: string): void {
+    this.#hubs.get(name)?.close();
+    this.#hubs.delete(name);
   }
 
   /** @throws NemuError CONSOLE for a name that is none. */
@@ -53,6 +70,7 @@ export class MachineConsoles implements ConsoleProvider {
   }
 
   close(): void {
+    this.#unlisten();
     for (const hub of this.#hubs.values()) hub.close();
   }
 }
