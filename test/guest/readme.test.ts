@@ -63,6 +63,7 @@ const EXPECTED: Record<string, Expectation> = {
   "nemu run --cpus 1,max=4 --memory 512M,max=4G -e 'cpu add 2'": { stdout: '[ vCPU 1, vCPU 2 ]\n' },
   "nemu run --cpus 2 -e 'info cpus'": { stdout: /^ +1 +1 +\d+ +(halted|running) /m },
   "echo 'await vm.dmesg(5)' | nemu repl": { stdout: /^(\[ *\d+\.\d+\] .*\n){5}/m },
+  "nemu run -e 'plug virtio-blk file=root.img'": { stdout: 'vda: virtio-blk in rp0\n' },
   'nemu run --nvdimm pm.img,size=256M': { elsewhere: 'nvdimm.test.ts' },
   'nemu run --qmp qmp.sock': POWER_OFF,
   ...Object.fromEntries(
