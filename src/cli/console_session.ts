@@ -1,6 +1,7 @@
 import type { ReadStream, WriteStream } from 'node:tty';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
 import { describeVcpus } from './report.ts';
+import { TerminalQuestions } from './terminal_questions.ts';
 
 /** What a key behind the prefix does. */
 export interface SessionCommand {
@@ -32,17 +33,8 @@ export function parsePrefix(text: string): number | undefined {
   return match ? match[1].toUpperCase().charCodeAt(0) & 0x1f : undefined;
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: device status, cursor position and attributes (ECMA-48)
-const QUESTION = /\x1b\[[?>=]?\d*[nc]/g;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: as above
-const ANSWER = /\x1b\[[?>=]?[\d;]*[Rnc]/;
 /** A terminal answers at once; one on a busy machine takes its time. */
 const ANSWER_MS = 1500;
-const ANSWER_BYTES = 64;
-
-/** What a guest printed some time ago, without questions: answers would come too late, as keys that nobody typed. */
-export const withoutQuestions = (bytes: Uint8Array): Buffer =>
-  Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(QUESTION, ''), 'latin1');
 
 /** What can be done to any machine from its console. */
 export const machineCommands = (machine: MachineClient, prefix: number): SessionCommand[] => [
@@ -94,11 +86,7 @@ export class ConsoleSession {
   /** Keys that the guest has not taken yet. */
   #waiting: Uint8Array[] = [];
   #ended = false;
-  /** The terminal has been asked something and has not answered yet. */
-  #asked = false;
-  /** The end of what was typed since. */
-  #recent = '';
-  #answered: (() => void) | undefined;
+  readonly #questions = new TerminalQuestions();
 
   constructor(input: ReadStream, output: WriteStream, console: ConsoleStream, options: SessionOptions) {
     this.#input = input;
@@ -144,25 +132,16 @@ export class ConsoleSession {
 
   /** What the guest prints passes here on its way to the terminal. */
   printed(bytes: Uint8Array): void {
-    if (Buffer.from(bytes).toString('latin1').search(QUESTION) >= 0) this.#asked = true;
+    this.#questions.printed(bytes);
   }
 
-  /** Takes the terminal's answer to a last question of the guest: the next shell would read it as keys. */
+  /** Takes the terminal's answers to the guest's last questions: the next shell would read them as keys. */
   async takeAnswer(): Promise<void> {
-    if (!this.#asked || this.#ended) return;
-    await new Promise<void>((resolve) => {
-      this.#answered = resolve;
-      setTimeout(resolve, ANSWER_MS);
-    });
+    if (!this.#ended) await this.#questions.answered(ANSWER_MS);
   }
 
   readonly #keys = (bytes: Buffer): void => {
-    // An answer may come in pieces.
-    this.#recent = this.#asked ? (this.#recent + bytes.toString('latin1')).slice(-ANSWER_BYTES) : '';
-    if (this.#asked && ANSWER.test(this.#recent)) {
-      this.#asked = false;
-      this.#answered?.();
-    }
+    this.#questions.typed(bytes);
     let from = 0;
     for (let i = 0; i < bytes.length; i++) {
       if (this.#escaped) {

@@ -10,7 +10,7 @@ import { CastRecorder } from '../console/asciicast.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
-import { ConsoleSession, machineCommands, parsePrefix, prefixName, withoutQuestions } from './console_session.ts';
+import { ConsoleSession, machineCommands, parsePrefix, prefixName } from './console_session.ts';
 import { serveSockets } from './control_socket.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
@@ -23,6 +23,7 @@ import { labProgress } from './progress.ts';
 import { terminalStreams } from './repl_run.ts';
 import { describeVcpus, printable } from './report.ts';
 import type { RunOptions } from './run_options.ts';
+import { withoutQuestions } from './terminal_questions.ts';
 
 const PANIC_LINE = /Kernel panic - not syncing[^\r\n]*/;
 /** Console bytes kept for messages and for `s`. */
@@ -87,6 +88,8 @@ class Run {
   readonly #prefix: number;
   readonly #timeoutMs: number | undefined;
   readonly #guest: GuestSession | undefined;
+  /** Nothing more goes to the terminal. */
+  #leaving = false;
   #session: ConsoleSession | undefined;
   #log: WriteStream | undefined;
   #cast: CastRecorder | undefined;
@@ -144,6 +147,8 @@ class Run {
       const outcome = await Promise.race([machine.start().then(() => machine.ended()), this.#quit.promise]);
       if (typeof outcome !== 'string') await this.#settle();
       for (const flush of this.#flushes) flush();
+      // A guest that runs on would ask the terminal more, with nobody left to take the answers.
+      this.#leaving = true;
       await this.#session?.takeAnswer();
       if (this.#events.active) await this.#writeCounters();
       return typeof outcome === 'string' ? STATUS_OF_QUIT[outcome] : this.#verdict(outcome);
@@ -264,6 +269,7 @@ class Run {
         this.#held.push(bytes);
         return;
       }
+      if (this.#leaving) return;
       process.stdout.write(bytes);
       this.#session?.printed(bytes);
     };

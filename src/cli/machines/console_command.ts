@@ -101,6 +101,8 @@ class AttachedTerminal {
   readonly #alternate = new AlternateScreen();
   /** Output that came while something else had the terminal. */
   #held: Uint8Array[] | undefined;
+  /** Nothing more goes to the terminal. */
+  #leaving = false;
   #vm: Vm | undefined;
 
   constructor(
@@ -172,7 +174,7 @@ class AttachedTerminal {
     this.#recorder?.bytes(bytes);
     this.#alternate.saw(bytes);
     if (this.#held) this.#held.push(bytes);
-    else {
+    else if (!this.#leaving) {
       process.stdout.write(bytes);
       this.#session.printed(bytes);
     }
@@ -216,7 +218,9 @@ class AttachedTerminal {
     process.once('SIGHUP', leave);
     const outcome = await Promise.race([this.#left.promise, machine.ended()]);
     if (outcome !== 'left') await sleep(LAST_BYTES_MS);
-    else await this.#session.takeAnswer();
+    // A guest that runs on would ask the terminal more, with nobody left to take the answers.
+    this.#leaving = true;
+    await this.#session.takeAnswer();
     this.#session.end();
     process.stdout.write(`${this.#alternate.leave()}${RESET_MODES}\r\n`);
     process.stderr.write(
