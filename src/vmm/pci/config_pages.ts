@@ -35,15 +35,20 @@ export class ConfigPages {
     return this.#words.subarray(INDEX_WORDS + (page - 1) * PAGE_WORDS, INDEX_WORDS + page * PAGE_WORDS);
   }
 
-  /** @param bdf bus, device and function as 16 bits; @param page 0 for nobody. */
-  setIndex(bdf: number, page: number): void {
-    const shift = 16 * (bdf & 1);
-    const word = bdf >> 1;
-    Atomics.store(this.#words, word, (this.#words[word] & ~(0xffff << shift)) | (page << shift));
-  }
-
-  clearIndex(): void {
-    for (let word = 0; word < INDEX_WORDS; word++) if (this.#words[word] !== 0) Atomics.store(this.#words, word, 0);
+  /**
+   * Says who is where. vCPUs read meanwhile: a function that stays in its place is there all the time.
+   * @param index pages by bus, device and function as 16 bits
+   */
+  setIndex(index: ReadonlyMap<number, number>): void {
+    const wanted = new Map<number, number>();
+    for (const [bdf, page] of index) {
+      const word = bdf >> 1;
+      wanted.set(word, (wanted.get(word) ?? 0) | (page << (16 * (bdf & 1))));
+    }
+    for (let word = 0; word < INDEX_WORDS; word++) {
+      const value = wanted.get(word) ?? 0;
+      if (this.#words[word] !== value) Atomics.store(this.#words, word, value);
+    }
   }
 
   /**

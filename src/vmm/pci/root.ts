@@ -206,15 +206,14 @@ export class PciRoot {
   }
 
   #updateIndex(): void {
-    const { pages } = this.#host;
-    pages.clearIndex();
+    const index = new Map<number, number>();
     this.#byAddress.clear();
     const seen = new Set<number>();
     const enter = (bus: PciBus, number: number) => {
       if (seen.has(number)) return;
       seen.add(number);
       for (const [devfn, each] of bus.functions) {
-        pages.setIndex((number << 8) | devfn, (this.#placed.get(each) as Placed).page);
+        index.set((number << 8) | devfn, (this.#placed.get(each) as Placed).page);
         this.#byAddress.set((number << 8) | devfn, each);
         // Bus 0 behind a bridge means that nobody has numbered it yet.
         if (each instanceof PciBridge && each.secondaryBus > 0 && each.linkActive)
@@ -222,6 +221,7 @@ export class PciRoot {
       }
     };
     enter(this.rootBus, 0);
+    this.#host.pages.setIndex(index);
   }
 
   #bases(placed: Placed): Map<Bar, number> {
