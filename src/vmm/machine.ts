@@ -55,9 +55,14 @@ import { newEventfd } from './reactor.ts';
 import type { SerialRings } from './serial_channel.ts';
 import { allocateShared, H, type LocalRegister, S, type SharedBlock, slotWord } from './shared.ts';
 import type { CallName, FromMachine, MachineCalls, MachineThreadData, ToMachine } from './thread_messages.ts';
+import { engineThreadStates } from './thread_states.ts';
 import { ThreadPool } from './threads.ts';
 import type { VcpuThreadData } from './vcpu_thread.ts';
 
+/** How long a machine thread may take to answer that it is to end; serving what is under way may take a slow disk's time. */
+const QUIT_TIMEOUT_MS = 10_000;
+/** How long threads that were told to end may take. */
+const EXIT_TIMEOUT_MS = 5_000;
 /** How long vCPU threads get to leave the guest when the process exits or a machine is torn down. */
 const STOP_TIMEOUT_MS = 500;
 
@@ -68,8 +73,10 @@ export interface MachineOptions {
   readonly postMortem?: string;
   /** Bytes of RAM that were filled so far, when `prealloc` is on. */
   readonly onPrealloc?: (done: number) => void;
-  /** Test hook: the thread (`vcpu0`) or call (`pause`) that throws. */
+  /** Test hook: the thread (`vcpu0`) or call (`pause`) that throws, or the call that hangs (`hang pause`). */
   readonly fault?: string;
+  /** Milliseconds that `close` waits for the machine thread's answer before it goes on without. */
+  readonly quitTimeoutMs?: number;
 }
 
 /** Machines that must be torn down when the process exits: their threads may sit in blocking calls. */
@@ -87,6 +94,7 @@ export class Machine implements MachineClient {
   readonly #wakeFd = newEventfd();
   readonly #pool: ThreadPool;
   readonly #ownPool: boolean;
+  readonly #quitTimeoutMs: number;
   readonly #consoles = new Map<string, RingConsole>();
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   readonly #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
@@ -114,6 +122,7 @@ export class Machine implements MachineClient {
     this.#ram = ram;
     this.#pool = options.pool ?? new ThreadPool();
     this.#ownPool = options.pool === undefined;
+    this.#quitTimeoutMs = options.quitTimeoutMs ?? QUIT_TIMEOUT_MS;
     this.#block = allocateShared(possibleCpus(description.cpus));
     Atomics.store(this.#block.words, H.PAUSE, 1);
     this.#configPages = description.machine !== 'minimal' ? newConfigPages() : undefined;
@@ -225,6 +234,36 @@ export class Machine implements MachineClient {
     });
     this.#exited.add(exited);
     return exited;
+  }
+
+  /** Asks the machine thread to end; one that hangs must not keep those who close it. */
+  async #quit(): Promise<void> {
+    const answered = this.#call('quit').then(
+      () => true,
+      () => true,
+    );
+    if (await within(this.#quitTimeoutMs, answered)) return;
+    const seconds = this.#quitTimeoutMs / 1000;
+    this.#fail(
+      new NemuError(
+        'ENGINE',
+        `The engine failed: the machine thread has not answered for ${seconds} s (${engineThreadStates()}).`,
+      ),
+    );
+  }
+
+  /** @throws NemuError ENGINE when one does not end: the machine's memory must then stay, for it may be in use. */
+  async #threadsEnd(): Promise<void> {
+    const ended = async () => {
+      await Promise.all([...this.#exited, ...this.#preparing]);
+      return true;
+    };
+    if (await within(EXIT_TIMEOUT_MS, ended())) return;
+    void this.#thread.terminate();
+    if (await within(EXIT_TIMEOUT_MS, ended())) return;
+    throw new NemuError('ENGINE', `Threads of ${this.description.name} do not end (${engineThreadStates()}).`, {
+      hint: 'Their memory stays mapped until this process ends; it may have to be killed.',
+    });
   }
 
   /** The engine itself broke: everything stops, callers hear why. */
@@ -502,9 +541,9 @@ export class Machine implements MachineClient {
   }
 
   async #close(): Promise<void> {
-    if (this.#threadAlive && !Atomics.load(this.#block.words, H.STOP)) await this.#call('quit').catch(() => {});
+    if (this.#threadAlive && !Atomics.load(this.#block.words, H.STOP)) await this.#quit();
     this.stopNow();
-    await Promise.all([...this.#exited, ...this.#preparing]);
+    await this.#threadsEnd();
     this.#setEnd({ reason: 'quit', detail: 'The machine was closed.' });
     this.#state = 'closed';
     for (const { reject } of this.#calls.values()) reject(new NemuError('STATE', 'The machine was closed.'));
@@ -514,6 +553,17 @@ export class Machine implements MachineClient {
     this.#ram.free();
     close(this.#wakeFd);
     if (this.#ownPool) await this.#pool.close();
+  }
+}
+
+/** @returns what the promise gives, or undefined when that takes longer. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  const { promise: late, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => resolve(undefined), ms);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -199,6 +199,7 @@ class MachineThread {
   #takeCalls(): void {
     for (let message = receiveMessageOnPort(this.#port); message; message = receiveMessageOnPort(this.#port)) {
       const { id, call, parameter } = message.message as ToMachine;
+      if (this.#data.faultAt === `hang ${call}`) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
       if (this.#data.faultAt === call) throw new Error(`Fault injected at ${call}.`);
       try {
         this.#send({ type: 'reply', id, result: this.#call(call, parameter) });

@@ -32,7 +32,7 @@ export interface MachineThreadData {
   readonly nvdimms: readonly BootNvdimm[];
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly postMortem: string | undefined;
-  /** Makes the thread throw when this call arrives: for the tests of what a fault leaves behind. */
+  /** Makes the thread throw when this call arrives, or hang (`hang CALL`): for the tests of what a fault leaves behind. */
   readonly faultAt?: string;
 }
 

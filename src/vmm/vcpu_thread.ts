@@ -118,7 +118,6 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
   const pendingBit = 1 << (data.index & 31);
   let spin = SPIN_MAX;
 
-  setRunState(Atomics.load(words, H.PAUSE) ? RUN_PAUSED : RUN_RUNNING);
   waitWhilePaused();
   if (Atomics.load(words, slot + S.LEAVE)) return;
   if (data.fault) throw new Error(`Fault injected into vCPU ${data.index}.`);
@@ -130,10 +129,7 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
         count(C.KICKS);
         Atomics.store(runBytes, immediateExit, 0);
         // KVM has applied the last exit's result before it returned EINTR: no exit is half done here.
-        if (Atomics.load(words, H.PAUSE)) {
-          setRunState(RUN_PAUSED);
-          waitWhilePaused();
-        }
+        waitWhilePaused();
         if (Atomics.load(words, slot + S.LEAVE)) return;
         continue;
       }
@@ -158,13 +154,20 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
     }
   }
   function setRunState(state: number): void {
-    Atomics.store(words, slot + S.RUN_STATE, state);
-    Atomics.notify(words, slot + S.RUN_STATE);
+    if (Atomics.exchange(words, slot + S.RUN_STATE, state) !== state) Atomics.notify(words, slot + S.RUN_STATE);
   }
 
+  /**
+   * Says RUNNING before it looks at PAUSE, as the one who pauses looks at the state after setting PAUSE: one of the
+   * two sees the other, and nobody is in KVM_RUN that was taken for paused.
+   */
   function waitWhilePaused(): void {
-    while (Atomics.load(words, H.PAUSE) && !isToEnd()) Atomics.wait(words, H.PAUSE, 1);
-    if (!isToEnd()) setRunState(RUN_RUNNING);
+    for (;;) {
+      setRunState(RUN_RUNNING);
+      if (!Atomics.load(words, H.PAUSE) || isToEnd()) return;
+      setRunState(RUN_PAUSED);
+      while (Atomics.load(words, H.PAUSE) && !isToEnd()) Atomics.wait(words, H.PAUSE, 1);
+    }
   }
 
   function isToEnd(): boolean {

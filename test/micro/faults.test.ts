@@ -95,6 +95,13 @@ describe.skipIf(!hostHasKvm)('whatever ends, the process ends (needs /dev/kvm)',
     expect(took).toBeLessThan(LIMIT_MS);
   });
 
+  test('a machine thread that hangs: closing goes on without it, and says what each thread does', async () => {
+    const { code, output } = await run('hang counters');
+    expect(output).toContain('The engine failed: the machine thread has not answered for 0.3 s (');
+    expect(output).toMatch(/machine: in futex\(.*; vcpu0: .*; vcpu1: /);
+    expect(code).toBe(0);
+  });
+
   test.each(['vcpu0', 'vcpu1'])('an exception in the thread of %s', async (vcpu) => {
     const { code, output, took } = await run(vcpu);
     expect(output).toContain(`Fault injected into vCPU ${vcpu.slice(-1)}.`);

@@ -4,7 +4,7 @@ import { Machine } from '../../src/vmm/machine.ts';
 const [, , fault, kernel] = process.argv;
 const machine = await Machine.create(
   { name: 'fault', memory: { size: '16M' }, kernel: { image: kernel }, cpus: { count: 2 } },
-  { ...(fault === 'vcpu0' || fault === 'vcpu1' || fault === 'counters' ? { fault } : {}) },
+  { ...(['vcpu0', 'vcpu1', 'counters', 'hang counters'].includes(fault) && { fault, quitTimeoutMs: 300 }) },
 );
 machine.onEvent((event) => process.stdout.write(`${JSON.stringify(event)}\n`));
 // A vCPU thread may fail before the call returns.
@@ -31,6 +31,10 @@ switch (fault) {
     break;
   case 'counters':
     await machine.counters().catch((error: Error) => process.stdout.write(`${error.message}\n`));
+    await machine.close();
+    break;
+  case 'hang counters':
+    void machine.counters().catch((error: Error) => process.stdout.write(`${error.message}\n`));
     await machine.close();
     break;
   case 'vcpu0':
