@@ -15,7 +15,7 @@ import { findSlirp } from '../lab/lab_root.ts';
 import { findRootImage } from '../lab/root_image.ts';
 import { NetError } from '../net/backend.ts';
 import { userNetAddresses } from '../net/user_net.ts';
-import { type Config, readConfig, withAbsolutePaths } from './config.ts';
+import { type Config, readConfig, withAbsolutePaths } from '../client/config.ts';
 import { guestBoot, recordedBoot } from './default_guest.ts';
 import { parseDevice } from './device_options.ts';
 import { parseNuma } from './numa_options.ts';
@@ -29,7 +29,7 @@ import {
   parsePcie,
   parsePinning,
   parseSerial,
-} from './options.ts';
+} from '../client/options.ts';
 import type { RunOptions } from './run_options.ts';
 
 /** Linux' drivers of NVDIMMs and of the block devices on them. */

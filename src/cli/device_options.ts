@@ -3,7 +3,7 @@ import { type DeviceInput, deviceSchema, deviceType } from '../client/descriptio
 import { DEVICE_ALIASES, type DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
-import { DISK_KEYS, type Keys, NET_KEYS, parseDisk, parseKeyValues, parseNet, THROTTLE_KEYS } from './options.ts';
+import { DISK_KEYS, type Keys, NET_KEYS, parseDisk, parseKeyValues, parseNet, THROTTLE_KEYS } from '../client/options.ts';
 
 const TEXT = { kind: 'text' } as const;
 const FLOW = TEXT;

@@ -2,7 +2,7 @@
 import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
-import { type Keys, parseKeyValues } from './options.ts';
+import { type Keys, parseKeyValues } from '../client/options.ts';
 
 type NumaInput = NonNullable<MachineInput['numa']>;
 

@@ -11,7 +11,7 @@ import { Vm } from '../repl/vm.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
 import { EXIT } from './exit_codes.ts';
-import { parseDuration } from './options.ts';
+import { parseDuration } from '../client/options.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace } from './place.ts';
 import { labProgress } from './progress.ts';

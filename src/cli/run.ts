@@ -16,7 +16,7 @@ import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { pipeLines } from './line_pipe.ts';
-import { parseDuration } from './options.ts';
+import { parseDuration } from '../client/options.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace, type Place } from './place.ts';
 import { labProgress } from './progress.ts';

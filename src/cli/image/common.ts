@@ -10,7 +10,7 @@ import { Qcow2Image } from '../../storage/qcow2/image.ts';
 import { IoError } from '../../storage/task.ts';
 import { type FormatOptions, imageFormat } from '../../storage/tools/create.ts';
 import type { Progress } from '../../storage/tools/progress.ts';
-import { parseKeyValues } from '../options.ts';
+import { parseKeyValues } from '../../client/options.ts';
 import { ProgressLine } from '../progress.ts';
 
 export function translated(error: unknown): unknown {

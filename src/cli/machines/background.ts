@@ -17,7 +17,7 @@ import { serveControl, serveQmpSocket, serveSockets } from '../control_socket.ts
 import { describe } from '../describe.ts';
 import { EventLog, note } from '../event_log.ts';
 import { EXIT, exitStatusOf } from '../exit_codes.ts';
-import { parseDuration } from '../options.ts';
+import { parseDuration } from '../../client/options.ts';
 import { openPlace, type Place } from '../place.ts';
 import { labProgress } from '../progress.ts';
 import type { RunOptions } from '../run_options.ts';

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NemuError } from '../../client/errors.ts';
 import { EXIT } from '../exit_codes.ts';
-import { parseDuration } from '../options.ts';
+import { parseDuration } from '../../client/options.ts';
 import { type AttachedMachine, attachMachine } from './connection.ts';
 import { cleanStale, isClaimed } from './name_lock.ts';
 import {

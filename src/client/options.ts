@@ -1,8 +1,8 @@
 /** Values of command-line options as people write them: `2G`, `size=2G,backend=file`, `sockets=2,cores=4`. */
-import type { MachineInput } from '../client/description.ts';
-import { NemuError } from '../client/errors.ts';
-import { parseSize } from '../client/sizes.ts';
-import { didYouMean } from '../client/suggest.ts';
+import type { MachineInput } from './description.ts';
+import { NemuError } from './errors.ts';
+import { parseSize } from './sizes.ts';
+import { didYouMean } from './suggest.ts';
 
 /** How one key of an option is read. */
 export type Kind = 'text' | 'number' | 'switch' | 'list' | 'words';

@@ -10,7 +10,7 @@ import {
   parseNvdimm,
   parsePinning,
   parseSerial,
-} from '../../../src/cli/options.ts';
+} from '../../../src/client/options.ts';
 import { parseMachine, parseSize } from '../../../src/client/description.ts';
 import { didYouMean } from '../../../src/client/suggest.ts';
 

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readConfig } from '../../../src/cli/config.ts';
+import { readConfig } from '../../../src/client/config.ts';
 import { runNemu } from '../../support/cli.ts';
 
 let folder: string;

@@ -2,9 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import type { Document, ParsedNode } from 'yaml';
-import { type ConfigInput, configSchema, withDevicesApart } from '../client/description.ts';
-import { NemuError } from '../client/errors.ts';
-import { explain, type FieldPath, type Problem } from '../client/explain.ts';
+import { type ConfigInput, configSchema, withDevicesApart } from './description.ts';
+import { NemuError } from './errors.ts';
+import { explain, type FieldPath, type Problem } from './explain.ts';
 import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parseNvdimm } from './options.ts';
 
 export interface Config {
