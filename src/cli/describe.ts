@@ -1,6 +1,7 @@
 /** The machine that `nemu run` is asked for: its options, over a description in a file. */
 import { existsSync, statSync } from 'node:fs';
 import { isatty } from 'node:tty';
+import { type Config, readConfig, withAbsolutePaths } from '../client/config.ts';
 import {
   type ConfigInput,
   type MachineDescription,
@@ -10,17 +11,9 @@ import {
 } from '../client/description.ts';
 import { DEVICE_MODULES } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
-import type { GuestAddress } from '../lab/initramfs.ts';
-import { findSlirp } from '../lab/lab_root.ts';
-import { findRootImage } from '../lab/root_image.ts';
-import { NetError } from '../net/backend.ts';
-import { userNetAddresses } from '../net/user_net.ts';
-import { type Config, readConfig, withAbsolutePaths } from '../client/config.ts';
-import { guestBoot, recordedBoot } from './default_guest.ts';
-import { parseDevice } from './device_options.ts';
-import { parseNuma } from './numa_options.ts';
 import {
   parseCpus,
+  parseDimm,
   parseDisk,
   parseFwCfg,
   parseMemory,
@@ -30,6 +23,14 @@ import {
   parsePinning,
   parseSerial,
 } from '../client/options.ts';
+import type { GuestAddress } from '../lab/initramfs.ts';
+import { findSlirp } from '../lab/lab_root.ts';
+import { findRootImage } from '../lab/root_image.ts';
+import { NetError } from '../net/backend.ts';
+import { userNetAddresses } from '../net/user_net.ts';
+import { guestBoot, recordedBoot } from './default_guest.ts';
+import { parseDevice } from './device_options.ts';
+import { parseNuma } from './numa_options.ts';
 import type { RunOptions } from './run_options.ts';
 
 /** Linux' drivers of NVDIMMs and of the block devices on them. */
@@ -104,6 +105,7 @@ export async function describe(
     debugExit: options.debugExit ?? file.debugExit ?? false,
     i8042: options.i8042 ?? file.i8042 ?? false,
     fwCfg: [...(file.fwCfg ?? []), ...options.fwCfg.map(parseFwCfg)],
+    dimms: [...(file.dimms ?? []), ...options.dimm.map(parseDimm)],
     nvdimms,
     nvdimmPersistence: options.nvdimmPersistence ?? file.nvdimmPersistence,
     disks,
@@ -202,7 +204,8 @@ async function makeBoot(
     },
     dimms,
     ...(dimms && { late: NVDIMM_MODULES }),
-    keep: options.dryRun ?? false,
+    // What describes the machine, now or later, names them; a command is this run's own.
+    keep: options.dryRun === true || command.length === 0,
   });
   return kernel;
 }

@@ -2,8 +2,16 @@
 import { type DeviceInput, deviceSchema, deviceType } from '../client/description.ts';
 import { DEVICE_ALIASES, type DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
+import {
+  DISK_KEYS,
+  type Keys,
+  NET_KEYS,
+  parseDisk,
+  parseKeyValues,
+  parseNet,
+  THROTTLE_KEYS,
+} from '../client/options.ts';
 import { didYouMean } from '../client/suggest.ts';
-import { DISK_KEYS, type Keys, NET_KEYS, parseDisk, parseKeyValues, parseNet, THROTTLE_KEYS } from '../client/options.ts';
 
 const TEXT = { kind: 'text' } as const;
 const FLOW = TEXT;

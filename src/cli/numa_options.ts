@@ -1,8 +1,8 @@
 /** `--numa`, as QEMU's `-numa` is written. */
 import type { MachineInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import { didYouMean } from '../client/suggest.ts';
 import { type Keys, parseKeyValues } from '../client/options.ts';
+import { didYouMean } from '../client/suggest.ts';
 
 type NumaInput = NonNullable<MachineInput['numa']>;
 

@@ -99,10 +99,11 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
       if (writesFiles(description)) await mountWritable(lab);
-      await reserveHugePages(lab, description.memory);
+      for (const each of [description.memory, ...description.dimms]) await reserveHugePages(lab, each);
       const ports = new LabPorts(lab);
       for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
       const machine = await connection.create(inLab(description), {
+        description,
         plug: (device) => plugInLab(lab, ports, device),
         changeDisk: async (disk, change, engine) => engine(await diskChangeInLab(lab, disk, change)),
         changeNet: (net, change, engine) => ports.changeNet(net, change, engine),
@@ -239,8 +240,8 @@ const nvdimmInLab = <T extends { readonly file: string; readonly share: boolean;
 ): T => ({ ...nvdimm, file: labPath(nvdimm.file, nvdimm.share && !nvdimm.readonly ? '/hostrw' : '/host') });
 
 function inLab(description: MachineDescription): MachineDescription {
-  const { kernel, memory, fwCfg } = description;
-  refuseFile(memory.path);
+  const { kernel, memory, dimms, fwCfg } = description;
+  for (const { path } of [memory, ...dimms]) refuseFile(path);
   return {
     ...description,
     // The emulated processor does not intercept XSETBV: KVM never learns of a guest's XCR0 and puts its own

@@ -142,6 +142,7 @@ function machineOptions(command: Command): Command {
       '--memory <size|key=value,…>',
       'RAM: 2G, 512M,max=8G,slots=8 with room for more, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
     )
+    .option('--dimm <size[,key=value…]>', 'adds memory in a slot, which can go: id=,node=,backend=,path=', collect, [])
     .option(
       '--nvdimm <file[,key=value…]>',
       'adds persistent memory on a file: size=256M,label-size=128K,readonly=,share=,node=,id=',
@@ -302,18 +303,15 @@ function addWorkstation(nemu: Command): void {
 }
 
 function addRepl(nemu: Command): void {
-  nemu
+  const command = nemu
     .command('repl')
     .description(
       'a REPL on a machine in the background, or on a guest that it boots; code may come from -e, a file or standard input too',
     )
     .argument('[name]', 'a machine in the background; a guest is booted without one')
-    .argument('[file]', 'JavaScript or TypeScript module')
-    .addOption(onOption())
+    .argument('[file]', 'JavaScript or TypeScript module');
+  machineOptions(command)
     .option('-e, --eval <code>', 'runs code, prints its value')
-    .option('--config <file>', 'machine description in YAML or JSON')
-    .option('--cpus <n|key=value,…>', 'vCPUs')
-    .option('--memory <size|key=value,…>', 'RAM')
     .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
     .option('-v, --verbose', "shows the kernel's console")
     .addHelpText('after', REPL_EXAMPLES)

@@ -6,6 +6,7 @@ import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'nod
 import { NemuError } from '../client/errors.ts';
 import { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
+import { parseDuration } from '../client/options.ts';
 import { CastRecorder } from '../console/asciicast.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
@@ -16,7 +17,6 @@ import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { pipeLines } from './line_pipe.ts';
-import { parseDuration } from '../client/options.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import { openPlace, type Place } from './place.ts';
 import { labProgress } from './progress.ts';

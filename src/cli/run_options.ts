@@ -13,6 +13,7 @@ export interface RunOptions {
   cpus?: string;
   memory?: string;
   pin?: string;
+  dimm: string[];
   nvdimm: string[];
   nvdimmPersistence?: NonNullable<MachineInput['nvdimmPersistence']>;
   numa: string[];
@@ -54,6 +55,7 @@ export const RUN_DEFAULTS: RunOptions = {
   on: 'auto',
   initrd: [],
   serial: [],
+  dimm: [],
   nvdimm: [],
   numa: [],
   fwCfg: [],

@@ -5,7 +5,7 @@ import type { Document, ParsedNode } from 'yaml';
 import { type ConfigInput, configSchema, withDevicesApart } from './description.ts';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath, type Problem } from './explain.ts';
-import { parseCpus, parseDisk, parseFwCfg, parseMemory, parseNet, parseNvdimm } from './options.ts';
+import { parseCpus, parseDimm, parseDisk, parseFwCfg, parseMemory, parseNet, parseNvdimm } from './options.ts';
 
 export interface Config {
   /** Checked, but without defaults: what is undefined was not said. */
@@ -19,6 +19,7 @@ const SHORT: Readonly<Record<string, (text: string) => unknown>> = { cpus: parse
 const SHORT_ITEMS: Readonly<Record<string, (text: string) => unknown>> = {
   disks: parseDisk,
   nets: parseNet,
+  dimms: parseDimm,
   nvdimms: parseNvdimm,
   fwCfg: parseFwCfg,
 };
@@ -136,7 +137,7 @@ const fromFolder = (folder: string, file: string) =>
 
 /** A description in which each path of a file is what `convert` makes of it. */
 export function withPaths<T extends ConfigInput>(input: T, convert: (file: string) => string): T {
-  const { kernel, memory, nvdimms, disks, fwCfg } = input;
+  const { kernel, memory, dimms, nvdimms, disks, fwCfg } = input;
   return {
     ...input,
     ...(kernel && {
@@ -147,6 +148,9 @@ export function withPaths<T extends ConfigInput>(input: T, convert: (file: strin
       },
     }),
     ...(memory?.path !== undefined && { memory: { ...memory, path: convert(memory.path) } }),
+    ...(dimms && {
+      dimms: dimms.map((dimm) => (dimm.path === undefined ? dimm : { ...dimm, path: convert(dimm.path) })),
+    }),
     ...(nvdimms && { nvdimms: nvdimms.map((nvdimm) => ({ ...nvdimm, file: convert(nvdimm.file) })) }),
     ...(disks && { disks: disks.map((disk) => ({ ...disk, file: convert(disk.file) })) }),
     ...(fwCfg && {

@@ -116,6 +116,24 @@ export function checkMemoryBackend(
   }
 }
 
+/** A DIMM, whether it is there at boot or is plugged. */
+export const dimmFields = {
+  size: byteSize.describe('bytes, a multiple of 128 MiB'),
+  node: z.int().min(0).max(127).optional().describe('NUMA node of the guest; 0 without'),
+  ...memoryBackendFields,
+} as const;
+
+/** What of a DIMM contradicts itself. */
+export function checkDimm(
+  dimm: { size: number } & Parameters<typeof checkMemoryBackend>[0],
+  problem: (message: string) => void,
+): void {
+  if (dimm.size % DIMM_ALIGNMENT !== 0) {
+    problem(`A DIMM of ${dimm.size} bytes is not a multiple of 128 MiB, in which Linux takes memory.`);
+  }
+  checkMemoryBackend(dimm, problem);
+}
+
 export const memorySchema = z
   .strictObject({
     size: byteSize.prefault('512M').describe('bytes of RAM at boot'),
@@ -185,6 +203,11 @@ export const ID = z
     /^[A-Za-z][A-Za-z0-9._-]{0,31}$/,
     'An id starts with a letter and has letters, digits, dots, dashes and underscores.',
   );
+/** One that is there at boot; it can go, as one that was plugged. */
+export const dimmSchema = z
+  .strictObject({ id: ID.optional().describe('name; dimm0, dimm1 and so on by its slot without one'), ...dimmFields })
+  .superRefine((dimm, context) => checkDimm(dimm, (message) => context.addIssue({ code: 'custom', message })));
+
 const ERROR_POLICY = ['report', 'stop', 'ignore', 'enospc'] as const;
 
 const perSecond = z.int().min(1).max(1e12).optional();
@@ -370,6 +393,11 @@ const machineFields = z.strictObject({
     .array(netSchema)
     .default([])
     .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two network cards have the same id.' }),
+  dimms: z
+    .array(dimmSchema)
+    .default([])
+    .refine((list) => unique(list.map(({ id }) => id)), { message: 'Two DIMMs have the same id.' })
+    .describe('memory that is there at boot in slots, and can go; it needs memory.max'),
   nvdimms: z
     .array(nvdimmSchema)
     .default([])
@@ -413,6 +441,13 @@ export const possibleCpus = (cpus: { readonly count: number; readonly max?: numb
 
 /** One field's rules are the field's; those between fields are here. */
 export const machineSchema = machineFields.superRefine((machine, context) => {
+  if (machine.dimms.length > 0 && machine.memory.max === undefined) {
+    context.addIssue({
+      code: 'custom',
+      path: ['dimms'],
+      message: 'DIMMs stand in the room above the memory at boot: memory.max says how much there is.',
+    });
+  }
   if (machine.numa) checkNuma(machine.numa, possibleCpus(machine.cpus), machine.memory, context);
 });
 
@@ -420,6 +455,7 @@ export type MachineInput = z.input<typeof machineSchema>;
 export type MachineDescription = z.output<typeof machineSchema>;
 export type MemoryDescription = MachineDescription['memory'];
 export type DiskDescription = MachineDescription['disks'][number];
+export type DimmDescription = MachineDescription['dimms'][number];
 export type NetDescription = MachineDescription['nets'][number];
 export type NumaDescription = NonNullable<MachineDescription['numa']>;
 export type CpusDescription = MachineDescription['cpus'];

@@ -6,11 +6,11 @@
 import * as z from 'zod';
 import {
   asNet,
-  checkMemoryBackend,
-  DIMM_ALIGNMENT,
+  checkDimm,
+  type DimmDescription,
   deviceSchemas,
+  dimmFields,
   ID,
-  memoryBackendFields,
   netSchema,
   withOwnType,
 } from './description.ts';
@@ -18,7 +18,6 @@ import { DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts
 import { NemuError } from './errors.ts';
 import { explain } from './explain.ts';
 import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema } from './nvdimm.ts';
-import { byteSize } from './sizes.ts';
 import { didYouMean } from './suggest.ts';
 
 const cpuPlugSchema = z.strictObject({
@@ -29,7 +28,6 @@ const cpuPlugSchema = z.strictObject({
 const memoryPlugSchema = z
   .strictObject({
     kind: z.literal('memory'),
-    size: byteSize.describe('bytes, a multiple of 128 MiB'),
     id: ID.optional().describe('name; dimm0, dimm1 and so on by its slot without one'),
     slot: z.int().min(0).max(255).optional().describe('the first that is free, without'),
     address: z
@@ -38,16 +36,9 @@ const memoryPlugSchema = z
       .nonnegative()
       .optional()
       .describe('guest-physical; the first place with room for it, without'),
-    node: z.int().min(0).max(127).optional().describe('NUMA node of the guest; 0 without'),
-    ...memoryBackendFields,
+    ...dimmFields,
   })
-  .superRefine((memory, context) => {
-    const problem = (message: string) => context.addIssue({ code: 'custom', message });
-    if (memory.size % DIMM_ALIGNMENT !== 0) {
-      problem(`A DIMM of ${memory.size} bytes is not a multiple of 128 MiB, in which Linux takes memory.`);
-    }
-    checkMemoryBackend(memory, problem);
-  });
+  .superRefine((memory, context) => checkDimm(memory, (message) => context.addIssue({ code: 'custom', message })));
 
 const ofPci = <S extends z.core.$ZodLooseShape>(schema: z.ZodObject<S, z.core.$strict>) =>
   schema.extend({ kind: z.literal('pci') });
@@ -188,18 +179,13 @@ export interface CpuDevice {
   readonly node?: number;
 }
 
-export interface MemoryDevice {
+export interface MemoryDevice extends Omit<DimmDescription, 'id' | 'node'> {
   readonly kind: 'memory';
   readonly id: string;
   readonly slot: number;
   /** Guest-physical. */
   readonly address: number;
-  /** Bytes. */
-  readonly size: number;
   readonly node: number;
-  readonly backend: MemoryPlug['backend'];
-  readonly path?: string;
-  readonly hugepages?: '2M' | '1G';
 }
 
 export interface PciDevice {

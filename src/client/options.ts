@@ -93,10 +93,7 @@ export function parseCpus(text: string): NonNullable<MachineInput['cpus']> {
 /** `0,1,2-3`: one item a vCPU, each a host CPU, a range, or a sum like `0+4`. */
 export const parsePinning = (text: string): number[][] => text.split(',').map((item) => numberList('--pin', item));
 
-const MEMORY_KEYS: Keys = {
-  size: { kind: 'text' },
-  max: { kind: 'text' },
-  slots: { kind: 'number' },
+const MEMORY_BACKEND_KEYS: Keys = {
   backend: { kind: 'text' },
   path: { kind: 'text' },
   share: { kind: 'switch' },
@@ -108,12 +105,32 @@ const MEMORY_KEYS: Keys = {
   'host-nodes': { kind: 'list', field: 'hostNodes' },
   policy: { kind: 'text' },
 };
+const MEMORY_KEYS: Keys = {
+  size: { kind: 'text' },
+  max: { kind: 'text' },
+  slots: { kind: 'number' },
+  ...MEMORY_BACKEND_KEYS,
+};
 
 /** `2G`, or `size=2G,backend=file,path=F,share=on,…`. */
 export function parseMemory(text: string): NonNullable<MachineInput['memory']> {
   const memory = parseKeyValues('--memory', text, MEMORY_KEYS, 'size') as NonNullable<MachineInput['memory']>;
   if (memory.path !== undefined && memory.backend === undefined) memory.backend = 'file';
   return memory;
+}
+
+const DIMM_KEYS: Keys = {
+  size: { kind: 'text' },
+  id: { kind: 'text' },
+  node: { kind: 'number' },
+  ...MEMORY_BACKEND_KEYS,
+};
+
+/** `1G`, or `size=1G,id=more,node=1,…`. */
+export function parseDimm(text: string): NonNullable<MachineInput['dimms']>[number] {
+  const dimm = parseKeyValues('--dimm', text, DIMM_KEYS, 'size');
+  if (dimm.path !== undefined && dimm.backend === undefined) dimm.backend = 'file';
+  return dimm as NonNullable<MachineInput['dimms']>[number];
 }
 
 const NVDIMM_KEYS: Keys = {

@@ -29,6 +29,8 @@ const CLOSE_MS = 5000;
 
 /** Files, pages and ports may have other names, or be refused, where an engine runs. What is left out is the same. */
 export interface Adapt {
+  /** The machine in the words of this host. */
+  readonly description?: MachineDescription;
   readonly plug?: (device: PlugInput) => Promise<PlugInput>;
   /** @param disk as it is now, @param engine changes it there. */
   readonly changeDisk?: (
@@ -129,7 +131,8 @@ export class EngineConnection {
     const consoles = result.consoles.map(({ name, channel }) => this.#openConsole(name, channel));
     const call = (method: RemoteMethod, parameters: unknown[]) =>
       this.#request({ method, machine: result.machine, parameters });
-    const machine = new RemoteMachine(result.description as MachineDescription, consoles, call, adapt, share);
+    const description = adapt?.description ?? (result.description as MachineDescription);
+    const machine = new RemoteMachine(description, consoles, call, adapt, share);
     this.#machines.set(result.machine, machine);
     if (result.state) machine.setState(result.state, result.end);
     for (const message of this.#early.splice(0)) this.#control(message);

@@ -186,7 +186,21 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
       return `vm.journal.save(${quote(rest)})`;
     },
   },
-  describe: plain('describe', 'the machine description', 'vm.describe()'),
+  describe: {
+    usage: 'describe [FILE]',
+    help: 'the machine as it is now, as machine.yaml; writes it to a file',
+    code: (words, rest) => (words.length === 0 ? 'await vm.describe()' : `(await vm.describe()).save(${quote(rest)})`),
+  },
+  apply: {
+    usage: 'apply FILE | apply plan FILE',
+    help: 'have the machine become what machine.yaml says; with plan, only say how',
+    words: ['plan'],
+    code: (words, rest) => {
+      needed(words, 'apply FILE, or apply plan FILE');
+      if (words[0] !== 'plan' || words.length === 1) return `await vm.apply(${quote(rest)})`;
+      return `await vm.apply(${quote(rest.replace(/^plan\s+/, ''))}, { dryRun: true })`;
+    },
+  },
 };
 
 /**

@@ -43,7 +43,8 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         ],
         has: ["vm.has('dimm0')", 'is a device that came or can go in the machine?'],
         requests: ['await vm.requests()', 'what was plugged and unplugged, stage by stage'],
-        describe: ['vm.describe()', 'the machine description'],
+        describe: ['await vm.describe()', 'the machine as it is now, as machine.yaml'],
+        apply: ["await vm.apply('machine.yaml', { dryRun: true })", 'what leads to that description, and does it'],
         info: ["await vm.info('pci')", 'tables; help info lists the topics'],
         pci: [
           "await vm.pci('vda'), vm.pci.plug('virtio-blk', { file: 'a.qcow2' })",

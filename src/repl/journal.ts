@@ -1,6 +1,6 @@
 /** What was done to a machine, in the order in which it was done, and how each is taken back. */
-import { writeFileSync } from 'node:fs';
 import { NemuError } from '../client/errors.ts';
+import { writeNewFile } from './new_file.ts';
 
 /** One live action. `code` is its typed form, which a script may repeat. */
 export interface Action {
@@ -67,18 +67,10 @@ export class Journal {
 
   /**
    * Writes the script into a file, which must not be there yet.
-   * @returns how many actions it has. @throws NemuError JOURNAL_FILE.
+   * @returns how many actions it has. @throws NemuError FILE.
    */
   save(path: string): number {
-    try {
-      writeFileSync(path, this.script, { flag: 'wx' });
-    } catch (cause) {
-      const { code, message } = cause as NodeJS.ErrnoException;
-      if (code === 'EEXIST') {
-        throw new NemuError('JOURNAL_FILE', `${path} is there already.`, { hint: 'Take another name, or remove it.' });
-      }
-      throw new NemuError('JOURNAL_FILE', `The script cannot be written to ${path}: ${message}.`, { cause });
-    }
+    writeNewFile(path, this.script, 'script');
     return this.#done.length;
   }
 }

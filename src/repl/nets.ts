@@ -104,7 +104,7 @@ const listenerOf = ({ protocol, hostAddress, hostPort }: Omit<HostForwardInput, 
 });
 
 /** What plugs a card into the network again where it is now. */
-function backendOf({ type, queues, ifname, net, hostname, restrict, hostForwards }: NetReport): NetBackendInput {
+export function backendOf({ type, queues, ifname, net, hostname, restrict, hostForwards }: NetReport): NetBackendInput {
   if (type === 'tap') return { type, queues, ...(ifname !== undefined && { ifname }) };
   return {
     ...{ type, ...(net !== undefined && { net }), ...(hostname !== undefined && { hostname }) },

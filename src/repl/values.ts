@@ -1,7 +1,9 @@
 /** What the REPL prints in its own way. */
 import { inspect } from 'node:util';
+import type { MachineDescription } from '../client/description.ts';
 import type { GuestResult } from '../client/guest_session.ts';
 import type { LiveDevice, LiveRequest } from '../client/live.ts';
+import { writeNewFile } from './new_file.ts';
 
 /** A value as code. */
 export const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
@@ -40,6 +42,26 @@ export class ShellResult {
   [inspect.custom](): string {
     const text = this.output.replace(/\n$/, '');
     return this.status === 0 ? text : [text, `(status ${this.status})`].filter(Boolean).join('\n');
+  }
+}
+
+/** A machine description; prints as `machine.yaml`. */
+export class Description extends Text {
+  readonly machine: MachineDescription;
+
+  /** @param yaml the same as text. */
+  constructor(machine: MachineDescription, yaml: string) {
+    super(yaml);
+    this.machine = machine;
+  }
+
+  /** Writes it into a file, which must not be there yet. @throws NemuError FILE */
+  save(path: string): void {
+    writeNewFile(path, this.text, 'description');
+  }
+
+  toJSON(): MachineDescription {
+    return this.machine;
   }
 }
 

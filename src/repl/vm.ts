@@ -1,7 +1,8 @@
 /** The machine as the REPL and scripts have it: typed objects whose methods are what can be done. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
-import { diskName } from '../client/description.ts';
+import { readConfig, withAbsolutePaths } from '../client/config.ts';
+import { type ConfigInput, diskName, withDevicesApart } from '../client/description.ts';
 import type { DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestChannel, GuestRunOptions } from '../client/guest_session.ts';
@@ -19,6 +20,8 @@ import {
 import type { BalloonReport, MachineClient, MachineState, VcpuReport } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
+import { doSteps, Plan } from './apply.ts';
+import { describeNow } from './description.ts';
 import { type PciAccess, pciAccess } from './devices.ts';
 import { Disk } from './disks.ts';
 import { tellInfo } from './info.ts';
@@ -26,7 +29,8 @@ import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { Net } from './nets.ts';
 import { Nvdimms } from './nvdimm.ts';
-import { address, Bytes, Done, literal, ShellResult, Text } from './values.ts';
+import { planSteps } from './plan.ts';
+import { address, Bytes, Description, Done, literal, ShellResult, Text } from './values.ts';
 
 export class Cpu {
   readonly index: number;
@@ -244,12 +248,7 @@ function plugOf(device: LiveDevice): PlugInput | undefined {
     const { id, slot, file, size, labelSize, readonly, share, node } = device;
     return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
   }
-  const { id, slot, address: at, size, node, backend, path, hugepages } = device;
-  return {
-    ...{ kind: 'memory', id, slot, address: at, size, node, backend },
-    ...(path !== undefined && { path }),
-    ...(hugepages !== undefined && { hugepages }),
-  };
+  return device;
 }
 
 export interface VmOptions {
@@ -322,8 +321,9 @@ export class Vm {
 
   /** Is a device that came or can go, by its id, in the machine? */
   has(id: string): boolean {
-    const { cpus, memory } = this.#plugged ?? {};
-    return [...(cpus?.present ?? []), ...(memory?.dimms ?? [])].some((device) => device.id === id);
+    const { cpus, memory, nvdimms, pci } = this.#plugged ?? {};
+    const all = [cpus?.present, memory?.dimms, nvdimms, pci?.devices];
+    return all.some((devices) => devices?.some((device) => device.id === id));
   }
 
   async #refresh(): Promise<void> {
@@ -394,9 +394,26 @@ export class Vm {
     return this.machine.requests();
   }
 
-  /** The description from which the machine was made. */
-  describe(): MachineClient['description'] {
-    return this.machine.description;
+  /** The machine as it is now, as `machine.yaml` has it: what makes it again. */
+  async describe(): Promise<Description> {
+    const description = await describeNow(this.machine);
+    const { stringify } = await import('../client/yaml.ts');
+    return new Description(description, stringify(description, { lineWidth: 0 }));
+  }
+
+  /**
+   * Has the machine become what a file, or a description, says: `apply('machine.yaml')`. What it does not say stays as
+   * it is, and a list that it has (disks, nets, dimms, nvdimms, devices) is the whole list. What needs a new start is
+   * told and not done.
+   * @param options `dryRun` plans and touches nothing.
+   * @throws NemuError DESCRIPTION for one that could not be, APPLY for a step that failed, with how far it came.
+   */
+  async apply(wanted: string | ConfigInput, { dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<Plan> {
+    const config = typeof wanted === 'string' ? await readConfig(wanted) : undefined;
+    const input = config?.input ?? withDevicesApart(wanted as ConfigInput);
+    const now = await describeNow(this.machine);
+    const steps = planSteps(now, withAbsolutePaths(input), (path) => config?.locate(path));
+    return dryRun ? new Plan(steps, false) : doSteps(this, steps);
   }
 
   /** PCI: `vm.pci('vda')` looks a function up, `vm.pci.plug('virtio-rng')` plugs a device. */

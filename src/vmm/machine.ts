@@ -150,6 +150,7 @@ export class Machine implements MachineClient {
     try {
       machine.#startThreads(options);
       await machine.#ready.promise;
+      for (const dimm of description.dimms) await machine.plug({ kind: 'memory', ...dimm });
     } catch (error) {
       await machine.close();
       throw error;

@@ -115,6 +115,7 @@ class MachineThread {
       fault: (device, text) => this.#guestFault(device, text),
       flushFailed: (id, errno) => this.#diskStopped(id, 'flush', errno, 0),
       raiseGpe: (number) => this.#board.raiseGpe(number),
+      hasStarted: () => this.#state !== 'created',
       changed: (request) => this.#event({ type: 'request', request }),
       release: (id, device) => send({ type: 'release', id, device }),
     });
@@ -283,9 +284,14 @@ class MachineThread {
         const { address, length, bytes, most } = parameter as MachineCalls['searchMemory']['parameter'];
         return searchRam(this.#board.memory, address, length, bytes, most);
       }
-      case 'plug':
+      case 'plug': {
+        const { kind } = (parameter as MachineCalls['plug']['parameter']).request;
+        // DIMMs of the start come before it.
+        this.#require([...(kind === 'memory' ? (['created'] as const) : []), 'running', 'paused'], 'plug into');
+        return this.#live.call(call, parameter);
+      }
       case 'unplug':
-        this.#require(['running', 'paused'], call === 'plug' ? 'plug into' : 'unplug from');
+        this.#require(['running', 'paused'], 'unplug from');
         return this.#live.call(call, parameter);
       case 'prepared':
       case 'released':

@@ -8,7 +8,7 @@ import { findSlirp } from '../../src/lab/lab_root.ts';
 import { freePort, runNemu } from '../support/cli.ts';
 import { expectNoWarnings, PRINT_WARNINGS } from '../support/dmesg.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 const MIB = 1 << 20;
 
 describe('devices in a guest', () => {

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 
 test(
   'a balloon, a console, a port and a watchdog',

@@ -6,7 +6,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { findSlirp } from '../../src/lab/lab_root.ts';
 import { freePort, runNemu } from '../support/cli.ts';
 
-const LIMIT_MS = 180_000;
+const LIMIT_MS = 300_000;
 const MIB = 1 << 20;
 
 test(

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 const LAB = ['run', '--on', 'lab', '--memory'];
 
 describe('memory', () => {

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 import { expectNoWarnings, PRINT_WARNINGS } from '../support/dmesg.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 
 test('two nodes of 8 vCPUs each, with their memory, distances and latencies, bound to the host', {
   // The lab's emulated processors do not always bring 16 guest processors up.

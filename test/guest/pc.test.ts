@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 import { expectNoWarnings, PRINT_WARNINGS } from '../support/dmesg.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 
 let folder: string;
 beforeAll(() => {

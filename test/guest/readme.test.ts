@@ -17,7 +17,7 @@ import { fetchGuest } from '../../src/lab/guest.ts';
 import { buildInitramfs } from '../../src/lab/initramfs.ts';
 import { nemu } from '../support/cli.ts';
 
-const LIMIT_MS = 180_000;
+const LIMIT_MS = 300_000;
 const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
 
 interface Expectation {
@@ -61,6 +61,10 @@ const EXPECTED: Record<string, Expectation> = {
   'nemu run --config machine.yaml -- free -m': { stdout: /^Mem: +[23]\d\d /m },
   'nemu repl': { input: '.exit\n', prompt: /nemu> $/, terminal: true, needs: ['script'] },
   "nemu run --cpus 1,max=4 --memory 512M,max=4G -e 'cpu add 2'": { stdout: '[ vCPU 1, vCPU 2 ]\n' },
+  "nemu run --memory 512M,max=4G -e 'apply machine.yaml'": {
+    stdout:
+      /^Done:\n {2}plug rng: virtio-rng\nOnly with a new start:\n {2}memory.size: 512 MiB → 384 MiB\n {2}cpus.count: 1 → 2\n$/,
+  },
   "nemu run --cpus 2 -e 'info cpus'": { stdout: /^ +1 +1 +\d+ +(halted|running) /m },
   "echo 'await vm.dmesg(5)' | nemu repl": { stdout: /^(\[ *\d+\.\d+\] .*\n){5}/m },
   "nemu run -e 'plug virtio-blk file=root.img'": { stdout: 'vda: virtio-blk in rp0\n' },
@@ -71,6 +75,7 @@ const EXPECTED: Record<string, Expectation> = {
       ...['nemu run -d --name work', 'nemu ps', 'nemu attach work', 'nemu console work', 'nemu console work --list'],
       ...['nemu exec work -- dmesg', "nemu repl work -e 'info cpus'", 'nemu qmp work query-status'],
       ...['nemu logs work -t -n 20', 'nemu events work', 'nemu top --once', 'nemu stop work', 'nemu rm work'],
+      ...['nemu describe work', 'nemu apply --to work want.yaml'],
       ...['nemu run --record boot.cast', 'nemu play boot.cast'],
     ].map((line) => [line, { elsewhere: 'machines.test.ts' }]),
   ),

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 const ROOM = ['--cpus', '2,max=4', '--memory', '512M,max=2G'];
 
 describe('the REPL', () => {
@@ -47,6 +47,12 @@ describe('the REPL', () => {
         'unplug cpu2',
         'memory plug 100M',
         'info requests',
+        `describe ${join(folder, 'now.yaml')}`,
+        `vm.apply({ cpus: { count: 4 }, nets: [], memory: { size: '1G' } }, { dryRun: true })`,
+        `vm.apply({ cpus: { count: 3 }, nets: [] })`,
+        'undo',
+        'info pci',
+        `apply plan ${join(folder, 'now.yaml')}`,
         'paus',
         '({',
         '  several: 1,',
@@ -54,7 +60,7 @@ describe('the REPL', () => {
         'vm.cpus?',
         '',
       ].join('\n');
-      const { status, stdout, stderr } = await runNemu(['repl', ...ROOM], {
+      const { status, stdout, stderr } = await runNemu(['repl', ...ROOM, '--dimm', '128M,id=boot'], {
         input: Buffer.from(input),
       });
       const said = stdout.toString();
@@ -74,12 +80,15 @@ describe('the REPL', () => {
         /\[ 'late\\n', 'early\\n' \]/,
         /^paused\ntrue\nvm\.resume\(\)\nrunning\n\[\]$/m,
         /\[ '0x[0-9a-f]+' \]/,
-        /^\[ vCPU 2 \]\n3\nmore: 256 MiB at 0x100000000, slot 0, node 0$/m,
-        /^more +0 +256 MiB +0x100000000 +0 +anonymous$/m,
+        /^\[ vCPU 2 \]\n3\nmore: 256 MiB at 0x108000000, slot 1, node 0$/m,
+        /^boot +0 +128 MiB +0x100000000 +0 +anonymous\nmore +1 +256 MiB +0x108000000 +0 +anonymous$/m,
         /^2\n.*replay\.ts is there already\.$/m,
         /^vm\.unplug\('more'\)\nunplug cpu2: reserved → notified → accepted → removed \(\d+ ms\)$/m,
         /A DIMM of 104857600 bytes is not a multiple of 128 MiB/,
         /^unplug +more +reserved → notified → accepted → removed$/m,
+        /^While it runs:\n {2}unplug net0: not in the description\n {2}change cpus: 2 → 4\nOnly with a new start:\n {2}memory\.size: 512 MiB → 1 GiB$/m,
+        /^Done:\n {2}unplug net0: not in the description\n {2}change cpus: 2 → 3\nvm\.unplug\('cpu2'\)$/m,
+        /^While it runs:\n {2}plug net0: virtio-net user$/m,
         /There is no "paus"\. Did you mean pause\?/,
         /^\{ several: 1 \}$/m,
       ]) {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 
 describe('a command in a guest', () => {
   test(

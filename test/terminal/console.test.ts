@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { nemu } from '../support/cli.ts';
 import { hasTmux, Terminal } from '../support/tmux.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 300_000;
 
 describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
   let folder: string;

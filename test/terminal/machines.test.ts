@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,7 +20,7 @@ import type { ConsoleReport } from '../../src/client/shared_console.ts';
 import { nemu, runNemu } from '../support/cli.ts';
 import { hasTmux, Terminal } from '../support/tmux.ts';
 
-const LIMIT_MS = 240_000;
+const LIMIT_MS = 300_000;
 const LINES = 100_000;
 
 interface Listed {
@@ -184,6 +185,13 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       expect([exec.status, exec.stdout.toString(), exec.stderr]).toEqual([7, 'in\n', 'problem\n']);
       expect(await said('qmp', 'day', 'query-status')).toContain('"running": true');
       expect(await said('repl', 'day', '-e', 'vm.state')).toContain('running');
+      const yaml = join(folder, 'now.yaml');
+      writeFileSync(yaml, await said('describe', 'day'));
+      expect(await said('apply', '--to', 'day', '--dry-run', yaml)).toBe('The machine is as the description has it.\n');
+      writeFileSync(yaml, 'rng: true\n');
+      const applied = JSON.parse(await said('apply', yaml, '--json'));
+      expect(applied).toMatchObject({ done: true, steps: [{ action: 'plug', subject: 'rng' }] });
+      expect(await said('exec', 'day', '--', 'cat /sys/class/misc/hw_random/rng_current')).toContain('virtio_rng');
       expect(JSON.parse(await said('top', '--json', '--interval', '1s'))).toMatchObject([{ name: 'day', vcpus: 1 }]);
       expect(await said('events', 'day')).toMatch(/guest-phase name "ready"/);
       expect(await said('logs', 'day', '-t', '--grep', 'still 46')).toMatch(/^\d{4}-\d\d-\d\dT\S+Z still 46\r?$/m);

@@ -6,7 +6,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { nemu } from '../support/cli.ts';
 import { hasTmux, Terminal } from '../support/tmux.ts';
 
-const LIMIT_MS = 240_000;
+const LIMIT_MS = 300_000;
 const BOOT_MS = 120_000;
 
 describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {

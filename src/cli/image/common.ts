@@ -1,5 +1,6 @@
 import { parseSize } from '../../client/description.ts';
 import { NemuError } from '../../client/errors.ts';
+import { parseKeyValues } from '../../client/options.ts';
 import { didYouMean } from '../../client/suggest.ts';
 import { SystemError } from '../../ffi/libc.ts';
 import type { BlockImage } from '../../storage/block_image.ts';
@@ -10,7 +11,6 @@ import { Qcow2Image } from '../../storage/qcow2/image.ts';
 import { IoError } from '../../storage/task.ts';
 import { type FormatOptions, imageFormat } from '../../storage/tools/create.ts';
 import type { Progress } from '../../storage/tools/progress.ts';
-import { parseKeyValues } from '../../client/options.ts';
 import { ProgressLine } from '../progress.ts';
 
 export function translated(error: unknown): unknown {

@@ -7,6 +7,7 @@ import { NemuError } from '../../client/errors.ts';
 import { EventHistory } from '../../client/event_history.ts';
 import { GuestSession } from '../../client/guest_session.ts';
 import type { EndState, MachineClient } from '../../client/machine_client.ts';
+import { parseDuration } from '../../client/options.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
 import { ConsoleLog } from '../../console/console_log.ts';
 import type { ConsoleTap } from '../../console/hub.ts';
@@ -17,7 +18,6 @@ import { serveControl, serveQmpSocket, serveSockets } from '../control_socket.ts
 import { describe } from '../describe.ts';
 import { EventLog, note } from '../event_log.ts';
 import { EXIT, exitStatusOf } from '../exit_codes.ts';
-import { parseDuration } from '../../client/options.ts';
 import { openPlace, type Place } from '../place.ts';
 import { labProgress } from '../progress.ts';
 import type { RunOptions } from '../run_options.ts';

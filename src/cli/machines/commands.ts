@@ -7,6 +7,7 @@ import { THEMES } from '../../tui/style.ts';
 import { type AttachOptions, runAttached } from './attach_command.ts';
 import { type AttachedMachine, attachMachine } from './connection.ts';
 import { type ConsoleOptions, runConsole } from './console_command.ts';
+import { type ApplyOptions, runApply, runDescribe } from './describe_command.ts';
 import { runExec } from './exec_command.ts';
 import { runtimePaths } from './folders.ts';
 import { type ListOptions, list } from './list_command.ts';
@@ -180,6 +181,39 @@ function addJoining(nemu: Command): void {
     )
     .action(async (name: string | undefined, console: string | undefined, options: ConsoleOptions) => {
       await withMachine(name, (attached) => runConsole(attached, console, options));
+    });
+
+  nemu
+    .command('describe')
+    .description('prints a machine as it is now, as the machine.yaml that makes it again')
+    .argument('[name]', NAME_HELP)
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu describe work >machine.yaml; nemu run --config machine.yaml
+`),
+    )
+    .action(async (name: string | undefined, options: { readonly json?: boolean }) => {
+      await withMachine(name, (attached) => runDescribe(attached, options));
+    });
+
+  nemu
+    .command('apply')
+    .description('has a running machine become what a description says; what it does not say stays as it is')
+    .argument('<file>', 'machine description in YAML or JSON, as nemu describe prints it')
+    .option('--to <name>', NAME_HELP)
+    .option('--dry-run', 'says what would be done, and what only a new start does')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu apply --to work machine.yaml --dry-run
+  nemu apply --to work machine.yaml
+`),
+    )
+    .action(async (file: string, options: ApplyOptions) => {
+      await withMachine(options.to, (attached) => runApply(attached, file, options));
     });
 
   nemu

@@ -1,8 +1,8 @@
 /** `nemu stop`, `kill` and `rm`: how a machine in the background ends. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NemuError } from '../../client/errors.ts';
-import { EXIT } from '../exit_codes.ts';
 import { parseDuration } from '../../client/options.ts';
+import { EXIT } from '../exit_codes.ts';
 import { type AttachedMachine, attachMachine } from './connection.ts';
 import { cleanStale, isClaimed } from './name_lock.ts';
 import {

@@ -1,9 +1,9 @@
 /** `nemu top`: all machines in the background at a glance. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineClient } from '../../client/machine_client.ts';
+import { parseDuration } from '../../client/options.ts';
 import { table } from '../../client/text_table.ts';
 import { EXIT } from '../exit_codes.ts';
-import { parseDuration } from '../../client/options.ts';
 import { type AttachedMachine, attachMachine } from './connection.ts';
 import { duration } from './list_command.ts';
 import { type KnownMachine, listMachines } from './records.ts';

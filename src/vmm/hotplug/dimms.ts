@@ -13,6 +13,8 @@ export interface DimmHotplugOptions {
   readonly guest: GuestActs;
   /** Runs the guest's handler of this general purpose event. */
   readonly raiseGpe: (number: number) => void;
+  /** Before that nobody has to be told: a guest finds what is there at its boot. */
+  readonly hasStarted: () => boolean;
 }
 
 const GPE = 3;
@@ -55,16 +57,7 @@ export class DimmHotplug implements LiveKind<MemoryDevice, MemoryPlug> {
   }
 
   reserve(request: MemoryPlug): MemoryDevice {
-    const { backend, path, hugepages } = request;
-    const device = this.#options.room.take(
-      request,
-      'dimm',
-      (place): MemoryDevice => ({
-        ...{ kind: 'memory', ...place, backend },
-        ...(path !== undefined && { path }),
-        ...(hugepages !== undefined && { hugepages }),
-      }),
-    );
+    const device = this.#options.room.take(request, 'dimm', (place): MemoryDevice => ({ ...request, ...place }));
     this.#dimms.set(device.slot, { device, attached: false });
     return device;
   }
@@ -76,7 +69,7 @@ export class DimmHotplug implements LiveKind<MemoryDevice, MemoryPlug> {
     vm.setMemoryRegion(FIRST_MEMSLOT + device.slot, 0, device.address, device.size, memory.hostAddress(device.address));
     memory.add({ gpa: device.address, size: device.size });
     dimm.attached = true;
-    this.registers?.plugged(device.slot);
+    if (this.#options.hasStarted()) this.registers?.plugged(device.slot);
   }
 
   requireRemovable({ id }: MemoryDevice, force: boolean): void {

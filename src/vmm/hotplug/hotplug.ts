@@ -10,6 +10,8 @@ const FORCED =
 
 export interface HotplugOptions {
   readonly clock: Clock;
+  /** Before that a guest is still to boot, and finds what is there. */
+  readonly hasStarted: () => boolean;
   readonly changed: (request: LiveRequest) => void;
   /** The main thread takes back what it made for a device, and says `released`. */
   readonly release: (id: number, device: LiveDevice) => void;
@@ -72,6 +74,10 @@ export class Hotplug {
       this.#withdraw(pending, (cause as Error).message);
       return;
     }
+    if (!this.#options.hasStarted()) {
+      this.#findsAtBoot(pending, 'it finds the device at its boot');
+      return;
+    }
     const waits = kind.waits?.(device);
     if (waits !== undefined) pending.guest = waits;
     this.#requests.advance(pending, 'notified');
@@ -132,12 +138,16 @@ export class Hotplug {
     for (const pending of this.#requests.waiting()) {
       if (pending.detaching || pending.stage === 'reserved') continue;
       if (pending.action === 'plug') {
-        pending.guest = 'it was reset, and finds the device at its boot';
-        this.#requests.advance(pending, 'online');
+        this.#findsAtBoot(pending, 'it was reset, and finds the device at its boot');
       } else {
         this.#requests.advance(pending, 'refused', 'The guest was reset before it let go.');
       }
     }
+  }
+
+  #findsAtBoot(pending: Pending, words: string): void {
+    pending.guest = words;
+    this.#requests.advance(pending, 'online');
   }
 
   /** Takes a device out, and has the request refused once the host has everything back. */

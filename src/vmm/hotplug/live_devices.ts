@@ -30,6 +30,7 @@ export interface LiveDevicesOptions {
   readonly fault: GuestFault;
   readonly flushFailed: (id: string, errno: string) => void;
   readonly raiseGpe: (number: number) => void;
+  readonly hasStarted: () => boolean;
   readonly changed: (request: LiveRequest) => void;
   readonly release: (id: number, device: LiveDevice) => void;
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { parsePrefix, prefixName } from '../../../src/cli/console_session.ts';
+import { parseMachine, parseSize } from '../../../src/client/description.ts';
 import {
   parseCpus,
   parseDisk,
@@ -11,7 +12,6 @@ import {
   parsePinning,
   parseSerial,
 } from '../../../src/client/options.ts';
-import { parseMachine, parseSize } from '../../../src/client/description.ts';
 import { didYouMean } from '../../../src/client/suggest.ts';
 
 const kernel = { image: '/boot/vmlinuz' };

@@ -1,7 +1,13 @@
 /** Requests through their stages, with a device that does what the test says; and where DIMMs are put. */
 import { describe, expect, test } from 'vitest';
 import { parseMachine } from '../../../src/client/description.ts';
-import { type LiveRequest, type MemoryDevice, type PlugInput, parsePlug } from '../../../src/client/live.ts';
+import {
+  type LiveRequest,
+  type MemoryDevice,
+  type MemoryPlug,
+  type PlugInput,
+  parsePlug,
+} from '../../../src/client/live.ts';
 import { DimmHotplug } from '../../../src/vmm/hotplug/dimms.ts';
 import { Hotplug } from '../../../src/vmm/hotplug/hotplug.ts';
 import type { GuestActs, LiveKind } from '../../../src/vmm/hotplug/kind.ts';
@@ -19,10 +25,8 @@ const MS = 1_000_000n;
 const INSERTION = 0x200;
 const EJECTION = 0x103;
 
-const DEVICE: MemoryDevice = {
-  ...{ kind: 'memory', id: 'd0', slot: 0, address: 4 * GiB, size: 128 * MiB, node: 0, backend: 'anonymous' },
-};
-const PLUG = parsePlug({ kind: 'memory', size: '128M' });
+const PLUG = parsePlug({ kind: 'memory', size: '128M' }) as MemoryPlug;
+const DEVICE: MemoryDevice = { ...PLUG, id: 'd0', slot: 0, address: 4 * GiB, node: 0 };
 
 /** A kind with one device; `log` is what was done with it. */
 class OneDevice implements LiveKind {
@@ -78,6 +82,7 @@ function setUp() {
   const releases: number[] = [];
   const hotplug = new Hotplug({
     clock,
+    hasStarted: () => true,
     changed: (request) => events.push(request),
     release: (id) => releases.push(id),
   });
@@ -315,6 +320,7 @@ describe('the places of DIMMs', () => {
         ...{ accepted: () => {}, refused: () => {} },
       },
       raiseGpe: () => {},
+      hasStarted: () => true,
     });
     const plug = (input: Omit<Extract<PlugInput, { kind: 'memory' }>, 'kind'>) => {
       const device = kind.reserve(parsePlug({ kind: 'memory', ...input }) as never);

@@ -1,0 +1,294 @@
+/** The way from a machine as it is to one that a file describes: what can be done while it runs, and what cannot. */
+import { isDeepStrictEqual } from 'node:util';
+import {
+  type ConfigInput,
+  diskName,
+  type MachineDescription,
+  type NetBackendInput,
+  type NetDescription,
+  parseMachine,
+} from '../client/description.ts';
+import type { DeviceType } from '../client/device_schema.ts';
+import type { FieldPath } from '../client/explain.ts';
+import type { PlugInput } from '../client/live.ts';
+import { formatSize } from '../client/sizes.ts';
+import type { Net } from './nets.ts';
+import { literal } from './values.ts';
+import type { Vm } from './vm.ts';
+
+/** One difference. */
+export interface Step {
+  readonly action: 'plug' | 'unplug' | 'change' | 'restart';
+  /** What it is about: a device's id, or a field of the description. */
+  readonly subject: string;
+  /** From what to what, in words. */
+  readonly detail: string;
+  /** What does it; undefined where only a new start does. */
+  readonly code?: string;
+  readonly run?: (vm: Vm) => Promise<unknown>;
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+const SIZES = new Set(['size', 'max', 'labelSize']);
+
+const shown = (field: string, value: unknown) =>
+  value === undefined ? 'none' : SIZES.has(field) ? formatSize(value as number) : literal(value);
+
+const restart = (subject: string, detail: string): Step => ({ action: 'restart', subject, detail });
+
+function* differing(given: Fields, wanted: Fields, now: Fields): Generator<string> {
+  for (const field of Object.keys(given)) {
+    if (given[field] !== undefined && !isDeepStrictEqual(wanted[field], now[field])) yield field;
+  }
+}
+
+const change = (wanted: Fields, now: Fields, field: string) =>
+  `${field}: ${shown(field, now[field])} → ${shown(field, wanted[field])}`;
+
+/** Items of a list with the ids that they have, or get when they have none. */
+interface Item {
+  readonly id: string;
+  /** As it was written, and with defaults. */
+  readonly given: Fields;
+  readonly wanted: Fields;
+}
+
+const items = (given: readonly object[] | undefined, wanted: readonly object[], idOf: (index: number) => string) =>
+  given?.map(
+    (each, index): Item => ({
+      id: (each as { id?: string }).id ?? idOf(index),
+      given: each as Fields,
+      wanted: wanted[index] as Fields,
+    }),
+  );
+
+interface Kind {
+  readonly plug: (item: Item) => PlugInput;
+  /** Fields that can change while the machine runs, and the steps for those of them that do. */
+  readonly liveFields?: readonly string[];
+  readonly change?: (item: Item, fields: ReadonlySet<string>, now: Fields) => Step[];
+}
+
+const changeStep = (subject: string, detail: string, code: string, run: Step['run']): Step => ({
+  ...{ action: 'change', subject, detail, code },
+  ...(run && { run }),
+});
+
+function diskChanges({ id, wanted }: Item, fields: ReadonlySet<string>, now: Fields): Step[] {
+  const { file, format, throttle = {} } = wanted as { file: string; format?: 'raw' | 'qcow2'; throttle?: object };
+  const how = format === undefined ? {} : { format };
+  const code = `vm.disks[${literal(id)}]`;
+  return [
+    ...(fields.has('file') || fields.has('format')
+      ? [
+          changeStep(id, change(wanted, now, 'file'), `${code}.change(${literal(file)}, ${literal(how)})`, (vm) =>
+            vm.disks[id].change(file, how),
+          ),
+        ]
+      : []),
+    ...(fields.has('throttle')
+      ? [
+          changeStep(id, change(wanted, now, 'throttle'), `${code}.throttle(${literal(throttle)})`, (vm) =>
+            vm.disks[id].throttle(throttle),
+          ),
+        ]
+      : []),
+  ];
+}
+
+const BACKEND = ['type', 'ifname', 'queues', 'net', 'hostname', 'restrict', 'hostForwards'] as const;
+
+function netChanges({ id, given, wanted }: Item, fields: ReadonlySet<string>, now: Fields): Step[] {
+  const { link, throttle = {} } = wanted as unknown as NetDescription;
+  const code = `vm.nets[${literal(id)}]`;
+  const step = (detail: string, call: string, run: (net: Net) => Promise<unknown>) =>
+    changeStep(id, detail, `${code}.${call}`, (vm) => run(vm.nets[id]));
+  const moved = BACKEND.filter((field) => fields.has(field));
+  // What the file does not say of the network stays, unless it is another kind of network.
+  const kept = wanted.type === now.type ? now : {};
+  const backend = Object.fromEntries(
+    BACKEND.map((field) => [field, field in given ? wanted[field] : kept[field]]).filter(
+      ([, value]) => value !== undefined,
+    ),
+  ) as unknown as NetBackendInput;
+  return [
+    ...(moved.length > 0
+      ? [
+          step(moved.map((field) => change(wanted, now, field)).join(', '), `backend(${literal(backend)})`, (net) =>
+            net.backend(backend),
+          ),
+        ]
+      : []),
+    ...(fields.has('link') ? [step(change(wanted, now, 'link'), `link(${link})`, (net) => net.link(link))] : []),
+    ...(fields.has('throttle')
+      ? [step(change(wanted, now, 'throttle'), `throttle(${literal(throttle)})`, (net) => net.throttle(throttle))]
+      : []),
+  ];
+}
+
+const pci = (type: DeviceType, { id, wanted }: Item, options: Fields = {}) =>
+  ({ kind: 'pci', type, ...wanted, ...(type !== 'virtio-port' && { id }), ...options }) as unknown as PlugInput;
+
+const KINDS: Readonly<Record<'dimms' | 'nvdimms' | 'disks' | 'nets' | 'devices', Kind>> = {
+  dimms: { plug: ({ id, wanted }) => ({ kind: 'memory', ...wanted, id }) as unknown as PlugInput },
+  nvdimms: { plug: ({ id, wanted }) => ({ kind: 'nvdimm', ...wanted, id }) as unknown as PlugInput },
+  disks: {
+    plug: (item) => pci('virtio-blk', item),
+    liveFields: ['file', 'format', 'throttle'],
+    change: diskChanges,
+  },
+  nets: {
+    plug: ({ id, wanted: { type, ...wanted }, given }) => pci('virtio-net', { id, wanted, given }, { backend: type }),
+    liveFields: [...BACKEND, 'link', 'throttle'],
+    change: netChanges,
+  },
+  devices: { plug: (item) => pci(item.wanted.type as DeviceType, item) },
+};
+
+/** Differences of a list, whose items have ids on both sides. */
+function* listSteps(wanted: readonly Item[] | undefined, now: readonly Fields[], kind: Kind): Generator<Step> {
+  if (!wanted) return;
+  for (const { id } of now as readonly { id: string }[]) {
+    if (wanted.some((item) => item.id === id)) continue;
+    const code = `vm.unplug(${literal(id)})`;
+    yield { action: 'unplug', subject: id, detail: 'not in the description', code, run: (vm) => vm.unplug(id) };
+  }
+  for (const item of wanted) {
+    const there = now.find(({ id }) => id === item.id);
+    if (!there) {
+      const plug = kind.plug(item);
+      yield {
+        ...{ action: 'plug', subject: item.id, detail: plugText(plug), code: `vm.plug(${literal(plug)})` },
+        run: (vm) => vm.plug(plug),
+      };
+      continue;
+    }
+    const fields = new Set([...differing(item.given, item.wanted, there)].filter((field) => field !== 'id'));
+    yield* kind.change?.(item, fields, there) ?? [];
+    for (const field of fields) {
+      if (kind.liveFields?.includes(field)) continue;
+      yield restart(`${item.id}.${field}`, `${shown(field, there[field])} → ${shown(field, item.wanted[field])}`);
+    }
+  }
+}
+
+/** What is plugged, in a few words. */
+function plugText(plug: PlugInput): string {
+  const { kind, type = kind, file, size, backend } = plug as Record<string, unknown> & { kind: string; type?: string };
+  const words = [file, typeof size === 'number' ? formatSize(size) : undefined, kind === 'pci' ? backend : undefined];
+  return [type, ...words.filter((word) => word !== undefined)].join(' ');
+}
+
+/** Names that devices have which are given none. */
+const DEFAULT_IDS: Readonly<Record<string, (index: number) => string>> = {
+  'virtio-rng': () => 'rng',
+  'virtio-balloon': () => 'balloon',
+  i6300esb: () => 'watchdog',
+  'pcie-switch': (index) => `sw${index}`,
+  'virtio-console': (index) => `hvc${index}`,
+};
+
+/** Devices of a description, each with its id; `rng: true` is one of them. */
+function deviceItems(given: readonly object[], wanted: readonly object[]): Item[] {
+  const counts = new Map<string, number>();
+  return (wanted as readonly Fields[]).map((device, index) => {
+    const type = device.type as string;
+    const count = counts.get(type) ?? 0;
+    counts.set(type, count + 1);
+    const id = (device.id ?? device.name ?? DEFAULT_IDS[type]?.(count) ?? type) as string;
+    return { id, given: (given[index] ?? device) as Fields, wanted: device };
+  });
+}
+
+const RNG = { type: 'virtio-rng', id: 'rng' } as const;
+
+/** Fields that are compared one by one, and those that are one thing. */
+const PARTS = ['memory', 'kernel', 'pcie'] as const;
+const WHOLES = [
+  ...['name', 'machine', 'numa', 'serial', 'nvdimmPersistence', 'rtc', 'pvpanic', 'debugExit', 'i8042', 'fwCfg'],
+  ...['onReset', 'onTripleFault', 'onPanic'],
+] as const;
+
+function* cpuSteps(given: NonNullable<ConfigInput['cpus']>, wanted: MachineDescription, now: MachineDescription) {
+  const { count } = wanted.cpus;
+  for (const field of differing(given, wanted.cpus, now.cpus)) {
+    if (field !== 'count') yield restart(`cpus.${field}`, change(wanted.cpus, now.cpus, field).slice(field.length + 2));
+  }
+  if (given.count === undefined || count === now.cpus.count) return;
+  const detail = `${now.cpus.count} → ${count}`;
+  const more = count - now.cpus.count;
+  if (now.cpus.max === undefined || count > now.cpus.max) yield restart('cpus.count', detail);
+  else if (more > 0) yield changeStep('cpus', detail, `vm.cpus.add(${more})`, (vm) => vm.cpus.add(more));
+  else yield changeStep('cpus', detail, `vm.cpus.remove(${-more})`, (vm) => vm.cpus.remove(-more));
+}
+
+/**
+ * What leads from the machine as it is to a description. A field, list or option that the description does not say
+ * stays as it is; a list that it has is the whole list.
+ * @param place names where a field is written, for its problem.
+ * @throws NemuError DESCRIPTION for one that could not be.
+ */
+export function planSteps(
+  now: MachineDescription,
+  given: ConfigInput,
+  place?: (path: FieldPath) => string | undefined,
+): Step[] {
+  const { count, without, pin, max } = now.cpus;
+  const topology = given.cpus?.max ?? given.cpus?.sockets ?? given.cpus?.cores ?? given.cpus?.threads;
+  // A count within the room that there is leaves the topology as it is.
+  const fits = topology === undefined && max !== undefined && (given.cpus?.count ?? count) <= max;
+  const wanted = parseMachine(
+    {
+      ...now,
+      ...given,
+      cpus: given.cpus ? { ...(fits ? now.cpus : { without, ...(pin && { pin }) }), ...given.cpus } : now.cpus,
+      memory: { ...now.memory, ...given.memory },
+      kernel: { ...now.kernel, ...given.kernel },
+      pcie: { ...now.pcie, ...given.pcie },
+    },
+    place,
+  );
+  const steps: Step[] = [];
+  for (const field of WHOLES) {
+    if ((given as Fields)[field] === undefined) continue;
+    const [from, to] = [(now as Fields)[field], (wanted as Fields)[field]];
+    if (!isDeepStrictEqual(from, to)) steps.push(restart(field, `${shown(field, from)} → ${shown(field, to)}`));
+  }
+  for (const part of PARTS) {
+    for (const field of differing(given[part] ?? {}, wanted[part], now[part])) {
+      const [from, to] = [(now[part] as Fields)[field], (wanted[part] as Fields)[field]];
+      steps.push(restart(`${part}.${field}`, `${shown(field, from)} → ${shown(field, to)}`));
+    }
+  }
+  if (given.cpus) steps.push(...cpuSteps(given.cpus, wanted, now));
+  const lists = {
+    dimms: items(given.dimms, wanted.dimms, (index) => `dimm${index}`),
+    nvdimms: items(given.nvdimms, wanted.nvdimms, (index) => `nvdimm${index}`),
+    disks: items(given.disks, wanted.disks, diskName),
+    nets: items(given.nets, wanted.nets, (index) => `net${index}`),
+    devices: given.devices && [
+      ...deviceItems(given.devices, wanted.devices),
+      ...(wanted.rng ? deviceItems([RNG], [RNG]) : []),
+    ],
+  };
+  for (const list of Object.keys(lists) as (keyof typeof lists)[]) {
+    const there =
+      list === 'devices' ? deviceItems([], now.devices).map(({ id, wanted: each }) => ({ ...each, id })) : now[list];
+    steps.push(...listSteps(lists[list], there as readonly Fields[], KINDS[list]));
+  }
+  // Without a list of devices it is about that one alone.
+  if (given.devices === undefined && given.rng !== undefined) {
+    const there = now.devices.filter(({ type }) => type === 'virtio-rng');
+    steps.push(
+      ...listSteps(
+        given.rng ? deviceItems([RNG], [RNG]) : [],
+        given.rng && there.length > 0 ? [RNG] : there,
+        KINDS.devices,
+      ),
+    );
+  }
+  // What goes makes room for what comes; a switch has the ports of what comes behind it.
+  const order = ({ action, detail }: Step) =>
+    ['restart', 'unplug', 'change', 'plug'].indexOf(action) * 2 + (detail === 'pcie-switch' ? 0 : 1);
+  return steps.toSorted((a, b) => order(a) - order(b));
+}

@@ -1,0 +1,200 @@
+/** What leads from a machine as it is to a description, and what a machine is now. */
+import { inspect } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { type ConfigInput, type MachineInput, parseMachine } from '../../../src/client/description.ts';
+import type { PciDevice, PluggedReport } from '../../../src/client/live.ts';
+import type { DiskReport, MachineClient, NetReport } from '../../../src/client/machine_client.ts';
+import { doSteps, Plan } from '../../../src/repl/apply.ts';
+import { describeNow } from '../../../src/repl/description.ts';
+import { planSteps, type Step } from '../../../src/repl/plan.ts';
+import type { Vm } from '../../../src/repl/vm.ts';
+
+const MiB = 2 ** 20;
+
+const NOW: MachineInput = {
+  kernel: { image: '/k', cmdline: 'quiet' },
+  cpus: { count: 2, max: 8 },
+  memory: { size: '512M', max: '4G' },
+  dimms: [{ id: 'd', size: '128M', node: 0 }],
+  disks: [
+    { id: 'vda', file: '/a.img', format: 'raw' },
+    { id: 'data', file: '/b.img', throttle: { iops: 100 } },
+  ],
+  nets: [{ id: 'net0', type: 'user', mac: '52:54:00:00:00:01' }],
+  devices: [{ type: 'virtio-rng', id: 'rng' }],
+};
+const now = parseMachine(NOW);
+
+const plan = (given: ConfigInput) => planSteps(now, given);
+const lines = (given: ConfigInput) =>
+  plan(given).map(({ action, subject, detail }) => `${action} ${subject}: ${detail}`);
+
+describe('a plan', () => {
+  test('is empty for what a machine says of itself, and for what says nothing', () => {
+    expect(lines(now as ConfigInput)).toEqual([]);
+    expect(lines({})).toEqual([]);
+    expect(inspect(new Plan([], false))).toBe('The machine is as the description has it.');
+  });
+
+  test.each<[string, ConfigInput, string[]]>([
+    ['processors within the room', { cpus: { count: 5 } }, ['change cpus: 2 → 5']],
+    ['fewer of them', { cpus: { count: 1 } }, ['change cpus: 2 → 1']],
+    ['more than there is room for', { cpus: { count: 9 } }, ['restart cpus.count: 2 → 9']],
+    ['another topology', { cpus: { count: 2, max: 8, threads: 2 } }, ['restart cpus.threads: 1 → 2']],
+    ['memory of the start', { memory: { size: '1G' } }, ['restart memory.size: 512 MiB → 1 GiB']],
+    ['a kernel', { kernel: { cmdline: 'debug' } }, ["restart kernel.cmdline: 'quiet' → 'debug'"]],
+    ['a board', { machine: 'pc' }, ["restart machine: 'q35' → 'pc'"]],
+    [
+      'a DIMM that comes and one that goes',
+      { dimms: [{ id: 'e', size: '256M' }] },
+      ['unplug d: not in the description', 'plug e: memory 256 MiB'],
+    ],
+    ['a DIMM of another size', { dimms: [{ id: 'd', size: '256M' }] }, ['restart d.size: 128 MiB → 256 MiB']],
+    [
+      'a medium',
+      {
+        disks: [
+          { id: 'vda', file: '/c.img' },
+          { id: 'data', file: '/b.img' },
+        ],
+      },
+      ["change vda: file: '/a.img' → '/c.img'"],
+    ],
+    [
+      'limits, and an option that is fixed',
+      { disks: [{ file: '/a.img' }, { id: 'data', file: '/b.img', throttle: { iops: 7 }, queues: 2 }] },
+      ['restart data.queues: 1 → 2', 'change data: throttle: { iops: 100 } → { iops: 7 }'],
+    ],
+    [
+      'a disk without a name is named by its place',
+      { disks: [{ file: '/a.img' }] },
+      ['unplug data: not in the description'],
+    ],
+    ['a cable', { nets: [{ type: 'user', link: false }] }, ['change net0: link: true → false']],
+    [
+      'another network',
+      { nets: [{ type: 'tap', ifname: 'tap7' }] },
+      ["change net0: type: 'user' → 'tap', ifname: none → 'tap7'"],
+    ],
+    ['an entropy device that stays', { rng: true }, []],
+    ['an entropy device that goes', { rng: false }, ['unplug rng: not in the description']],
+    [
+      'a switch before what stands behind it',
+      { devices: [{ type: 'virtio-rng' }, { type: 'virtio-balloon', port: 'sw0.1' }, { type: 'pcie-switch' }] },
+      ['plug sw0: pcie-switch', 'plug balloon: virtio-balloon'],
+    ],
+  ])('%s', (_, given, expected) => expect(lines(given)).toEqual(expected));
+
+  test('says the code of each step', () => {
+    const steps = plan({ cpus: { count: 4 }, nets: [], disks: [{ file: '/a.img', throttle: { iops: 5 } }] });
+    expect(steps.map(({ code }) => code)).toEqual([
+      "vm.unplug('data')",
+      "vm.unplug('net0')",
+      'vm.cpus.add(2)',
+      "vm.disks['vda'].throttle({ iops: 5 })",
+    ]);
+    const again = planSteps(parseMachine({ ...NOW, nets: [] }), { nets: [{ id: 'net0', type: 'user', mtu: 1400 }] });
+    expect(again[0].code).toContain("vm.plug({ kind: 'pci', type: 'virtio-net', ");
+    expect(again[0].code).toContain("backend: 'user'");
+  });
+
+  test('of what could not be is refused before anything is touched', () => {
+    expect(() =>
+      plan({
+        disks: [
+          { id: 'x', file: '/a' },
+          { id: 'x', file: '/b' },
+        ],
+      }),
+    ).toThrow(/same id/);
+    expect(() => plan({ cpus: { count: 3, max: 2 } })).toThrow(/leaves room for fewer/);
+  });
+});
+
+describe('doing it', () => {
+  const step = (subject: string, run: Step['run']): Step => ({
+    ...{ action: 'plug', subject, detail: '', code: '' },
+    ...(run && { run }),
+  });
+
+  test('goes in order, and leaves to a new start what needs one', async () => {
+    const did: string[] = [];
+    const steps = ['a', 'b'].map((name) => step(name, async () => did.push(name)));
+    const done = await doSteps({} as Vm, [...steps, { action: 'restart', subject: 'memory', detail: '1 → 2' }]);
+    expect(did).toEqual(['a', 'b']);
+    expect(done.restarts).toHaveLength(1);
+    expect(JSON.parse(JSON.stringify(done))).toMatchObject({ done: true, steps: [{}, {}, { subject: 'memory' }] });
+  });
+
+  test('that fails says how far it came', async () => {
+    const fail = async () => {
+      throw new Error('No port is free.');
+    };
+    const tried = doSteps({} as Vm, [step('a', async () => {}), step('b', fail), step('c', async () => {})]);
+    await expect(tried).rejects.toMatchObject({
+      code: 'APPLY',
+      message: 'plug b failed: No port is free.',
+      hint: '1 of 3 steps are done; undo takes them back, one at a time.',
+    });
+  });
+});
+
+test('a machine tells what it is now, and that makes it again', async () => {
+  const description = parseMachine({
+    ...NOW,
+    dimms: [],
+    rng: true,
+    devices: [{ type: 'virtio-port', name: 'org.a' }, { type: 'virtio-console' }],
+  });
+  const device = (id: string, type: PciDevice['type'], port: string, more: object = {}): PciDevice => ({
+    ...{ kind: 'pci', id, type, port, streams: [] },
+    plug: { kind: 'pci', type, id, port, ...more } as PciDevice['plug'] & object,
+  });
+  const plugged = {
+    cpus: { present: [{ index: 0 }, { index: 2 }, { index: 3 }], max: 8 },
+    memory: {
+      boot: 512 * MiB,
+      dimms: [{ ...parseMachine(NOW).dimms[0], kind: 'memory', id: 'late', slot: 3, address: 2 ** 32, node: 0 }],
+    },
+    nvdimms: [],
+    pci: {
+      ports: [],
+      devices: [
+        device('vda', 'virtio-blk', 'slot2', { file: '/a.img', serial: 'S1', readonly: false }),
+        device('net0', 'virtio-net', 'slot3', { backend: 'user' }),
+        {
+          ...device('serial', 'virtio-console', 'slot4'),
+          plug: undefined,
+          streams: [{ name: 'hvc0' }, { name: 'org.a' }],
+        },
+        device('more', 'virtio-rng', 'rp0'),
+      ],
+    },
+  } as unknown as PluggedReport;
+  const disk = { name: 'vda', file: '/other.img', format: 'qcow2', probed: false, throttle: { bps: 5 } };
+  const net = {
+    ...{ name: 'net0', mac: '52:54:00:00:00:01', link: false, type: 'user', queues: 1, restrict: false },
+    ...{ hostForwards: [], throttle: {} },
+  };
+  const machine = {
+    description,
+    plugged: async () => plugged,
+    disks: async () => [disk as unknown as DiskReport],
+    nets: async () => [net as unknown as NetReport],
+  } as unknown as MachineClient;
+  const told = await describeNow(machine);
+  expect(told).toMatchObject({
+    cpus: { count: 3, max: 8 },
+    dimms: [{ id: 'late', size: 128 * MiB }],
+    disks: [{ id: 'vda', file: '/other.img', format: 'qcow2', serial: 'S1', port: 'slot2', throttle: { bps: 5 } }],
+    nets: [{ id: 'net0', link: false, port: 'slot3' }],
+    rng: false,
+    devices: [
+      { type: 'virtio-rng', id: 'more', port: 'rp0' },
+      { type: 'virtio-console' },
+      { type: 'virtio-port', name: 'org.a' },
+    ],
+  });
+  expect(told.dimms[0]).not.toHaveProperty('slot');
+  expect(planSteps(parseMachine(told), told as ConfigInput)).toEqual([]);
+});
