@@ -97,6 +97,21 @@ export interface CountersReport {
   readonly total: number;
   /** Wake-ups of the machine thread. */
   readonly wakeups: number;
+  readonly host: HostReport;
+}
+
+/** What a machine takes of its host. */
+export interface HostReport {
+  /** KVM's: slots with memory in them, interrupt routes, and descriptors that are tied to addresses and interrupts. */
+  readonly memorySlots: number;
+  readonly routes: number;
+  readonly ioeventfds: number;
+  readonly irqfds: number;
+  /** Of the engine's process, whatever else is in it: open descriptors and threads. */
+  readonly descriptors: number;
+  readonly threads: number;
+  /** Bytes of the machine thread's JavaScript heap, and of what it holds outside of that. */
+  readonly heap: number;
 }
 
 /** A virtqueue as its device sees it. Addresses are guest-physical. */

@@ -381,6 +381,7 @@ export class RemoteMachine implements MachineClient {
   }
 
   receive(event: MachineEvent): void {
+    if (event.type === 'console') this.share?.consoleChanged(event.name, event.change);
     for (const listener of this.#listeners) listener(event);
   }
 

@@ -44,7 +44,8 @@ const HISTORY_ROWS = 1000;
 const MAX_COLLECTED = 64 << 20;
 
 export class RemoteShare {
-  readonly names: readonly string[];
+  /** Consoles that are handed out; undefined where none are. */
+  readonly #names: Set<string> | undefined;
   readonly guest: GuestChannel | undefined;
   readonly #call: Call;
   readonly #send: Send;
@@ -56,13 +57,26 @@ export class RemoteShare {
   defaults: OpenConsole = { role: 'driver', replay: true, history: HISTORY_ROWS, terminal: true };
 
   constructor({ shared, guest }: CreateResult, call: Call, send: Send, open: Open, label: string | undefined) {
-    this.names = shared ?? [];
+    this.#names = shared && new Set(shared);
     this.#call = call;
     this.#send = send;
     this.#open = open;
     this.#label = label;
     this.#guest = guest && new RemoteGuest(guest.phases, guest.status, call, send, open);
     this.guest = this.#guest;
+  }
+
+  get names(): readonly string[] {
+    return [...(this.#names ?? [])];
+  }
+
+  /** A console came with a device, or went with it. */
+  consoleChanged(name: string, change: 'added' | 'removed'): void {
+    if (change === 'added') this.#names?.add(name);
+    else {
+      this.#names?.delete(name);
+      this.#consoles.delete(name);
+    }
   }
 
   guestEvent(event: GuestEvent): void {

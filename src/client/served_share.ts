@@ -91,7 +91,7 @@ export class ServedShare {
   offer(): Pick<CreateResult, 'shared' | 'guest'> {
     const { consoles, guest } = this.#shared;
     return {
-      shared: consoles?.names ?? [],
+      ...(consoles && { shared: consoles.names }),
       ...(guest && { guest: { phases: guest.phases, ...(guest.status !== undefined && { status: guest.status }) } }),
     };
   }

@@ -41,6 +41,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
   queues: { help: 'virtqueues: size, rings, position, buffers in flight', tell: queues },
   exits: { help: 'exits by reason and by device', tell: exits },
+  host: { help: "what the machine takes of its host: KVM's slots and routes, descriptors, threads", tell: host },
   acpi: { help: 'ACPI tables as the guest has them; acpi DSDT shows one in words', tell: acpi },
   disks: { help: 'disks and their images', tell: disks },
   nets: { help: 'network cards: link, packets, limits, forwarded ports', tell: nets },
@@ -55,6 +56,11 @@ export async function tellInfo(topic: string, machine: MachineClient, kernel: Ke
   throw new NemuError('USAGE', `info knows nothing of "${topic}".`, {
     hint: near ? `Did you mean ${near}?` : `It knows ${Object.keys(INFO).join(', ')}.`,
   });
+}
+
+async function host(machine: MachineClient): Promise<string> {
+  const { heap, ...counts } = (await machine.counters()).host;
+  return table(['what', 'how many'], [...Object.entries(counts), ['heap', formatSize(heap)]]);
 }
 
 async function status(machine: MachineClient): Promise<string> {

@@ -35,7 +35,6 @@ import { attachExtra } from './attach_extra.ts';
 import { type BoardDevicesOptions, connectMmio, connectPci } from './board_devices.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
-import { ByteRing } from './byte_ring.ts';
 import type { CpuHotplug } from './hotplug/cpus.ts';
 import type { DimmHotplug } from './hotplug/dimms.ts';
 import { HINTS_BASE, type NvdimmHotplug } from './hotplug/nvdimms.ts';
@@ -177,16 +176,10 @@ export function createBoard(options: BoardOptions): Board {
   const channels = new Map<string, SerialChannel>();
   const line = (gsi: number): IrqLine => ({ set: (level) => vm.setIrq(gsi, level) });
 
-  const allRings: Record<string, SerialRings> = { ...options.serial };
   const channel = (name: string, flow: 'drop' | 'wait') => {
-    const rings = allRings[name];
-    const made = new SerialChannel(
-      new ByteRing(rings.output),
-      new ByteRing(rings.input),
-      flow,
-      () => options.bell(name),
-      name === 'com1' ? options.consoleTap : () => {},
-    );
+    const tap = name === 'com1' ? options.consoleTap : () => {};
+    const made = new SerialChannel(flow, () => options.bell(name), tap);
+    if (Object.hasOwn(options.serial, name)) made.connect(options.serial[name]);
     channels.set(name, made);
     return made;
   };
@@ -289,16 +282,15 @@ export function createBoard(options: BoardOptions): Board {
   });
   const extra = attachExtra({
     channel,
-    endChannel: (name) => {
-      channels.delete(name);
-      delete allRings[name];
-    },
+    endChannel: (name) => void channels.delete(name),
     clock: options.clock,
     discard: options.discard,
   });
   const { clock, fault, watchdog } = options;
   try {
-    bus.connect({ description, attached, extra, clock, fault, watchdog }, (rings) => Object.assign(allRings, rings));
+    bus.connect({ description, attached, extra, clock, fault, watchdog }, (rings) => {
+      for (const [name, made] of Object.entries(rings)) channels.get(name)?.connect(made);
+    });
   } catch (error) {
     attached.close();
     throw error;

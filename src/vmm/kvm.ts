@@ -1,5 +1,6 @@
 /** KVM's three kinds of file descriptor, with errors that say what was asked for. */
 import { NemuError } from '../client/errors.ts';
+import type { HostReport } from '../client/machine_client.ts';
 import { Arena, type Pinned } from '../ffi/arena.ts';
 import * as kvm from '../ffi/kvm/common.ts';
 import {
@@ -119,6 +120,10 @@ export class KvmVm extends KvmObject {
   readonly #msi;
   readonly #ioeventfd;
   readonly #irqfd;
+  readonly #slots = new Set<number>();
+  #routes = 0;
+  #ioeventfds = 0;
+  #irqfds = 0;
 
   constructor(fd: number, mmapSize: number) {
     super(fd, new Arena(64 * 1024));
@@ -140,6 +145,8 @@ export class KvmVm extends KvmObject {
     region.memory_size = BigInt(size);
     region.userspace_addr = BigInt(hostAddress);
     this.ioctl(kvm.KVM_SET_USER_MEMORY_REGION, `KVM_SET_USER_MEMORY_REGION slot ${slot}`, this.#region);
+    if (size > 0) this.#slots.add(slot);
+    else this.#slots.delete(slot);
   }
 
   /** KVM_IRQ_LINE: a GSI's level. */
@@ -175,6 +182,7 @@ export class KvmVm extends KvmObject {
       (value === undefined ? 0 : kvm.KVM_IOEVENTFD_FLAG_DATAMATCH) |
       (on ? 0 : kvm.KVM_IOEVENTFD_FLAG_DEASSIGN);
     this.ioctl(kvm.KVM_IOEVENTFD, `KVM_IOEVENTFD 0x${address.toString(16)}`, this.#ioeventfd);
+    this.#ioeventfds += on ? 1 : -1;
   }
 
   /** KVM_IRQFD: a write to `fd` is an edge of the GSI. */
@@ -184,6 +192,7 @@ export class KvmVm extends KvmObject {
     fields.gsi = gsi;
     fields.flags = on ? 0 : kvm.KVM_IRQFD_FLAG_DEASSIGN;
     this.ioctl(kvm.KVM_IRQFD, `KVM_IRQFD gsi ${gsi}`, this.#irqfd);
+    this.#irqfds += on ? 1 : -1;
   }
 
   /** KVM_SET_GSI_ROUTING: replaces all routes. @param routes each with the words of the header's union. */
@@ -201,6 +210,7 @@ export class KvmVm extends KvmObject {
         for (const [i, word] of words.entries()) table.view.setUint32(at + 16 + 4 * i, word, true);
       }
       this.ioctl(kvm.KVM_SET_GSI_ROUTING, `KVM_SET_GSI_ROUTING of ${routes.length} routes`, table);
+      this.#routes = routes.length;
     } finally {
       arena.free();
     }
@@ -220,6 +230,12 @@ export class KvmVm extends KvmObject {
   createVcpu(id: number): KvmVcpu {
     const fd = this.ioctl(kvm.KVM_CREATE_VCPU, `KVM_CREATE_VCPU id ${id}`, id);
     return new KvmVcpu(fd, this.#mmapSize);
+  }
+
+  /** What there is in KVM of what was asked for here. */
+  get inUse(): Pick<HostReport, 'memorySlots' | 'routes' | 'ioeventfds' | 'irqfds'> {
+    const [memorySlots, routes, ioeventfds, irqfds] = [this.#slots.size, this.#routes, this.#ioeventfds, this.#irqfds];
+    return { memorySlots, routes, ioeventfds, irqfds };
   }
 
   close(): void {

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import type { CountersReport, VcpuReport } from '../client/machine_client.ts';
+import { readdirSync, readFileSync } from 'node:fs';
+import type { CountersReport, HostReport, VcpuReport } from '../client/machine_client.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import { KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED } from '../ffi/kvm/common.ts';
 import type { Board } from './board.ts';
@@ -90,5 +90,18 @@ export function reportCounters(
     coalesced: { writes: coalesced.writes, drains: coalesced.drains },
     total: vcpus.reduce((sum, { exits }) => sum + Object.values(exits).reduce((a, b) => a + b, 0), 0),
     wakeups,
+    host: reportHost(processors),
+  };
+}
+
+const entries = (folder: string) => readdirSync(folder).length;
+
+function reportHost({ vm }: Processors): HostReport {
+  const { heapUsed, external } = process.memoryUsage();
+  return {
+    ...vm.inUse,
+    descriptors: entries('/proc/self/fd'),
+    threads: entries('/proc/self/task'),
+    heap: heapUsed + external,
   };
 }

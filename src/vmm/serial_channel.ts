@@ -1,5 +1,5 @@
 import type { ByteChannel } from '../devices/device.ts';
-import type { ByteRing } from './byte_ring.ts';
+import { ByteRing } from './byte_ring.ts';
 
 /** What happens when nobody takes a port's output: the guest goes on and bytes are counted as lost, or it waits. */
 export type SerialFlow = 'drop' | 'wait';
@@ -18,8 +18,8 @@ export class SerialChannel implements ByteChannel {
   onWritable?: () => void;
   /** Bytes that found no room (`flow: drop`). */
   dropped = 0;
-  readonly #output: ByteRing;
-  readonly #input: ByteRing;
+  #output: ByteRing | undefined;
+  #input: ByteRing | undefined;
   readonly #flow: SerialFlow;
   readonly #ring: () => void;
   readonly #tap: (bytes: Uint8Array) => void;
@@ -28,21 +28,27 @@ export class SerialChannel implements ByteChannel {
    * @param ring tells the main thread that it has bytes to take, or room to give.
    * @param tap sees every byte that the guest wrote, also those that are dropped.
    */
-  constructor(output: ByteRing, input: ByteRing, flow: SerialFlow, ring: () => void, tap: (bytes: Uint8Array) => void) {
-    this.#output = output;
-    this.#input = input;
+  constructor(flow: SerialFlow, ring: () => void, tap: (bytes: Uint8Array) => void) {
     this.#flow = flow;
     this.#ring = ring;
     this.#tap = tap;
   }
 
+  /** A device that is plugged has its place before the main thread makes its rings, and no guest until then. */
+  connect({ output, input }: SerialRings): void {
+    this.#output = new ByteRing(output);
+    this.#input = new ByteRing(input);
+  }
+
   write(bytes: Uint8Array): number {
-    let taken = this.#output.write(bytes);
+    const output = this.#output;
+    if (!output) return 0;
+    let taken = output.write(bytes);
     // Room may have come between the short write and the wish for it.
-    while (taken < bytes.length && this.#flow === 'wait' && !this.#output.wantSpace()) {
-      taken += this.#output.write(bytes.subarray(taken));
+    while (taken < bytes.length && this.#flow === 'wait' && !output.wantSpace()) {
+      taken += output.write(bytes.subarray(taken));
     }
-    if (this.#output.takeDataBell()) this.#ring();
+    if (output.takeDataBell()) this.#ring();
     if (this.#flow === 'drop') {
       this.dropped += bytes.length - taken;
       taken = bytes.length;
@@ -52,18 +58,18 @@ export class SerialChannel implements ByteChannel {
   }
 
   read(): number {
-    const byte = this.#input.readByte();
-    if (byte >= 0 && this.#input.takeSpaceBell()) this.#ring();
+    const byte = this.#input?.readByte() ?? -1;
+    if (byte >= 0 && this.#input?.takeSpaceBell()) this.#ring();
     return byte;
   }
 
   get readable(): boolean {
-    return this.#input.length > 0;
+    return (this.#input?.length ?? 0) > 0;
   }
 
   /** Called after each wake-up by the main thread: input may have come, or room. */
   poll(): void {
     if (this.readable) this.onReadable?.();
-    if (this.#output.space > 0) this.onWritable?.();
+    if ((this.#output?.space ?? 0) > 0) this.onWritable?.();
   }
 }

@@ -73,6 +73,14 @@ test('disks, cards and switches come and go at ports of PCI Express', { timeout:
   expect(stages.splice(0)).toEqual(through('unplug deep', 'reserved', 'notified', 'accepted', 'removed'));
   expect(await guest.sh('ls /sys/block')).not.toContain('vda');
   expect(await machine.disks()).toEqual([]);
+
+  // A console comes with its stream, and its name can be used again.
+  for (let times = 0; times < 2; times++) {
+    await machine.plug({ kind: 'pci', type: 'virtio-console', id: 'extra' });
+    expect(await guest.sh('until echo x >/dev/hvc0; do sleep 0.1; done; echo taken')).toBe('taken');
+    await machine.unplug('extra');
+  }
+
   await machine.plug({ kind: 'pci', type: 'virtio-blk', id: 'again', file: first });
   expect(await sectors('vda')).toBe('24576');
 

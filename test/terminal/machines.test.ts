@@ -192,6 +192,12 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       const applied = JSON.parse(await said('apply', yaml, '--json'));
       expect(applied).toMatchObject({ done: true, steps: [{ action: 'plug', subject: 'rng' }] });
       expect(await said('exec', 'day', '--', 'cat /sys/class/misc/hw_random/rng_current')).toContain('virtio_rng');
+      // A console that is plugged is handed out too, and its log kept; who is attached already sees it come and go.
+      const withLate = "await vm.pci.plug('virtio-console', { id: 'late' }); const { consoles } = vm.machine; consoles";
+      expect(await said('repl', 'day', '-e', withLate)).toContain("'late'");
+      await said('exec', 'day', '--', 'echo from the late one >/dev/hvc1');
+      expect(await said('logs', 'day', 'late')).toContain('from the late one');
+      expect(await said('repl', 'day', '-e', "await vm.unplug('late'); vm.machine.consoles")).not.toContain("'late'");
       expect(JSON.parse(await said('top', '--json', '--interval', '1s'))).toMatchObject([{ name: 'day', vcpus: 1 }]);
       expect(await said('events', 'day')).toMatch(/guest-phase name "ready"/);
       expect(await said('logs', 'day', '-t', '--grep', 'still 46')).toMatch(/^\d{4}-\d\d-\d\dT\S+Z still 46\r?$/m);

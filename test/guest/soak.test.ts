@@ -1,0 +1,149 @@
+/**
+ * Everything that can come and go does, at random, while the guest works: 500 plugs and unplugs (NEMU_TEST_LONG). What
+ * the machine takes of its host afterwards is what it took before.
+ */
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
+import type { PlugInput } from '../../src/client/live.ts';
+import type { HostReport } from '../../src/client/machine_client.ts';
+import { expectNoWarnings, PRINT_WARNINGS, TAKEN_OFFLINE } from '../support/dmesg.ts';
+import { LiveGuest } from '../support/live_guest.ts';
+import { random } from '../support/random.ts';
+
+const LONG = process.env.NEMU_TEST_LONG !== undefined;
+const CHANGES = Number(process.env.NEMU_TEST_SOAK ?? 500);
+const LIMIT_MS = 3_600_000;
+const MiB = 2 ** 20;
+/** Of the machine thread's heap: what the collector has not yet taken. */
+const HEAP_SLACK = 32 * MiB;
+const OPTIONS = ['--cpus', '2,max=6', '--memory', '768M,max=4G,slots=8', '--net', 'none', '--pcie', 'root-ports=6'];
+
+/**
+ * Writes a file on the disk and reads it back, and compresses: for as long as the machine runs. Its parent is init, for
+ * the shell that reads our lines loses some when a child of its own ends.
+ */
+const LOAD = [
+  'mount -t tmpfs -o size=64M none /mnt',
+  "(setsid sh -c 'while :; do dd if=/dev/urandom of=/mnt/in bs=1M count=8; dd if=/mnt/in of=/dev/vda bs=64k; sync;" +
+    " dd if=/dev/vda of=/mnt/out bs=64k count=128; cmp /mnt/in /mnt/out || echo >/mnt/lost; echo >>/mnt/rounds; done'" +
+    ' >/dev/null 2>&1 &)',
+  "(setsid sh -c 'while :; do gzip -9 </bin/busybox | gzip -d | md5sum; done' >/dev/null 2>&1 &)",
+].join('; ');
+const REBIND_NVDIMMS =
+  'cd /sys/bus/acpi/drivers/nfit && echo ACPI0012:00 >unbind && echo ACPI0012:00 >bind; cd / && echo rebound';
+
+test.skipIf(!LONG)(`a soak of ${CHANGES} plugs and unplugs (NEMU_TEST_LONG)`, { timeout: LIMIT_MS }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nemu-soak-'));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  const image = (name: string, size: number) => {
+    const path = join(folder, name);
+    writeFileSync(path, '');
+    truncateSync(path, size);
+    return path;
+  };
+  const seed = Number(process.env.NEMU_TEST_SEED ?? 1);
+  const below = random(seed);
+  const guest = await LiveGuest.boot([...OPTIONS, '--disk', image('root.img', 64 * MiB)]);
+  const { machine } = guest;
+  await guest.sh(LOAD);
+
+  let count = 0;
+  const plugs: (() => PlugInput)[] = [
+    () => ({ kind: 'cpu' }),
+    () => ({ kind: 'cpu' }),
+    () => ({ kind: 'memory', size: (1 + below(3)) * 128 * MiB, ...(below(3) === 0 && { backend: 'memfd' }) }),
+    () => ({ kind: 'memory', size: '128M' }),
+    () => ({ kind: 'nvdimm', file: join(folder, `pm${count}.img`), size: '128M' }),
+    () => ({ kind: 'pci', type: 'virtio-blk', file: image(`disk${count}.img`, 8 * MiB), queues: 1 + below(4) }),
+    () => ({ kind: 'pci', type: 'virtio-net', backend: 'user' }),
+    () => ({ kind: 'pci', type: 'virtio-rng' }),
+    () => ({ kind: 'pci', type: 'virtio-balloon' }),
+    () => ({ kind: 'pci', type: 'virtio-console' }),
+    () => ({ kind: 'pci', type: 'virtio-port', name: `port${count}` }),
+    () => ({ kind: 'pci', type: 'pcie-switch', ports: 4, port: 'rp0' }),
+  ];
+  const outcomes = new Map<string, number>();
+  const note = (outcome: string) => outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+  /** What is there beside what was there at the start, the last that came first. */
+  const present = async () => {
+    const { cpus, memory, nvdimms, pci } = await machine.plugged();
+    return [
+      ...cpus.present.filter(({ index }) => index > 1),
+      ...memory.dimms,
+      ...nvdimms,
+      ...pci.devices.filter(({ id }) => id !== 'vda'),
+    ].reverse();
+  };
+  const tryTo = async (kind: string, action: () => Promise<unknown>): Promise<boolean> => {
+    try {
+      await action();
+      note(`${kind} done`);
+      return true;
+    } catch (error) {
+      const { code, message } = error as { code?: string; message: string };
+      // A guest may refuse, and a limit may be in the way; nothing else may happen.
+      const known = [
+        'REFUSED',
+        'BUSY',
+        'CPU_LIMIT',
+        'MEMORY_LIMIT',
+        'MEMORY_SLOTS',
+        'MEMORY_ADDRESS',
+        'PCI_PORT',
+        'DEVICE',
+      ];
+      if (!known.includes(code ?? '')) throw new Error(`${kind}: ${code}: ${message} (seed ${seed})`, { cause: error });
+      note(`${kind} ${code}`);
+      return false;
+    }
+  };
+  const remove = async (device: { kind: string; id: string }) => {
+    const going = tryTo(`unplug ${device.kind}`, () => machine.unplug(device.id, { timeoutMs: 120_000 }));
+    // Linux lets go of NVDIMMs only all together, when it is told so.
+    if (device.kind === 'nvdimm') await guest.sh(REBIND_NVDIMMS);
+    return going;
+  };
+
+  const change = async () => {
+    count++;
+    const there = await present();
+    if (there.length > 0 && below(2) === 0) await remove(there[below(there.length)]);
+    else {
+      const input = plugs[below(plugs.length)]();
+      await tryTo(`plug ${'type' in input ? input.type : input.kind}`, () =>
+        machine.plug(input, { timeoutMs: 120_000 }),
+      );
+    }
+  };
+  const empty = async () => {
+    // What cannot move now may be gone the next time.
+    for (let round = 0; round < 20; round++) {
+      const there = await present();
+      if (there.length === 0) return;
+      for (const device of there) await remove(device);
+    }
+    throw new Error(`These do not leave: ${(await present()).map(({ id }) => id).join(', ')}`);
+  };
+  const settledHost = async (): Promise<HostReport> => {
+    await empty();
+    return (await machine.counters()).host;
+  };
+
+  for (let i = 0; i < CHANGES / 10; i++) await change();
+  const before = await settledHost();
+  for (let i = 0; i < CHANGES; i++) await change();
+  const after = await settledHost();
+
+  console.log(`soak: ${[...outcomes].map(([what, times]) => `${what} ${times}`).join(', ')}`);
+  console.log(`soak: before ${JSON.stringify(before)}, after ${JSON.stringify(after)}`);
+  const { heap: heapBefore, ...countsBefore } = before;
+  const { heap: heapAfter, ...countsAfter } = after;
+  expect(countsAfter).toEqual(countsBefore);
+  expect(heapAfter).toBeLessThan(heapBefore + HEAP_SLACK);
+  expect(await guest.sh('ls /mnt/lost 2>/dev/null; nproc')).toBe('2');
+  expect(Number(await guest.sh('wc -l </mnt/rounds'))).toBeGreaterThan(1);
+  expectNoWarnings(await guest.sh(`{ ${PRINT_WARNINGS}; } 2>&1`), TAKEN_OFFLINE);
+  expect((await guest.end()).status).toBe(0);
+});
