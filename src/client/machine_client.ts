@@ -110,7 +110,7 @@ export interface HostReport {
   /** Of the engine's process, whatever else is in it: open descriptors and threads. */
   readonly descriptors: number;
   readonly threads: number;
-  /** Bytes of the machine thread's JavaScript heap, and of what it holds outside of that. */
+  /** Bytes in use of the machine thread's JavaScript heap. */
   readonly heap: number;
 }
 

@@ -97,11 +97,10 @@ export function reportCounters(
 const entries = (folder: string) => readdirSync(folder).length;
 
 function reportHost({ vm }: Processors): HostReport {
-  const { heapUsed, external } = process.memoryUsage();
   return {
     ...vm.inUse,
     descriptors: entries('/proc/self/fd'),
     threads: entries('/proc/self/task'),
-    heap: heapUsed + external,
+    heap: process.memoryUsage().heapUsed,
   };
 }
