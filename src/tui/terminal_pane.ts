@@ -1,5 +1,6 @@
 /** A terminal emulated for a pane: a console of the guest, or the REPL. */
 import xterm from '@xterm/headless';
+import { cellWidths } from './cell_widths.ts';
 import { scrollbackOf } from './terminal_view.ts';
 
 const SCROLLBACK = 10_000;
@@ -33,6 +34,8 @@ export class TerminalPane {
     this.name = options.name;
     this.send = options.send;
     this.terminal = new xterm.Terminal({ cols: 80, rows: 24, scrollback: SCROLLBACK, allowProposedApi: true });
+    this.terminal.unicode.register(cellWidths);
+    this.terminal.unicode.activeVersion = cellWidths.version;
     // Nobody else answers a guest's questions about its terminal while it is in a pane.
     this.terminal.onData((answer) => this.send(Buffer.from(answer, 'latin1')));
   }

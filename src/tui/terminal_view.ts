@@ -40,6 +40,12 @@ export function terminalLines(terminal: Terminal, window: TerminalWindow): Line[
   return lines;
 }
 
+/**
+ * What joins characters to one picture, or gives it another width or skin: terminals do not agree on how wide it is
+ * then. Without, each has the cells that it has here.
+ */
+const JOINERS = /[\u200d\ufe0e\ufe0f\u{1f3fb}-\u{1f3ff}]/gu;
+
 function rowSpans(
   terminal: Terminal,
   row: number,
@@ -67,7 +73,7 @@ function rowSpans(
       flush();
       sgr = clean;
     }
-    text += column + cellWidth > width ? ' ' : cell?.getChars() || ' ';
+    text += column + cellWidth > width ? ' ' : cell?.getChars().replaceAll(JOINERS, '') || ' ';
   }
   flush();
   return spans;

@@ -9,6 +9,7 @@ import type { SharedConsole } from '../client/shared_console.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
+import type { StationClock } from './clock.ts';
 import type { Frame } from './frame.ts';
 import type { Glyphs } from './graph.ts';
 import { MOUSE_OFF, MOUSE_ON, type MouseEvent, TerminalInput } from './input.ts';
@@ -20,6 +21,12 @@ import { TerminalPane } from './terminal_pane.ts';
 
 /** Frames a second at most; a frame that takes long makes those after it rarer. */
 const MAX_FPS = 30;
+/**
+ * DECAWM: terminals do not agree on the width of every character that a guest may print. Where one takes more cells than
+ * was reckoned with, its row is cut, and does not wrap and move all that is below it.
+ */
+const WRAP_OFF = '\x1b[?7l';
+const WRAP_ON = '\x1b[?7h';
 /** Share of the time that drawing may take while a guest prints without end. */
 const DRAW_SHARE = 0.3;
 
@@ -40,6 +47,8 @@ export interface WorkstationOptions {
   readonly exports: string;
   /** What was typed into the REPL is kept here. */
   readonly history?: string;
+  /** The host's without it. */
+  readonly clock?: StationClock;
   /** Every byte of the kernel's console passes here. */
   readonly onConsole?: (bytes: Uint8Array) => void;
 }
@@ -56,7 +65,7 @@ export async function runWorkstation(
   const { input, output } = options;
   const unicode = isUnicode();
   const vm = new Vm({ machine, guest });
-  const model = new MachineModel(vm, guest);
+  const model = new MachineModel(vm, guest, options.clock);
   if (options.attached) model.remember(options.attached.history);
   const left = Promise.withResolvers<void>();
   const terminal = new TerminalInput();
@@ -115,7 +124,7 @@ export async function runWorkstation(
       leave: () => left.resolve(),
       zoom: async (pane) => {
         const suspension = await suspend?.();
-        if (options.mouse !== false) output.write(MOUSE_OFF);
+        output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
         input.setRawMode(true);
         input.resume();
         output.write(`\x1b[2J\x1b[H\x1b[2m[nemu] ${pane.name}; Ctrl-] comes back\x1b[0m\r\n`);
@@ -131,7 +140,7 @@ export async function runWorkstation(
         terminal.onLeave = leaveTyping;
         await suspension?.resume();
         input.setRawMode(true);
-        if (options.mouse !== false) output.write(MOUSE_ON);
+        output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
         draw.request();
       },
     },
@@ -145,7 +154,7 @@ export async function runWorkstation(
   input.resume();
   const take = (bytes: Buffer) => terminal.take(bytes);
   input.on('data', take);
-  if (options.mouse !== false) output.write(MOUSE_ON);
+  output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
   const app = render(
     <App
       station={station}
@@ -187,7 +196,7 @@ export async function runWorkstation(
     draw.close();
     app.unmount();
     await app.waitUntilExit();
-    if (options.mouse !== false) output.write(MOUSE_OFF);
+    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
     input.off('data', take);
     terminal.close();
     input.setRawMode(false);
