@@ -125,10 +125,10 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
     'iperf3 over user networking: from this host into the guest, both ways',
     async () => {
       const tools = join(folder, 'tools');
-      for (const name of readdirSync(join(cacheRoot(), 'debs')).filter((name) =>
-        /^(iperf3|lib(iperf|sctp).*)_/.test(name),
-      )) {
-        execFileSync('dpkg-deb', ['-x', join(cacheRoot(), 'debs', name), tools]);
+      // Where the build left them.
+      const debs = join(folder, 'nemu/debs');
+      for (const name of readdirSync(debs).filter((name) => /^(iperf3|lib(iperf|sctp).*)_/.test(name))) {
+        execFileSync('dpkg-deb', ['-x', join(debs, name), tools]);
       }
       const port = await freePort();
       const client = (...args: string[]) => {
