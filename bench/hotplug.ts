@@ -33,10 +33,19 @@ esac >/dev/console
 `;
 const CMDLINE = 'console=ttyS0 quiet panic=-1 memhp_default_state=online';
 /**
- * Both run with all their threads on one processor: the lab's emulator loses a guest's state now and then when a vCPU
- * thread moves, and threads of plugged vCPUs are nobody's to pin before they run.
+ * vCPUs stand on one processor in both, those that are plugged too: the lab's emulator loses a guest's state now and
+ * then when their threads move.
  */
-const PINNED = ['taskset', '-c', '0'];
+const PINNED = `
+"$@" & pid=$!
+while kill -0 $pid 2>/dev/null; do
+  for file in $(grep -sl "CPU ./KVM" /proc/$pid/task/*/comm); do
+    task=\${file%/comm}; taskset -cp 0 "\${task##*/}" >/dev/null
+  done
+  sleep 0.1
+done
+wait $pid
+`;
 const DRIVER = fileURLToPath(new URL('hotplug_driver.ts', import.meta.url));
 
 export async function hotplugFigures(folder: string, { runs = 3 } = {}): Promise<Figure[]> {
@@ -63,12 +72,12 @@ async function measure(
   isLab: boolean,
 ): Promise<Figure[]> {
   const nemuLine = (socket: string) => [
-    ...[...PINNED, nemu, 'run', '--on', 'kvm', '--cpus', '1,max=4', '--memory', '512M,max=4G,slots=4'],
+    ...[nemu, 'run', '--on', 'kvm', '--pin', '0,0,0,0', '--cpus', '1,max=4', '--memory', '512M,max=4G,slots=4'],
     ...['--pcie', '2', '--net', 'none', '--no-reboot', '--qmp', socket],
     ...['--initrd', initrd, '--append', CMDLINE, kernel],
   ];
   const qemuLine = (socket: string) => [
-    ...[...PINNED, 'qemu-system-x86_64', '-accel', 'kvm'],
+    ...['sh', '-c', PINNED, 'sh', 'qemu-system-x86_64', '-name', 'bench,debug-threads=on', '-accel', 'kvm'],
     ...['-machine', 'q35,nvdimm=on', '-cpu', 'host', '-smp', '1,maxcpus=4', '-m', '512M,maxmem=4G,slots=4'],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
     ...['-device', 'pcie-root-port,id=rp0,chassis=1', '-device', 'pcie-root-port,id=rp1,chassis=2'],

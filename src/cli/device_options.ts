@@ -31,6 +31,7 @@ const KEYS: Readonly<Record<DeviceType, Keys>> = {
   'virtio-port': { name: TEXT, port: TEXT, flow: FLOW },
   i6300esb: { ...COMMON, action: TEXT },
   'pcie-switch': { ...COMMON, ports: { kind: 'number' } },
+  'pci-bridge': COMMON,
 };
 
 /** What each option takes, for people: `--device help`, `--device TYPE,help`. */

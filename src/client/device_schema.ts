@@ -18,7 +18,9 @@ export const PLACE = z
   .string()
   .regex(/^[A-Za-z][A-Za-z0-9._-]{0,63}$/, 'A port is named like rp0 or sw0.1, a slot of the root bus like slot4.')
   .optional()
-  .describe('where it stands: a hot-plug port (rp0, sw0.1), or a slot of the root bus (slot4)');
+  .describe(
+    'where it stands: a port (rp0, sw0.1), a slot of the root bus (slot4), a place behind a bridge (br0.1, br0)',
+  );
 
 const balloon = z.strictObject({
   type: z.literal('virtio-balloon'),
@@ -65,8 +67,14 @@ const pcieSwitch = z.strictObject({
   ports: z.int().min(1).max(32).default(4).describe('hot-plug ports that it has; each takes a bus number'),
 });
 
+const pciBridge = z.strictObject({
+  type: z.literal('pci-bridge'),
+  id: ID.optional().describe('its name; br0, br1 and so on without one'),
+  port: PLACE,
+});
+
 /** All but disks and network cards. */
-export const otherDevices = [rng, balloon, consolePort, port, watchdog, pcieSwitch] as const;
+export const otherDevices = [rng, balloon, consolePort, port, watchdog, pcieSwitch, pciBridge] as const;
 export type OtherDevice = z.output<(typeof otherDevices)[number]>;
 export type DeviceType = OtherDevice['type'] | 'virtio-blk' | 'virtio-net';
 
@@ -81,6 +89,7 @@ export const DEVICE_MODULES: Readonly<Record<DeviceType, readonly string[]>> = {
   i6300esb: ['i6300esb'],
   // In the kernel.
   'pcie-switch': [],
+  'pci-bridge': [],
 };
 
 /** QEMU's names for the same, and short ones. */
@@ -97,6 +106,7 @@ export const DEVICE_ALIASES: Readonly<Record<string, DeviceType>> = {
   virtserialport: 'virtio-port',
   watchdog: 'i6300esb',
   switch: 'pcie-switch',
+  'pcie-pci-bridge': 'pci-bridge',
 };
 
 /** Of these a machine has one at most. */

@@ -42,7 +42,7 @@ const memoryPlugSchema = z
 
 const ofPci = <S extends z.core.$ZodLooseShape>(schema: z.ZodObject<S, z.core.$strict>) =>
   schema.extend({ kind: z.literal('pci') });
-const [disk, card, rng, balloon, console, port, watchdog, pcieSwitch] = deviceSchemas;
+const [disk, card, rng, balloon, console, port, watchdog, pcieSwitch, pciBridge] = deviceSchemas;
 
 /** Devices of PCI, by `type`: with the options that `--device` has. */
 const pciPlugSchemas = [
@@ -54,6 +54,8 @@ const pciPlugSchemas = [
   ofPci(port),
   ofPci(watchdog),
   ofPci(pcieSwitch),
+  // At the start alone, but it is described as the others are.
+  ofPci(pciBridge),
 ] as const;
 const pciPlugSchema = z.discriminatedUnion('type', pciPlugSchemas);
 
@@ -81,7 +83,9 @@ export const pluggable: readonly {
   { kind: 'cpu', schema: cpuPlugSchema },
   { kind: 'memory', schema: memoryPlugSchema },
   { kind: 'nvdimm', schema: nvdimmPlugSchema },
-  ...pciPlugSchemas.map((schema) => ({ kind: 'pci' as const, type: schema.shape.type.value, schema })),
+  ...pciPlugSchemas
+    .map((schema) => ({ kind: 'pci' as const, type: schema.shape.type.value, schema }))
+    .filter(({ type }) => type !== 'pci-bridge'),
 ];
 
 const ID_OF_DEVICE = z.string().min(1).max(64);

@@ -88,6 +88,7 @@ const PCI_DRIVERS: Readonly<Record<PciDevice['type'], string>> = {
   'virtio-port': 'virtio-serial-pci',
   i6300esb: 'i6300esb',
   'pcie-switch': 'x3130-upstream',
+  'pci-bridge': 'pcie-pci-bridge',
 };
 
 /** Drivers of PCI functions, by virtio device type. */

@@ -185,6 +185,7 @@ const DEFAULT_IDS: Readonly<Record<string, (index: number) => string>> = {
   'virtio-balloon': () => 'balloon',
   i6300esb: () => 'watchdog',
   'pcie-switch': (index) => `sw${index}`,
+  'pci-bridge': (index) => `br${index}`,
   'virtio-console': (index) => `hvc${index}`,
 };
 

@@ -11,6 +11,7 @@ import { NemuError } from '../client/errors.ts';
 import type { PciPlug } from '../client/live.ts';
 import type { Clock, GuestFault } from '../devices/device.ts';
 import { I6300esb } from '../devices/i6300esb.ts';
+import { PciePciBridge, PciPciBridge } from '../devices/pci/pci_bridge.ts';
 import { UpstreamPort } from '../devices/pci/switch.ts';
 import { VirtioPci } from '../devices/virtio/pci.ts';
 import type { Attached, MadeVirtio } from './attach.ts';
@@ -34,6 +35,9 @@ const CONSOLES = 'serial';
 
 /** Devices of the start but consoles and ports, each as it would be plugged, in the order of their places. */
 function* bootPlugs({ disks, nets, rng, devices }: MachineDescription): Generator<PciPlug & { id?: string }> {
+  const brings = ({ type }: DeviceDescription) => type === 'pcie-switch' || type === 'pci-bridge';
+  // Their places are there before what stands in them.
+  for (const device of devices.filter(brings)) yield { kind: 'pci', ...device } as PciPlug;
   for (const [index, disk] of disks.entries()) {
     yield { kind: 'pci', type: 'virtio-blk', ...disk, id: disk.id ?? diskName(index) };
   }
@@ -41,9 +45,7 @@ function* bootPlugs({ disks, nets, rng, devices }: MachineDescription): Generato
     yield { kind: 'pci', type: 'virtio-net', backend: type, ...net, id: net.id ?? `net${index}` };
   }
   if (rng) yield { kind: 'pci', type: 'virtio-rng' };
-  const order = (device: DeviceDescription) => (device.type === 'pcie-switch' ? 0 : 1);
-  // A switch's ports are there before what stands behind them.
-  for (const device of devices.toSorted((a, b) => order(a) - order(b))) {
+  for (const device of devices.filter((each) => !brings(each))) {
     if (device.type !== 'virtio-console' && device.type !== 'virtio-port') yield { kind: 'pci', ...device };
   }
 }
@@ -88,6 +90,11 @@ function makeOnPci(options: BoardDevicesOptions, plug: PciPlug, id: string): Mad
     const { action } = plug;
     const parts = { clock: options.clock, expired: () => options.watchdog(action) };
     return { ...PLAIN, make: (slot) => new I6300esb(slot, { name: id, ...parts }) };
+  }
+  if (plug.type === 'pci-bridge') {
+    const make: MadeDevice['make'] = (slot, _, { express }) =>
+      express === undefined ? new PciPciBridge(id, slot) : new PciePciBridge(id, slot);
+    return { ...PLAIN, make };
   }
   return { ...PLAIN, make: (slot) => new UpstreamPort(id, slot) };
 }

@@ -22,10 +22,19 @@ test(
       await vm.journal.undo();
       const after = await free();
       const devices = (await vm.sh('ls /dev/hvc0 /dev/watchdog0')).output;
+      const bridge = '/sys/bus/pci/devices/0000:00:02.0';
+      const behind = (await vm.sh('cat ' + bridge + '/device; ls -d ' + bridge + '/0000:01:01.0/virtio*/driver')).output;
+      const stays = await vm.unplug('balloon').catch((error) => error.message);
       JSON.stringify({ heard, got: got.join(''), actual: full.actual, total: full.statistics.totalMemory,
-        taken: before - during, back: after - during, devices });
+        taken: before - during, back: after - during, devices, behind, stays });
     `;
-    const devices = ['balloon,deflate-on-oom=on', 'virtconsole', `virtserialport,name=${port}`, 'watchdog,action=none'];
+    const devices = [
+      'pci-bridge,id=br0',
+      'balloon,deflate-on-oom=on,port=br0',
+      'virtconsole',
+      `virtserialport,name=${port}`,
+      'watchdog,action=none',
+    ];
     const { status, stdout, stderr } = await runNemu([
       ...['run', '--memory', '512M', ...devices.flatMap((device) => ['--device', device]), '-e', code],
     ]);
@@ -36,6 +45,8 @@ test(
       got: 'through the port\n',
       actual: 96 << 20,
       devices: '/dev/hvc0\n/dev/watchdog0\n',
+      behind: expect.stringMatching(/^0x000e\n.*\/virtio\d\/driver\n$/),
+      stays: 'balloon stands in br0.1, behind a bridge to conventional PCI: nothing comes or goes there.',
     });
     expect(said.total).toBeGreaterThan(400 << 20);
     const KIB = 1024;
