@@ -32,6 +32,7 @@ const KEYS: Readonly<Record<DeviceType, Keys>> = {
   i6300esb: { ...COMMON, action: TEXT },
   'pcie-switch': { ...COMMON, ports: { kind: 'number' } },
   'pci-bridge': COMMON,
+  'virtio-pmem': { ...COMMON, file: TEXT, size: TEXT, share: { kind: 'switch' } },
 };
 
 /** What each option takes, for people: `--device help`, `--device TYPE,help`. */

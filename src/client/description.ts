@@ -7,7 +7,7 @@ import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, SINGLE_TYPES, str
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
-import { nvdimmPersistenceSchema, nvdimmSchema } from './nvdimm.ts';
+import { isPmemSize, nvdimmPersistenceSchema, nvdimmSchema } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
 
 export { parseSize } from './sizes.ts';
@@ -320,6 +320,9 @@ export const deviceSchema = z.discriminatedUnion('type', deviceSchemas);
 export type DeviceDescription = z.output<typeof deviceSchema>;
 export type DeviceInput = z.input<typeof deviceSchema>;
 
+/** KVM's slots that are kept for them. */
+const MOST_PMEMS = 16;
+
 const devicesSchema = z
   .array(deviceSchema)
   .default([])
@@ -337,6 +340,13 @@ const devicesSchema = z
     ];
     const twice = names.find((name, index) => names.indexOf(name) !== index);
     if (twice !== undefined) problem(`Two devices have the name ${twice}.`);
+    const pmems = devices.filter((device) => device.type === 'virtio-pmem');
+    if (pmems.length > MOST_PMEMS) problem(`A machine has ${MOST_PMEMS} virtio-pmem at most, not ${pmems.length}.`);
+    for (const { size } of pmems) {
+      if (size !== undefined && !isPmemSize(size)) {
+        problem(`A virtio-pmem of ${size} bytes is not a multiple of the page size, 4096, of 2 MiB or more.`);
+      }
+    }
   })
   .describe('entropy, balloon, consoles, ports, watchdog, switches; disks and network cards too');
 

@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
+import { byteSize } from './sizes.ts';
 
 const ID = z
   .string()
@@ -73,8 +74,17 @@ const pciBridge = z.strictObject({
   port: PLACE,
 });
 
+const pmem = z.strictObject({
+  type: z.literal('virtio-pmem'),
+  id: ID.optional().describe('its name; pmem0, pmem1 and so on without one'),
+  port: PLACE,
+  file: z.string().min(1).describe('file behind the memory; it is made when it does not exist'),
+  size: byteSize.optional().describe('bytes; what an existing file has, without'),
+  share: z.boolean().default(true).describe('off: what the guest writes is lost with the machine'),
+});
+
 /** All but disks and network cards. */
-export const otherDevices = [rng, balloon, consolePort, port, watchdog, pcieSwitch, pciBridge] as const;
+export const otherDevices = [rng, balloon, consolePort, port, watchdog, pcieSwitch, pciBridge, pmem] as const;
 export type OtherDevice = z.output<(typeof otherDevices)[number]>;
 export type DeviceType = OtherDevice['type'] | 'virtio-blk' | 'virtio-net';
 
@@ -90,6 +100,7 @@ export const DEVICE_MODULES: Readonly<Record<DeviceType, readonly string[]>> = {
   // In the kernel.
   'pcie-switch': [],
   'pci-bridge': [],
+  'virtio-pmem': ['virtio_pmem', 'nd_pmem'],
 };
 
 /** QEMU's names for the same, and short ones. */
@@ -107,7 +118,12 @@ export const DEVICE_ALIASES: Readonly<Record<string, DeviceType>> = {
   watchdog: 'i6300esb',
   switch: 'pcie-switch',
   'pcie-pci-bridge': 'pci-bridge',
+  'virtio-pmem-pci': 'virtio-pmem',
+  pmem: 'virtio-pmem',
 };
+
+/** Of these a machine has what it has at the start. */
+export const BOOT_TYPES: readonly DeviceType[] = ['pci-bridge', 'virtio-pmem'];
 
 /** Of these a machine has one at most. */
 export const SINGLE_TYPES: readonly DeviceType[] = ['virtio-balloon', 'i6300esb'];

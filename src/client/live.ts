@@ -14,7 +14,7 @@ import {
   netSchema,
   withOwnType,
 } from './description.ts';
-import { DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts';
+import { BOOT_TYPES, DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain } from './explain.ts';
 import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema } from './nvdimm.ts';
@@ -42,7 +42,7 @@ const memoryPlugSchema = z
 
 const ofPci = <S extends z.core.$ZodLooseShape>(schema: z.ZodObject<S, z.core.$strict>) =>
   schema.extend({ kind: z.literal('pci') });
-const [disk, card, rng, balloon, console, port, watchdog, pcieSwitch, pciBridge] = deviceSchemas;
+const [disk, card, rng, balloon, console, port, watchdog, pcieSwitch, pciBridge, pmem] = deviceSchemas;
 
 /** Devices of PCI, by `type`: with the options that `--device` has. */
 const pciPlugSchemas = [
@@ -54,8 +54,9 @@ const pciPlugSchemas = [
   ofPci(port),
   ofPci(watchdog),
   ofPci(pcieSwitch),
-  // At the start alone, but it is described as the others are.
+  // At the start alone, but they are described as the others are.
   ofPci(pciBridge),
+  ofPci(pmem),
 ] as const;
 const pciPlugSchema = z.discriminatedUnion('type', pciPlugSchemas);
 
@@ -85,7 +86,7 @@ export const pluggable: readonly {
   { kind: 'nvdimm', schema: nvdimmPlugSchema },
   ...pciPlugSchemas
     .map((schema) => ({ kind: 'pci' as const, type: schema.shape.type.value, schema }))
-    .filter(({ type }) => type !== 'pci-bridge'),
+    .filter(({ type }) => !BOOT_TYPES.includes(type)),
 ];
 
 const ID_OF_DEVICE = z.string().min(1).max(64);

@@ -89,6 +89,7 @@ const PCI_DRIVERS: Readonly<Record<PciDevice['type'], string>> = {
   i6300esb: 'i6300esb',
   'pcie-switch': 'x3130-upstream',
   'pci-bridge': 'pcie-pci-bridge',
+  'virtio-pmem': 'virtio-pmem-pci',
 };
 
 /** Drivers of PCI functions, by virtio device type. */

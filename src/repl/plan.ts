@@ -186,6 +186,7 @@ const DEFAULT_IDS: Readonly<Record<string, (index: number) => string>> = {
   i6300esb: () => 'watchdog',
   'pcie-switch': (index) => `sw${index}`,
   'pci-bridge': (index) => `br${index}`,
+  'virtio-pmem': (index) => `pmem${index}`,
   'virtio-console': (index) => `hvc${index}`,
 };
 

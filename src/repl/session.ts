@@ -58,6 +58,8 @@ export class ReplSession {
       preview: false,
       writer: (value: unknown) => this.print(value),
     });
+    // What a line of code prints is for whoever ran it.
+    if (!this.#interactive) this.#server.context.console = console;
     Object.defineProperty(this.#server.context, 'vm', {
       value: vm,
       configurable: true,

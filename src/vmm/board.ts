@@ -32,6 +32,7 @@ import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
 import { attachExtra } from './attach_extra.ts';
+import { attachPmems, type BootPmem } from './attach_pmem.ts';
 import { type BoardDevicesOptions, connectMmio, connectPci } from './board_devices.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
@@ -102,6 +103,7 @@ export interface BoardOptions {
   /** Devices of PCI that come and go. */
   readonly live: PciHotplug;
   readonly nvdimms: NvdimmHotplug;
+  readonly pmems: readonly BootPmem[];
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
   /** Rings the main thread: serial port `name` has bytes, or room. */
@@ -287,12 +289,14 @@ export function createBoard(options: BoardOptions): Board {
     discard: options.discard,
   });
   const { clock, fault, watchdog } = options;
+  const pmems = attachPmems({ pmems: options.pmems, vm, memory: options.memory, poller: options.reactor });
   try {
-    bus.connect({ description, attached, extra, clock, fault, watchdog }, (rings) => {
+    bus.connect({ description, attached, extra, pmems, clock, fault, watchdog }, (rings) => {
       for (const [name, made] of Object.entries(rings)) channels.get(name)?.connect(made);
     });
   } catch (error) {
     attached.close();
+    pmems.close();
     throw error;
   }
 
@@ -324,6 +328,7 @@ export function createBoard(options: BoardOptions): Board {
     resumed: () => attached.disks.resumed(),
     close: () => {
       attached.close();
+      pmems.close();
       bus.close();
     },
   };

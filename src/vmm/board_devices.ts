@@ -16,6 +16,7 @@ import { UpstreamPort } from '../devices/pci/switch.ts';
 import { VirtioPci } from '../devices/virtio/pci.ts';
 import type { Attached, MadeVirtio } from './attach.ts';
 import type { Extra } from './attach_extra.ts';
+import type { Pmems } from './attach_pmem.ts';
 import type { MadeDevice, PciHotplug } from './hotplug/pci.ts';
 import type { PcPci } from './pci/pc.ts';
 import type { SerialRings } from './serial_channel.ts';
@@ -25,6 +26,7 @@ export interface BoardDevicesOptions {
   readonly description: MachineDescription;
   readonly attached: Attached;
   readonly extra: Extra;
+  readonly pmems: Pmems;
   readonly clock: Clock;
   readonly fault: GuestFault;
   readonly watchdog: (action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none') => void;
@@ -51,7 +53,11 @@ function* bootPlugs({ disks, nets, rng, devices }: MachineDescription): Generato
 }
 
 /** A virtio device of those that every machine can have; undefined for one that is no virtio device. */
-function makeVirtio({ attached, extra }: BoardDevicesOptions, plug: PciPlug, id: string): MadeVirtio | undefined {
+function makeVirtio(
+  { attached, extra, pmems }: BoardDevicesOptions,
+  plug: PciPlug,
+  id: string,
+): MadeVirtio | undefined {
   switch (plug.type) {
     case 'virtio-blk':
       return attached.disk(plug, id);
@@ -61,6 +67,8 @@ function makeVirtio({ attached, extra }: BoardDevicesOptions, plug: PciPlug, id:
     }
     case 'virtio-rng':
       return attached.rng(id);
+    case 'virtio-pmem':
+      return pmems.make(id);
     case 'virtio-balloon':
     case 'virtio-console':
     case 'virtio-port':

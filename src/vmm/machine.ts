@@ -41,13 +41,14 @@ import type {
 } from '../client/machine_client.ts';
 import type { NvdimmDevice } from '../client/nvdimm.ts';
 import { close, raw } from '../ffi/libc.ts';
+import type { BootPmem } from './attach_pmem.ts';
 import { localRegisters } from './board.ts';
 import { RingConsole } from './console_stream.ts';
 import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { GuestRam } from './memory.ts';
-import { nvdimmRanges } from './memory_layout.ts';
+import { nvdimmRanges, pmemRanges } from './memory_layout.ts';
 import { openPmem, pmemSize } from './nvdimm_file.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
@@ -142,7 +143,7 @@ export class Machine implements MachineClient {
    * @throws NemuError for a description, file or host that does not do.
    */
   static async create(input: MachineInput | MachineDescription, options: MachineOptions = {}): Promise<Machine> {
-    const description = withNvdimmSizes(parseMachine(input));
+    const description = withPmemSizes(parseMachine(input));
     const ram = await GuestRam.allocate(description, options.onPrealloc);
     const machine = new Machine(description, ram, options);
     live.add(machine);
@@ -168,6 +169,7 @@ export class Machine implements MachineClient {
       wakeFd: this.#wakeFd,
       memory: this.#ram.handle,
       nvdimms: this.#bootNvdimms(),
+      pmems: this.#bootPmems(),
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
       postMortem: options.postMortem,
       ...(options.fault && { faultAt: options.fault }),
@@ -191,6 +193,17 @@ export class Machine implements MachineClient {
       const { gpa: address, size } = places[slot];
       const device: NvdimmDevice = { kind: 'nvdimm', id: id ?? `nvdimm${slot}`, slot, address, ...nvdimm, size };
       return { device, fd: this.#mapNvdimm(device) };
+    });
+  }
+
+  /** Maps the memory of virtio-pmems. @throws NemuError NVDIMM_FILE */
+  #bootPmems(): BootPmem[] {
+    const places = pmemRanges(this.description, this.#ram.handle.ranges);
+    return pmemsOf(this.description).map(({ id = '', file, share }, index) => {
+      const { gpa: address, size } = places[index];
+      const fd = openPmem({ file, size, labelSize: 0, readonly: false, share });
+      this.#ram.plugFile({ address, size }, fd, share);
+      return { id, address, size, fd, lasting: share };
     });
   }
 
@@ -568,11 +581,31 @@ async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined
   }
 }
 
-/** A description whose NVDIMMs have the sizes of their files. @throws NemuError NVDIMM_FILE */
-const withNvdimmSizes = (description: MachineDescription): MachineDescription => ({
-  ...description,
-  nvdimms: description.nvdimms.map((nvdimm) => ({ ...nvdimm, size: pmemSize(nvdimm) })),
-});
+const pmemsOf = ({ devices }: MachineDescription) => devices.filter((device) => device.type === 'virtio-pmem');
+
+/**
+ * A description whose NVDIMMs and virtio-pmems have the sizes of their files; the latter also their names, by which
+ * their memory is found.
+ * @throws NemuError NVDIMM_FILE
+ */
+function withPmemSizes(description: MachineDescription): MachineDescription {
+  const taken = new Set(description.devices.flatMap((device) => ('id' in device && device.id) || []));
+  const name = () => {
+    let index = 0;
+    while (taken.has(`pmem${index}`)) index++;
+    taken.add(`pmem${index}`);
+    return `pmem${index}`;
+  };
+  return {
+    ...description,
+    nvdimms: description.nvdimms.map((nvdimm) => ({ ...nvdimm, size: pmemSize(nvdimm) })),
+    devices: description.devices.map((device) =>
+      device.type === 'virtio-pmem'
+        ? { ...device, id: device.id ?? name(), size: pmemSize({ ...device, labelSize: 0, readonly: false }) }
+        : device,
+    ),
+  };
+}
 
 /**
  * A worker blocked in a system call can neither be terminated nor joined, and would hang `process.exit`:

@@ -127,6 +127,7 @@ class MachineThread {
       dimms: this.#live.dimms,
       live: this.#live.pci,
       nvdimms: this.#live.nvdimms,
+      pmems: data.pmems,
       clock: this.#clock,
       block: this.#block,
       vm,

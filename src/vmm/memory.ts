@@ -61,7 +61,7 @@ export class GuestRam {
    * @throws NemuError `MEMORY_…` with the numbers and the command that mends it.
    */
   static async allocate(
-    description: Pick<MachineDescription, 'memory' | 'machine' | 'numa' | 'nvdimms'>,
+    description: Pick<MachineDescription, 'memory' | 'machine' | 'numa' | 'nvdimms' | 'devices'>,
     onProgress?: (done: number) => void,
   ): Promise<GuestRam> {
     const { memory, machine, numa } = description;

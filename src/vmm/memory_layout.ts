@@ -63,21 +63,26 @@ export interface RoomDescription {
   readonly memory: { readonly size: number; readonly max?: number | undefined };
   /** Those of the start; each has its size once its file was looked at. */
   readonly nvdimms: readonly { readonly size?: number | undefined }[];
+  readonly devices: readonly { readonly type: string; readonly size?: number | undefined }[];
 }
 
 const alignUp = (value: number, to: number) => Math.ceil(value / to) * to;
 
 /** Where memory can be plugged, on a boundary of 1 GiB as in QEMU, and behind that what is there from the start. */
-function room({ memory, nvdimms }: RoomDescription, ranges: readonly RamRange[]) {
+function room({ memory, nvdimms, devices }: RoomDescription, ranges: readonly RamRange[]) {
   const gpa = alignUp(Math.max(FOUR_GIB, ramEnd(ranges)), GiB);
   let end = gpa + (memory.max === undefined ? 0 : alignUp(memory.max - memory.size, DIMM_ALIGNMENT));
-  const fixed = nvdimms.map(({ size = 0 }): RamRange => {
+  const take = ({ size = 0 }: { readonly size?: number | undefined }): RamRange => {
     const range = { gpa: end, size };
     // Linux takes no two kinds of memory into one section.
     end += alignUp(size, DIMM_ALIGNMENT);
     return range;
-  });
-  return { gpa, end, fixed };
+  };
+  const fixed = nvdimms.map(take);
+  // DIMMs do not go where devices have memory of their own.
+  const endOfDimms = end;
+  const pmems = devices.filter(({ type }) => type === 'virtio-pmem').map(take);
+  return { gpa, end: endOfDimms, fixed, pmems, last: end };
 }
 
 /** All memory above RAM: the room for DIMMs, and what is there from the start. Undefined without any. */
@@ -90,6 +95,12 @@ export function dimmRegion(description: RoomDescription, ranges: readonly RamRan
 export const nvdimmRanges = (description: RoomDescription, ranges: readonly RamRange[]): RamRange[] =>
   room(description, ranges).fixed;
 
-/** End of guest-physical memory, the room above RAM included. */
-export const memoryEnd = (description: RoomDescription, ranges: readonly RamRange[]): number =>
-  ramEnd([...ranges, ...[dimmRegion(description, ranges)].filter((range) => range !== undefined)]);
+/** Where the memory of each virtio-pmem is, in their order. */
+export const pmemRanges = (description: RoomDescription, ranges: readonly RamRange[]): RamRange[] =>
+  room(description, ranges).pmems;
+
+/** End of guest-physical memory, what stands above RAM included. */
+export function memoryEnd(description: RoomDescription, ranges: readonly RamRange[]): number {
+  const { gpa, last } = room(description, ranges);
+  return last > gpa ? last : ramEnd(ranges);
+}

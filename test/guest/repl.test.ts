@@ -123,7 +123,8 @@ describe('the REPL', () => {
       const good = await runNemu(['run', ...ROOM, '--script', script]);
       expect(good.status, good.stderr).toBe(0);
       expect(Number(good.stdout.toString())).toBeGreaterThan(10);
-      const bad = await runNemu(['run', '-e', "throw new TypeError('on purpose')"]);
+      const bad = await runNemu(['run', '-e', "console.log('said'); throw new TypeError('on purpose')"]);
+      expect(bad.stdout.toString()).toBe('said\n');
       expect(bad.status).toBe(1);
       expect(bad.stderr).toContain('TypeError: on purpose');
       const late = await runNemu(['run', '--timeout', '2', '-e', 'await new Promise(() => {})']);

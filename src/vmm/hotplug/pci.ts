@@ -1,6 +1,6 @@
 import type { MachineDescription } from '../../client/description.ts';
 import { diskName } from '../../client/description.ts';
-import { type DeviceType, SINGLE_TYPES, type Stream } from '../../client/device_schema.ts';
+import { BOOT_TYPES, type DeviceType, SINGLE_TYPES, type Stream } from '../../client/device_schema.ts';
 import { NemuError } from '../../client/errors.ts';
 import type { PciDevice, PciPlug, PciPlugInput, PciPortReport } from '../../client/live.ts';
 import { PciBridge } from '../../devices/pci/bridge.ts';
@@ -82,8 +82,8 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     const place = plug.port === undefined ? board.pci.bootPlace() : this.#place(plug, board, true);
     const held = this.#hold(board, plug, id, place, made);
     this.#insert(held, board);
-    // A bridge's slot says of itself that nothing can be taken out of it.
-    if (plug.type !== 'pci-bridge' || place.kind === 'port') held.place.occupy();
+    // The slot of what stays says of itself that nothing can be taken out of it.
+    if (!BOOT_TYPES.includes(plug.type) || place.kind === 'port') held.place.occupy();
   }
 
   reserve(plug: PciPlug): PciDevice {
@@ -98,9 +98,9 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
       );
     }
     this.#requireType(plug, board);
-    if (plug.type === 'pci-bridge') {
-      throw new NemuError('DEVICE', 'A bridge to conventional PCI is there from the start, as what stands behind it.', {
-        hint: 'Start the machine with it: --device pci-bridge,id=br0.',
+    if (BOOT_TYPES.includes(plug.type)) {
+      throw new NemuError('DEVICE', `A ${plug.type} is there from the start, or not at all.`, {
+        hint: `Start the machine with it: --device ${plug.type}.`,
       });
     }
     const id = this.#id(plug);
@@ -272,11 +272,15 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
 
   requireRemovable({ id, type }: PciDevice): void {
     const held = this.#held.get(id);
-    if (held?.place.fixed || type === 'pci-bridge') {
-      const where = held?.place.fixed ? `stands in ${held.place.id}, behind` : 'is';
-      throw new NemuError('DEVICE', `${id} ${where} a bridge to conventional PCI: nothing comes or goes there.`, {
-        hint: 'Ports of PCI Express and slots of the root bus are for that.',
-      });
+    if (BOOT_TYPES.includes(type)) {
+      throw new NemuError('DEVICE', `${id} is a ${type}: it stays as long as the machine.`);
+    }
+    if (held?.place.fixed) {
+      throw new NemuError(
+        'DEVICE',
+        `${id} stands in ${held.place.id}, behind a bridge to conventional PCI: nothing comes or goes there.`,
+        { hint: 'Ports of PCI Express and slots of the root bus are for that.' },
+      );
     }
     const inside = held?.ports.flatMap((port) => {
       const other = [...this.#held.values()].find(({ place }) => place.id === port);
@@ -349,6 +353,7 @@ const NAMES: Readonly<Record<DeviceType, (index: number) => string>> = {
   i6300esb: (index) => (index === 0 ? 'watchdog' : `watchdog${index}`),
   'pcie-switch': (index) => `sw${index}`,
   'pci-bridge': (index) => `br${index}`,
+  'virtio-pmem': (index) => `pmem${index}`,
 };
 const defaultName = (type: DeviceType) => NAMES[type];
 

@@ -19,7 +19,7 @@ export interface Place {
 }
 
 export interface RoomOptions {
-  readonly description: Pick<MachineDescription, 'memory' | 'numa' | 'nvdimms'>;
+  readonly description: Pick<MachineDescription, 'memory' | 'numa' | 'nvdimms' | 'devices'>;
   /** RAM at boot. */
   readonly ranges: readonly RamRange[];
   /** Width of the guest's physical addresses. */
