@@ -11,8 +11,8 @@ import { MemoryDisk, QuietNet } from '../../support/virtio_backends.ts';
 import { attack, growth, type Pick, type Prey } from '../../support/virtio_fuzz.ts';
 
 const long = process.env.NEMU_TEST_LONG !== undefined;
-const CASES = long ? 1_000_000 : 20_000;
-const GROWTH_CASES = long ? 200_000 : 2000;
+const CASES = long ? 400_000 : 20_000;
+const GROWTH_CASES = long ? 80_000 : 2000;
 const MOST_GROWTH = 2 * 2 ** 20;
 const TIMEOUT = long ? 1_800_000 : 60_000;
 
