@@ -39,17 +39,14 @@ import type {
   NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
-import type { NvdimmDevice } from '../client/nvdimm.ts';
 import { close, raw } from '../ffi/libc.ts';
-import type { BootPmem } from './attach_pmem.ts';
 import { localRegisters } from './board.ts';
+import { mapBootNvdimms, mapBootPmems, mapNvdimm, withPmemSizes } from './boot_pmem.ts';
 import { RingConsole } from './console_stream.ts';
-import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { GuestRam } from './memory.ts';
-import { nvdimmRanges, pmemRanges } from './memory_layout.ts';
-import { openPmem, pmemSize } from './nvdimm_file.ts';
+import { pmemSize } from './nvdimm_file.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
@@ -168,8 +165,8 @@ export class Machine implements MachineClient {
       configPages: this.#configPages,
       wakeFd: this.#wakeFd,
       memory: this.#ram.handle,
-      nvdimms: this.#bootNvdimms(),
-      pmems: this.#bootPmems(),
+      nvdimms: mapBootNvdimms(description, this.#ram),
+      pmems: mapBootPmems(description, this.#ram),
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
       postMortem: options.postMortem,
       ...(options.fault && { faultAt: options.fault }),
@@ -183,28 +180,6 @@ export class Machine implements MachineClient {
     for (let index = 0; index < description.cpus.count; index++) {
       this.#startVcpu(index, options.fault === `vcpu${index}`);
     }
-  }
-
-  /** Maps what is there from the start. @throws NemuError NVDIMM_FILE */
-  #bootNvdimms(): BootNvdimm[] {
-    const { description } = this;
-    const places = nvdimmRanges(description, this.#ram.handle.ranges);
-    return description.nvdimms.map(({ id, ...nvdimm }, slot) => {
-      const { gpa: address, size } = places[slot];
-      const device: NvdimmDevice = { kind: 'nvdimm', id: id ?? `nvdimm${slot}`, slot, address, ...nvdimm, size };
-      return { device, fd: this.#mapNvdimm(device) };
-    });
-  }
-
-  /** Maps the memory of virtio-pmems. @throws NemuError NVDIMM_FILE */
-  #bootPmems(): BootPmem[] {
-    const places = pmemRanges(this.description, this.#ram.handle.ranges);
-    return pmemsOf(this.description).map(({ id = '', file, share }, index) => {
-      const { gpa: address, size } = places[index];
-      const fd = openPmem({ file, size, labelSize: 0, readonly: false, share });
-      this.#ram.plugFile({ address, size }, fd, share);
-      return { id, address, size, fd, lasting: share };
-    });
   }
 
   #startVcpu(index: number, fault = false): void {
@@ -440,7 +415,7 @@ export class Machine implements MachineClient {
     } else if (live.device.kind === 'nvdimm') {
       const nvdimm = live.device;
       error = this.#try(() => {
-        fd = this.#mapNvdimm(nvdimm);
+        fd = mapNvdimm(this.#ram, nvdimm);
       });
     } else if (live.device.kind === 'cpu') {
       this.#startVcpu(live.device.index);
@@ -489,13 +464,6 @@ export class Machine implements MachineClient {
       this.#consoles.delete(name);
       this.#emit({ type: 'console', name, change: 'removed' });
     }
-  }
-
-  /** @returns the descriptor of its file, which is the memory's. */
-  #mapNvdimm(device: NvdimmDevice): number {
-    const fd = openPmem(device);
-    this.#ram.plugFile(device, fd, device.share && !device.readonly);
-    return fd;
   }
 
   /** @returns why it could not be done. */
@@ -579,32 +547,6 @@ async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined
   } finally {
     clearTimeout(timer);
   }
-}
-
-const pmemsOf = ({ devices }: MachineDescription) => devices.filter((device) => device.type === 'virtio-pmem');
-
-/**
- * A description whose NVDIMMs and virtio-pmems have the sizes of their files; the latter also their names, by which
- * their memory is found.
- * @throws NemuError NVDIMM_FILE
- */
-function withPmemSizes(description: MachineDescription): MachineDescription {
-  const taken = new Set(description.devices.flatMap((device) => ('id' in device && device.id) || []));
-  const name = () => {
-    let index = 0;
-    while (taken.has(`pmem${index}`)) index++;
-    taken.add(`pmem${index}`);
-    return `pmem${index}`;
-  };
-  return {
-    ...description,
-    nvdimms: description.nvdimms.map((nvdimm) => ({ ...nvdimm, size: pmemSize(nvdimm) })),
-    devices: description.devices.map((device) =>
-      device.type === 'virtio-pmem'
-        ? { ...device, id: device.id ?? name(), size: pmemSize({ ...device, labelSize: 0, readonly: false }) }
-        : device,
-    ),
-  };
 }
 
 /**
