@@ -30,7 +30,11 @@ export async function describeNow(machine: MachineClient): Promise<MachineDescri
     })),
     disks: disks.map((report, index) => diskNow(report, optionsOf(byId.get(report.name)) ?? description.disks[index])),
     nets: nets.map((report, index) => netNow(report, optionsOf(byId.get(report.name)) ?? description.nets[index])),
-    ...(devicesComeAndGo && { rng: false, devices: othersNow(description.devices, pci.devices) }),
+    ...(devicesComeAndGo && { rng: false }),
+    devices: (devicesComeAndGo ? othersNow(description.devices, pci.devices) : description.devices).map((device) => {
+      if (device.type !== 'virtio-mem') return device;
+      return { ...device, requested: memory.virtio.find(({ id }) => id === device.id)?.requested ?? device.requested };
+    }),
   };
 }
 
