@@ -456,6 +456,15 @@ export const machineSchema = machineFields.superRefine((machine, context) => {
       message: 'DIMMs stand in the room above the memory at boot: memory.max says how much there is.',
     });
   }
+  const nodes = machine.numa?.nodes.length ?? 1;
+  for (const device of machine.devices) {
+    if (device.type !== 'virtio-mem' || device.node < nodes) continue;
+    context.addIssue({
+      code: 'custom',
+      path: ['devices'],
+      message: `virtio-mem: there is no node ${device.node}: nodes 0 to ${nodes - 1} are made with --numa node,…`,
+    });
+  }
   if (machine.numa) checkNuma(machine.numa, possibleCpus(machine.cpus), machine.memory, context);
 });
 

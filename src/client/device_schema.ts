@@ -97,11 +97,11 @@ const memory = z.strictObject({
   requested: byteSizeOrNone.prefault(0).describe('what the guest is asked to plug at first; nothing without'),
   block: byteSize.prefault('2M').describe('what is plugged and unplugged at once: a power of two, 2M to 1G'),
   node: z.int().min(0).max(127).default(0).describe('NUMA node of the guest'),
-  backend: z.enum(['anonymous', 'memfd']).default('anonymous'),
+  backend: z.enum(['anonymous', 'memfd']).default('anonymous').describe('where the memory is from'),
   hugepages: z.enum(['2M', '1G']).optional().describe('hugetlbfs page size; no block is smaller'),
   thp: z.boolean().default(true).describe('advise transparent huge pages'),
   hostNodes: z.array(z.number().int().min(0).max(63)).min(1).optional().describe('host NUMA nodes'),
-  policy: z.enum(['bind', 'preferred', 'interleave']).default('bind'),
+  policy: z.enum(['bind', 'preferred', 'interleave']).default('bind').describe('how it is spread over hostNodes'),
 });
 export type VirtioMemDescription = z.output<typeof memory>;
 

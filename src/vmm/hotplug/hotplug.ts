@@ -123,7 +123,7 @@ export class Hotplug {
 
   /**
    * Asks the guest to have so many bytes of a device plugged. One that was asked for before is no longer wanted.
-   * @param now how much is plugged, and what is to be said of a guest that does nothing. @param ask tells the guest.
+   * @param now how much is plugged, and what stands in the guest's way. @param ask tells the guest.
    */
   resize(
     device: VirtioMemDevice,
@@ -136,7 +136,7 @@ export class Hotplug {
       this.#requests.advance(other, 'refused', `Another size was asked for meanwhile, ${formatSize(size)}.`);
     }
     const pending = this.#requests.open('resize', 'user', device, now.timeoutMs, size);
-    if (now.words !== undefined) pending.guest = now.words;
+    pending.guest = now.words ?? progress(now.plugged, size);
     this.#requests.advance(pending, 'notified');
     ask();
     if (now.plugged === size) this.resized(device, size);
@@ -147,7 +147,7 @@ export class Hotplug {
   resized(device: VirtioMemDevice, plugged: number): void {
     const pending = this.#requests.about(device.id, 'resize');
     if (pending?.size === undefined) return;
-    pending.guest = `it has ${formatSize(plugged)} plugged, of ${formatSize(pending.size)} that are asked for`;
+    pending.guest = progress(plugged, pending.size);
     if (plugged === pending.size) this.#requests.advance(pending, 'reached');
     else if (pending.stage === 'notified') this.#requests.advance(pending, 'accepted');
   }
@@ -259,3 +259,6 @@ export class Hotplug {
     this.#detach(pending);
   }
 }
+
+const progress = (plugged: number, size: number) =>
+  `it has ${formatSize(plugged)} plugged, of ${formatSize(size)} that are asked for`;
