@@ -60,8 +60,8 @@ export class VirtioMemories {
       packed: false,
       settle: (done) => done(),
       close: () => {
-        timer.cancel();
         device.systemReset();
+        timer.cancel();
         this.#made.delete(id);
       },
     };

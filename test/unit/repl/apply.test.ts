@@ -223,4 +223,8 @@ test('a machine tells what it is now, and that makes it again', async () => {
   });
   expect(told.dimms[0]).not.toHaveProperty('slot');
   expect(planSteps(parseMachine(told), told as ConfigInput)).toEqual([]);
+  // Without PCI nothing tells of devices but the description, which has no names for some.
+  const minimal = parseMachine({ ...NOW, machine: 'minimal', devices: [{ type: 'virtio-mem', size: '1G' }] });
+  const there = await describeNow({ ...machine, description: minimal } as MachineClient);
+  expect(there.devices).toMatchObject([{ type: 'virtio-mem', id: 'vm0', requested: 256 * MiB }]);
 });
