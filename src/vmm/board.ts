@@ -46,7 +46,7 @@ import type { LiveDisks } from './live_disks.ts';
 import type { LiveNets } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
-import { memoryEnd, type RamRange, roomAboveRam } from './memory_layout.ts';
+import { hotplugRegion, memoryEnd, type RamRange } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { I440fxPci, PC_PCI_IRQS } from './pci/i440fx.ts';
 import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
@@ -458,7 +458,7 @@ function readFile(path: string, what: string): Uint8Array {
 /** What the tables say; each value is the one that `createBoard` used. */
 function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: DeviceBus): AcpiBoard {
   const { cpus } = description;
-  const room = roomAboveRam(description, ranges);
+  const room = hotplugRegion(description, ranges);
   const numa = description.numa ?? (room && numaForRoom(description));
   return {
     ...bus.acpi(),

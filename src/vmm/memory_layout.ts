@@ -88,7 +88,6 @@ function room({ memory, nvdimms, devices }: RoomDescription, ranges: readonly Ra
   const fixed = nvdimms.map(({ size }) => take(size));
   // DIMMs do not go where devices have memory of their own.
   const endOfDimms = end;
-  const pmems = devices.flatMap((device) => (device.type === 'virtio-pmem' ? [take(device.size)] : []));
   const virtioMem = devices
     .filter((device) => device.type === 'virtio-mem')
     .map((description): VirtioMemRegion => {
@@ -96,19 +95,24 @@ function room({ memory, nvdimms, devices }: RoomDescription, ranges: readonly Ra
       const { gpa: address } = take(size, Math.max(DIMM_ALIGNMENT, block));
       return { kind: 'virtio-mem', id, address, size, block, node, description };
     });
-  return { gpa, end: endOfDimms, fixed, pmems, virtioMem, last: end };
+  const endOfHotplug = end;
+  const pmems = devices.flatMap((device) => (device.type === 'virtio-pmem' ? [take(device.size)] : []));
+  return { gpa, endOfDimms, fixed, virtioMem, endOfHotplug, pmems, last: end };
 }
 
 /** The room for DIMMs, and the NVDIMMs of the start. Undefined without any. */
 export function dimmRegion(description: RoomDescription, ranges: readonly RamRange[]): RamRange | undefined {
-  const { gpa, end } = room(description, ranges);
-  return end > gpa ? { gpa, size: end - gpa } : undefined;
+  const { gpa, endOfDimms } = room(description, ranges);
+  return endOfDimms > gpa ? { gpa, size: endOfDimms - gpa } : undefined;
 }
 
-/** All that stands above RAM, devices' own memory too. Undefined without any. */
-export function roomAboveRam(description: RoomDescription, ranges: readonly RamRange[]): RamRange | undefined {
-  const { gpa, last } = room(description, ranges);
-  return last > gpa ? { gpa, size: last - gpa } : undefined;
+/**
+ * What may come to be memory of the guest, of which SRAT tells: the room for DIMMs and NVDIMMs, and the regions of
+ * virtio-mem devices. Undefined without any. A virtio-pmem is none: Linux would keep 64 MiB for bounce buffers for it.
+ */
+export function hotplugRegion(description: RoomDescription, ranges: readonly RamRange[]): RamRange | undefined {
+  const { gpa, endOfHotplug } = room(description, ranges);
+  return endOfHotplug > gpa ? { gpa, size: endOfHotplug - gpa } : undefined;
 }
 
 /** Where the NVDIMMs of the start are, in their order. */

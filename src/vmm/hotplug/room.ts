@@ -3,7 +3,7 @@ import { NemuError } from '../../client/errors.ts';
 import type { MemoryDevice } from '../../client/live.ts';
 import type { NvdimmDevice } from '../../client/nvdimm.ts';
 import { formatSize } from '../../client/sizes.ts';
-import { dimmRegion, GiB, type RamRange, roomAboveRam } from '../memory_layout.ts';
+import { dimmRegion, GiB, memoryEnd, type RamRange, ramEnd } from '../memory_layout.ts';
 
 /** What stands in a slot. */
 export type Module = MemoryDevice | NvdimmDevice;
@@ -43,10 +43,8 @@ export class DimmRoom {
     const { memory, nvdimms } = options.description;
     this.#region = dimmRegion(options.description, options.ranges);
     this.slots = ((memory.max !== undefined && memory.slots) || 0) + nvdimms.length;
-    const all = roomAboveRam(options.description, options.ranges);
-    if (!all) return;
-    const end = all.gpa + all.size;
-    if (end <= 2 ** options.physicalBits) return;
+    const end = memoryEnd(options.description, options.ranges);
+    if (end === ramEnd(options.ranges) || end <= 2 ** options.physicalBits) return;
     throw new NemuError(
       'MEMORY_LIMIT',
       `Room for ${formatSize(memory.max ?? memory.size)} reaches guest-physical ${hex(end)}; this processor has ${options.physicalBits} bits of them.`,

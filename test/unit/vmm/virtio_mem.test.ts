@@ -9,7 +9,7 @@ import { Hotplug } from '../../../src/vmm/hotplug/hotplug.ts';
 import { DimmRoom } from '../../../src/vmm/hotplug/room.ts';
 import { VirtioMemories } from '../../../src/vmm/hotplug/virtio_mem.ts';
 import { GuestMemoryView } from '../../../src/vmm/memory.ts';
-import { memoryEnd, ramLayout, roomAboveRam, virtioMemRegions } from '../../../src/vmm/memory_layout.ts';
+import { hotplugRegion, memoryEnd, ramLayout, virtioMemRegions } from '../../../src/vmm/memory_layout.ts';
 import { VirtioMemMemory } from '../../../src/vmm/virtio_mem_memory.ts';
 import { FakeClock } from '../../support/board.ts';
 import { MockDriver } from '../../support/virtio_driver.ts';
@@ -72,7 +72,7 @@ describe('regions', () => {
     const description = describeMachine(devices, { memory });
     const ranges = ramLayout(description.memory.size);
     // What SRAT tells of reaches over them all.
-    expect(roomAboveRam(description, ranges)).toEqual({ gpa: START, size: 3 * GiB });
+    expect(hotplugRegion(description, ranges)).toEqual({ gpa: START, size: 3 * GiB });
     expect(memoryEnd(description, ranges)).toBe(7 * GiB);
     const room = new DimmRoom({ description, ranges, physicalBits: 40 });
     const take = (more: object) => room.take({ size: 512 * MiB, ...more }, 'dimm', (place) => place as never);
