@@ -99,7 +99,8 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
       if (writesFiles(description)) await mountWritable(lab);
-      for (const each of [description.memory, ...description.dimms]) await reserveHugePages(lab, each);
+      const blocks = description.devices.filter((device) => device.type === 'virtio-mem');
+      for (const each of [description.memory, ...description.dimms, ...blocks]) await reserveHugePages(lab, each);
       const ports = new LabPorts(lab);
       for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
       const machine = await connection.create(inLab(description), {

@@ -3,7 +3,7 @@
  * wire format derive. Sizes are bytes here; people write `2G`.
  */
 import * as z from 'zod';
-import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, SINGLE_TYPES, streams } from './device_schema.ts';
+import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, problemsOfDevices, streams } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
@@ -328,9 +328,7 @@ const devicesSchema = z
   .default([])
   .superRefine((devices, context) => {
     const problem = (message: string) => context.addIssue({ code: 'custom', message });
-    for (const type of SINGLE_TYPES) {
-      if (devices.filter((device) => device.type === type).length > 1) problem(`A machine has one ${type} at most.`);
-    }
+    for (const text of problemsOfDevices(devices)) problem(text);
     const names = [
       ...streams(devices).map(({ name }) => name),
       // A console's id is its stream's name.
@@ -348,7 +346,7 @@ const devicesSchema = z
       }
     }
   })
-  .describe('entropy, balloon, consoles, ports, watchdog, switches; disks and network cards too');
+  .describe('entropy, balloon, consoles, ports, watchdog, switches, memory by blocks; disks and network cards too');
 
 export const MACHINE_TYPES = ['q35', 'pc', 'minimal'] as const;
 
@@ -456,6 +454,15 @@ export const machineSchema = machineFields.superRefine((machine, context) => {
       code: 'custom',
       path: ['dimms'],
       message: 'DIMMs stand in the room above the memory at boot: memory.max says how much there is.',
+    });
+  }
+  const nodes = machine.numa?.nodes.length ?? 1;
+  for (const device of machine.devices) {
+    if (device.type !== 'virtio-mem' || device.node < nodes) continue;
+    context.addIssue({
+      code: 'custom',
+      path: ['devices'],
+      message: `virtio-mem: there is no node ${device.node}: nodes 0 to ${nodes - 1} are made with --numa node,…`,
     });
   }
   if (machine.numa) checkNuma(machine.numa, possibleCpus(machine.cpus), machine.memory, context);

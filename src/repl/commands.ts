@@ -114,11 +114,20 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     },
   },
   memory: {
-    usage: 'memory plug SIZE [KEY=VALUE…]',
-    help: 'plug a DIMM: node=, slot=, id=, backend=, path=, hugepages=',
-    words: ['plug'],
+    usage: 'memory plug SIZE [KEY=VALUE…] | memory resize ID SIZE',
+    help: 'plug a DIMM: node=, slot=, id=, backend=, path=, hugepages=; another size for a virtio-mem device',
+    words: ['plug', 'resize'],
+    next: (words, vm) => {
+      if (words.length === 0) return ['plug', 'resize'];
+      return words.length === 1 && words[0] === 'resize' ? vm.memory.virtio.map(({ id }) => id) : [];
+    },
     code: ([what, size, ...options]) => {
-      if (what !== 'plug' || size === undefined) throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…].');
+      if (what === 'resize' && size !== undefined && options.length === 1) {
+        return `await vm.memory.resize(${quote(size)}, ${quote(options[0])})`;
+      }
+      if (what !== 'plug' || size === undefined) {
+        throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…], or memory resize ID SIZE.');
+      }
       const fields = fieldsOf(options);
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
     },

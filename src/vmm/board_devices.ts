@@ -18,6 +18,7 @@ import type { Attached, MadeVirtio } from './attach.ts';
 import type { Extra } from './attach_extra.ts';
 import type { Pmems } from './attach_pmem.ts';
 import type { MadeDevice, PciHotplug } from './hotplug/pci.ts';
+import type { VirtioMemories } from './hotplug/virtio_mem.ts';
 import type { PcPci } from './pci/pc.ts';
 import type { SerialRings } from './serial_channel.ts';
 import type { VirtioMmioBus } from './virtio_mmio_bus.ts';
@@ -27,6 +28,7 @@ export interface BoardDevicesOptions {
   readonly attached: Attached;
   readonly extra: Extra;
   readonly pmems: Pmems;
+  readonly virtioMem: VirtioMemories;
   readonly clock: Clock;
   readonly fault: GuestFault;
   readonly watchdog: (action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none') => void;
@@ -54,7 +56,7 @@ function* bootPlugs({ disks, nets, rng, devices }: MachineDescription): Generato
 
 /** A virtio device of those that every machine can have; undefined for one that is no virtio device. */
 function makeVirtio(
-  { attached, extra, pmems }: BoardDevicesOptions,
+  { attached, extra, pmems, virtioMem }: BoardDevicesOptions,
   plug: PciPlug,
   id: string,
 ): MadeVirtio | undefined {
@@ -69,6 +71,8 @@ function makeVirtio(
       return attached.rng(id);
     case 'virtio-pmem':
       return pmems.make(id);
+    case 'virtio-mem':
+      return virtioMem.make(id);
     case 'virtio-balloon':
     case 'virtio-console':
     case 'virtio-port':

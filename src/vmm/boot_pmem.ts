@@ -10,26 +10,27 @@ import { openPmem, pmemSize } from './nvdimm_file.ts';
 const pmemsOf = ({ devices }: MachineDescription) => devices.filter((device) => device.type === 'virtio-pmem');
 
 /**
- * A description whose NVDIMMs and virtio-pmems have the sizes of their files; the latter also their names, by which
- * their memory is found.
+ * A description whose NVDIMMs and virtio-pmems have the sizes of their files; virtio-pmem and virtio-mem devices
+ * also have their names, by which their memory is found.
  * @throws NemuError NVDIMM_FILE
  */
 export function withPmemSizes(description: MachineDescription): MachineDescription {
   const taken = new Set(description.devices.flatMap((device) => ('id' in device && device.id) || []));
-  const name = () => {
+  const name = (prefix: string) => {
     let index = 0;
-    while (taken.has(`pmem${index}`)) index++;
-    taken.add(`pmem${index}`);
-    return `pmem${index}`;
+    while (taken.has(`${prefix}${index}`)) index++;
+    taken.add(`${prefix}${index}`);
+    return `${prefix}${index}`;
   };
   return {
     ...description,
     nvdimms: description.nvdimms.map((nvdimm) => ({ ...nvdimm, size: pmemSize(nvdimm) })),
-    devices: description.devices.map((device) =>
-      device.type === 'virtio-pmem'
-        ? { ...device, id: device.id ?? name(), size: pmemSize({ ...device, labelSize: 0, readonly: false }) }
-        : device,
-    ),
+    devices: description.devices.map((device) => {
+      if (device.type === 'virtio-mem') return { ...device, id: device.id ?? name('vm') };
+      if (device.type !== 'virtio-pmem') return device;
+      const size = pmemSize({ ...device, labelSize: 0, readonly: false });
+      return { ...device, id: device.id ?? name('pmem'), size };
+    }),
   };
 }
 

@@ -21,6 +21,7 @@ import {
   parseOptions,
   parsePlug,
   plugOptionsSchema,
+  resizeMemorySchema,
   type UnplugOptions,
   unplugOptionsSchema,
 } from '../client/live.ts';
@@ -46,6 +47,7 @@ import { RingConsole } from './console_stream.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { GuestRam } from './memory.ts';
+import { virtioMemRegions } from './memory_layout.ts';
 import { pmemSize } from './nvdimm_file.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
@@ -146,6 +148,7 @@ export class Machine implements MachineClient {
     live.add(machine);
     installExitHandler();
     try {
+      await machine.#mapVirtioMem();
       machine.#startThreads(options);
       await machine.#ready.promise;
       for (const dimm of description.dimms) await machine.plug({ kind: 'memory', ...dimm });
@@ -179,6 +182,21 @@ export class Machine implements MachineClient {
     });
     for (let index = 0; index < description.cpus.count; index++) {
       this.#startVcpu(index, options.fault === `vcpu${index}`);
+    }
+  }
+
+  /** Maps the regions of virtio-mem devices, which take no memory until the guest plugs some. @throws NemuError MEMORY_… */
+  async #mapVirtioMem(): Promise<void> {
+    for (const { address, size, description } of virtioMemRegions(this.description, this.#ram.handle.ranges)) {
+      const { backend, hugepages, thp, hostNodes, policy } = description;
+      await this.#ram.plug(
+        { address, size },
+        {
+          ...{ size, backend, thp, policy, share: false, prealloc: false, preallocThreads: 1, lock: false },
+          ...(hugepages && { hugepages }),
+          ...(hostNodes && { hostNodes }),
+        },
+      );
     }
   }
 
@@ -373,7 +391,7 @@ export class Machine implements MachineClient {
   memoryMap = async (): Promise<MemoryRangeReport[]> => {
     const { memory, nvdimms } = await this.plugged();
     return this.#ram.residence().map((range) => {
-      const dimm = [...memory.dimms, ...nvdimms].find(({ address }) => address === range.address);
+      const dimm = [...memory.dimms, ...nvdimms, ...memory.virtio].find(({ address }) => address === range.address);
       return dimm ? { ...range, dimm: dimm.id } : range;
     });
   };
@@ -489,6 +507,12 @@ export class Machine implements MachineClient {
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
     const { timeoutMs, force = false } = parseOptions(unplugOptionsSchema, options);
     const live = await this.#call('unplug', { id, timeoutMs, force });
+    return this.#requests.settled(live);
+  }
+
+  async resizeMemory(id: string, size: number | string, options: PlugOptions = {}): Promise<LiveRequest> {
+    const [device, bytes, { timeoutMs } = {}] = parseOptions(resizeMemorySchema, [id, size, options]);
+    const live = await this.#call('resizeMemory', { id: device, size: bytes, timeoutMs });
     return this.#requests.settled(live);
   }
 

@@ -68,6 +68,7 @@ export interface MachineCalls {
   plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };
   prepared: { parameter: { id: number; error?: string } & HostPart; result: undefined };
   unplug: { parameter: { id: string; timeoutMs: number | undefined; force: boolean }; result: LiveRequest };
+  resizeMemory: { parameter: { id: string; size: number; timeoutMs: number | undefined }; result: LiveRequest };
   /** The main thread has back what it made for a device: the answer to the message `release`. */
   released: { parameter: { id: number }; result: undefined };
   requests: { parameter: undefined; result: LiveRequest[] };

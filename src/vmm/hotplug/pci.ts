@@ -354,6 +354,7 @@ const NAMES: Readonly<Record<DeviceType, (index: number) => string>> = {
   'pcie-switch': (index) => `sw${index}`,
   'pci-bridge': (index) => `br${index}`,
   'virtio-pmem': (index) => `pmem${index}`,
+  'virtio-mem': (index) => `vm${index}`,
 };
 const defaultName = (type: DeviceType) => NAMES[type];
 

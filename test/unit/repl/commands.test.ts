@@ -18,6 +18,7 @@ describe('the short form', () => {
     ['pci 00:1c.0', "(await vm.pci('00:1c.0')).decode()"],
     ['cpu add 2', 'await vm.cpus.add(2)'],
     ['memory plug 1G node=1 id=extra', "await vm.memory.plug('1G', { node: 1, id: 'extra' })"],
+    ['memory resize vm0 512M', "await vm.memory.resize('vm0', '512M')"],
     ['disk vda resize 2G', "await vm.disks['vda'].resize('2G')"],
     ['net net0 link off', "await vm.nets['net0'].link(false)"],
     ['net net0 forward 2222:22', "await vm.nets['net0'].forward({ hostPort: 2222, guestPort: 22 })"],
