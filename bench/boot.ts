@@ -33,7 +33,7 @@ wait $pid
 `;
 
 /** Runs a program where stock kernels boot. */
-type Execute = (
+export type Execute = (
   argv: readonly string[],
   onOutput?: (bytes: Buffer) => void,
 ) => Promise<{ status: number; stdout: Buffer; stderr: Buffer }>;
@@ -52,13 +52,13 @@ export async function bootFigures(folder: string, { runs = 3 } = {}): Promise<Fi
   }
 }
 
-const onHost: Execute = async ([program, ...args], onOutput) => {
+export const onHost: Execute = async ([program, ...args], onOutput) => {
   const run = new Run(program, args);
   run.child.stdout?.on('data', (bytes: Buffer) => onOutput?.(bytes));
   return { status: await run.exited, stdout: run.output, stderr: Buffer.from(run.errors) };
 };
 
-const inLab =
+export const inLab =
   (lab: Lab): Execute =>
   (argv, onOutput) =>
     lab.exec(argv, {

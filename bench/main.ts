@@ -8,6 +8,7 @@ import { blkFigures } from './blk.ts';
 import { bootFigures } from './boot.ts';
 import { exitFigures } from './exits.ts';
 import { type Figure, figureTable } from './figures.ts';
+import { hotplugFigures } from './hotplug.ts';
 import { memoryFigures } from './memory.ts';
 import { netFigures } from './net.ts';
 import { startupFigures } from './startup.ts';
@@ -19,6 +20,7 @@ const SUITES = {
   memory: memoryFigures,
   blk: blkFigures,
   net: netFigures,
+  hotplug: hotplugFigures,
 } as const satisfies Record<string, (folder: string) => Promise<Figure[]>>;
 type Suite = keyof typeof SUITES;
 

@@ -75,7 +75,7 @@ export async function describe(
         command,
         options,
         nets,
-        memory.max !== undefined,
+        memory.max !== undefined || devices.some(({ type }) => type === 'virtio-mem'),
         machine === 'minimal' ? 'virtio_mmio' : 'virtio_pci',
         [
           ...(disks.length > 0 ? ['virtio_blk'] : []),

@@ -30,7 +30,21 @@ const KEYS: Readonly<Record<DeviceType, Keys>> = {
   'virtio-console': { ...COMMON, flow: FLOW },
   'virtio-port': { name: TEXT, port: TEXT, flow: FLOW },
   i6300esb: { ...COMMON, action: TEXT },
+  'virtio-mem': {
+    ...{
+      ...COMMON,
+      size: TEXT,
+      requested: TEXT,
+      block: TEXT,
+      node: { kind: 'number' },
+      backend: TEXT,
+      hugepages: TEXT,
+    },
+    ...{ thp: { kind: 'switch' }, 'host-nodes': { kind: 'list', field: 'hostNodes' }, policy: TEXT },
+  },
   'pcie-switch': { ...COMMON, ports: { kind: 'number' } },
+  'pci-bridge': COMMON,
+  'virtio-pmem': { ...COMMON, file: TEXT, size: TEXT, share: { kind: 'switch' } },
 };
 
 /** What each option takes, for people: `--device help`, `--device TYPE,help`. */

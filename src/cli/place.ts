@@ -99,7 +99,8 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       postMortem = machineOptions?.postMortem ? PostMortem.create(machineOptions.postMortem) : undefined;
       postMortem?.setDescription(description);
       if (writesFiles(description)) await mountWritable(lab);
-      for (const each of [description.memory, ...description.dimms]) await reserveHugePages(lab, each);
+      const blocks = description.devices.filter((device) => device.type === 'virtio-mem');
+      for (const each of [description.memory, ...description.dimms, ...blocks]) await reserveHugePages(lab, each);
       const ports = new LabPorts(lab);
       for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
       const machine = await connection.create(inLab(description), {
@@ -122,8 +123,10 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
   };
 }
 
-const writesFiles = ({ disks, nvdimms }: MachineDescription): boolean =>
-  disks.some(({ readonly }) => !readonly) || nvdimms.some(({ readonly, share }) => share && !readonly);
+const writesFiles = ({ disks, nvdimms, devices }: MachineDescription): boolean =>
+  disks.some(({ readonly }) => !readonly) ||
+  nvdimms.some(({ readonly, share }) => share && !readonly) ||
+  devices.some((device) => device.type === 'virtio-pmem' && device.share);
 
 /**
  * Disks and NVDIMMs are the only files of the host that the lab writes: it sees them at /hostrw, once there is one.
@@ -249,6 +252,11 @@ function inLab(description: MachineDescription): MachineDescription {
     cpus: { ...description.cpus, without: [...new Set([...description.cpus.without, 'xsave' as const])] },
     disks: description.disks.map(diskInLab),
     nvdimms: description.nvdimms.map(nvdimmInLab),
+    devices: description.devices.map((device) =>
+      device.type === 'virtio-pmem'
+        ? { ...device, file: labPath(device.file, device.share ? '/hostrw' : '/host') }
+        : device,
+    ),
     nets: description.nets.map(netInLab),
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),

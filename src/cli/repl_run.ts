@@ -108,13 +108,18 @@ function keepConsole(machine: MachineClient, options: RunOptions): () => string 
 export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise<number> {
   if (task.script !== undefined) {
     Object.assign(globalThis, { vm });
-    const module = (await import(pathToFileURL(resolve(task.script)).href)) as { default?: unknown };
-    const value = typeof module.default === 'function' ? await module.default(vm) : module.default;
-    if (value === undefined) return EXIT.OK;
     const session = new ReplSession(vm);
-    show(value, session, events);
-    session.close();
-    return EXIT.OK;
+    try {
+      const module = (await import(pathToFileURL(resolve(task.script)).href)) as { default?: unknown };
+      const value = typeof module.default === 'function' ? await module.default(vm) : module.default;
+      if (value !== undefined) show(value, session, events);
+      return EXIT.OK;
+    } catch (error) {
+      if (error instanceof NemuError) throw error;
+      throw new NemuError('SCRIPT', `${task.script} failed: ${session.tell(error)}`, { cause: error });
+    } finally {
+      session.close();
+    }
   }
   if (task.eval !== undefined) {
     const session = new ReplSession(vm);

@@ -196,11 +196,7 @@ class Run {
             .map(([name, value]) => `${name}=${value}`)
             .join(' ')}`
         : '';
-      const emulated =
-        end.reason === 'triple-fault' && this.#place.kind === 'lab'
-          ? "\nThe lab's emulated processors now and then do this to a guest that is sound, most with many vCPUs: run it once more before you look further."
-          : '';
-      this.#complain(`${end.detail}${registers}${emulated}${this.#shown() ? '' : `\n${this.#lastLines()}`}`);
+      this.#complain(`${end.detail}${registers}${this.#shown() ? '' : `\n${this.#lastLines()}`}`);
     }
     return exitStatusOf(end.reason, end.exitCode);
   }

@@ -137,7 +137,7 @@ const fromFolder = (folder: string, file: string) =>
 
 /** A description in which each path of a file is what `convert` makes of it. */
 export function withPaths<T extends ConfigInput>(input: T, convert: (file: string) => string): T {
-  const { kernel, memory, dimms, nvdimms, disks, fwCfg } = input;
+  const { kernel, memory, dimms, nvdimms, disks, devices, fwCfg } = input;
   return {
     ...input,
     ...(kernel && {
@@ -152,6 +152,9 @@ export function withPaths<T extends ConfigInput>(input: T, convert: (file: strin
       dimms: dimms.map((dimm) => (dimm.path === undefined ? dimm : { ...dimm, path: convert(dimm.path) })),
     }),
     ...(nvdimms && { nvdimms: nvdimms.map((nvdimm) => ({ ...nvdimm, file: convert(nvdimm.file) })) }),
+    ...(devices && {
+      devices: devices.map((device) => ('file' in device ? { ...device, file: convert(device.file) } : device)),
+    }),
     ...(disks && { disks: disks.map((disk) => ({ ...disk, file: convert(disk.file) })) }),
     ...(fwCfg && {
       fwCfg: fwCfg.map((item) => (item.file === undefined ? item : { ...item, file: convert(item.file) })),

@@ -3,11 +3,11 @@
  * wire format derive. Sizes are bytes here; people write `2G`.
  */
 import * as z from 'zod';
-import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, SINGLE_TYPES, streams } from './device_schema.ts';
+import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, problemsOfDevices, streams } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
-import { nvdimmPersistenceSchema, nvdimmSchema } from './nvdimm.ts';
+import { isPmemSize, nvdimmPersistenceSchema, nvdimmSchema } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
 
 export { parseSize } from './sizes.ts';
@@ -320,14 +320,15 @@ export const deviceSchema = z.discriminatedUnion('type', deviceSchemas);
 export type DeviceDescription = z.output<typeof deviceSchema>;
 export type DeviceInput = z.input<typeof deviceSchema>;
 
+/** KVM's slots that are kept for them. */
+const MOST_PMEMS = 16;
+
 const devicesSchema = z
   .array(deviceSchema)
   .default([])
   .superRefine((devices, context) => {
     const problem = (message: string) => context.addIssue({ code: 'custom', message });
-    for (const type of SINGLE_TYPES) {
-      if (devices.filter((device) => device.type === type).length > 1) problem(`A machine has one ${type} at most.`);
-    }
+    for (const text of problemsOfDevices(devices)) problem(text);
     const names = [
       ...streams(devices).map(({ name }) => name),
       // A console's id is its stream's name.
@@ -337,8 +338,15 @@ const devicesSchema = z
     ];
     const twice = names.find((name, index) => names.indexOf(name) !== index);
     if (twice !== undefined) problem(`Two devices have the name ${twice}.`);
+    const pmems = devices.filter((device) => device.type === 'virtio-pmem');
+    if (pmems.length > MOST_PMEMS) problem(`A machine has ${MOST_PMEMS} virtio-pmem at most, not ${pmems.length}.`);
+    for (const { size } of pmems) {
+      if (size !== undefined && !isPmemSize(size)) {
+        problem(`A virtio-pmem of ${size} bytes is not a multiple of the page size, 4096, of 2 MiB or more.`);
+      }
+    }
   })
-  .describe('entropy, balloon, consoles, ports, watchdog, switches; disks and network cards too');
+  .describe('entropy, balloon, consoles, ports, watchdog, switches, memory by blocks; disks and network cards too');
 
 export const MACHINE_TYPES = ['q35', 'pc', 'minimal'] as const;
 
@@ -446,6 +454,15 @@ export const machineSchema = machineFields.superRefine((machine, context) => {
       code: 'custom',
       path: ['dimms'],
       message: 'DIMMs stand in the room above the memory at boot: memory.max says how much there is.',
+    });
+  }
+  const nodes = machine.numa?.nodes.length ?? 1;
+  for (const device of machine.devices) {
+    if (device.type !== 'virtio-mem' || device.node < nodes) continue;
+    context.addIssue({
+      code: 'custom',
+      path: ['devices'],
+      message: `virtio-mem: there is no node ${device.node}: nodes 0 to ${nodes - 1} are made with --numa node,…`,
     });
   }
   if (machine.numa) checkNuma(machine.numa, possibleCpus(machine.cpus), machine.memory, context);

@@ -14,11 +14,13 @@ import {
   netSchema,
   withOwnType,
 } from './description.ts';
-import { DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts';
+import { BOOT_TYPES, DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain } from './explain.ts';
 import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema } from './nvdimm.ts';
+import { byteSizeOrNone } from './sizes.ts';
 import { didYouMean } from './suggest.ts';
+import type { VirtioMemDevice, VirtioMemReport } from './virtio_mem.ts';
 
 const cpuPlugSchema = z.strictObject({
   kind: z.literal('cpu'),
@@ -42,7 +44,7 @@ const memoryPlugSchema = z
 
 const ofPci = <S extends z.core.$ZodLooseShape>(schema: z.ZodObject<S, z.core.$strict>) =>
   schema.extend({ kind: z.literal('pci') });
-const [disk, card, rng, balloon, console, port, watchdog, pcieSwitch] = deviceSchemas;
+const [disk, card, rng, balloon, console, port, watchdog, pcieSwitch, pciBridge, pmem, memoryBlocks] = deviceSchemas;
 
 /** Devices of PCI, by `type`: with the options that `--device` has. */
 const pciPlugSchemas = [
@@ -54,6 +56,10 @@ const pciPlugSchemas = [
   ofPci(port),
   ofPci(watchdog),
   ofPci(pcieSwitch),
+  // At the start alone, but they are described as the others are.
+  ofPci(pciBridge),
+  ofPci(pmem),
+  ofPci(memoryBlocks),
 ] as const;
 const pciPlugSchema = z.discriminatedUnion('type', pciPlugSchemas);
 
@@ -81,7 +87,9 @@ export const pluggable: readonly {
   { kind: 'cpu', schema: cpuPlugSchema },
   { kind: 'memory', schema: memoryPlugSchema },
   { kind: 'nvdimm', schema: nvdimmPlugSchema },
-  ...pciPlugSchemas.map((schema) => ({ kind: 'pci' as const, type: schema.shape.type.value, schema })),
+  ...pciPlugSchemas
+    .map((schema) => ({ kind: 'pci' as const, type: schema.shape.type.value, schema }))
+    .filter(({ type }) => !BOOT_TYPES.includes(type)),
 ];
 
 const ID_OF_DEVICE = z.string().min(1).max(64);
@@ -139,6 +147,9 @@ function requireNet({ kind: _, type: __, ...options }: Extract<PciPlug, { type: 
   throw new NemuError('PLUG', `This cannot be plugged: ${result.error.issues.map(({ message }) => message).join(' ')}`);
 }
 
+/** How much of a virtio-mem device is to be plugged: its id, bytes, and how long the guest may take. */
+export const resizeMemorySchema = z.tuple([ID_OF_DEVICE, byteSizeOrNone, plugOptionsSchema.optional()]);
+
 /** @throws NemuError `PLUG` for options that are none. */
 export function parseOptions<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
   const result = schema.safeParse(value);
@@ -153,15 +164,19 @@ export function parseOptions<T extends z.ZodType>(schema: T, value: unknown): z.
  * - `reserved`: all bounds were checked, its place is taken, its thread or memory is being made;
  * - `notified`: the guest was told, by its ACPI event;
  * - `accepted`: the guest takes the device, or works on letting it go: it said so through _OST, turned a port's power
- *   on or had its indicator blink, or turned the device's decoding on;
+ *   on or had its indicator blink, turned the device's decoding on, or plugged or unplugged some of the memory;
  * - `online`: a vCPU was started by the guest; memory was taken by the guest's kernel, whose policy says which
  *   of its blocks are in use; a driver is ready with a virtio device, or has turned another PCI device's decoding on;
+ * - `reached`: of a virtio-mem device so much is plugged as was asked for;
  * - `removed`: the guest has let go, and the host has the thread or the memory back;
  * - `refused`: by the guest, with its reason, or by the host that could not make the device. After that all is
  *   as it was before, and the request can be made again;
  * - `timed-out`: the guest did not do it in time. The request stays with the guest, which may still do it.
  */
-export const STAGES = ['reserved', 'notified', 'accepted', 'online', 'removed', 'refused', 'timed-out'] as const;
+export const STAGES = [
+  ...(['reserved', 'notified', 'accepted'] as const),
+  ...(['online', 'reached', 'removed', 'refused', 'timed-out'] as const),
+] as const;
 export type Stage = (typeof STAGES)[number];
 
 /** Nothing is to be waited for after these. */
@@ -201,7 +216,7 @@ export interface PciDevice {
 }
 
 /** Something that came or can go while the machine runs, by `kind`. */
-export type LiveDevice = CpuDevice | MemoryDevice | NvdimmDevice | PciDevice;
+export type LiveDevice = CpuDevice | MemoryDevice | NvdimmDevice | PciDevice | VirtioMemDevice;
 
 /** A place where a device of PCI can come and go. */
 export interface PciPortReport {
@@ -222,7 +237,9 @@ export interface PciPortReport {
 export interface LiveRequest<D = LiveDevice> {
   /** Number of the request, from 1 on. */
   readonly id: number;
-  readonly action: 'plug' | 'unplug';
+  readonly action: 'plug' | 'unplug' | 'resize';
+  /** Bytes that are asked for (resize). */
+  readonly size?: number;
   /** Who asked: a guest may let go of a device by itself. */
   readonly origin: 'user' | 'guest';
   readonly device: D;
@@ -251,6 +268,8 @@ export interface PluggedReport {
     /** Bytes and DIMMs that there is room for; undefined on a machine that has none. */
     readonly max?: number;
     readonly slots?: number;
+    /** Memory that the guest plugs and unplugs by blocks. */
+    readonly virtio: readonly VirtioMemReport[];
   };
   /** Those of the start among them. */
   readonly nvdimms: readonly NvdimmReport[];
@@ -261,12 +280,17 @@ export interface PluggedReport {
   };
 }
 
-const DONE = { plug: 'plugged', unplug: 'unplugged' } as const;
+const DONE = { plug: 'plugged', unplug: 'unplugged', resize: 'resized' } as const;
 
 /** What a caller gets of a request that did not do what was asked. */
 export function failureOf(request: LiveRequest): NemuError | undefined {
   if (request.stage !== 'refused' && request.stage !== 'timed-out') return undefined;
   const message = `${request.device.id} was not ${DONE[request.action]}: ${request.reason ?? 'no reason is known.'}`;
+  if (request.action === 'resize' && request.stage === 'timed-out') {
+    return new NemuError('GUEST_TIMEOUT', message, {
+      hint: 'It stays asked for: the guest may still do it. Memory that is in use, or not movable, does not leave.',
+    });
+  }
   return request.stage === 'refused'
     ? new NemuError('REFUSED', message, { hint: 'All is as it was before: it can be tried again.' })
     : new NemuError('GUEST_TIMEOUT', message, { hint: 'The guest may still do it; requests() tells.' });

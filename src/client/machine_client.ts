@@ -53,7 +53,9 @@ export type MachineEvent =
     }
   /** A console or port came with a device that is plugged, or went with one. */
   | { readonly type: 'console'; readonly name: string; readonly change: 'added' | 'removed' }
-  /** A request of `plug` or `unplug`, or of the guest itself, has come to another stage. */
+  /** The guest has another part of a virtio-mem device plugged: bytes. Told ten times a second at most. */
+  | { readonly type: 'memory-size'; readonly device: string; readonly plugged: number; readonly requested: number }
+  /** A request of `plug`, `unplug` or `resizeMemory`, or of the guest itself, has come to another stage. */
   | { readonly type: 'request'; readonly request: LiveRequest }
   | { readonly type: 'phase'; readonly name: string; readonly ms: number }
   | { readonly type: 'ended'; readonly end: EndState };
@@ -240,7 +242,7 @@ export interface NetReport {
 
 /** A range of the guest's RAM as the host has it. Sizes in bytes. */
 export interface MemoryRangeReport {
-  /** Id of the DIMM; undefined for memory that was there at boot. */
+  /** Id of the DIMM, NVDIMM or virtio-mem device; undefined for memory that was there at boot. */
   readonly dimm?: string;
   /** Guest-physical. */
   readonly address: number;
@@ -340,6 +342,13 @@ export interface MachineClient {
    * @throws as `plug` does.
    */
   unplug(id: string, options?: UnplugOptions): Promise<LiveRequest>;
+  /**
+   * Asks the guest to have so many bytes of a virtio-mem device plugged, a multiple of its block size.
+   * @returns the request, once it is so; how far the guest is comes as events (`memory-size`), and in `plugged`.
+   * @throws NemuError NO_DEVICE or MEMORY_SIZE (then nothing was touched), or `GUEST_TIMEOUT` with what was reached: the
+   * size stays asked for.
+   */
+  resizeMemory(id: string, size: number | string, options?: PlugOptions): Promise<LiveRequest>;
   /** Requests so far; the oldest are forgotten once they have settled. */
   requests(): Promise<LiveRequest[]>;
   /** What there is of what can come and go, and how much room. */

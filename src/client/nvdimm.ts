@@ -20,12 +20,15 @@ export const nvdimmFields = {
   node: z.int().min(0).max(127).default(0).describe('NUMA node of the guest'),
 } as const;
 
+/** What can be mapped as persistent memory. */
+export const isPmemSize = (size: number): boolean => size % 4096 === 0 && size >= 2 * MiB;
+
 /** What of an NVDIMM contradicts itself. */
 export function checkNvdimm(
   { size, labelSize }: { readonly size?: number | undefined; readonly labelSize: number },
   problem: (message: string) => void,
 ): void {
-  if (size !== undefined && (size % 4096 !== 0 || size < 2 * MiB)) {
+  if (size !== undefined && !isPmemSize(size)) {
     problem(`An NVDIMM of ${size} bytes is not a multiple of the page size, 4096, of 2 MiB or more.`);
   }
   if (labelSize !== 0 && (labelSize < LEAST_LABELS || labelSize > MOST_LABELS || labelSize % 4096 !== 0)) {

@@ -53,6 +53,7 @@ export const REMOTE_METHODS = [
   'changeNet',
   'plug',
   'unplug',
+  'resizeMemory',
   'requests',
   'plugged',
   'vmcoreinfo',

@@ -284,6 +284,8 @@ export class RemoteMachine implements MachineClient {
     return (await this.#call('unplug', [id, options])) as LiveRequest;
   }
 
+  resizeMemory = async (id: string, size: number | string, options: PlugOptions = {}): Promise<LiveRequest> =>
+    (await this.#call('resizeMemory', [id, size, options])) as LiveRequest;
   devices = async (): Promise<DevicesReport> => (await this.#call('devices', [])) as DevicesReport;
 
   async readMemory(address: number, length: number): Promise<Uint8Array> {

@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { type MachineInput, throttleSchema } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
-import { type PlugInput, plugOptionsSchema, unplugSchema } from './live.ts';
+import { type PlugInput, plugOptionsSchema, resizeMemorySchema, unplugSchema } from './live.ts';
 import { parseDiskChange, parseNetChange } from './live_change.ts';
 import type { MachineClient } from './machine_client.ts';
 import {
@@ -243,6 +243,7 @@ class Session {
       const [id, options] = valid(unplugSchema, parameters);
       return machine.unplug(id, options);
     }
+    if (method === 'resizeMemory') return machine.resizeMemory(...valid(resizeMemorySchema, parameters));
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);
     if (result instanceof Uint8Array) return encodeBytes(result);

@@ -73,6 +73,8 @@ export function driverOf(device: LiveDevice): string {
       return 'pc-dimm';
     case 'nvdimm':
       return 'nvdimm';
+    case 'virtio-mem':
+      return 'virtio-mem-pci';
     case 'pci':
       return PCI_DRIVERS[device.type];
   }
@@ -88,6 +90,9 @@ const PCI_DRIVERS: Readonly<Record<PciDevice['type'], string>> = {
   'virtio-port': 'virtio-serial-pci',
   i6300esb: 'i6300esb',
   'pcie-switch': 'x3130-upstream',
+  'virtio-mem': 'virtio-mem-pci',
+  'pci-bridge': 'pcie-pci-bridge',
+  'virtio-pmem': 'virtio-pmem-pci',
 };
 
 /** Drivers of PCI functions, by virtio device type. */
@@ -97,6 +102,7 @@ export const VIRTIO_DRIVERS: Readonly<Record<number, string>> = {
   3: 'virtio-serial-pci',
   4: 'virtio-rng-pci',
   5: 'virtio-balloon-pci',
+  24: 'virtio-mem-pci',
   19: 'vhost-vsock-pci',
   26: 'vhost-user-fs-pci',
   27: 'virtio-pmem-pci',

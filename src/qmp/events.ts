@@ -39,6 +39,11 @@ export const EVENTS = [
   define('DEVICE_DELETED', 'a device is out of the machine', device),
   define('DEVICE_UNPLUG_GUEST_ERROR', 'the guest does not let go of a device', device),
   define('MEM_UNPLUG_ERROR', 'the guest does not let go of a DIMM', z.strictObject({ device: str, msg: str })),
+  define(
+    'MEMORY_DEVICE_SIZE_CHANGE',
+    'the guest has another part of a virtio-mem device plugged',
+    z.strictObject({ id: str.optional(), size: int, 'qom-path': str }),
+  ),
   define('ACPI_DEVICE_OST', 'the guest answered about a vCPU or a DIMM (_OST)', z.strictObject({ info: ospmStatus })),
   define(
     'DUMP_COMPLETED',
@@ -86,6 +91,8 @@ export interface EventContext {
   readonly asked: ShutdownCause | undefined;
   /** The machine ran, or stood still, before this event. */
   readonly wasRunning: boolean | undefined;
+  /** What peers call the device of this id. */
+  readonly peer: (id: string) => string;
   readonly nameOf: (request: LiveRequest) => { readonly device?: string; readonly path: string };
   /** The last answer about the device that was told. */
   readonly lastOst: (request: LiveRequest) => string | undefined;
@@ -133,6 +140,12 @@ export function translate(happened: MachineEvent, context: EventContext): QmpEve
       const reason = happened.end.reason === 'quit' ? (context.asked ?? 'host-ui') : CAUSES[happened.end.reason];
       return [event('SHUTDOWN', { guest: reason.startsWith('guest-'), reason })];
     }
+    case 'memory-size': {
+      const id = context.peer(happened.device);
+      return [
+        event('MEMORY_DEVICE_SIZE_CHANGE', { id, size: happened.plugged, 'qom-path': `/machine/peripheral/${id}` }),
+      ];
+    }
     case 'request':
       return translateRequest(happened.request, context);
     default:
@@ -152,7 +165,7 @@ function translateRequest(request: LiveRequest, context: EventContext): QmpEvent
     if (request.device.kind === 'memory') {
       events.push(event('MEM_UNPLUG_ERROR', { device: name.device ?? request.device.id, msg: reason }));
     }
-  } else if (stage === 'refused' && history.some((each) => each.stage === 'notified')) {
+  } else if (stage === 'refused' && action === 'plug' && history.some((each) => each.stage === 'notified')) {
     // Whoever plugged it was told that it is there.
     events.push(event('DEVICE_DELETED', name));
   }

@@ -161,8 +161,20 @@ async function places(monitor: Monitor): Promise<string[]> {
   ];
 }
 
+type MemoryDeviceData = Awaited<ReturnType<typeof memoryDevices>>[number]['data'];
+
 async function dimms(monitor: Monitor): Promise<string[]> {
-  return (await memoryDevices(monitor)).flatMap(({ type, data }) => [
+  return (await memoryDevices(monitor)).flatMap(({ type, data }) => {
+    if (type === 'virtio-mem') {
+      const rows = Object.entries({ ...data, memaddr: hex(data.memaddr) }).filter(([name]) => name !== 'id');
+      return [`Memory device [${type}]: "${data.id}"`, ...rows.map(([name, value]) => `  ${name}: ${value}`)];
+    }
+    return dimmRows(type, data);
+  });
+}
+
+function dimmRows(type: string, data: Exclude<MemoryDeviceData, { memaddr: number }>): string[] {
+  return [
     `Memory device [${type}]: "${data.id}"`,
     `  addr: ${hex(data.addr)}`,
     `  slot: ${data.slot}`,
@@ -171,7 +183,7 @@ async function dimms(monitor: Monitor): Promise<string[]> {
     `  memdev: ${data.memdev}`,
     `  hotplugged: ${data.hotplugged}`,
     `  hotpluggable: ${data.hotpluggable}`,
-  ]);
+  ];
 }
 
 async function mtree({ machine }: Monitor): Promise<string[]> {

@@ -118,6 +118,11 @@ export class Monitor {
     await this.#untilNotified(`unplug ${id}`, () => this.machine.unplug(id));
   }
 
+  /** Asks the guest for another size of a virtio-mem device, and does not wait for it. @throws NemuError for none it can have. */
+  async resizeMemory(id: string, size: number): Promise<void> {
+    await this.#untilNotified(`resize ${id}`, () => this.machine.resizeMemory(id, size));
+  }
+
   async #untilNotified(key: string, action: () => Promise<LiveRequest>): Promise<void> {
     if (this.#watchers.has(key)) throw new QmpError(`${key.split(' ')[1]} is busy with another request.`);
     const notified = Promise.withResolvers<void>();
@@ -143,6 +148,7 @@ export class Monitor {
       onPanic: this.machine.description.onPanic,
       asked: this.#asked,
       wasRunning: this.#running,
+      peer: (id) => this.names.peer(id),
       nameOf: ({ device }) => {
         const path = this.names.path(device);
         return this.names.isAnonymous(device) ? { path } : { device: this.names.peer(device.id), path };

@@ -1,7 +1,9 @@
 /** The short form: `info pci`, `sh lscpu`. Each is a line of code, which is shown. */
 import { NemuError } from '../client/errors.ts';
+import { didYouMean } from '../client/suggest.ts';
 import { INFO } from './info.ts';
 import { plugCode, plugWords, unpluggable } from './plug_command.ts';
+import { findPluggable, plugHelp, plugTypes } from './plug_options.ts';
 import type { Vm } from './vm.ts';
 
 export interface ReplCommand {
@@ -112,11 +114,20 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     },
   },
   memory: {
-    usage: 'memory plug SIZE [KEY=VALUE…]',
-    help: 'plug a DIMM: node=, slot=, id=, backend=, path=, hugepages=',
-    words: ['plug'],
+    usage: 'memory plug SIZE [KEY=VALUE…] | memory resize ID SIZE',
+    help: 'plug a DIMM: node=, slot=, id=, backend=, path=, hugepages=; another size for a virtio-mem device',
+    words: ['plug', 'resize'],
+    next: (words, vm) => {
+      if (words.length === 0) return ['plug', 'resize'];
+      return words.length === 1 && words[0] === 'resize' ? vm.memory.virtio.map(({ id }) => id) : [];
+    },
     code: ([what, size, ...options]) => {
-      if (what !== 'plug' || size === undefined) throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…].');
+      if (what === 'resize' && size !== undefined && options.length === 1) {
+        return `await vm.memory.resize(${quote(size)}, ${quote(options[0])})`;
+      }
+      if (what !== 'plug' || size === undefined) {
+        throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…], or memory resize ID SIZE.');
+      }
       const fields = fieldsOf(options);
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
     },
@@ -218,13 +229,43 @@ export function commandCode(line: string): string | undefined {
   return COMMANDS[name].code(rest === '' ? [] : rest.split(/\s+/), rest);
 }
 
-export function commandHelp(): string {
+/**
+ * What there is, or more of one command; `plug` with a type lists its options.
+ * @throws NemuError USAGE for what is none.
+ */
+export function commandHelp(name?: string, type?: string): string {
+  if (name !== undefined) return helpOnCommand(name, type);
   const rows = Object.values(COMMANDS);
   const width = Math.max(...rows.map(({ usage }) => usage.length));
   return [
     ...rows.map(({ usage, help }) => `  ${usage.padEnd(width)}  ${help}`),
     '',
+    'help COMMAND, and help plug TYPE, say more.',
     'Everything else is JavaScript (or TypeScript) with `vm` in scope; `vm?` says what it has. Promises are awaited.',
     'Tab completes, Ctrl-r searches, .editor takes several lines, Ctrl-d leaves.',
   ].join('\n');
+}
+
+function helpOnCommand(name: string, type: string | undefined): string {
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!command) {
+    const near = didYouMean(name, Object.keys(COMMANDS));
+    throw new NemuError('USAGE', `There is no command "${name}".`, {
+      hint: near ? `Did you mean ${near}?` : 'help lists them.',
+    });
+  }
+  if (name === 'plug' && type !== undefined) {
+    const what = findPluggable(type);
+    if (what) return plugHelp(what);
+    const near = didYouMean(type, plugTypes());
+    throw new NemuError('USAGE', `There is no "${type}" to plug.`, {
+      hint: near ? `Did you mean ${near}?` : `There are ${plugTypes().join(', ')}.`,
+    });
+  }
+  if (name === 'info')
+    return [command.usage, ...Object.entries(INFO).map(([topic, { help }]) => `  ${topic.padEnd(10)}  ${help}`)].join(
+      '\n',
+    );
+  const types = name === 'plug' ? [`  types: ${plugTypes().join(', ')}`] : [];
+  return [command.usage, `  ${command.help}`, ...types].join('\n');
 }

@@ -3,6 +3,7 @@ import type { DeviceDescription, DiskDescription, MachineDescription, NetDescrip
 import { streams } from '../client/device_schema.ts';
 import type { PciDevice } from '../client/live.ts';
 import type { DiskReport, MachineClient, NetReport } from '../client/machine_client.ts';
+import type { VirtioMemReport } from '../client/virtio_mem.ts';
 import { backendOf } from './nets.ts';
 
 /**
@@ -30,8 +31,23 @@ export async function describeNow(machine: MachineClient): Promise<MachineDescri
     })),
     disks: disks.map((report, index) => diskNow(report, optionsOf(byId.get(report.name)) ?? description.disks[index])),
     nets: nets.map((report, index) => netNow(report, optionsOf(byId.get(report.name)) ?? description.nets[index])),
-    ...(devicesComeAndGo && { rng: false, devices: othersNow(description.devices, pci.devices) }),
+    ...(devicesComeAndGo && { rng: false }),
+    devices: withSizes(
+      devicesComeAndGo ? othersNow(description.devices, pci.devices) : description.devices,
+      memory.virtio,
+    ),
   };
+}
+
+/** Devices of which each virtio-mem has what it is asked for now; reports are in the order of the devices. */
+function withSizes(devices: readonly DeviceDescription[], reports: readonly VirtioMemReport[]): DeviceDescription[] {
+  const left = [...reports];
+  return devices.map((device) => {
+    if (device.type !== 'virtio-mem') return device;
+    const found = left.findIndex(({ id }) => device.id === undefined || id === device.id);
+    const [report] = found < 0 ? [] : left.splice(found, 1);
+    return report ? { ...device, id: report.id, requested: report.requested } : device;
+  });
 }
 
 /** Options of a device as they were given, without what says which device it is. */

@@ -88,6 +88,8 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         size: ['vm.memory.size', 'bytes, with DIMMs'],
         balloon: ["await vm.memory.balloon('128M')", 'what is in the balloon; with a size, asks for so much'],
         dimms: ['vm.memory.dimms', 'DIMMs that are plugged; each has unplug()'],
+        resize: ["await vm.memory.resize('vm0', '512M')", 'has the guest plug so much of a virtio-mem device'],
+        virtio: ['vm.memory.virtio', 'virtio-mem devices; each has resize(), plugged and requested'],
         plug: ["await vm.memory.plug('1G', { node: 1 })", 'plugs a DIMM'],
         read: ['await vm.memory.read(0x1000, 64)', 'bytes at a guest-physical address'],
         search: ["await vm.memory.search('text')", 'guest-physical addresses of text or bytes'],

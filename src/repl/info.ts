@@ -5,6 +5,7 @@ import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { table } from '../client/text_table.ts';
+import type { VirtioMemReport } from '../client/virtio_mem.ts';
 import { acpiTables } from './acpi.ts';
 import type { Kernel } from './kernel.ts';
 import { networkText } from './nets.ts';
@@ -106,13 +107,31 @@ async function registers(machine: MachineClient): Promise<string> {
 }
 
 async function memory(machine: MachineClient): Promise<string> {
-  const { dimms, max, slots } = (await machine.plugged()).memory;
+  const { dimms, max, slots, virtio } = (await machine.plugged()).memory;
   const room = max === undefined ? 'no room for DIMMs' : `room for ${formatSize(max)} in ${slots} DIMMs`;
   const rows = dimms.map((dimm) => [
     ...[dimm.id, dimm.slot, formatSize(dimm.size), hex(dimm.address), dimm.node, dimm.path ?? dimm.backend],
   ]);
   const list = rows.length > 0 ? `\n${table(['dimm', 'slot', 'size', 'address', 'node', 'backend'], rows)}` : '';
-  return `${bootMemory(machine)}; ${room}${list}`;
+  return `${bootMemory(machine)}; ${room}${list}${virtio.length > 0 ? `\n${virtioMemory(virtio)}` : ''}`;
+}
+
+function virtioMemory(devices: readonly VirtioMemReport[]): string {
+  const rows = devices.map((each) => {
+    const { id, plugged, requested, size, block, address: at, node, requests, memslots } = each;
+    const { plug, unplug, unplugAll, nack, busy, error } = requests;
+    const said = [
+      `${plug} plugs`,
+      `${unplug + unplugAll} unplugs`,
+      ...Object.entries({ nack, busy, error }).flatMap(([name, count]) => (count > 0 ? [`${count} ${name}`] : [])),
+    ];
+    return [
+      ...[id, formatSize(plugged), formatSize(requested), formatSize(size), formatSize(block), hex(at), node],
+      `${memslots.used}/${memslots.all}`,
+      each.driver ? said.join(', ') : 'no driver',
+    ];
+  });
+  return table(['virtio-mem', 'plugged', 'asked', 'most', 'block', 'address', 'node', 'memslots', 'driver'], rows);
 }
 
 async function nvdimms(machine: MachineClient): Promise<string> {

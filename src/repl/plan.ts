@@ -8,7 +8,7 @@ import {
   type NetDescription,
   parseMachine,
 } from '../client/description.ts';
-import type { DeviceType } from '../client/device_schema.ts';
+import { BOOT_TYPES, type DeviceType } from '../client/device_schema.ts';
 import type { FieldPath } from '../client/explain.ts';
 import type { PlugInput } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
@@ -29,7 +29,7 @@ export interface Step {
 }
 
 type Fields = Readonly<Record<string, unknown>>;
-const SIZES = new Set(['size', 'max', 'labelSize']);
+const SIZES = new Set(['size', 'max', 'labelSize', 'requested', 'block']);
 
 const shown = (field: string, value: unknown) =>
   value === undefined ? 'none' : SIZES.has(field) ? formatSize(value as number) : literal(value);
@@ -126,6 +126,13 @@ function netChanges({ id, given, wanted }: Item, fields: ReadonlySet<string>, no
   ];
 }
 
+function deviceChanges({ id, wanted }: Item, fields: ReadonlySet<string>, now: Fields): Step[] {
+  if (!fields.has('requested')) return [];
+  const { requested } = wanted as { requested: number };
+  const code = `vm.memory.resize(${literal(id)}, ${requested})`;
+  return [changeStep(id, change(wanted, now, 'requested'), code, (vm) => vm.memory.resize(id, requested))];
+}
+
 const pci = (type: DeviceType, { id, wanted }: Item, options: Fields = {}) =>
   ({ kind: 'pci', type, ...wanted, ...(type !== 'virtio-port' && { id }), ...options }) as unknown as PlugInput;
 
@@ -142,20 +149,34 @@ const KINDS: Readonly<Record<'dimms' | 'nvdimms' | 'disks' | 'nets' | 'devices',
     liveFields: [...BACKEND, 'link', 'throttle'],
     change: netChanges,
   },
-  devices: { plug: (item) => pci(item.wanted.type as DeviceType, item) },
+  devices: {
+    plug: (item) => pci(item.wanted.type as DeviceType, item),
+    liveFields: ['requested'],
+    change: deviceChanges,
+  },
 };
+
+const staysPut = (type: unknown) => BOOT_TYPES.includes(type as DeviceType);
 
 /** Differences of a list, whose items have ids on both sides. */
 function* listSteps(wanted: readonly Item[] | undefined, now: readonly Fields[], kind: Kind): Generator<Step> {
   if (!wanted) return;
-  for (const { id } of now as readonly { id: string }[]) {
+  for (const { id, type } of now as readonly { id: string; type?: string }[]) {
     if (wanted.some((item) => item.id === id)) continue;
+    if (staysPut(type)) {
+      yield restart(id, 'not in the description');
+      continue;
+    }
     const code = `vm.unplug(${literal(id)})`;
     yield { action: 'unplug', subject: id, detail: 'not in the description', code, run: (vm) => vm.unplug(id) };
   }
   for (const item of wanted) {
     const there = now.find(({ id }) => id === item.id);
     if (!there) {
+      if (staysPut(item.wanted.type)) {
+        yield restart(item.id, `none → ${item.wanted.type}`);
+        continue;
+      }
       const plug = kind.plug(item);
       yield {
         ...{ action: 'plug', subject: item.id, detail: plugText(plug), code: `vm.plug(${literal(plug)})` },
@@ -185,6 +206,9 @@ const DEFAULT_IDS: Readonly<Record<string, (index: number) => string>> = {
   'virtio-balloon': () => 'balloon',
   i6300esb: () => 'watchdog',
   'pcie-switch': (index) => `sw${index}`,
+  'pci-bridge': (index) => `br${index}`,
+  'virtio-pmem': (index) => `pmem${index}`,
+  'virtio-mem': (index) => `vm${index}`,
   'virtio-console': (index) => `hvc${index}`,
 };
 

@@ -1,38 +1,11 @@
 /** The short form `plug TYPE KEY=VALUE…`: names, options and values come from the schema of what can be plugged. */
-import * as z from 'zod';
-import { deviceType } from '../client/description.ts';
-import { DEVICE_ALIASES } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import { pluggable } from '../client/live.ts';
 import { didYouMean } from '../client/suggest.ts';
+import { dashed, findPluggable, isNumber, nameOf, optionsOf, type Property, plugTypes } from './plug_options.ts';
 import type { Vm } from './vm.ts';
 
-interface Property {
-  readonly type?: string;
-  readonly enum?: readonly unknown[];
-  readonly anyOf?: readonly Property[];
-}
-
-const nameOf = ({ type, kind }: (typeof pluggable)[number]) => type ?? kind;
-const find = (word: string) => pluggable.find((each) => nameOf(each) === deviceType(word));
 const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
-/** Options are written as on the command line: `deflate-on-oom`. */
-const dashed = (field: string) => field.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-
-/** Options of one thing that can be plugged, but those that are a list or a group. */
-function optionsOf(what: (typeof pluggable)[number]): Map<string, { field: string; property: Property }> {
-  const { properties = {} } = z.toJSONSchema(what.schema, { io: 'input', unrepresentable: 'any' }) as {
-    properties?: Record<string, Property>;
-  };
-  return new Map(
-    Object.entries(properties)
-      .filter(([field, { type }]) => field !== 'kind' && field !== 'type' && type !== 'array' && type !== 'object')
-      .map(([field, property]) => [dashed(field), { field, property }]),
-  );
-}
-
-const isNumber = ({ type, anyOf }: Property): boolean =>
-  type === 'number' || type === 'integer' || (anyOf?.every(isNumber) ?? false);
 
 function literal(option: string, text: string, property: Property): string {
   if (property.type === 'boolean') {
@@ -47,10 +20,9 @@ function literal(option: string, text: string, property: Property): string {
 
 /** @throws NemuError USAGE */
 export function plugCode(word: string, rest: readonly string[]): string {
-  const what = find(word);
+  const what = findPluggable(word);
   if (!what) {
-    const known = [...pluggable.map(nameOf), ...Object.keys(DEVICE_ALIASES)];
-    const near = didYouMean(word, known);
+    const near = didYouMean(word, plugTypes());
     throw new NemuError('USAGE', `There is no "${word}" to plug.`, {
       hint: near ? `Did you mean ${near}?` : `There are ${pluggable.map(nameOf).join(', ')}.`,
     });
@@ -76,8 +48,8 @@ export function plugCode(word: string, rest: readonly string[]): string {
 
 /** What may stand behind these words. */
 export function plugWords([type, ...given]: readonly string[]): string[] {
-  if (type === undefined) return [...pluggable.map(nameOf), ...Object.keys(DEVICE_ALIASES)];
-  const what = find(type);
+  if (type === undefined) return plugTypes();
+  const what = findPluggable(type);
   if (!what) return [];
   const used = given.map((item) => item.split('=')[0]);
   return [...optionsOf(what)]
@@ -91,5 +63,6 @@ export function plugWords([type, ...given]: readonly string[]): string[] {
 /** Ids of what can be taken out. */
 export function unpluggable({ plugged }: Vm): string[] {
   if (!plugged) return [];
-  return [...plugged.cpus.present.slice(1), ...plugged.memory.dimms, ...plugged.pci.devices].map(({ id }) => id);
+  const { cpus, memory, nvdimms, pci } = plugged;
+  return [...cpus.present.slice(1), ...memory.dimms, ...nvdimms, ...pci.devices].map(({ id }) => id);
 }

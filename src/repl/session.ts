@@ -9,6 +9,7 @@ import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { COMMANDS, commandCode, commandHelp } from './commands.ts';
 import { helpOn } from './help.ts';
+import { plugTypes, typedCompletions } from './plug_options.ts';
 import type { Vm } from './vm.ts';
 
 export interface ReplStreams {
@@ -57,6 +58,8 @@ export class ReplSession {
       preview: false,
       writer: (value: unknown) => this.print(value),
     });
+    // What a line of code prints is for whoever ran it.
+    if (!this.#interactive) this.#server.context.console = console;
     Object.defineProperty(this.#server.context, 'vm', {
       value: vm,
       configurable: true,
@@ -189,8 +192,9 @@ export class ReplSession {
     };
     let code: string;
     try {
-      if (/^\s*help\s*$/.test(line)) {
-        callback(null, new Help(commandHelp()));
+      const help = /^\s*help(?:\s+([\w-]+)(?:\s+([\w-]+))?)?\s*$/.exec(line);
+      if (help) {
+        callback(null, new Help(commandHelp(help[1], help[2])));
         return;
       }
       const short = commandCode(line.trimEnd());
@@ -244,10 +248,17 @@ function completions(line: string, vm: Vm): [string[], string] | undefined {
     const found = [...Object.keys(COMMANDS), 'vm', 'help'].filter((name) => name.startsWith(first[1]));
     return found.length > 0 ? [found, first[1]] : undefined;
   }
+  const typed = typedCompletions(line);
+  if (typed) return typed;
   const match = /^\s*([a-z]+)\s+(?:(.*?)\s+)?(\S*)$/.exec(line);
-  if (!match || !Object.hasOwn(COMMANDS, match[1])) return undefined;
+  if (!match) return undefined;
   const [, name, before = '', word] = match;
   const given = before === '' ? [] : before.split(/\s+/);
+  if (name === 'help') {
+    const topics = given.length === 0 ? Object.keys(COMMANDS) : given[0] === 'plug' ? plugTypes() : [];
+    return [topics.filter((each) => each.startsWith(word)), word];
+  }
+  if (!Object.hasOwn(COMMANDS, name)) return undefined;
   const { words, next } = COMMANDS[name];
   const possible = next?.(given, vm) ?? (given.length === 0 ? words : undefined);
   return possible && [possible.filter((each) => each.startsWith(word)), word];

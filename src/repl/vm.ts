@@ -31,6 +31,7 @@ import { Net } from './nets.ts';
 import { Nvdimms } from './nvdimm.ts';
 import { planSteps } from './plan.ts';
 import { address, Bytes, Description, Done, literal, ShellResult, Text } from './values.ts';
+import { resizeMemory, VirtioMem } from './virtio_mem.ts';
 
 export class Cpu {
   readonly index: number;
@@ -163,9 +164,17 @@ export class Memory {
     this.#vm = vm;
   }
 
-  /** Bytes, with the DIMMs that are plugged. */
+  /** Bytes, with the DIMMs that are plugged and what is plugged of virtio-mem devices. */
   get size(): number {
-    return this.#vm.machine.description.memory.size + this.dimms.reduce((sum, { device }) => sum + device.size, 0);
+    const dimms = this.dimms.reduce((sum, { device }) => sum + device.size, 0);
+    return (
+      this.#vm.machine.description.memory.size + dimms + this.virtio.reduce((sum, { plugged }) => sum + plugged, 0)
+    );
+  }
+
+  /** Memory that the guest plugs and unplugs by blocks. */
+  get virtio(): VirtioMem[] {
+    return (this.#vm.plugged?.memory.virtio ?? []).map((report) => new VirtioMem(this.#vm, report));
   }
 
   get dimms(): Dimm[] {
@@ -183,6 +192,14 @@ export class Memory {
     const options = timeoutMs === undefined ? {} : { timeoutMs };
     const { device } = await this.#vm.plug({ kind: 'memory', size, ...dimm }, options);
     return new Dimm(this.#vm, device as MemoryDevice);
+  }
+
+  /**
+   * Asks the guest to have so much of a virtio-mem device plugged: `resize('vm0', '512M')`. Resolves when it is so.
+   * @throws NemuError as `MachineClient.resizeMemory` does.
+   */
+  resize(id: string, size: string | number, options: PlugOptions = {}): Promise<Done> {
+    return resizeMemory(this.#vm, id, size, options);
   }
 
   /** The balloon: asks the guest to leave so many bytes in it, or tells what it holds. */
@@ -225,8 +242,8 @@ export class Memory {
     if (wanted.length === 0) throw new NemuError('USAGE', 'There is nothing to look for.');
     const found: number[] = [];
     // RAM has a hole below 4 GiB, which is 2 GiB at most.
-    const { dimms } = this;
-    const end = Math.max(this.size + HOLE, ...dimms.map(({ device }) => device.address + device.size));
+    const above = [...this.dimms.map(({ device }) => device), ...this.virtio.map(({ report }) => report)];
+    const end = Math.max(this.size + HOLE, ...above.map((each) => each.address + each.size));
     for (let at = 0; at < end && found.length < most; at += SEARCH_PIECE) {
       found.push(...(await this.#vm.machine.searchMemory(at, SEARCH_PIECE, wanted, most - found.length)));
     }
@@ -244,6 +261,7 @@ const given = (options: object) => (Object.keys(options).length > 0 ? `, ${liter
 function plugOf(device: LiveDevice): PlugInput | undefined {
   if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
   if (device.kind === 'pci') return device.plug;
+  if (device.kind === 'virtio-mem') return undefined;
   if (device.kind === 'nvdimm') {
     const { id, slot, file, size, labelSize, readonly, share, node } = device;
     return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
@@ -271,7 +289,8 @@ export class Vm {
     this.machine = machine;
     // A guest may let go of a device by itself.
     machine.onEvent((event) => {
-      if (event.type === 'request' && isSettled(event.request.stage)) void this.#refresh();
+      const settled = event.type === 'request' && isSettled(event.request.stage);
+      if (settled || event.type === 'memory-size') void this.#refresh();
     });
     void this.#refresh();
     this.kernel = new Kernel(machine);

@@ -308,7 +308,7 @@ export class MachineModel {
     this.request = request;
     this.requestAt = this.clock.wall();
     const failed = stage === 'refused' || stage === 'timed-out';
-    const level = failed ? 'bad' : stage === 'online' || stage === 'removed' ? 'good' : 'info';
+    const level = failed ? 'bad' : stage === 'online' || stage === 'reached' || stage === 'removed' ? 'good' : 'info';
     this.say('hotplug', `${action} ${device.id}: ${stage}${reason ? ` (${reason})` : ''}`, level);
     this.#askSeldom().then(
       () => this.changed(),

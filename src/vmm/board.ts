@@ -28,10 +28,11 @@ import {
 import { Uart16550 } from '../devices/uart16550.ts';
 import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
-import { acpiNuma, nodeOfCpu, numaForDimms } from './acpi/numa.ts';
+import { acpiNuma, nodeOfCpu, numaForRoom } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
 import { attachExtra } from './attach_extra.ts';
+import { attachPmems, type BootPmem } from './attach_pmem.ts';
 import { type BoardDevicesOptions, connectMmio, connectPci } from './board_devices.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
@@ -39,12 +40,13 @@ import type { CpuHotplug } from './hotplug/cpus.ts';
 import type { DimmHotplug } from './hotplug/dimms.ts';
 import { HINTS_BASE, type NvdimmHotplug } from './hotplug/nvdimms.ts';
 import type { PciHotplug } from './hotplug/pci.ts';
+import type { VirtioMemories } from './hotplug/virtio_mem.ts';
 import type { KvmVm } from './kvm.ts';
 import type { LiveDisks } from './live_disks.ts';
 import type { LiveNets } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
-import { dimmRegion, memoryEnd, type RamRange } from './memory_layout.ts';
+import { hotplugRegion, memoryEnd, type RamRange } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { I440fxPci, PC_PCI_IRQS } from './pci/i440fx.ts';
 import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
@@ -102,6 +104,8 @@ export interface BoardOptions {
   /** Devices of PCI that come and go. */
   readonly live: PciHotplug;
   readonly nvdimms: NvdimmHotplug;
+  readonly pmems: readonly BootPmem[];
+  readonly virtioMem: VirtioMemories;
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
   /** Rings the main thread: serial port `name` has bytes, or room. */
@@ -286,13 +290,15 @@ export function createBoard(options: BoardOptions): Board {
     clock: options.clock,
     discard: options.discard,
   });
-  const { clock, fault, watchdog } = options;
+  const { clock, fault, watchdog, virtioMem } = options;
+  const pmems = attachPmems({ pmems: options.pmems, vm, memory: options.memory, poller: options.reactor });
   try {
-    bus.connect({ description, attached, extra, clock, fault, watchdog }, (rings) => {
+    bus.connect({ description, attached, extra, pmems, virtioMem, clock, fault, watchdog }, (rings) => {
       for (const [name, made] of Object.entries(rings)) channels.get(name)?.connect(made);
     });
   } catch (error) {
     attached.close();
+    pmems.close();
     throw error;
   }
 
@@ -324,6 +330,7 @@ export function createBoard(options: BoardOptions): Board {
     resumed: () => attached.disks.resumed(),
     close: () => {
       attached.close();
+      pmems.close();
       bus.close();
     },
   };
@@ -451,7 +458,8 @@ function readFile(path: string, what: string): Uint8Array {
 /** What the tables say; each value is the one that `createBoard` used. */
 function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: DeviceBus): AcpiBoard {
   const { cpus } = description;
-  const numa = description.numa ?? numaForDimms(description);
+  const room = hotplugRegion(description, ranges);
+  const numa = description.numa ?? (room && numaForRoom(description));
   return {
     ...bus.acpi(),
     cpus: Array.from({ length: possibleCpus(cpus) }, (_, uid) => ({
@@ -466,7 +474,7 @@ function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: Devic
       ...{ port: NVDIMM_PORT, page: DSM_PAGE_ADDRESS, slots: options.nvdimms.slots },
       structures: options.nvdimms.structures(),
     },
-    numa: numa && acpiNuma(numa, ranges, dimmRegion(description, ranges)),
+    numa: numa && acpiNuma(numa, ranges, room),
     ioapic: { id: 0, address: 0xfec00000, gsiBase: 0 },
     pmBase: PM_BASE,
     sci: SCI_GSI,

@@ -11,11 +11,14 @@ import { NemuError } from '../client/errors.ts';
 import type { PciPlug } from '../client/live.ts';
 import type { Clock, GuestFault } from '../devices/device.ts';
 import { I6300esb } from '../devices/i6300esb.ts';
+import { PciePciBridge, PciPciBridge } from '../devices/pci/pci_bridge.ts';
 import { UpstreamPort } from '../devices/pci/switch.ts';
 import { VirtioPci } from '../devices/virtio/pci.ts';
 import type { Attached, MadeVirtio } from './attach.ts';
 import type { Extra } from './attach_extra.ts';
+import type { Pmems } from './attach_pmem.ts';
 import type { MadeDevice, PciHotplug } from './hotplug/pci.ts';
+import type { VirtioMemories } from './hotplug/virtio_mem.ts';
 import type { PcPci } from './pci/pc.ts';
 import type { SerialRings } from './serial_channel.ts';
 import type { VirtioMmioBus } from './virtio_mmio_bus.ts';
@@ -24,6 +27,8 @@ export interface BoardDevicesOptions {
   readonly description: MachineDescription;
   readonly attached: Attached;
   readonly extra: Extra;
+  readonly pmems: Pmems;
+  readonly virtioMem: VirtioMemories;
   readonly clock: Clock;
   readonly fault: GuestFault;
   readonly watchdog: (action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none') => void;
@@ -34,6 +39,9 @@ const CONSOLES = 'serial';
 
 /** Devices of the start but consoles and ports, each as it would be plugged, in the order of their places. */
 function* bootPlugs({ disks, nets, rng, devices }: MachineDescription): Generator<PciPlug & { id?: string }> {
+  const brings = ({ type }: DeviceDescription) => type === 'pcie-switch' || type === 'pci-bridge';
+  // Their places are there before what stands in them.
+  for (const device of devices.filter(brings)) yield { kind: 'pci', ...device } as PciPlug;
   for (const [index, disk] of disks.entries()) {
     yield { kind: 'pci', type: 'virtio-blk', ...disk, id: disk.id ?? diskName(index) };
   }
@@ -41,15 +49,17 @@ function* bootPlugs({ disks, nets, rng, devices }: MachineDescription): Generato
     yield { kind: 'pci', type: 'virtio-net', backend: type, ...net, id: net.id ?? `net${index}` };
   }
   if (rng) yield { kind: 'pci', type: 'virtio-rng' };
-  const order = (device: DeviceDescription) => (device.type === 'pcie-switch' ? 0 : 1);
-  // A switch's ports are there before what stands behind them.
-  for (const device of devices.toSorted((a, b) => order(a) - order(b))) {
+  for (const device of devices.filter((each) => !brings(each))) {
     if (device.type !== 'virtio-console' && device.type !== 'virtio-port') yield { kind: 'pci', ...device };
   }
 }
 
 /** A virtio device of those that every machine can have; undefined for one that is no virtio device. */
-function makeVirtio({ attached, extra }: BoardDevicesOptions, plug: PciPlug, id: string): MadeVirtio | undefined {
+function makeVirtio(
+  { attached, extra, pmems, virtioMem }: BoardDevicesOptions,
+  plug: PciPlug,
+  id: string,
+): MadeVirtio | undefined {
   switch (plug.type) {
     case 'virtio-blk':
       return attached.disk(plug, id);
@@ -59,6 +69,10 @@ function makeVirtio({ attached, extra }: BoardDevicesOptions, plug: PciPlug, id:
     }
     case 'virtio-rng':
       return attached.rng(id);
+    case 'virtio-pmem':
+      return pmems.make(id);
+    case 'virtio-mem':
+      return virtioMem.make(id);
     case 'virtio-balloon':
     case 'virtio-console':
     case 'virtio-port':
@@ -88,6 +102,11 @@ function makeOnPci(options: BoardDevicesOptions, plug: PciPlug, id: string): Mad
     const { action } = plug;
     const parts = { clock: options.clock, expired: () => options.watchdog(action) };
     return { ...PLAIN, make: (slot) => new I6300esb(slot, { name: id, ...parts }) };
+  }
+  if (plug.type === 'pci-bridge') {
+    const make: MadeDevice['make'] = (slot, _, { express }) =>
+      express === undefined ? new PciPciBridge(id, slot) : new PciePciBridge(id, slot);
+    return { ...PLAIN, make };
   }
   return { ...PLAIN, make: (slot) => new UpstreamPort(id, slot) };
 }

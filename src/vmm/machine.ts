@@ -21,6 +21,7 @@ import {
   parseOptions,
   parsePlug,
   plugOptionsSchema,
+  resizeMemorySchema,
   type UnplugOptions,
   unplugOptionsSchema,
 } from '../client/live.ts';
@@ -39,16 +40,15 @@ import type {
   NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
-import type { NvdimmDevice } from '../client/nvdimm.ts';
 import { close, raw } from '../ffi/libc.ts';
 import { localRegisters } from './board.ts';
+import { mapBootNvdimms, mapBootPmems, mapNvdimm, withPmemSizes } from './boot_pmem.ts';
 import { RingConsole } from './console_stream.ts';
-import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { GuestRam } from './memory.ts';
-import { nvdimmRanges } from './memory_layout.ts';
-import { openPmem, pmemSize } from './nvdimm_file.ts';
+import { virtioMemRegions } from './memory_layout.ts';
+import { pmemSize } from './nvdimm_file.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
@@ -142,12 +142,13 @@ export class Machine implements MachineClient {
    * @throws NemuError for a description, file or host that does not do.
    */
   static async create(input: MachineInput | MachineDescription, options: MachineOptions = {}): Promise<Machine> {
-    const description = withNvdimmSizes(parseMachine(input));
+    const description = withPmemSizes(parseMachine(input));
     const ram = await GuestRam.allocate(description, options.onPrealloc);
     const machine = new Machine(description, ram, options);
     live.add(machine);
     installExitHandler();
     try {
+      await machine.#mapVirtioMem();
       machine.#startThreads(options);
       await machine.#ready.promise;
       for (const dimm of description.dimms) await machine.plug({ kind: 'memory', ...dimm });
@@ -167,7 +168,8 @@ export class Machine implements MachineClient {
       configPages: this.#configPages,
       wakeFd: this.#wakeFd,
       memory: this.#ram.handle,
-      nvdimms: this.#bootNvdimms(),
+      nvdimms: mapBootNvdimms(description, this.#ram),
+      pmems: mapBootPmems(description, this.#ram),
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
       postMortem: options.postMortem,
       ...(options.fault && { faultAt: options.fault }),
@@ -183,15 +185,19 @@ export class Machine implements MachineClient {
     }
   }
 
-  /** Maps what is there from the start. @throws NemuError NVDIMM_FILE */
-  #bootNvdimms(): BootNvdimm[] {
-    const { description } = this;
-    const places = nvdimmRanges(description, this.#ram.handle.ranges);
-    return description.nvdimms.map(({ id, ...nvdimm }, slot) => {
-      const { gpa: address, size } = places[slot];
-      const device: NvdimmDevice = { kind: 'nvdimm', id: id ?? `nvdimm${slot}`, slot, address, ...nvdimm, size };
-      return { device, fd: this.#mapNvdimm(device) };
-    });
+  /** Maps the regions of virtio-mem devices, which take no memory until the guest plugs some. @throws NemuError MEMORY_… */
+  async #mapVirtioMem(): Promise<void> {
+    for (const { address, size, description } of virtioMemRegions(this.description, this.#ram.handle.ranges)) {
+      const { backend, hugepages, thp, hostNodes, policy } = description;
+      await this.#ram.plug(
+        { address, size },
+        {
+          ...{ size, backend, thp, policy, share: false, prealloc: false, preallocThreads: 1, lock: false },
+          ...(hugepages && { hugepages }),
+          ...(hostNodes && { hostNodes }),
+        },
+      );
+    }
   }
 
   #startVcpu(index: number, fault = false): void {
@@ -385,7 +391,7 @@ export class Machine implements MachineClient {
   memoryMap = async (): Promise<MemoryRangeReport[]> => {
     const { memory, nvdimms } = await this.plugged();
     return this.#ram.residence().map((range) => {
-      const dimm = [...memory.dimms, ...nvdimms].find(({ address }) => address === range.address);
+      const dimm = [...memory.dimms, ...nvdimms, ...memory.virtio].find(({ address }) => address === range.address);
       return dimm ? { ...range, dimm: dimm.id } : range;
     });
   };
@@ -427,7 +433,7 @@ export class Machine implements MachineClient {
     } else if (live.device.kind === 'nvdimm') {
       const nvdimm = live.device;
       error = this.#try(() => {
-        fd = this.#mapNvdimm(nvdimm);
+        fd = mapNvdimm(this.#ram, nvdimm);
       });
     } else if (live.device.kind === 'cpu') {
       this.#startVcpu(live.device.index);
@@ -478,13 +484,6 @@ export class Machine implements MachineClient {
     }
   }
 
-  /** @returns the descriptor of its file, which is the memory's. */
-  #mapNvdimm(device: NvdimmDevice): number {
-    const fd = openPmem(device);
-    this.#ram.plugFile(device, fd, device.share && !device.readonly);
-    return fd;
-  }
-
   /** @returns why it could not be done. */
   #try(action: () => void): string | undefined {
     if (this.#closing) return 'The machine was closed.';
@@ -508,6 +507,12 @@ export class Machine implements MachineClient {
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
     const { timeoutMs, force = false } = parseOptions(unplugOptionsSchema, options);
     const live = await this.#call('unplug', { id, timeoutMs, force });
+    return this.#requests.settled(live);
+  }
+
+  async resizeMemory(id: string, size: number | string, options: PlugOptions = {}): Promise<LiveRequest> {
+    const [device, bytes, { timeoutMs } = {}] = parseOptions(resizeMemorySchema, [id, size, options]);
+    const live = await this.#call('resizeMemory', { id: device, size: bytes, timeoutMs });
     return this.#requests.settled(live);
   }
 
@@ -567,12 +572,6 @@ async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined
     clearTimeout(timer);
   }
 }
-
-/** A description whose NVDIMMs have the sizes of their files. @throws NemuError NVDIMM_FILE */
-const withNvdimmSizes = (description: MachineDescription): MachineDescription => ({
-  ...description,
-  nvdimms: description.nvdimms.map((nvdimm) => ({ ...nvdimm, size: pmemSize(nvdimm) })),
-});
 
 /**
  * A worker blocked in a system call can neither be terminated nor joined, and would hang `process.exit`:

@@ -108,7 +108,7 @@ class MachineThread {
     const { ranges } = data.memory;
     const { vm, physicalBits } = this.#processors;
     this.#live = new LiveDevices({
-      ...{ description, ranges, memory, processors: this.#processors, clock: this.#clock },
+      ...{ description, handle: data.memory, memory, processors: this.#processors, clock: this.#clock },
       nvdimms: data.nvdimms,
       poller: this.#reactor,
       hold: () => this.#posts.hold(),
@@ -117,6 +117,7 @@ class MachineThread {
       raiseGpe: (number) => this.#board.raiseGpe(number),
       hasStarted: () => this.#state !== 'created',
       changed: (request) => this.#event({ type: 'request', request }),
+      event: (event) => this.#event(event),
       release: (id, device) => send({ type: 'release', id, device }),
     });
     this.#board = createBoard({
@@ -127,6 +128,8 @@ class MachineThread {
       dimms: this.#live.dimms,
       live: this.#live.pci,
       nvdimms: this.#live.nvdimms,
+      pmems: data.pmems,
+      virtioMem: this.#live.virtioMem,
       clock: this.#clock,
       block: this.#block,
       vm,
@@ -146,7 +149,8 @@ class MachineThread {
       },
       panic: () => this.#panicked(),
       watchdog: (action) => this.#watchdog(action),
-      discard: (gpa, length) => discardRam(data.memory, description.memory, gpa, length),
+      discard: (gpa, length) =>
+        discardRam(data.memory, this.#live.virtioMem.backendAt(gpa) ?? description.memory, gpa, length),
       debugExit: (exitCode) =>
         this.#finish({ reason: 'debug-exit', detail: `The guest wrote to isa-debug-exit.`, exitCode }),
     });
@@ -292,6 +296,9 @@ class MachineThread {
       }
       case 'unplug':
         this.#require(['running', 'paused'], 'unplug from');
+        return this.#live.call(call, parameter);
+      case 'resizeMemory':
+        this.#require(['created', 'running', 'paused'], 'resize memory of');
         return this.#live.call(call, parameter);
       case 'prepared':
       case 'released':

@@ -61,7 +61,7 @@ export class GuestRam {
    * @throws NemuError `MEMORY_…` with the numbers and the command that mends it.
    */
   static async allocate(
-    description: Pick<MachineDescription, 'memory' | 'machine' | 'numa' | 'nvdimms'>,
+    description: Pick<MachineDescription, 'memory' | 'machine' | 'numa' | 'nvdimms' | 'devices'>,
     onProgress?: (done: number) => void,
   ): Promise<GuestRam> {
     const { memory, machine, numa } = description;
@@ -380,12 +380,12 @@ function lock(regions: RamRegion[], memory: DimmMemory): void {
 export class GuestMemoryView implements GuestMemory {
   readonly bytes: Uint8Array;
   readonly #base: number;
-  #ranges: readonly RamRange[];
+  #ranges: readonly RamRange[] = [];
 
   constructor(handle: MemoryHandle) {
     this.bytes = new Uint8Array(libc.viewOf(handle.base, handle.span));
     this.#base = handle.base;
-    this.#ranges = handle.ranges;
+    for (const range of handle.ranges) this.add(range);
   }
 
   /** Where this process sees a guest-physical address. */
@@ -393,14 +393,28 @@ export class GuestMemoryView implements GuestMemory {
     return this.#base + gpa;
   }
 
-  /** Memory was plugged. */
-  add(range: RamRange): void {
-    this.#ranges = [...this.#ranges, range];
+  /** Memory was plugged. What stands side by side is one range: a buffer may reach over the border. */
+  add({ gpa, size }: RamRange): void {
+    let [start, end] = [gpa, gpa + size];
+    const others: RamRange[] = [];
+    for (const range of this.#ranges) {
+      if (range.gpa > end || range.gpa + range.size < start) others.push(range);
+      else [start, end] = [Math.min(start, range.gpa), Math.max(end, range.gpa + range.size)];
+    }
+    this.#ranges = [...others, { gpa: start, size: end - start }];
   }
 
-  /** The memory that starts here was unplugged. */
-  remove(gpa: number): void {
-    this.#ranges = this.#ranges.filter((range) => range.gpa !== gpa);
+  /** Memory was unplugged. */
+  remove({ gpa, size }: RamRange): void {
+    const end = gpa + size;
+    this.#ranges = this.#ranges.flatMap((range) => {
+      const rangeEnd = range.gpa + range.size;
+      if (range.gpa >= end || rangeEnd <= gpa) return [range];
+      return [
+        ...(range.gpa < gpa ? [{ gpa: range.gpa, size: gpa - range.gpa }] : []),
+        ...(rangeEnd > end ? [{ gpa: end, size: rangeEnd - end }] : []),
+      ];
+    });
   }
 
   #isRam(gpa: number, length: number): boolean {

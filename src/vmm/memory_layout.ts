@@ -1,4 +1,6 @@
-import { DIMM_ALIGNMENT } from '../client/description.ts';
+import { type DeviceDescription, DIMM_ALIGNMENT } from '../client/description.ts';
+import type { VirtioMemDescription } from '../client/device_schema.ts';
+import type { VirtioMemDevice } from '../client/virtio_mem.ts';
 
 /** Where RAM stands in guest-physical space. Sizes and addresses in bytes. */
 export interface RamRange {
@@ -63,33 +65,70 @@ export interface RoomDescription {
   readonly memory: { readonly size: number; readonly max?: number | undefined };
   /** Those of the start; each has its size once its file was looked at. */
   readonly nvdimms: readonly { readonly size?: number | undefined }[];
+  readonly devices: readonly DeviceDescription[];
 }
 
 const alignUp = (value: number, to: number) => Math.ceil(value / to) * to;
 
-/** Where memory can be plugged, on a boundary of 1 GiB as in QEMU, and behind that what is there from the start. */
-function room({ memory, nvdimms }: RoomDescription, ranges: readonly RamRange[]) {
-  const gpa = alignUp(Math.max(FOUR_GIB, ramEnd(ranges)), GiB);
-  let end = gpa + (memory.max === undefined ? 0 : alignUp(memory.max - memory.size, DIMM_ALIGNMENT));
-  const fixed = nvdimms.map(({ size = 0 }): RamRange => {
-    const range = { gpa: end, size };
-    // Linux takes no two kinds of memory into one section.
-    end += alignUp(size, DIMM_ALIGNMENT);
-    return range;
-  });
-  return { gpa, end, fixed };
+/** A device with its region, and what is described of it. */
+export interface VirtioMemRegion extends VirtioMemDevice {
+  readonly description: VirtioMemDescription;
 }
 
-/** All memory above RAM: the room for DIMMs, and what is there from the start. Undefined without any. */
+/** Where memory can be plugged, on a boundary of 1 GiB as in QEMU, and behind that what is there from the start. */
+function room({ memory, nvdimms, devices }: RoomDescription, ranges: readonly RamRange[]) {
+  const gpa = alignUp(Math.max(FOUR_GIB, ramEnd(ranges)), GiB);
+  let end = gpa + (memory.max === undefined ? 0 : alignUp(memory.max - memory.size, DIMM_ALIGNMENT));
+  const take = (size = 0, alignment = DIMM_ALIGNMENT): RamRange => {
+    const range = { gpa: alignUp(end, alignment), size };
+    // Linux takes no two kinds of memory into one section.
+    end = alignUp(range.gpa + size, DIMM_ALIGNMENT);
+    return range;
+  };
+  const fixed = nvdimms.map(({ size }) => take(size));
+  // DIMMs do not go where devices have memory of their own.
+  const endOfDimms = end;
+  const virtioMem = devices
+    .filter((device) => device.type === 'virtio-mem')
+    .map((description): VirtioMemRegion => {
+      const { id = '', size, block, node } = description;
+      const { gpa: address } = take(size, Math.max(DIMM_ALIGNMENT, block));
+      return { kind: 'virtio-mem', id, address, size, block, node, description };
+    });
+  const endOfHotplug = end;
+  const pmems = devices.flatMap((device) => (device.type === 'virtio-pmem' ? [take(device.size)] : []));
+  return { gpa, endOfDimms, fixed, virtioMem, endOfHotplug, pmems, last: end };
+}
+
+/** The room for DIMMs, and the NVDIMMs of the start. Undefined without any. */
 export function dimmRegion(description: RoomDescription, ranges: readonly RamRange[]): RamRange | undefined {
-  const { gpa, end } = room(description, ranges);
-  return end > gpa ? { gpa, size: end - gpa } : undefined;
+  const { gpa, endOfDimms } = room(description, ranges);
+  return endOfDimms > gpa ? { gpa, size: endOfDimms - gpa } : undefined;
+}
+
+/**
+ * What may come to be memory of the guest, of which SRAT tells: the room for DIMMs and NVDIMMs, and the regions of
+ * virtio-mem devices. Undefined without any. A virtio-pmem is none: Linux would keep 64 MiB for bounce buffers for it.
+ */
+export function hotplugRegion(description: RoomDescription, ranges: readonly RamRange[]): RamRange | undefined {
+  const { gpa, endOfHotplug } = room(description, ranges);
+  return endOfHotplug > gpa ? { gpa, size: endOfHotplug - gpa } : undefined;
 }
 
 /** Where the NVDIMMs of the start are, in their order. */
 export const nvdimmRanges = (description: RoomDescription, ranges: readonly RamRange[]): RamRange[] =>
   room(description, ranges).fixed;
 
-/** End of guest-physical memory, the room above RAM included. */
-export const memoryEnd = (description: RoomDescription, ranges: readonly RamRange[]): number =>
-  ramEnd([...ranges, ...[dimmRegion(description, ranges)].filter((range) => range !== undefined)]);
+/** Where the memory of each virtio-pmem is, in their order. */
+export const pmemRanges = (description: RoomDescription, ranges: readonly RamRange[]): RamRange[] =>
+  room(description, ranges).pmems;
+
+/** The virtio-mem devices, which have their names by now, each with its region, in their order. */
+export const virtioMemRegions = (description: RoomDescription, ranges: readonly RamRange[]): VirtioMemRegion[] =>
+  room(description, ranges).virtioMem;
+
+/** End of guest-physical memory, what stands above RAM included. */
+export function memoryEnd(description: RoomDescription, ranges: readonly RamRange[]): number {
+  const { gpa, last } = room(description, ranges);
+  return last > gpa ? last : ramEnd(ranges);
+}

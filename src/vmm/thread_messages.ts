@@ -14,6 +14,7 @@ import type {
   NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
+import type { BootPmem } from './attach_pmem.ts';
 import type { HostPart } from './hotplug/kind.ts';
 import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import type { MemoryHandle } from './memory.ts';
@@ -30,6 +31,8 @@ export interface MachineThreadData {
   readonly memory: MemoryHandle;
   /** NVDIMMs of the start; their memory is mapped. */
   readonly nvdimms: readonly BootNvdimm[];
+  /** Memory of virtio-pmems; it is mapped. */
+  readonly pmems: readonly BootPmem[];
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly postMortem: string | undefined;
   /** Makes the thread throw when this call arrives, or hang (`hang CALL`): for the tests of what a fault leaves behind. */
@@ -65,6 +68,7 @@ export interface MachineCalls {
   plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };
   prepared: { parameter: { id: number; error?: string } & HostPart; result: undefined };
   unplug: { parameter: { id: string; timeoutMs: number | undefined; force: boolean }; result: LiveRequest };
+  resizeMemory: { parameter: { id: string; size: number; timeoutMs: number | undefined }; result: LiveRequest };
   /** The main thread has back what it made for a device: the answer to the message `release`. */
   released: { parameter: { id: number }; result: undefined };
   requests: { parameter: undefined; result: LiveRequest[] };

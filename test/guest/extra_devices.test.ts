@@ -1,5 +1,8 @@
 /** Devices of `--device` in a stock guest: one boot for all but the watchdog's end. */
-import { expect, test } from 'vitest';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
 import { runNemu } from '../support/cli.ts';
 
 const LIMIT_MS = 300_000;
@@ -22,10 +25,25 @@ test(
       await vm.journal.undo();
       const after = await free();
       const devices = (await vm.sh('ls /dev/hvc0 /dev/watchdog0')).output;
+      const bridge = '/sys/bus/pci/devices/0000:00:02.0';
+      const behind = (await vm.sh('cat ' + bridge + '/device; ls -d ' + bridge + '/0000:01:01.0/virtio*/driver')).output;
+      const lasting = 'until [ -b /dev/pmem0 ]; do sleep 0.1; done; echo lasting | dd of=/dev/pmem0 bs=512 conv=sync,fsync';
+      const pmem = (await vm.sh(lasting + ' 2>/dev/null; cat /sys/block/pmem0/size')).output;
+      const stays = await vm.unplug('balloon').catch((error) => error.message);
       JSON.stringify({ heard, got: got.join(''), actual: full.actual, total: full.statistics.totalMemory,
-        taken: before - during, back: after - during, devices });
+        taken: before - during, back: after - during, devices, behind, pmem, stays });
     `;
-    const devices = ['balloon,deflate-on-oom=on', 'virtconsole', `virtserialport,name=${port}`, 'watchdog,action=none'];
+    const folder = mkdtempSync(join(tmpdir(), 'nemu-extra-'));
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+    const file = join(folder, 'pm.img');
+    const devices = [
+      `virtio-pmem,file=${file},size=64M`,
+      'pci-bridge,id=br0',
+      'balloon,deflate-on-oom=on,port=br0',
+      'virtconsole',
+      `virtserialport,name=${port}`,
+      'watchdog,action=none',
+    ];
     const { status, stdout, stderr } = await runNemu([
       ...['run', '--memory', '512M', ...devices.flatMap((device) => ['--device', device]), '-e', code],
     ]);
@@ -36,7 +54,12 @@ test(
       got: 'through the port\n',
       actual: 96 << 20,
       devices: '/dev/hvc0\n/dev/watchdog0\n',
+      behind: expect.stringMatching(/^0x000e\n.*\/virtio\d\/driver\n$/),
+      pmem: `${(64 << 20) / 512}\n`,
+      stays: 'balloon stands in br0.1, behind a bridge to conventional PCI: nothing comes or goes there.',
     });
+    // What was flushed is in the file.
+    expect(readFileSync(file).toString('latin1', 0, 7)).toBe('lasting');
     expect(said.total).toBeGreaterThan(400 << 20);
     const KIB = 1024;
     // The kernel has its own needs meanwhile, and caches of its own.

@@ -28,7 +28,8 @@ test(
       'ls /sys/bus/pci/slots | wc -l',
     ].join('\n');
     const { status, stdout, stderr } = await runNemu([
-      ...['run', '--machine', 'pc', '--append', 'pci=nomsi', '--disk', disk, '--rng', '--net', 'none'],
+      ...['run', '--machine', 'pc', '--append', 'pci=nomsi', '--device', 'pci-bridge,id=br0'],
+      ...['--disk', `${disk},port=br0`, '--rng', '--net', 'none'],
       ...['--timeout', '90', '--', script],
     ]);
     expect(status, stderr).toBe(0);
@@ -44,11 +45,12 @@ test(
       '0000:00:00.0 0x8086 0x1237',
       '0000:00:01.0 0x8086 0x7000',
       '0000:00:01.3 0x8086 0x7113',
-      '0000:00:02.0 0x1af4 0x1042',
+      '0000:00:02.0 0x1b36 0x0001',
       '0000:00:03.0 0x1af4 0x1044',
-      'IO-APIC 10-fasteoi virtio0',
-      'IO-APIC 11-fasteoi virtio1',
-      '0000:00:00.0 0000:00:01.0 0000:00:01.3 0000:00:02.0',
+      '0000:01:01.0 0x1af4 0x1042',
+      // INTA of device 1 behind a bridge is the bridge's INTB: PIRQC, as INTA of device 3.
+      'IO-APIC 11-fasteoi virtio1, virtio0',
+      '0000:00:00.0 0000:00:01.0 0000:00:01.3 0000:00:02.0 0000:01:01.0',
       '30',
     ]);
   },

@@ -58,6 +58,7 @@ describe('the REPL', () => {
         '  several: 1,',
         '})',
         'vm.cpus?',
+        'help plug virtio-rng',
         '',
       ].join('\n');
       const { status, stdout, stderr } = await runNemu(['repl', ...ROOM, '--dimm', '128M,id=boot'], {
@@ -91,6 +92,7 @@ describe('the REPL', () => {
         /^While it runs:\n {2}plug net0: virtio-net user$/m,
         /There is no "paus"\. Did you mean pause\?/,
         /^\{ several: 1 \}$/m,
+        /^plug virtio-rng \[KEY=VALUE…\]\n {2}option +takes +what it is\n {2}id= +TEXT +its name; rng without one$/m,
       ]) {
         expect(said).toMatch(expected);
       }
@@ -121,7 +123,8 @@ describe('the REPL', () => {
       const good = await runNemu(['run', ...ROOM, '--script', script]);
       expect(good.status, good.stderr).toBe(0);
       expect(Number(good.stdout.toString())).toBeGreaterThan(10);
-      const bad = await runNemu(['run', '-e', "throw new TypeError('on purpose')"]);
+      const bad = await runNemu(['run', '-e', "console.log('said'); throw new TypeError('on purpose')"]);
+      expect(bad.stdout.toString()).toBe('said\n');
       expect(bad.status).toBe(1);
       expect(bad.stderr).toContain('TypeError: on purpose');
       const late = await runNemu(['run', '--timeout', '2', '-e', 'await new Promise(() => {})']);

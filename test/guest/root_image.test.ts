@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { downloadPackage, privateApt } from '../../src/lab/apt.ts';
 import { cacheRoot } from '../../src/lab/cache.ts';
 import { freePort, runNemu } from '../support/cli.ts';
 import { expectNoWarnings } from '../support/dmesg.ts';
@@ -98,13 +99,36 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
   );
 
   test(
+    "the kernel's own selftests of CPU and memory hotplug, as they are",
+    async () => {
+      const tests = join(folder, 'selftests.tar');
+      await packSelftests(tests);
+      const script = [
+        'mkdir /tmp/selftests && tar -x -f /dev/vdb -C /tmp/selftests --strip-components=4',
+        'cd /tmp/selftests/cpu-hotplug && bash cpu-on-off-test.sh -a && echo "cpus: $?"',
+        'cd /tmp/selftests/memory-hotplug && bash mem-on-off-test.sh -r 10 && echo "memory: $?"',
+      ].join('\n');
+      const { status, stdout, stderr } = await inIt(
+        ...['--cpus', '3,max=4', '--memory', '512M,max=2G', '--dimm', '512M'],
+        ...['--disk', `${tests},format=raw,readonly=on`, '--', script],
+      );
+      const said = stdout.toString();
+      expect(status, said + stderr).toBe(0);
+      expect(said).toMatch(/^cpus: 0$/m);
+      expect(said).toMatch(/^memory: 0$/m);
+      expect(said).not.toMatch(/FAIL|unexpected/i);
+    },
+    LIMIT_MS,
+  );
+
+  test(
     'iperf3 over user networking: from this host into the guest, both ways',
     async () => {
       const tools = join(folder, 'tools');
-      for (const name of readdirSync(join(cacheRoot(), 'debs')).filter((name) =>
-        /^(iperf3|lib(iperf|sctp).*)_/.test(name),
-      )) {
-        execFileSync('dpkg-deb', ['-x', join(cacheRoot(), 'debs', name), tools]);
+      // Where the build left them.
+      const debs = join(folder, 'nemu/debs');
+      for (const name of readdirSync(debs).filter((name) => /^(iperf3|lib(iperf|sctp).*)_/.test(name))) {
+        execFileSync('dpkg-deb', ['-x', join(debs, name), tools]);
       }
       const port = await freePort();
       const client = (...args: string[]) => {
@@ -144,3 +168,22 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
     LIMIT_MS,
   );
 });
+
+const SELFTESTS = ['cpu-hotplug/cpu-on-off-test.sh', 'memory-hotplug/mem-on-off-test.sh'];
+
+/** The kernel's source comes as Debian has it, and goes again. @param path of the archive with the tests, for a disk. */
+async function packSelftests(path: string): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'nemu-source-'));
+  try {
+    const apt = await privateApt('amd64', false);
+    const name = 'linux-source-6.1';
+    const deb = await downloadPackage(apt, name, folder, () => {});
+    const members = SELFTESTS.map((file) => `${name}/tools/testing/selftests/${file}`);
+    const [tar, source] = ['tar', `./usr/src/${name}.tar.xz`];
+    const unpack = `dpkg-deb --fsys-tarfile "$1" | ${tar} -x -O "$2" | xz -dc | ${tar} -x -C "$3" "$4" "$5"`;
+    execFileSync('sh', ['-c', unpack, 'sh', deb, source, folder, ...members]);
+    execFileSync(tar, ['-c', '-b', '20', '-f', path, '-C', folder, ...members]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}

@@ -94,7 +94,7 @@ test.skipIf(!LONG)(`a soak of ${CHANGES} plugs and unplugs (NEMU_TEST_LONG)`, { 
         'MEMORY_LIMIT',
         'MEMORY_SLOTS',
         'MEMORY_ADDRESS',
-        'PCI_PORT',
+        'PCI_PORTS',
         'DEVICE',
       ];
       if (!known.includes(code ?? '')) throw new Error(`${kind}: ${code}: ${message} (seed ${seed})`, { cause: error });

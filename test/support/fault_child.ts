@@ -1,5 +1,7 @@
 /** Runs a machine and breaks something, as the first argument says. For test/micro/faults.test.ts. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Machine } from '../../src/vmm/machine.ts';
+import { engineThreadStates } from '../../src/vmm/thread_states.ts';
 
 const [, , fault, kernel] = process.argv;
 const machine = await Machine.create(
@@ -35,6 +37,8 @@ switch (fault) {
     break;
   case 'hang counters':
     void machine.counters().catch((error: Error) => process.stdout.write(`${error.message}\n`));
+    // Until it hangs: a machine thread that has nothing to do waits in another call.
+    while (!engineThreadStates().includes('machine: in futex(')) await sleep(10);
     await machine.close();
     break;
   case 'vcpu0':

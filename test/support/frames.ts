@@ -60,7 +60,10 @@ function change(looks: Map<string, string>, parameters: string): void {
     else if (code === 39 || code === 49) looks.delete(code === 39 ? 'f' : 'b');
     else {
       const length = code === 38 || code === 48 ? (codes[at + 1] === 2 ? 5 : 3) : 1;
-      looks.set(code === 48 || (code >= 40 && code < 48) || code >= 100 ? 'b' : 'f', codes.slice(at, at + length).join(';'));
+      looks.set(
+        code === 48 || (code >= 40 && code < 48) || code >= 100 ? 'b' : 'f',
+        codes.slice(at, at + length).join(';'),
+      );
       at += length - 1;
     }
   }

@@ -122,6 +122,8 @@ export class FakeMachine {
   state = 'running';
   dimms: object[] = [];
   nvdimms: object[] = [];
+  /** Reports of virtio-mem devices. */
+  virtio: object[] = [];
   pci: object[] = [];
   /** What `pause` waits for. */
   gate: Promise<void> = Promise.resolve();
@@ -174,7 +176,10 @@ export class FakeMachine {
       unplug: (id: string) => this.#request('unplug', { kind: 'memory', id } as PlugInput),
       plugged: async () => ({
         cpus: { present: [cpu(0), cpu(1)], max: 4 },
-        memory: { boot: description.memory.size, dimms: this.dimms, max: 4 * 2 ** 30, slots: 4 },
+        memory: {
+          ...{ boot: description.memory.size, dimms: this.dimms, max: 4 * 2 ** 30, slots: 4 },
+          virtio: this.virtio,
+        },
         nvdimms: this.nvdimms,
         pci: { devices: this.pci, ports: [] },
       }),
@@ -211,7 +216,7 @@ export class FakeMachine {
   }
 
   /** A request comes to its next stage. */
-  stage(action: 'plug' | 'unplug', device: object, stages: readonly Stage[], more: object = {}): void {
+  stage(action: LiveRequest['action'], device: object, stages: readonly Stage[], more: object = {}): void {
     const request = {
       ...{ id: 1, action, origin: 'user', device, stage: stages.at(-1) },
       history: stages.map((stage) => ({ stage, at: '0' })),

@@ -21,10 +21,19 @@ import type {
   MemoryRangeReport,
   VcpuReport,
 } from '../../src/client/machine_client.ts';
+import type { VirtioMemReport } from '../../src/client/virtio_mem.ts';
 import { pciFunctions } from './scripted_pci.ts';
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
+
+/** Half of what is asked of it is there. */
+const BLOCKS: VirtioMemReport = {
+  ...{ kind: 'virtio-mem', id: 'vm0', address: 8 * GiB, size: GiB, node: 0, block: 2 * MiB },
+  ...{ requested: 512 * MiB, plugged: 256 * MiB, usable: 640 * MiB, backend: 'anonymous', driver: true },
+  requests: { plug: 3, unplug: 0, unplugAll: 1, state: 0, nack: 0, busy: 0, error: 0 },
+  memslots: { used: 1, all: 8 },
+};
 
 /** What the guest prints: colours, bold, characters of two cells, one that is combined, and a line that is long. */
 export const CONSOLE_TEXT = [
@@ -208,6 +217,7 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
       { dimm: 'dimm0', address: 4 * GiB, size: GiB, resident: GiB, huge: 0 },
       { dimm: 'dimm1', address: 5 * GiB, size: 512 * MiB, resident: 0, huge: 0 },
       { dimm: 'nvdimm0', address: 6 * GiB, size: 2 * GiB, resident: 20 * MiB, huge: 0 },
+      { dimm: BLOCKS.id, address: BLOCKS.address, size: BLOCKS.size, resident: BLOCKS.plugged, huge: 0 },
     ];
   }
 
@@ -216,7 +226,7 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
       ({ kind: 'pci', id, type, port, streams: [] }) as const;
     return {
       cpus: { present: this.#cpus, max: 8 },
-      memory: { boot: GiB, dimms: this.#dimms, max: 8 * GiB, slots: 8 },
+      memory: { boot: GiB, dimms: this.#dimms, max: 8 * GiB, slots: 8, virtio: [BLOCKS] },
       nvdimms: [
         {
           ...{ kind: 'nvdimm', id: 'nvdimm0', slot: 2, address: 6 * GiB, size: 2 * GiB, node: 0, labelSize: 0 },

@@ -61,16 +61,17 @@ const SOME = ALL.filter(([name]) =>
   ['start', 'pci', 'help-filter', 'plug-problem', 'plug-running', 'full-memory'].includes(name),
 );
 /** Those steps lead from one to the other only when what is between them is undone. */
-const some = SOME.map(([name, ...actions]): Step =>
-  name === 'help-filter'
-    ? [name, typed('?unplug')]
-    : name === 'plug-problem'
-      ? [name, 'Escape', 'Escape', typed('a'), typed('memory'), 'Enter', typed('100M'), 'Enter']
-      : name === 'plug-running'
-        ? [name, 'C-u', typed('256M'), 'Enter']
-        : name === 'full-memory'
-          ? [name, typed('3++')]
-          : [name, ...actions],
+const some = SOME.map(
+  ([name, ...actions]): Step =>
+    name === 'help-filter'
+      ? [name, typed('?unplug')]
+      : name === 'plug-problem'
+        ? [name, 'Escape', 'Escape', typed('a'), typed('memory'), 'Enter', typed('100M'), 'Enter']
+        : name === 'plug-running'
+          ? [name, 'C-u', typed('256M'), 'Enter']
+          : name === 'full-memory'
+            ? [name, typed('3++')]
+            : [name, ...actions],
 );
 
 interface Run {
@@ -85,7 +86,13 @@ const RUNS: readonly Run[] = [
   { name: '80x24', size: [80, 24], steps: ALL },
   { name: '120x40', size: [120, 40], steps: ALL },
   { name: '200x60', size: [200, 60], steps: ALL },
-  ...([[80, 24], [120, 40], [200, 60]] as const).flatMap((size): Run[] => [
+  ...(
+    [
+      [80, 24],
+      [120, 40],
+      [200, 60],
+    ] as const
+  ).flatMap((size): Run[] => [
     { name: `${size.join('x')}-no-color`, size, steps: some, environment: { NO_COLOR: '1' } },
     { name: `${size.join('x')}-plain`, size, steps: some, environment: { NO_COLOR: '1', LC_ALL: 'C' } },
   ]),

@@ -1,6 +1,7 @@
 /** The guest's whole memory in a file. */
 import type { FileHandle } from 'node:fs/promises';
 import * as z from 'zod';
+import type { MachineClient } from '../../client/machine_client.ts';
 import { command } from '../command.ts';
 import { type CoreRange, coreHeader, prstatus } from '../elf_core.ts';
 import { QmpError } from '../errors.ts';
@@ -25,11 +26,23 @@ const argumentsSchema = z.strictObject({
 
 /** What of the guest's RAM lies between two addresses. */
 async function rangesOf({ machine }: Monitor, begin: number, end: number): Promise<CoreRange[]> {
-  const all = await machine.memoryMap();
-  return all.flatMap(({ address, size }) => {
-    const [from, to] = [Math.max(address, begin), Math.min(address + size, end)];
+  const [all, { memory }] = await Promise.all([machine.memoryMap(), machine.plugged()]);
+  return all.flatMap(({ address, size, dimm }) => {
+    // Of a virtio-mem device nothing can be plugged behind what is usable.
+    const reach = memory.virtio.find(({ id }) => id === dimm)?.usable ?? size;
+    const [from, to] = [Math.max(address, begin), Math.min(address + reach, end)];
     return from < to ? [{ address: from, size: to - from }] : [];
   });
+}
+
+/** What stands there; zeros for blocks of a virtio-mem device that are not plugged. */
+async function plugged(machine: MachineClient, address: number, count: number): Promise<Uint8Array> {
+  try {
+    return await machine.readMemory(address, count);
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'ADDRESS') throw error;
+    return new Uint8Array(count);
+  }
 }
 
 async function write(monitor: Monitor, file: FileHandle, ranges: readonly CoreRange[]): Promise<void> {
@@ -39,9 +52,10 @@ async function write(monitor: Monitor, file: FileHandle, ranges: readonly CoreRa
   const notes = [...vcpus.map(({ index, registers = {} }) => prstatus(index, registers)), ...(info ? [info] : [])];
   await file.write(coreHeader(ranges, notes).bytes);
   for (const { address, size } of ranges) {
-    for (let done = 0; done < size; done += PIECE) {
-      const count = Math.min(PIECE, size - done);
-      await file.write(await machine.readMemory(address + done, count));
+    for (let done = 0, count = 0; done < size; done += count) {
+      // No piece reaches over the border of a block of a virtio-mem device.
+      count = Math.min(PIECE - ((address + done) % PIECE), size - done);
+      await file.write(await plugged(machine, address + done, count));
       monitor.dump = { ...monitor.dump, completed: monitor.dump.completed + count };
     }
   }

@@ -73,6 +73,11 @@ const dimm = z.strictObject({
   ...{ memdev: str, hotplugged: bool, hotpluggable: bool },
 });
 
+const virtioMem = z.strictObject({
+  ...{ id: str.optional(), memaddr: int, 'requested-size': int, size: int, 'max-size': int },
+  ...{ 'block-size': int, node: int, memdev: str },
+});
+
 /** What stands behind a DIMM: an object of the peer's, or one that the machine made. */
 export function memdevOf({ objects }: Monitor, device: { readonly id: string }): string {
   const own = [...objects.values()].find(({ usedBy }) => usedBy === device.id);
@@ -81,20 +86,31 @@ export function memdevOf({ objects }: Monitor, device: { readonly id: string }):
 
 export async function memoryDevices(monitor: Monitor) {
   const { memory, nvdimms } = await monitor.machine.plugged();
-  return [...memory.dimms, ...nvdimms].map((device) => ({
+  const modules = [...memory.dimms, ...nvdimms].map((device) => ({
     type: device.kind === 'nvdimm' ? ('nvdimm' as const) : ('dimm' as const),
     data: {
       ...{ id: monitor.names.peer(device.id), addr: device.address, size: device.size, slot: device.slot },
       ...{ node: device.node, memdev: memdevOf(monitor, device), hotplugged: true, hotpluggable: true },
     },
   }));
+  const blocks = memory.virtio.map((device) => ({
+    type: 'virtio-mem' as const,
+    data: {
+      ...{ id: monitor.names.peer(device.id), memaddr: device.address, 'requested-size': device.requested },
+      ...{ size: device.plugged, 'max-size': device.size, 'block-size': device.block, node: device.node },
+      memdev: memdevOf(monitor, device),
+    },
+  }));
+  return [...modules, ...blocks];
 }
 
 export async function memorySummary({ machine }: Monitor) {
   const { memory } = await machine.plugged();
   return {
     'base-memory': memory.boot,
-    'plugged-memory': memory.dimms.reduce((sum, { size }) => sum + size, 0),
+    'plugged-memory':
+      memory.dimms.reduce((sum, { size }) => sum + size, 0) +
+      memory.virtio.reduce((sum, { plugged }) => sum + plugged, 0),
   };
 }
 
@@ -190,12 +206,13 @@ export const MEMORY = [
   }),
   command({
     name: 'query-memory-devices',
-    summary: 'DIMMs that were plugged',
+    summary: 'DIMMs that were plugged, and virtio-mem devices',
     args: none,
     returns: z.array(
       z.discriminatedUnion('type', [
         z.strictObject({ type: z.literal('dimm'), data: dimm }),
         z.strictObject({ type: z.literal('nvdimm'), data: dimm }),
+        z.strictObject({ type: z.literal('virtio-mem'), data: virtioMem }),
       ]),
     ),
     run: memoryDevices,

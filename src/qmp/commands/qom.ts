@@ -21,6 +21,9 @@ interface Node {
   readonly children: Readonly<Record<string, Node>>;
 }
 
+/** What a virtio-mem device is asked to have plugged. */
+const REQUESTED_SIZE = 'requested-size';
+
 const text = (value: string): Property => ({ type: 'string', value });
 const flag = (value: boolean): Property => ({ type: 'bool', value });
 const number = (type: string, value: number): Property => ({ type, value });
@@ -72,7 +75,19 @@ async function pciNode(monitor: Monitor, view: PciView): Promise<Node> {
     properties['guest-stats'] = { type: 'guest statistics', value: { stats, 'last-update': lastUpdate } };
     properties['guest-stats-polling-interval'] = number('int', monitor.balloonPolling);
   }
+  if (type === 'virtio-mem-pci') Object.assign(properties, await virtioMemProperties(monitor, view.report.name));
   return { type, properties, children: {} };
+}
+
+async function virtioMemProperties(monitor: Monitor, id: string): Promise<Record<string, Property>> {
+  const found = (await monitor.machine.plugged()).memory.virtio.find((each) => each.id === id);
+  if (!found) return {};
+  return {
+    memdev: { type: 'link<memory-backend>', value: memdevOf(monitor, found) },
+    ...{ memaddr: number('uint64', found.address), node: number('uint32', found.node) },
+    ...{ 'block-size': number('size', found.block), size: number('size', found.plugged) },
+    [REQUESTED_SIZE]: number('size', found.requested),
+  };
 }
 
 const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replaceAll('_', '-');
@@ -126,6 +141,12 @@ async function qomSet(monitor: Monitor, path: string, name: string, value: unkno
   const node = await find(monitor, path);
   const known = Object.hasOwn(node.properties, name);
   if (!known) throw new QmpError(`Property '${node.type}.${name}' not found`);
+  if (name === REQUESTED_SIZE && node.type === 'virtio-mem-pci') {
+    const size = z.int().nonnegative().safeParse(value);
+    if (!size.success) throw new QmpError(`Invalid parameter type for '${name}', expected: size`);
+    await monitor.resizeMemory(monitor.names.own(path), size.data);
+    return;
+  }
   if (name !== 'guest-stats-polling-interval') {
     throw new QmpError(`Property '${node.type}.${name}' is not writable`);
   }
@@ -171,7 +192,7 @@ export const QOM = [
   }),
   command({
     name: 'qom-set',
-    summary: 'sets `guest-stats-polling-interval` of a balloon; nothing else can be set',
+    summary: 'sets `guest-stats-polling-interval` of a balloon, or `requested-size` of a virtio-mem device',
     args: z.strictObject({ path: str, property: str, value: any }),
     returns: none,
     run: async (monitor, { path, property: name, value }) => {

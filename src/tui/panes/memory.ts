@@ -1,4 +1,5 @@
 import { formatSize } from '../../client/sizes.ts';
+import type { VirtioMemReport } from '../../client/virtio_mem.ts';
 import { line, span, withParts } from '../style.ts';
 import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
 
@@ -7,7 +8,9 @@ export function memoryPane({ model, width, unicode }: PaneContext): PaneContent 
   const { description } = model.vm.machine;
   const { memory } = description;
   const dimms = model.plugged?.memory.dimms ?? [];
-  const size = memory.size + dimms.reduce((all, dimm) => all + dimm.size, 0);
+  const blocks = model.plugged?.memory.virtio ?? [];
+  const plugged = [...dimms.map((dimm) => dimm.size), ...blocks.map((each) => each.plugged)];
+  const size = memory.size + plugged.reduce((all, each) => all + each, 0);
   const resident = model.memory.reduce((all, range) => all + range.resident, 0);
   const { max, slots } = model.plugged?.memory ?? {};
   const room = max === undefined ? '' : `/${formatSize(max)}, ${dimms.length}/${slots ?? 0} slots`;
@@ -18,11 +21,16 @@ export function memoryPane({ model, width, unicode }: PaneContext): PaneContent 
   const rows: Row[] = model.memory.map((range) => {
     const dimm = dimms.find(({ id }) => id === range.dimm);
     const nvdimm = model.plugged?.nvdimms.find(({ id }) => id === range.dimm);
-    const backend = nvdimm ? { path: nvdimm.file, backend: 'file' as const, hugepages: undefined } : (dimm ?? memory);
+    const backend = nvdimm
+      ? { path: nvdimm.file, backend: 'file' as const, hugepages: undefined }
+      : (dimm ?? virtioBackend(blocks, range.dimm) ?? memory);
     const module = dimm ?? nvdimm;
+    const virtio = blocks.find(({ id }) => id === range.dimm);
+    const place = module ? [`slot ${module.slot}`, `node ${module.node}`] : virtio ? [`node ${virtio.node}`] : [];
     const parts = [
       span(range.dimm ?? 'boot', 'bold'),
-      ...(module ? [`slot ${module.slot}`, `node ${module.node}`] : []).map((text) => span(text, 'dim')),
+      ...place.map((text) => span(text, 'dim')),
+      ...(virtio ? [span(`${formatSize(virtio.plugged)} of ${formatSize(virtio.requested)} plugged`, 'dim')] : []),
       ...(nvdimm ? [span(`${nvdimm.flushes} flushes`, 'dim')] : []),
       span(backend.path ?? backend.backend, 'dim'),
       ...(backend.hugepages ? [span(`${backend.hugepages} pages`, 'dim')] : []),
@@ -41,6 +49,11 @@ export function memoryPane({ model, width, unicode }: PaneContext): PaneContent 
     rows.push({ line: line(`node ${index}: ${formatSize(node.memory ?? 0)}${cpus}`, 'dim') });
   }
   return { title, rows: rows.length > 0 ? rows : [{ line: line('Waiting for the machine.', 'dim') }] };
+}
+
+function virtioBackend(blocks: readonly VirtioMemReport[], id: string | undefined) {
+  const found = blocks.find((each) => each.id === id);
+  return found && { path: undefined, backend: found.backend, hugepages: found.hugepages };
 }
 
 function gauge(share: number, width: number, unicode: boolean): string {

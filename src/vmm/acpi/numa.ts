@@ -121,15 +121,10 @@ export const nodeOfCpu = ({ nodes }: NumaDescription, cpu: number): number =>
   nodes.findIndex(({ cpus }) => cpus.includes(cpu));
 
 /**
- * The one node of a machine that has none but has room for DIMMs: Linux wants to know at its start how far memory
- * may reach one day, and SRAT alone says that.
+ * The one node of a machine that has none but has room for memory above its RAM: Linux wants to know at its start how
+ * far memory may reach one day, and SRAT alone says that.
  */
-export function numaForDimms({
-  cpus,
-  memory,
-  nvdimms,
-}: Pick<MachineDescription, 'cpus' | 'memory' | 'nvdimms'>): NumaDescription | undefined {
-  if (memory.max === undefined && nvdimms.length === 0) return undefined;
+export function numaForRoom({ cpus, memory }: Pick<MachineDescription, 'cpus' | 'memory'>): NumaDescription {
   const all = Array.from({ length: possibleCpus(cpus) }, (_, cpu) => cpu);
   return {
     nodes: [{ cpus: all, memory: memory.size, policy: 'bind' }],

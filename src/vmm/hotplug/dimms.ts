@@ -91,7 +91,7 @@ export class DimmHotplug implements LiveKind<MemoryDevice, MemoryPlug> {
       const { vm, memory } = this.#options;
       dimm.attached = false;
       this.registers?.gone(device.slot);
-      memory.remove(device.address);
+      memory.remove({ gpa: device.address, size: device.size });
       vm.setMemoryRegion(FIRST_MEMSLOT + device.slot, 0, device.address, 0, memory.hostAddress(device.address));
     }
     done();

@@ -1,5 +1,7 @@
 import { NemuError } from '../../client/errors.ts';
 import { isSettled, type LiveDevice, type LiveRequest, type PlugRequest } from '../../client/live.ts';
+import { formatSize } from '../../client/sizes.ts';
+import type { VirtioMemDevice } from '../../client/virtio_mem.ts';
 import type { Clock } from '../../devices/device.ts';
 import type { GuestActs, HostPart, LiveKind } from './kind.ts';
 import { LiveRequests, type Pending } from './live_requests.ts';
@@ -119,6 +121,37 @@ export class Hotplug {
     return pending.snapshot();
   }
 
+  /**
+   * Asks the guest to have so many bytes of a device plugged. One that was asked for before is no longer wanted.
+   * @param now how much is plugged, and what stands in the guest's way. @param ask tells the guest.
+   */
+  resize(
+    device: VirtioMemDevice,
+    size: number,
+    now: { readonly plugged: number; readonly words?: string | undefined; readonly timeoutMs?: number | undefined },
+    ask: () => void,
+  ): LiveRequest {
+    const other = this.#requests.about(device.id, 'resize');
+    if (other && !isSettled(other.stage)) {
+      this.#requests.advance(other, 'refused', `Another size was asked for meanwhile, ${formatSize(size)}.`);
+    }
+    const pending = this.#requests.open('resize', 'user', device, now.timeoutMs, size);
+    pending.guest = now.words ?? progress(now.plugged, size);
+    this.#requests.advance(pending, 'notified');
+    ask();
+    if (now.plugged === size) this.resized(device, size);
+    return pending.snapshot();
+  }
+
+  /** The guest has so many bytes of a device plugged. */
+  resized(device: VirtioMemDevice, plugged: number): void {
+    const pending = this.#requests.about(device.id, 'resize');
+    if (pending?.size === undefined) return;
+    pending.guest = progress(plugged, pending.size);
+    if (plugged === pending.size) this.#requests.advance(pending, 'reached');
+    else if (pending.stage === 'notified') this.#requests.advance(pending, 'accepted');
+  }
+
   /** The host has a device's thread or memory back. */
   released(id: number): void {
     const pending = this.#requests.get(id);
@@ -136,7 +169,8 @@ export class Hotplug {
   /** The guest that was asked is no more: the next one finds at its boot what is there. */
   reset(): void {
     for (const pending of this.#requests.waiting()) {
-      if (pending.detaching || pending.stage === 'reserved') continue;
+      // The next guest has the same memory to plug.
+      if (pending.detaching || pending.stage === 'reserved' || pending.action === 'resize') continue;
       if (pending.action === 'plug') {
         this.#findsAtBoot(pending, 'it was reset, and finds the device at its boot');
       } else {
@@ -225,3 +259,6 @@ export class Hotplug {
     this.#detach(pending);
   }
 }
+
+const progress = (plugged: number, size: number) =>
+  `it has ${formatSize(plugged)} plugged, of ${formatSize(size)} that are asked for`;

@@ -1,10 +1,11 @@
 import type { MachineDescription } from '../../client/description.ts';
 import type { LiveDevice, LiveRequest, PluggedReport } from '../../client/live.ts';
+import type { MachineEvent } from '../../client/machine_client.ts';
 import type { GuestFault } from '../../devices/device.ts';
 import type { Poller } from '../../storage/file_queue.ts';
 import type { MachineClock } from '../machine_clock.ts';
-import type { GuestMemoryView } from '../memory.ts';
-import type { RamRange } from '../memory_layout.ts';
+import type { GuestMemoryView, MemoryHandle } from '../memory.ts';
+import { virtioMemRegions } from '../memory_layout.ts';
 import type { Processors } from '../processors.ts';
 import type { MachineCalls } from '../thread_messages.ts';
 import { CpuHotplug } from './cpus.ts';
@@ -13,13 +14,15 @@ import { Hotplug } from './hotplug.ts';
 import { type BootNvdimm, NvdimmHotplug } from './nvdimms.ts';
 import { PciHotplug } from './pci.ts';
 import { DimmRoom } from './room.ts';
+import { VirtioMemories } from './virtio_mem.ts';
 
 /** Calls of the machine thread that are about what comes and goes. */
-export type LiveCall = 'plug' | 'prepared' | 'unplug' | 'released' | 'requests' | 'plugged';
+export type LiveCall = 'plug' | 'prepared' | 'unplug' | 'resizeMemory' | 'released' | 'requests' | 'plugged';
 
 export interface LiveDevicesOptions {
   readonly description: MachineDescription;
-  readonly ranges: readonly RamRange[];
+  /** RAM of the start. */
+  readonly handle: MemoryHandle;
   readonly memory: GuestMemoryView;
   readonly processors: Processors;
   readonly clock: MachineClock;
@@ -32,6 +35,7 @@ export interface LiveDevicesOptions {
   readonly raiseGpe: (number: number) => void;
   readonly hasStarted: () => boolean;
   readonly changed: (request: LiveRequest) => void;
+  readonly event: (event: MachineEvent) => void;
   readonly release: (id: number, device: LiveDevice) => void;
 }
 
@@ -41,19 +45,21 @@ export class LiveDevices {
   readonly dimms: DimmHotplug;
   readonly pci: PciHotplug;
   readonly nvdimms: NvdimmHotplug;
+  readonly virtioMem: VirtioMemories;
   readonly #description: MachineDescription;
   readonly #hotplug: Hotplug;
   readonly #calls: { [N in LiveCall]: (parameter: MachineCalls[N]['parameter']) => MachineCalls[N]['result'] };
 
   /** @throws NemuError when there cannot be as much room as the description asks for. */
   constructor(options: LiveDevicesOptions) {
-    const { description, processors, raiseGpe } = options;
+    const { description, processors, raiseGpe, handle, memory } = options;
+    const { ranges } = handle;
     const hotplug = new Hotplug(options);
     this.#description = description;
     this.#hotplug = hotplug;
     this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe }));
     const { vm, physicalBits } = processors;
-    const room = new DimmRoom({ ...options, physicalBits });
+    const room = new DimmRoom({ description, ranges, physicalBits });
     // First, for those that are there have their slots.
     this.nvdimms = hotplug.add(
       'nvdimm',
@@ -61,10 +67,15 @@ export class LiveDevices {
     );
     this.dimms = hotplug.add('memory', (guest) => new DimmHotplug({ ...options, room, vm, guest }));
     this.pci = hotplug.add('pci', (guest) => new PciHotplug({ description, guest }));
+    this.virtioMem = new VirtioMemories({
+      ...{ regions: virtioMemRegions(description, ranges), host: { vm, memory, handle }, hotplug },
+      ...{ clock: options.clock, event: options.event },
+    });
     this.#calls = {
       plug: ({ request, timeoutMs }) => hotplug.plug(request, timeoutMs),
       prepared: ({ id, error, ...host }) => hotplug.prepared(id, error, host) as undefined,
       unplug: ({ id, timeoutMs, force }) => hotplug.unplug(id, timeoutMs, force),
+      resizeMemory: ({ id, size, timeoutMs }) => this.virtioMem.resize(id, size, timeoutMs),
       released: ({ id }) => hotplug.released(id) as undefined,
       requests: () => hotplug.requests(),
       plugged: () => this.#plugged(),
@@ -79,6 +90,7 @@ export class LiveDevices {
   reset(): void {
     this.#hotplug.reset();
     this.nvdimms.reset();
+    this.virtioMem.reset();
   }
 
   #plugged(): PluggedReport {
@@ -86,7 +98,7 @@ export class LiveDevices {
     return {
       cpus: { present: this.cpus.present(), ...(cpus.max !== undefined && { max: cpus.max }) },
       memory: {
-        ...{ boot: memory.size, dimms: this.dimms.present() },
+        ...{ boot: memory.size, dimms: this.dimms.present(), virtio: this.virtioMem.report() },
         ...(memory.max !== undefined && { max: memory.max, slots: memory.slots }),
       },
       nvdimms: this.nvdimms.report(),

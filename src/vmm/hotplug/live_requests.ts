@@ -14,6 +14,8 @@ export interface Pending {
   readonly action: LiveRequest['action'];
   readonly device: LiveDevice;
   readonly timeoutMs: number;
+  /** Bytes that are asked for (resize). */
+  readonly size?: number;
   readonly timer: Timer;
   stage: Stage;
   /** The device is on its way out: the guest's word no longer counts. */
@@ -57,7 +59,7 @@ export class LiveRequests {
   requireFree(device: string): void {
     const other = this.#byDevice.get(device);
     if (!other || isSettled(other.stage)) return;
-    const doing = other.action === 'plug' ? 'plugged' : 'unplugged';
+    const doing = { plug: 'plugged', unplug: 'unplugged', resize: 'resized' }[other.action];
     throw new NemuError('BUSY', `${device} is being ${doing}: request ${other.id} is ${other.stage}.`, {
       hint: 'Wait for that request to settle, then try again.',
     });
@@ -68,14 +70,17 @@ export class LiveRequests {
     origin: LiveRequest['origin'],
     device: LiveDevice,
     timeoutMs = DEFAULT_TIMEOUT_MS,
+    size?: number,
   ): Pending {
     const id = this.#next++;
     const record: Pending = {
       ...{ id, action, device, timeoutMs, stage: 'reserved' },
+      ...(size !== undefined && { size }),
       history: [],
       timer: this.#options.clock.timer(() => this.#timedOut(record)),
       snapshot: () => ({
         ...{ id, action, origin, device, stage: record.stage },
+        ...(size !== undefined && { size }),
         ...(record.reason !== undefined && { reason: record.reason }),
         ...(record.guest !== undefined && { guest: record.guest }),
         ...(record.ost && { ost: record.ost }),

@@ -235,7 +235,7 @@ export class NvdimmHotplug implements LiveKind<NvdimmDevice, NvdimmPlug> {
     const { vm, memory } = this.#options;
     module.file = undefined;
     this.registers?.fitChanged(false);
-    memory.remove(device.address);
+    memory.remove({ gpa: device.address, size: device.size });
     vm.setMemoryRegion(FIRST_MEMSLOT + device.slot, 0, device.address, 0, memory.hostAddress(device.address));
     // What it holds is lasting when it is out of the machine.
     file.flush(() => {});

@@ -1,8 +1,9 @@
 import type { MachineDescription } from '../../client/description.ts';
 import { diskName } from '../../client/description.ts';
-import { type DeviceType, SINGLE_TYPES, type Stream } from '../../client/device_schema.ts';
+import { BOOT_TYPES, type DeviceType, SINGLE_TYPES, type Stream } from '../../client/device_schema.ts';
 import { NemuError } from '../../client/errors.ts';
 import type { PciDevice, PciPlug, PciPlugInput, PciPortReport } from '../../client/live.ts';
+import { PciBridge } from '../../devices/pci/bridge.ts';
 import { PCI, PCI_COMMAND_MEMORY } from '../../devices/pci/config_space.ts';
 import type { PciFunction, PciSlot } from '../../devices/pci/function.ts';
 import { UpstreamPort } from '../../devices/pci/switch.ts';
@@ -14,8 +15,8 @@ import type { GuestActs, HostPart, LiveKind } from './kind.ts';
 
 /** A device with what stands behind it on the host, before it is on a bus. */
 export interface MadeDevice {
-  /** @param started to be called when a driver is ready with it; undefined where decoding is the sign. */
-  make(slot: PciSlot, started: () => void): PciFunction;
+  /** @param started to be called when a driver is ready with it. @param place where it is put. */
+  make(slot: PciSlot, started: () => void, place: PciPlace): PciFunction;
   /** Whether `make` calls `started`. */
   readonly tellsStart: boolean;
   /** Brings what is under way to its end; the function is off its bus. @param done called when that is so. */
@@ -78,10 +79,11 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     const board = this.#board as PciBoard;
     const id = made?.id ?? this.#id(plug);
     this.#requireType(plug, board);
-    const place = plug.port === undefined ? board.pci.bootPlace() : this.#place(plug, board);
+    const place = plug.port === undefined ? board.pci.bootPlace() : this.#place(plug, board, true);
     const held = this.#hold(board, plug, id, place, made);
     this.#insert(held, board);
-    held.place.occupy();
+    // The slot of what stays says of itself that nothing can be taken out of it.
+    if (!BOOT_TYPES.includes(plug.type) || place.kind === 'port') held.place.occupy();
   }
 
   reserve(plug: PciPlug): PciDevice {
@@ -96,8 +98,13 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
       );
     }
     this.#requireType(plug, board);
+    if (BOOT_TYPES.includes(plug.type)) {
+      throw new NemuError('DEVICE', `A ${plug.type} is there from the start, or not at all.`, {
+        hint: `Start the machine with it: --device ${plug.type}.`,
+      });
+    }
     const id = this.#id(plug);
-    const place = this.#place(plug, board);
+    const place = this.#place(plug, board, false);
     return this.#hold(board, plug, id, place).device;
   }
 
@@ -153,12 +160,12 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     return [...this.#options.description.serial.map(({ port }) => port as string), ...own];
   }
 
-  /** The place that a device names, or the first that is free. */
-  #place(plug: PciPlug, { pci }: PciBoard): PciPlace {
+  /** The place that a device names, or the first that is free. @param atBoot fixed places can be had too. */
+  #place(plug: PciPlug, { pci }: PciBoard, atBoot: boolean): PciPlace {
     const { port: wanted, type } = plug;
     const express = pci instanceof Q35Pci;
     const places = pci.places;
-    const free = places.filter((place) => !this.#holder(place));
+    const free = places.filter((place) => !this.#holder(place) && (atBoot || !place.fixed));
     const raise = express
       ? 'Unplug something, plug a switch (type pcie-switch), or start the machine with more: --pcie root-ports=8.'
       : 'Unplug something first.';
@@ -177,8 +184,10 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
         { hint: raise },
       );
     }
-    const place = places.find(({ id }) => id === wanted);
-    if (!place) {
+    // A bridge or a switch by its name is the first free place behind it.
+    const place =
+      places.find(({ id }) => id === wanted) ?? free.find(({ id }) => id.slice(0, id.lastIndexOf('.')) === wanted);
+    if (!place || (place.fixed && !atBoot)) {
       throw new NemuError('PCI_PORTS', `There is no place ${wanted} for a ${type} to come and go.`, {
         hint: `Free: ${free.map(({ id }) => id).join(', ') || `none. ${raise}`}.`,
       });
@@ -231,10 +240,12 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     const { device, place, made } = held;
     const { guest } = this.#options;
     const started = () => guest.started(device);
-    const placed = pci.addEndpoint(place, (slot) => made.make(slot, started));
+    const placed = pci.addEndpoint(place, (slot) => made.make(slot, started, place));
     held.function = placed;
     held.attached = true;
-    if (placed instanceof UpstreamPort && pci instanceof Q35Pci && held.device.plug?.type === 'pcie-switch') {
+    if (held.device.type === 'pci-bridge' && placed instanceof PciBridge) {
+      held.ports.push(...pci.addBridge(placed).map(({ id }) => id));
+    } else if (placed instanceof UpstreamPort && pci instanceof Q35Pci && held.device.plug?.type === 'pcie-switch') {
       const { ports, remove } = pci.addSwitch(placed, held.device.plug.ports ?? 0);
       held.removePorts = remove;
       held.ports.push(...ports.map(({ name }) => name));
@@ -259,8 +270,18 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     };
   }
 
-  requireRemovable({ id }: PciDevice): void {
+  requireRemovable({ id, type }: PciDevice): void {
     const held = this.#held.get(id);
+    if (BOOT_TYPES.includes(type)) {
+      throw new NemuError('DEVICE', `${id} is a ${type}: it stays as long as the machine.`);
+    }
+    if (held?.place.fixed) {
+      throw new NemuError(
+        'DEVICE',
+        `${id} stands in ${held.place.id}, behind a bridge to conventional PCI: nothing comes or goes there.`,
+        { hint: 'Ports of PCI Express and slots of the root bus are for that.' },
+      );
+    }
     const inside = held?.ports.flatMap((port) => {
       const other = [...this.#held.values()].find(({ place }) => place.id === port);
       return other ? [other.device.id] : [];
@@ -309,14 +330,16 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
   }
 
   ports(): PciPortReport[] {
-    return (this.#board?.pci.places ?? []).map((place) => {
-      const holder = this.#holder(place);
-      return {
-        ...{ id: place.id, kind: place.kind },
-        ...(holder && { device: holder.device.id }),
-        ...(place.state && { state: place.state }),
-      };
-    });
+    return (this.#board?.pci.places ?? [])
+      .filter(({ fixed }) => !fixed)
+      .map((place) => {
+        const holder = this.#holder(place);
+        return {
+          ...{ id: place.id, kind: place.kind },
+          ...(holder && { device: holder.device.id }),
+          ...(place.state && { state: place.state }),
+        };
+      });
   }
 }
 
@@ -329,6 +352,9 @@ const NAMES: Readonly<Record<DeviceType, (index: number) => string>> = {
   'virtio-port': (index) => `port${index}`,
   i6300esb: (index) => (index === 0 ? 'watchdog' : `watchdog${index}`),
   'pcie-switch': (index) => `sw${index}`,
+  'pci-bridge': (index) => `br${index}`,
+  'virtio-pmem': (index) => `pmem${index}`,
+  'virtio-mem': (index) => `vm${index}`,
 };
 const defaultName = (type: DeviceType) => NAMES[type];
 

@@ -3,7 +3,7 @@ import { NemuError } from '../../client/errors.ts';
 import type { MemoryDevice } from '../../client/live.ts';
 import type { NvdimmDevice } from '../../client/nvdimm.ts';
 import { formatSize } from '../../client/sizes.ts';
-import { dimmRegion, GiB, type RamRange } from '../memory_layout.ts';
+import { dimmRegion, GiB, memoryEnd, type RamRange, ramEnd } from '../memory_layout.ts';
 
 /** What stands in a slot. */
 export type Module = MemoryDevice | NvdimmDevice;
@@ -19,7 +19,7 @@ export interface Place {
 }
 
 export interface RoomOptions {
-  readonly description: Pick<MachineDescription, 'memory' | 'numa' | 'nvdimms'>;
+  readonly description: Pick<MachineDescription, 'memory' | 'numa' | 'nvdimms' | 'devices'>;
   /** RAM at boot. */
   readonly ranges: readonly RamRange[];
   /** Width of the guest's physical addresses. */
@@ -43,13 +43,12 @@ export class DimmRoom {
     const { memory, nvdimms } = options.description;
     this.#region = dimmRegion(options.description, options.ranges);
     this.slots = ((memory.max !== undefined && memory.slots) || 0) + nvdimms.length;
-    if (!this.#region) return;
-    const end = this.#region.gpa + this.#region.size;
-    if (end <= 2 ** options.physicalBits) return;
+    const end = memoryEnd(options.description, options.ranges);
+    if (end === ramEnd(options.ranges) || end <= 2 ** options.physicalBits) return;
     throw new NemuError(
       'MEMORY_LIMIT',
       `Room for ${formatSize(memory.max ?? memory.size)} reaches guest-physical ${hex(end)}; this processor has ${options.physicalBits} bits of them.`,
-      { hint: 'Use a smaller max= with --memory, or smaller NVDIMMs.' },
+      { hint: 'Use a smaller max= with --memory, or smaller NVDIMMs and virtio-mem devices.' },
     );
   }
 
@@ -95,7 +94,7 @@ export class DimmRoom {
     }
     const slot = this.#slot(request.slot);
     const id = request.id ?? `${prefix}${slot}`;
-    if (this.#modules().some((module) => module.id === id) || /^cpu\d+$/.test(id)) {
+    if (this.#ids().includes(id) || /^cpu\d+$/.test(id)) {
       throw new NemuError('ID', `There is a ${id} already.`, { hint: 'Give another id, or none.' });
     }
     const module = make({ id, slot, address: this.#place(request), size, node });
@@ -109,6 +108,11 @@ export class DimmRoom {
 
   #modules(): Module[] {
     return [...this.#taken.values()].map(({ module }) => module);
+  }
+
+  #ids(): string[] {
+    const devices = this.#options.description.devices.flatMap((device) => ('id' in device && device.id) || []);
+    return [...this.#modules().map(({ id }) => id), ...devices];
   }
 
   #slot(wanted: number | undefined): number {

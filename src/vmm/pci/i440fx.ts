@@ -39,7 +39,7 @@ const pirqOf = (device: number, pin: number): number => (device + pin - 2) & 3;
 export class I440fxPci extends PcPci {
   readonly hotplug: AcpiPciHotplug;
   readonly isa: Piix3Isa;
-  readonly places: readonly PciPlace[];
+  readonly #slots: readonly PciPlace[];
   readonly #pm: Piix4Function;
   readonly #pirqs: PirqRouter;
   readonly #options: I440fxOptions;
@@ -52,11 +52,11 @@ export class I440fxPci extends PcPci {
     this.hotplug = new AcpiPciHotplug({
       notify: () => options.raiseGpe(PCI_HOTPLUG_GPE),
       noticed: (slots) => {
-        for (const place of this.places) if (slots & (1 << (place.devfn >> 3))) place.watcher?.noticed();
+        for (const place of this.#slots) if (slots & (1 << (place.devfn >> 3))) place.watcher?.noticed();
       },
-      eject: (device) => this.places[device - FIRST_FREE_DEVICE]?.watcher?.released('it let go (_EJ0)'),
+      eject: (device) => this.#slots[device - FIRST_FREE_DEVICE]?.watcher?.released('it let go (_EJ0)'),
     });
-    this.places = Array.from(
+    this.#slots = Array.from(
       { length: DEVICES - FIRST_FREE_DEVICE },
       (_, i) => new SlotPlace(this.hotplug, this.root.rootBus, FIRST_FREE_DEVICE + i, undefined),
     );
@@ -69,12 +69,16 @@ export class I440fxPci extends PcPci {
     this.#pm.onPmMoved = () => options.pmMoved(this.#pm.pmBase);
   }
 
+  get places(): readonly PciPlace[] {
+    return [...this.#slots, ...this.bridgePlaces];
+  }
+
   protected override intxLine(device: number, pin: number): IrqLine {
     return this.#pirqs.line(pirqOf(device, pin));
   }
 
   override bootPlace(): PciPlace {
-    return this.places[this.freeDevice() - FIRST_FREE_DEVICE];
+    return this.#slots[this.freeDevice() - FIRST_FREE_DEVICE];
   }
 
   #routePirqs(): void {
@@ -104,7 +108,7 @@ export class I440fxPci extends PcPci {
     const devices = Array.from({ length: DEVICES - CHIPSET_DEVICE }, (_, i) => CHIPSET_DEVICE + i);
     return {
       ecamBase: undefined,
-      lastBus: 0,
+      lastBus: this.bridges,
       io: [
         { min: 0, max: CONFIG_ADDRESS_PORT - 1 },
         { min: 0xd00, max: PCI_HOTPLUG_PORT - 1 },

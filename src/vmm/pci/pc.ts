@@ -11,7 +11,7 @@ import { newEventfd, type Reactor } from '../reactor.ts';
 import { H, type SharedBlock } from '../shared.ts';
 import { type Apertures, assignResources } from './assign.ts';
 import { ConfigPages } from './config_pages.ts';
-import type { PciPlace } from './places.ts';
+import { BridgePlace, type PciPlace } from './places.ts';
 import { PciRoot } from './root.ts';
 
 const IO_WINDOW = { base: 0xc000, limit: 0x10000 };
@@ -47,6 +47,9 @@ export abstract class PcPci {
   protected readonly apertures: Apertures;
   readonly #options: PcPciOptions;
   readonly #firstFreeDevice: number;
+  /** Bridges to conventional PCI, and the places behind them. */
+  protected bridges = 0;
+  protected readonly bridgePlaces: PciPlace[] = [];
   readonly #freeMemslots: number[] = [];
   #nextMemslot = FIRST_BAR_MEMSLOT;
 
@@ -112,6 +115,16 @@ export abstract class PcPci {
       made.config.seal();
       return made;
     });
+  }
+
+  /** Places behind a bridge to conventional PCI. */
+  addBridge(bridge: PciBridge): readonly PciPlace[] {
+    const bus = this.root.busBehind(bridge);
+    // Device 0 is left free, as QEMU leaves it for a controller of hot-plug.
+    const places = Array.from({ length: DEVICES - 1 }, (_, index) => new BridgePlace(bridge.name, bus, index + 1));
+    this.bridgePlaces.push(...places);
+    this.bridges++;
+    return places;
   }
 
   protected freeDevice(): number {

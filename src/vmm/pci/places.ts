@@ -27,6 +27,8 @@ export interface PciPlace {
   readonly express: number | undefined;
   /** Bus numbers behind it: a switch takes two, and one for each of its ports. */
   readonly buses: number;
+  /** What is here is here from the start, and stays. */
+  readonly fixed: boolean;
   watcher: PlaceWatcher | undefined;
   /** A device is here from the start. */
   occupy(): void;
@@ -46,6 +48,7 @@ export interface PciPlace {
 /** A slot behind a port of PCI Express: native hot-plug. */
 export class PortPlace implements PciPlace {
   readonly kind = 'port';
+  readonly fixed = false;
   readonly devfn = 0;
   readonly id: string;
   readonly bus: PciBus;
@@ -110,6 +113,7 @@ export class PortPlace implements PciPlace {
 /** A device number of the root bus: hot-plug through ACPI. */
 export class SlotPlace implements PciPlace {
   readonly kind = 'slot';
+  readonly fixed = false;
   readonly buses = 0;
   readonly waits = undefined;
   readonly state = undefined;
@@ -147,4 +151,30 @@ export class SlotPlace implements PciPlace {
   remove(): void {
     this.#hotplug.gone(this.#device);
   }
+}
+
+/** A device number behind a bridge to conventional PCI, which has no controller for hot-plug. */
+export class BridgePlace implements PciPlace {
+  readonly kind = 'slot';
+  readonly fixed = true;
+  readonly buses = 0;
+  readonly express = undefined;
+  readonly waits = undefined;
+  readonly state = undefined;
+  readonly id: string;
+  readonly bus: PciBus;
+  readonly devfn: number;
+  watcher: PlaceWatcher | undefined;
+  onSettled: (() => void) | undefined;
+
+  constructor(bridge: string, bus: PciBus, device: number) {
+    this.id = `${bridge}.${device}`;
+    this.bus = bus;
+    this.devfn = device << 3;
+  }
+
+  occupy(): void {}
+  insert(): void {}
+  requestRemoval(): void {}
+  remove(): void {}
 }

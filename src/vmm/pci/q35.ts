@@ -99,7 +99,7 @@ export class Q35Pci extends PcPci {
   }
 
   get places(): readonly PciPlace[] {
-    return [...this.#ports, ...this.#switchPorts, ...this.#slots];
+    return [...this.#ports, ...this.#switchPorts, ...this.#slots, ...this.bridgePlaces];
   }
 
   /** An endpoint of the root complex: a port for each device would cost a guest some 500 exits each at its start. */
@@ -160,7 +160,7 @@ export class Q35Pci extends PcPci {
   /** Linux tries all 32 places of each bus up to the last, two exits each: room to grow, but not all 256. */
   #lastBus(): number {
     const reserved = this.rootPorts.reduce((sum, { reservedBuses }) => sum + reservedBuses, 0);
-    return Math.max(MIN_LAST_BUS, reserved);
+    return Math.max(MIN_LAST_BUS, reserved + this.bridges);
   }
 
   /** What the tables say. */

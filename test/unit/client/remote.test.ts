@@ -69,6 +69,10 @@ function fakeMachine() {
       calls.push(`unplug ${JSON.stringify([id, options])}`);
       throw new NemuError('REFUSED', 'It is busy.');
     },
+    resizeMemory: async (...parameters: unknown[]) => {
+      calls.push(`resizeMemory ${JSON.stringify(parameters)}`);
+      return { id: 2, stage: 'reached' };
+    },
     disks: async () => [{ name: 'vda', file: '/there/d' }],
     changeDisk: async (name: string, change: { file: string }) => {
       calls.push(`changeDisk ${JSON.stringify([name, change])}`);
@@ -137,12 +141,24 @@ describe('both ends', () => {
     expect(await machine.plug({ kind: 'cpu' }, { timeoutMs: 5 })).toEqual({ id: 1, stage: 'online' });
     await expect(machine.plug({ kind: 'memory', size: '1G' })).rejects.toMatchObject({ code: 'LAB' });
     await expect(machine.unplug('cpu3')).rejects.toMatchObject({ code: 'REFUSED', message: 'It is busy.' });
+    expect(await machine.resizeMemory('vm0', '512M', { timeoutMs: 5 })).toEqual({ id: 2, stage: 'reached' });
+    for (const [id, size] of [
+      ['vm0', -1],
+      ['vm0', 'much'],
+      ['', 0],
+    ] as const) {
+      await expect(machine.resizeMemory(id, size)).rejects.toMatchObject({ code: 'PROTOCOL' });
+    }
     expect(await machine.requests()).toEqual([{ id: 1 }]);
     expect(await machine.plugged()).toEqual({ cpus: {} });
     for (const wrong of [{ timeoutMs: -1 }, { timeout: 5 }]) {
       await expect(machine.unplug('cpu3', wrong as never)).rejects.toMatchObject({ code: 'PROTOCOL' });
     }
-    expect(fake.calls).toEqual(['plug [{"kind":"cpu","index":3},{"timeoutMs":5}]', 'unplug ["cpu3",{}]']);
+    expect(fake.calls).toEqual([
+      'plug [{"kind":"cpu","index":3},{"timeoutMs":5}]',
+      'unplug ["cpu3",{}]',
+      'resizeMemory ["vm0",536870912,{"timeoutMs":5}]',
+    ]);
     connection.close();
   });
 

@@ -19,6 +19,7 @@ import { VirtioBalloon } from '../../../src/devices/virtio/balloon.ts';
 import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
 import { VirtioConsole } from '../../../src/devices/virtio/console.ts';
 import type { VirtioDevice } from '../../../src/devices/virtio/device.ts';
+import { VirtioMem } from '../../../src/devices/virtio/mem.ts';
 import { VirtioNet } from '../../../src/devices/virtio/net.ts';
 import { VirtioPci } from '../../../src/devices/virtio/pci.ts';
 import { VirtioPmem } from '../../../src/devices/virtio/pmem.ts';
@@ -226,6 +227,14 @@ for (const packed of [false, true]) {
         }),
       packed,
     ),
+  );
+  deviceContract(
+    `virtio-mem, ${rings}`,
+    onPci(() => {
+      const backend = { plug: () => true, unplug: () => {}, readable: () => {} };
+      const region = { address: 2 ** 32, size: 64 * MIB, block: 2 * MIB };
+      return new VirtioMem({ name: 'vm0', backend, ...region, node: 0, requested: 8 * MIB });
+    }, packed),
   );
   deviceContract(
     `virtio-pmem, ${rings}`,

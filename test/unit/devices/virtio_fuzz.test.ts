@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { VirtioBalloon } from '../../../src/devices/virtio/balloon.ts';
 import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
 import { VirtioConsole } from '../../../src/devices/virtio/console.ts';
+import { VirtioMem } from '../../../src/devices/virtio/mem.ts';
 import { VirtioNet } from '../../../src/devices/virtio/net.ts';
 import { VirtioPmem } from '../../../src/devices/virtio/pmem.ts';
 import { VirtioRng } from '../../../src/devices/virtio/rng.ts';
@@ -11,8 +12,8 @@ import { MemoryDisk, QuietNet } from '../../support/virtio_backends.ts';
 import { attack, growth, type Pick, type Prey } from '../../support/virtio_fuzz.ts';
 
 const long = process.env.NEMU_TEST_LONG !== undefined;
-const CASES = long ? 1_000_000 : 20_000;
-const GROWTH_CASES = long ? 200_000 : 2000;
+const CASES = long ? 400_000 : 20_000;
+const GROWTH_CASES = long ? 80_000 : 2000;
 const MOST_GROWTH = 2 * 2 ** 20;
 const TIMEOUT = long ? 1_800_000 : 60_000;
 
@@ -233,6 +234,64 @@ function pmem(): Prey {
   };
 }
 
+function memory(): Prey {
+  const [address, size, block] = [2 ** 32, 2 ** 30, 2 ** 21];
+  const plugged = new Set<number>();
+  let full = false;
+  const blocks = (offset: number, length: number) => {
+    need(offset % block === 0 && length % block === 0 && length > 0, 'a range is not of blocks');
+    need(offset >= 0 && offset + length <= size, 'a range is not of the region');
+    return Array.from({ length: length / block }, (_, index) => offset / block + index);
+  };
+  const device = new VirtioMem({
+    ...{ name: 'vm0', address, size, block, node: 0, requested: 2 ** 26 },
+    backend: {
+      plug: (offset, length) => {
+        const all = blocks(offset, length);
+        need(!all.some((each) => plugged.has(each)), 'a block is plugged twice');
+        if (!full) for (const each of all) plugged.add(each);
+        return !full;
+      },
+      unplug: (offset, length) => {
+        for (const each of blocks(offset, length)) need(plugged.delete(each), 'a block is unplugged twice');
+      },
+      readable: (length) => need(length >= 0 && length <= size && length % block === 0, 'a reach is not of blocks'),
+    },
+  });
+  const ask = (type: number, at: number, count: number) => {
+    const view = new DataView(new ArrayBuffer(24));
+    view.setUint16(0, type, true);
+    view.setBigUint64(8, BigInt(at), true);
+    view.setUint16(16, count, true);
+    return new Uint8Array(view.buffer);
+  };
+  return {
+    device,
+    request: (pick) => {
+      const near = address + block * pick(520) + (pick(20) ? 0 : pick(block));
+      const at = pick(20) ? near : [0, address - block, 2 ** 53, 2 ** 64 - 2 ** 21][pick(4)];
+      return ask(pick(10) ? [0, 0, 1, 3][pick(4)] : pick(6), at, pick(10) ? pick(8) : pick(0x10000));
+    },
+    disturb: (pick) => {
+      full = pick(4) === 0;
+      if (pick(4) === 0) device.request(block * pick(513));
+      if (pick(20) === 0) device.systemReset();
+      need(device.plugged === plugged.size * block, 'the plugged size is not that of the blocks');
+      need(device.usable >= device.requested, 'what is asked for is not usable');
+    },
+    settle: () => {
+      full = false;
+      device.request(2 ** 26);
+    },
+    works: (driver) => {
+      const [queue] = driver.start();
+      need(queue.request([ask(2, 0, 0)], [10]).bytes[0] === 0 && plugged.size === 0, 'nothing can be unplugged');
+      need(queue.request([ask(0, address, 2)], [10]).bytes[0] === 0 && plugged.size === 2, 'nothing can be plugged');
+      need(driver.config64(40) === 2 * block, 'the plugged size is not told');
+    },
+  };
+}
+
 const PREY: Record<string, () => Prey> = {
   'virtio-blk': disk,
   'virtio-net': card,
@@ -240,6 +299,7 @@ const PREY: Record<string, () => Prey> = {
   'virtio-balloon': balloon,
   'virtio-console': terminal,
   'virtio-pmem': pmem,
+  'virtio-mem': memory,
 };
 
 describe.each(Object.entries(PREY))('%s', (_name, make) => {

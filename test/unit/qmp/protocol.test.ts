@@ -209,6 +209,38 @@ describe('devices', () => {
     await peer.execute('object-del', { id: 'm1' });
   });
 
+  test('memory by blocks is told of, with each change of its size', async () => {
+    const { fake, connect } = start();
+    const peer = await connect();
+    fake.virtio = [
+      {
+        ...{ kind: 'virtio-mem', id: 'vm0', address: 2 ** 33, size: 1 << 30, block: 2 << 20, node: 1 },
+        ...{ requested: 64 << 20, plugged: 32 << 20, usable: 320 << 20, backend: 'anonymous', driver: true },
+      },
+    ];
+    expect(await peer.execute('query-memory-devices')).toEqual([
+      {
+        type: 'virtio-mem',
+        data: {
+          ...{ id: 'vm0', memaddr: 2 ** 33, 'requested-size': 64 << 20, size: 32 << 20, 'max-size': 1 << 30 },
+          ...{ 'block-size': 2 << 20, node: 1, memdev: '/objects/memvm0' },
+        },
+      },
+    ]);
+    expect(await peer.execute('query-memory-size-summary')).toEqual({
+      ...{ 'base-memory': 512 << 20, 'plugged-memory': 32 << 20 },
+    });
+    fake.emit({ type: 'memory-size', device: 'vm0', plugged: 48 << 20, requested: 64 << 20 });
+    expect((await peer.event('MEMORY_DEVICE_SIZE_CHANGE')).data).toEqual({
+      ...{ id: 'vm0', size: 48 << 20, 'qom-path': '/machine/peripheral/vm0' },
+    });
+    // A size that another one replaced is no device that is gone.
+    const device = { kind: 'virtio-mem', id: 'vm0' };
+    fake.stage('resize', device, ['reserved', 'notified', 'refused'], { reason: 'Another size was asked for.' });
+    await peer.execute('query-status');
+    expect(peer.events.filter(({ event }) => event === 'DEVICE_DELETED')).toEqual([]);
+  });
+
   test('a disk and a card take what was made for them, and give it back', async () => {
     const { fake, connect } = start();
     const peer = await connect();

@@ -21,7 +21,10 @@ const NOW: MachineInput = {
     { id: 'data', file: '/b.img', throttle: { iops: 100 } },
   ],
   nets: [{ id: 'net0', type: 'user', mac: '52:54:00:00:00:01' }],
-  devices: [{ type: 'virtio-rng', id: 'rng' }],
+  devices: [
+    { type: 'virtio-rng', id: 'rng' },
+    { type: 'virtio-mem', id: 'vm0', size: '1G' },
+  ],
 };
 const now = parseMachine(NOW);
 
@@ -70,6 +73,22 @@ describe('a plan', () => {
       { disks: [{ file: '/a.img' }] },
       ['unplug data: not in the description'],
     ],
+    [
+      'memory by blocks, as much as is wanted',
+      { devices: [{ type: 'virtio-rng' }, { type: 'virtio-mem', size: '1G', requested: '256M' }] },
+      ['change vm0: requested: 0 B → 256 MiB'],
+    ],
+    [
+      'memory by blocks that comes, goes, or is of another kind',
+      {
+        devices: [
+          { type: 'virtio-rng' },
+          { type: 'virtio-mem', id: 'vm1', size: '1G' },
+          { type: 'virtio-mem', id: 'vm0', size: '2G' },
+        ],
+      },
+      ['restart vm1: none → virtio-mem', 'restart vm0.size: 1 GiB → 2 GiB'],
+    ],
     ['a cable', { nets: [{ type: 'user', link: false }] }, ['change net0: link: true → false']],
     [
       'another network',
@@ -81,7 +100,7 @@ describe('a plan', () => {
     [
       'a switch before what stands behind it',
       { devices: [{ type: 'virtio-rng' }, { type: 'virtio-balloon', port: 'sw0.1' }, { type: 'pcie-switch' }] },
-      ['plug sw0: pcie-switch', 'plug balloon: virtio-balloon'],
+      [...['restart vm0: not in the description', 'plug sw0: pcie-switch', 'plug balloon: virtio-balloon']],
     ],
   ])('%s', (_, given, expected) => expect(lines(given)).toEqual(expected));
 
@@ -144,7 +163,11 @@ test('a machine tells what it is now, and that makes it again', async () => {
     ...NOW,
     dimms: [],
     rng: true,
-    devices: [{ type: 'virtio-port', name: 'org.a' }, { type: 'virtio-console' }],
+    devices: [
+      { type: 'virtio-port', name: 'org.a' },
+      { type: 'virtio-console' },
+      { type: 'virtio-mem', id: 'vm0', size: '1G' },
+    ],
   });
   const device = (id: string, type: PciDevice['type'], port: string, more: object = {}): PciDevice => ({
     ...{ kind: 'pci', id, type, port, streams: [] },
@@ -155,6 +178,7 @@ test('a machine tells what it is now, and that makes it again', async () => {
     memory: {
       boot: 512 * MiB,
       dimms: [{ ...parseMachine(NOW).dimms[0], kind: 'memory', id: 'late', slot: 3, address: 2 ** 32, node: 0 }],
+      virtio: [{ id: 'vm0', requested: 256 * MiB }],
     },
     nvdimms: [],
     pci: {
@@ -168,6 +192,7 @@ test('a machine tells what it is now, and that makes it again', async () => {
           streams: [{ name: 'hvc0' }, { name: 'org.a' }],
         },
         device('more', 'virtio-rng', 'rp0'),
+        device('vm0', 'virtio-mem', 'slot5', { size: 2 ** 30, requested: 0 }),
       ],
     },
   } as unknown as PluggedReport;
@@ -191,10 +216,15 @@ test('a machine tells what it is now, and that makes it again', async () => {
     rng: false,
     devices: [
       { type: 'virtio-rng', id: 'more', port: 'rp0' },
+      { type: 'virtio-mem', id: 'vm0', port: 'slot5', size: 2 ** 30, requested: 256 * MiB },
       { type: 'virtio-console' },
       { type: 'virtio-port', name: 'org.a' },
     ],
   });
   expect(told.dimms[0]).not.toHaveProperty('slot');
   expect(planSteps(parseMachine(told), told as ConfigInput)).toEqual([]);
+  // Without PCI nothing tells of devices but the description, which has no names for some.
+  const minimal = parseMachine({ ...NOW, machine: 'minimal', devices: [{ type: 'virtio-mem', size: '1G' }] });
+  const there = await describeNow({ ...machine, description: minimal } as MachineClient);
+  expect(there.devices).toMatchObject([{ type: 'virtio-mem', id: 'vm0', requested: 256 * MiB }]);
 });

@@ -4,6 +4,7 @@ import { HELP } from '../../../src/repl/help.ts';
 import { INFO } from '../../../src/repl/info.ts';
 import { Journal } from '../../../src/repl/journal.ts';
 import { ConfigView } from '../../../src/repl/pci_config.ts';
+import { typedCompletions } from '../../../src/repl/plug_options.ts';
 import { random as seeded } from '../../support/random.ts';
 
 describe('the short form', () => {
@@ -17,6 +18,7 @@ describe('the short form', () => {
     ['pci 00:1c.0', "(await vm.pci('00:1c.0')).decode()"],
     ['cpu add 2', 'await vm.cpus.add(2)'],
     ['memory plug 1G node=1 id=extra', "await vm.memory.plug('1G', { node: 1, id: 'extra' })"],
+    ['memory resize vm0 512M', "await vm.memory.resize('vm0', '512M')"],
     ['disk vda resize 2G', "await vm.disks['vda'].resize('2G')"],
     ['net net0 link off', "await vm.nets['net0'].link(false)"],
     ['net net0 forward 2222:22', "await vm.nets['net0'].forward({ hostPort: 2222, guestPort: 22 })"],
@@ -55,6 +57,38 @@ describe('the short form', () => {
     for (const { usage } of Object.values(COMMANDS)) expect(commandHelp()).toContain(usage);
     for (const topic of Object.keys(INFO)) expect(commandHelp()).toContain(topic);
   });
+
+  test('help on one, and on what it plugs', () => {
+    expect(commandHelp('cpu')).toBe('cpu add|remove [N]\n  plug vCPUs, or take the last ones out');
+    expect(commandHelp('info')).toContain('  numa        nodes, their processors and memory, distances');
+    const disk = commandHelp('plug', 'disk');
+    expect(disk).toMatch(/^plug virtio-blk \[KEY=VALUE…\]\n {2}option +takes +what it is\n/);
+    expect(disk).toMatch(/^ {2}file= +FILE +image or block device \(needed\)$/m);
+    expect(disk).toMatch(/^ {2}cache= +writeback\|none +with the host's page cache, or past it \(writeback\)$/m);
+    expect(disk).toMatch(/^ {2}readonly= +on\|off +\(off\)$/m);
+    expect(() => commandHelp('plug', 'virtio-blok')).toThrow('There is no "virtio-blok" to plug.');
+    expect(() => commandHelp('cpus')).toThrow('There is no command "cpus".');
+  });
+});
+
+describe('completion of code that plugs', () => {
+  test.each<[string, string[]]>([
+    ["vm.pci.plug('virtio-b", ["virtio-blk'", "virtio-balloon'"]],
+    ["await vm.pci.plug('virtio-blk', { fi", ['file: ']],
+    ["vm.pci.plug('virtio-blk', { file: 'a', cac", ['cache: ']],
+    ["vm.pci.plug('virtio-blk', { cache: ", ["'writeback'", "'none'"]],
+    ['vm.pci.plug("virtio-blk", { cache: "w', ['"writeback"']],
+    ["vm.pci.plug('disk', { readonly: t", ['true']],
+    ["vm.memory.plug('1G', { hugep", ['hugepages: ']],
+    ['vm.nvdimm.plug({ lab', ['labelSize: ']],
+    ["vm.plug({ kind: 'memory', nod", ['node: ']],
+    ["vm.plug({ kind: 'pci', type: 'virtio-net', ma", ['mac: ']],
+  ])('%s', (code, words) => expect(typedCompletions(code)?.[0]).toEqual(words));
+
+  test.each(["vm.pci.plug('nothing', { ", "vm.pci.plug('virtio-blk', { file: 'a' })", 'vm.pause', "vm.plug({ kind: '"])(
+    '%s has none',
+    (code) => expect(typedCompletions(code)?.[0] ?? []).toEqual([]),
+  );
 });
 
 test('every public member has its line of help, and no other', () => {

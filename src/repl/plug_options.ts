@@ -1,0 +1,113 @@
+/** What can be plugged and with which options, by the schema: for the short form, completion and help. */
+import * as z from 'zod';
+import { deviceType } from '../client/description.ts';
+import { DEVICE_ALIASES } from '../client/device_schema.ts';
+import { pluggable } from '../client/live.ts';
+import { formatSize } from '../client/sizes.ts';
+import { table } from '../client/text_table.ts';
+
+export interface Property {
+  readonly type?: string;
+  readonly enum?: readonly unknown[];
+  readonly anyOf?: readonly Property[];
+  readonly default?: unknown;
+  readonly description?: string;
+}
+
+export type Pluggable = (typeof pluggable)[number];
+
+export const nameOf = ({ type, kind }: Pluggable): string => type ?? kind;
+export const findPluggable = (word: string) => pluggable.find((each) => nameOf(each) === deviceType(word));
+/** Everything that can be plugged, by its names. */
+export const plugTypes = (): string[] => [...pluggable.map(nameOf), ...Object.keys(DEVICE_ALIASES)];
+/** Options are written as on the command line: `deflate-on-oom`. */
+export const dashed = (field: string) => field.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
+function propertiesOf({ schema }: Pluggable): [field: string, property: Property, required: boolean][] {
+  const { properties = {}, required = [] } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as {
+    properties?: Record<string, Property>;
+    required?: readonly string[];
+  };
+  return Object.entries(properties)
+    .filter(([field]) => field !== 'kind' && field !== 'type')
+    .map(([field, property]) => [field, property, required.includes(field)]);
+}
+
+/** Options of one thing that can be plugged, but those that are a list or a group. */
+export const optionsOf = (what: Pluggable): Map<string, { field: string; property: Property }> =>
+  new Map(
+    propertiesOf(what)
+      .filter(([, { type }]) => type !== 'array' && type !== 'object')
+      .map(([field, property]) => [dashed(field), { field, property }]),
+  );
+
+export const isNumber = ({ type, anyOf }: Property): boolean =>
+  type === 'number' || type === 'integer' || (anyOf?.every(isNumber) ?? false);
+
+function typeText(field: string, property: Property): string {
+  if (property.enum) return property.enum.join('|');
+  if (property.type === 'boolean') return 'on|off';
+  if (property.anyOf && !isNumber(property)) return 'SIZE';
+  if (isNumber(property)) return 'NUMBER';
+  if (property.type === 'array') return 'LIST';
+  if (property.type === 'object') return '{…}';
+  return field === 'file' || field === 'path' ? 'FILE' : 'TEXT';
+}
+
+function defaultText({ default: value, anyOf, type }: Property): string {
+  if (value === undefined || (Array.isArray(value) && value.length === 0)) return '';
+  if (type === 'boolean') return value ? 'on' : 'off';
+  return anyOf && typeof value === 'number' && value > 0 ? formatSize(value) : String(value);
+}
+
+/** A line for each option: its type, its default, and what it is. */
+export function plugHelp(what: Pluggable): string {
+  const rows = propertiesOf(what).map(([field, property, required]) => {
+    const standard = defaultText(property);
+    const note = required ? '(needed)' : standard && `(${standard})`;
+    return [`  ${dashed(field)}=`, typeText(field, property), [property.description, note].filter(Boolean).join(' ')];
+  });
+  return [`plug ${nameOf(what)} [KEY=VALUE…]`, table(['  option', 'takes', 'what it is'], rows)].join('\n');
+}
+
+/** Where code plugs something: what is in front of the options, and what it plugs. */
+const CALLS: readonly (readonly [RegExp, (match: RegExpExecArray) => string | undefined])[] = [
+  [/vm\.pci\.plug\(\s*(?:'([\w-]+)'|"([\w-]+)")\s*,\s*\{([^{}]*)$/, ([, single, double]) => single ?? double],
+  [/vm\.memory\.plug\([^{}()]*,\s*\{()()([^{}]*)$/, () => 'memory'],
+  [/vm\.nvdimm\.plug\(\s*\{()()([^{}]*)$/, () => 'nvdimm'],
+  [/vm\.plug\(\s*\{([^{}]*)()([^{}]*)$/, ([, fields]) => /(?:type|kind):\s*['"](?!pci)([\w-]+)/.exec(fields)?.[1]],
+];
+
+/** Words that may stand at the end of code that plugs something, and the part that they are for. */
+export function typedCompletions(code: string): [string[], string] | undefined {
+  const type = /vm\.pci\.plug\(\s*(['"])([\w-]*)$/.exec(code);
+  if (type) {
+    const [, quote, part] = type;
+    const types = pluggable.flatMap((each) => each.type ?? []).filter((name) => name.startsWith(part));
+    return [types.map((name) => `${name}${quote}`), part];
+  }
+  for (const [pattern, plugged] of CALLS) {
+    const match = pattern.exec(code);
+    const what = match && findPluggable(plugged(match) ?? '');
+    if (!what) continue;
+    const fields = match[3] || match[1];
+    const properties = new Map(propertiesOf(what).map(([field, property]) => [field, property]));
+    const value = /(\w+):\s*(['"]?)([\w-]*)$/.exec(fields);
+    if (value) {
+      const [, field, quote, part] = value;
+      const property = properties.get(field);
+      const values = property?.type === 'boolean' ? (quote ? [] : ['true', 'false']) : (property?.enum ?? []);
+      const words = values.map((each) => (property?.enum ? `${quote || "'"}${each}${quote || "'"}` : String(each)));
+      const typed = `${quote}${part}`;
+      return [words.filter((word) => word.startsWith(typed)), typed];
+    }
+    const part = /(?:^|,)\s*(\w*)$/.exec(fields)?.[1];
+    if (part === undefined) return undefined;
+    const used = new Set([...fields.matchAll(/(\w+):/g)].map(([, field]) => field));
+    return [
+      [...properties.keys()].filter((field) => !used.has(field) && field.startsWith(part)).map((field) => `${field}: `),
+      part,
+    ];
+  }
+  return undefined;
+}

@@ -1,0 +1,66 @@
+/** Memory that the guest plugs and unplugs by blocks, as the REPL has it. */
+import { inspect } from 'node:util';
+import type { PlugOptions } from '../client/live.ts';
+import { formatSize, parseSize } from '../client/sizes.ts';
+import type { VirtioMemReport } from '../client/virtio_mem.ts';
+import { Done, literal } from './values.ts';
+import type { Vm } from './vm.ts';
+
+/** A virtio-mem device, with what was plugged of it when it was looked up. */
+export class VirtioMem {
+  readonly report: VirtioMemReport;
+  readonly #vm: Vm;
+
+  constructor(vm: Vm, report: VirtioMemReport) {
+    this.#vm = vm;
+    this.report = report;
+  }
+
+  get id(): string {
+    return this.report.id;
+  }
+
+  /** Bytes that the guest has plugged. */
+  get plugged(): number {
+    return this.report.plugged;
+  }
+
+  /** Bytes that it is asked to have plugged. */
+  get requested(): number {
+    return this.report.requested;
+  }
+
+  /** Asks the guest to have so much of it plugged. @throws as `resizeMemory` does. */
+  resize(size: string | number, options: PlugOptions = {}): Promise<Done> {
+    return resizeMemory(this.#vm, this.id, size, options);
+  }
+
+  [inspect.custom](): string {
+    const { id, plugged, requested, size, block, node } = this.report;
+    const sizes = `${formatSize(plugged)} of ${formatSize(requested)} asked for, up to ${formatSize(size)}`;
+    return `${id}: ${sizes}, in blocks of ${formatSize(block)}, node ${node}`;
+  }
+}
+
+/**
+ * Asks the guest to have so many bytes of a virtio-mem device plugged. Resolves when it is so. What takes it back asks
+ * for what was asked for before.
+ * @throws NemuError as `MachineClient.resizeMemory` does.
+ */
+export async function resizeMemory(
+  vm: Vm,
+  id: string,
+  size: string | number,
+  options: PlugOptions = {},
+): Promise<Done> {
+  const bytes = typeof size === 'string' ? parseSize(size) : size;
+  const { memory } = await vm.machine.plugged();
+  const before = memory.virtio.find((each) => each.id === id)?.requested ?? 0;
+  const given = Object.keys(options).length > 0 ? `, ${literal(options)}` : '';
+  const ask = async (wanted: number) => new Done(await vm.machine.resizeMemory(id, wanted, options));
+  return vm.journal.do({
+    code: `vm.memory.resize(${literal(id)}, ${literal(size)}${given})`,
+    run: () => ask(bytes),
+    inverse: { code: `vm.memory.resize(${literal(id)}, ${before})`, run: () => ask(before) },
+  });
+}
