@@ -7,6 +7,10 @@ const SCROLLBACK = 10_000;
 /** Output that waits to be parsed. A person reads no more than a screen of what comes faster. */
 const MAX_PENDING = 4 << 20;
 
+/** Cursor keys, Home and End without modifiers: what a program that asked for application mode (DECCKM) gets as SS3. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: a control sequence
+const CURSOR_KEY = /\x1b\[([ABCDHF])/g;
+
 export interface TerminalPaneOptions {
   readonly name: string;
   /** Takes what is typed. */
@@ -53,6 +57,12 @@ export class TerminalPane {
       if (this.scrolledBack > 0) this.scroll(scrollbackOf(this.terminal) - before);
       this.#options.changed();
     });
+  }
+
+  /** Sends what was typed on a terminal whose cursor keys are in their normal mode. */
+  type(bytes: Uint8Array): void {
+    if (!this.terminal.modes.applicationCursorKeysMode) this.send(bytes);
+    else this.send(Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(CURSOR_KEY, '\x1bO$1'), 'latin1'));
   }
 
   resize(columns: number, rows: number): void {

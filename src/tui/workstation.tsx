@@ -10,25 +10,23 @@ import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
 import type { StationClock } from './clock.ts';
+import { Drawing, MAX_FPS } from './drawing.ts';
 import type { Frame } from './frame.ts';
 import type { Glyphs } from './graph.ts';
 import { MOUSE_OFF, MOUSE_ON, type MouseEvent, TerminalInput } from './input.ts';
 import { paneAt } from './layout.ts';
+import { isUnicode } from './locale.ts';
 import { MachineModel } from './model.ts';
 import { Station } from './station.ts';
 import type { ThemeName } from './style.ts';
 import { TerminalPane } from './terminal_pane.ts';
 
-/** Frames a second at most; a frame that takes long makes those after it rarer. */
-const MAX_FPS = 30;
 /**
  * DECAWM: terminals do not agree on the width of every character that a guest may print. Where one takes more cells than
  * was reckoned with, its row is cut, and does not wrap and move all that is below it.
  */
 const WRAP_OFF = '\x1b[?7l';
 const WRAP_ON = '\x1b[?7h';
-/** Share of the time that drawing may take while a guest prints without end. */
-const DRAW_SHARE = 0.3;
 
 export interface WorkstationOptions {
   readonly input: ReadStream;
@@ -106,7 +104,7 @@ export async function runWorkstation(
   const repl = replPane(vm, options, () => draw.request());
 
   const typing = (pane: TerminalPane | undefined) => {
-    terminal.raw = pane && ((bytes) => pane.send(bytes));
+    terminal.raw = pane && ((bytes) => pane.type(bytes));
   };
   const station = new Station({
     model,
@@ -294,47 +292,4 @@ function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent
   }
   const button = frame.buttons.find(({ from, to }) => column >= from && column < to);
   if (button && row > 0) station.key(button.key, button.key);
-}
-
-/** Frames when something changed, no more often than the terminal and this process can take. */
-class Drawing {
-  #version = 0;
-  #listeners = new Set<() => void>();
-  #timer: NodeJS.Timeout | undefined;
-  #last = 0;
-  #cost = 0;
-
-  readonly subscribe = (listener: () => void): (() => void) => {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  };
-
-  readonly get = (): number => this.#version;
-
-  took(ms: number): void {
-    this.#cost = this.#cost * 0.7 + ms * 0.3;
-  }
-
-  request(): void {
-    if (this.#timer) return;
-    const gap = Math.max(1000 / MAX_FPS, this.#cost / DRAW_SHARE);
-    const wait = Math.max(0, this.#last + gap - performance.now());
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      this.#last = performance.now();
-      this.#version++;
-      for (const listener of this.#listeners) listener();
-    }, wait);
-  }
-
-  close(): void {
-    clearTimeout(this.#timer);
-    this.#listeners.clear();
-  }
-}
-
-/** Does the terminal take more than ASCII? By its locale, as others find out. */
-function isUnicode({ LC_ALL, LC_CTYPE, LANG, TERM } = process.env): boolean {
-  const locale = [LC_ALL, LC_CTYPE, LANG].find((value) => value !== undefined && value !== '');
-  return TERM !== 'linux' && /utf-?8/i.test(locale ?? '');
 }
