@@ -27,6 +27,8 @@ import { TerminalPane } from './terminal_pane.ts';
  */
 const WRAP_OFF = '\x1b[?7l';
 const WRAP_ON = '\x1b[?7h';
+/** Ink draws from where the cursor is when it enters the alternate screen; the first row begins at its column. */
+const FIRST_COLUMN = '\r';
 
 export interface WorkstationOptions {
   readonly input: ReadStream;
@@ -136,6 +138,7 @@ export async function runWorkstation(
         zoomed = undefined;
         terminal.raw = undefined;
         terminal.onLeave = leaveTyping;
+        output.write(FIRST_COLUMN);
         await suspension?.resume();
         input.setRawMode(true);
         output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
@@ -153,6 +156,7 @@ export async function runWorkstation(
   const take = (bytes: Buffer) => terminal.take(bytes);
   input.on('data', take);
   output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
+  output.write(FIRST_COLUMN);
   const app = render(
     <App
       station={station}

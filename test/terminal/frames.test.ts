@@ -128,7 +128,8 @@ describe.skipIf(!hasTmux)('screens of the workstation (needs tmux)', () => {
       ...{ LC_ALL: 'C.UTF-8', TERM: 'xterm-256color', TZ: 'UTC', NO_COLOR: '', ...environment },
     });
     onTestFinished(() => terminal.close());
-    terminal.line(`exec ${process.execPath} ${program} ${options}`);
+    // The cursor is anywhere when it starts.
+    terminal.line(`printf '>>'; exec ${process.execPath} ${program} ${options}`);
     await terminal.until('exits/s');
     for (const [frame, ...actions] of steps) {
       for (const action of actions) {
