@@ -6,7 +6,7 @@ import { isUnicode } from '../../tui/locale.ts';
 import type { ThemeName } from '../../tui/style.ts';
 import { TerminalPane } from '../../tui/terminal_pane.ts';
 import { showTiles, type TileScreen } from '../../tui/tile_screen.ts';
-import type { Tile } from '../../tui/tiles.ts';
+import { type Tile, tileBoxes } from '../../tui/tiles.ts';
 import { EXIT } from '../exit_codes.ts';
 import { type AttachedMachine, attachMachine } from './connection.ts';
 import { defaultConsole } from './console_command.ts';
@@ -53,14 +53,21 @@ export async function runTiles(places: readonly string[], options: TileOptions):
   try {
     const tiles: Tile[] = [];
     let screen: TileScreen | undefined;
-    for (const { name, console } of wanted.map(parsePlace)) {
+    // Their sizes from the start: what a console has printed comes as it is at that size.
+    const boxes = tileBoxes(wanted.length, process.stdout.columns, process.stdout.rows - 1);
+    for (const [index, { name, console }] of wanted.map(parsePlace).entries()) {
+      const { width = 80, height = 25 } = boxes?.[index] ?? {};
+      const size = { columns: width, rows: height - 1 };
       const attached = machines.get(name) ?? (await attachMachine(name));
       machines.set(name, attached);
       const viewer = await attached.share.openConsole(console ?? defaultConsole(attached), {
         ...{ role: options.watch ? 'viewer' : 'driver', replay: true, history: HISTORY, terminal: !options.watch },
+        ...size,
       });
       viewers.push(viewer);
-      tiles.push(tileOf(attached, viewer, () => screen));
+      const tile = tileOf(attached, viewer, () => screen);
+      tile.pane.terminal.resize(size.columns, size.rows);
+      tiles.push(tile);
     }
     screen = showTiles(tiles, {
       ...{ input: process.stdin as ReadStream, output: process.stdout as unknown as WriteStream, unicode: isUnicode() },
