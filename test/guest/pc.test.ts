@@ -35,8 +35,9 @@ test(
       ...['--timeout', '90', '--', script],
     ]);
     expect(status, stderr).toBe(0);
-    // An i440fx has no memory-mapped configuration space.
-    expectNoWarnings(stderr, [/fail to add MMCONFIG information/]);
+    // An i440fx has no memory-mapped configuration space. With an HPET the kernel imitates the RTC's interrupts, and
+    // says when it came too late for one: in the lab it may.
+    expectNoWarnings(stderr, [/fail to add MMCONFIG information/, /hpet: Lost \d+ RTC interrupts/]);
     expect(
       stdout
         .toString()
