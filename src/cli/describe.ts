@@ -104,6 +104,7 @@ export async function describe(
     pvpanic: options.pvpanic && (file.pvpanic ?? true),
     debugExit: options.debugExit ?? file.debugExit ?? false,
     i8042: options.i8042 ?? file.i8042 ?? false,
+    hpet: options.hpet ?? file.hpet ?? false,
     fwCfg: [...(file.fwCfg ?? []), ...options.fwCfg.map(parseFwCfg)],
     dimms: [...(file.dimms ?? []), ...options.dimm.map(parseDimm)],
     nvdimms,

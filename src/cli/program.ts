@@ -172,6 +172,7 @@ function machineOptions(command: Command): Command {
     .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect, [])
     .option('--debug-exit', 'adds isa-debug-exit at port 0xf4')
     .option('--i8042', 'adds a keyboard controller')
+    .option('--hpet', 'adds a high precision event timer')
     .option('--no-rtc', 'leaves the CMOS clock out')
     .option('--no-pvpanic', 'leaves the panic device out')
     .option('--no-reboot', 'ends when the guest resets');

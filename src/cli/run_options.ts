@@ -28,6 +28,7 @@ export interface RunOptions {
   pcie?: string;
   debugExit?: boolean;
   i8042?: boolean;
+  hpet?: boolean;
   rtc: boolean;
   pvpanic: boolean;
   reboot: boolean;

@@ -420,6 +420,7 @@ const machineFields = z.strictObject({
   pvpanic: z.boolean().default(true),
   debugExit: z.boolean().default(false).describe('isa-debug-exit at port 0xf4'),
   i8042: z.boolean().default(false).describe('keyboard controller'),
+  hpet: z.boolean().default(false).describe('high precision event timer'),
   fwCfg: z
     .array(
       z

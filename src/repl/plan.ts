@@ -229,7 +229,19 @@ const RNG = { type: 'virtio-rng', id: 'rng' } as const;
 /** Fields that are compared one by one, and those that are one thing. */
 const PARTS = ['memory', 'kernel', 'pcie'] as const;
 const WHOLES = [
-  ...['name', 'machine', 'numa', 'serial', 'nvdimmPersistence', 'rtc', 'pvpanic', 'debugExit', 'i8042', 'fwCfg'],
+  ...[
+    'name',
+    'machine',
+    'numa',
+    'serial',
+    'nvdimmPersistence',
+    'rtc',
+    'pvpanic',
+    'debugExit',
+    'i8042',
+    'hpet',
+    'fwCfg',
+  ],
   ...['onReset', 'onTripleFault', 'onPanic'],
 ] as const;
 

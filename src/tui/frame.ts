@@ -10,7 +10,7 @@ import { compact, type PaneContent, type PaneContext } from './panes/pane.ts';
 import { pciPane } from './panes/pci.ts';
 import { vcpusPane } from './panes/vcpus.ts';
 import type { Station } from './station.ts';
-import { type Line, line, lineWidth, type Style, span, toWidth, widthOf } from './style.ts';
+import { type Line, line, lineWidth, plainText, type Style, span, toWidth, widthOf } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { terminalLines } from './terminal_view.ts';
 
@@ -82,7 +82,7 @@ const STATES: Readonly<Record<string, Style>> = { running: 'good', paused: 'warn
 function headerOf(station: Station, width: number): Line {
   const { machine, model, place, unicode } = station;
   const { description, state, end } = machine;
-  const minutes = Math.floor((Date.now() - model.startedAt) / 60_000);
+  const minutes = Math.floor((model.clock.wall() - model.startedAt) / 60_000);
   const up = minutes > 0 ? `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')} h` : '';
   const rate = model.activity.exits.at(-1);
   const parts: Line[] = [
@@ -186,7 +186,7 @@ function boxed(
   titleStyle: Style,
 ): Line[] {
   const [topLeft, topRight, bottomLeft, bottomRight, across, down] = LINES[unicode ? 'unicode' : 'plain'];
-  const head = toWidth([span(title, titleStyle)], Math.min(widthOf(title), width - 4));
+  const head = [span(titleWithin(title, width - 4), titleStyle)];
   const rest = width - 3 - lineWidth(head);
   return [
     [span(topLeft + across, border), ...head, span(across.repeat(rest) + topRight, border)],
@@ -196,6 +196,17 @@ function boxed(
     ),
     [span(bottomLeft + across.repeat(width - 2) + bottomRight, border)],
   ];
+}
+
+/** As many of a title's parts as there is room for, the first in any case. */
+function titleWithin(title: string, width: number): string {
+  let text = title;
+  while (widthOf(text) > width) {
+    const cut = Math.max(text.lastIndexOf(', '), text.lastIndexOf(' · '));
+    if (cut <= 0) return plainText(toWidth([span(text)], width));
+    text = `${text.slice(0, cut)} `;
+  }
+  return text;
 }
 
 /** In the middle of the screen, as large as it needs to be. */
@@ -233,7 +244,7 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Frame
     const style = notice.level === 'info' ? 'text' : notice.level;
     return { line: toWidth([span(` ${notice.text}`, style)], width), buttons: [] };
   }
-  const progress = progressOf(model.request, Date.now() - model.requestAt);
+  const progress = progressOf(model.request, model.clock.wall() - model.requestAt);
   const spans: Line[number][] = progress ? [span(` ${progress} `, 'accent')] : [];
   const buttons: { from: number; to: number; key: string }[] = [];
   for (const action of actionsIn(station.focus)) {

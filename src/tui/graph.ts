@@ -70,3 +70,6 @@ export function roundUp(value: number): number {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value) ?? value;
 }
+
+/** The same for bytes, which are counted in binary units: a power of two. */
+export const roundUpBytes = (value: number): number => (value <= 1 ? 1 : 2 ** Math.ceil(Math.log2(value)));

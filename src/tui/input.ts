@@ -2,7 +2,7 @@
 import { PassThrough } from 'node:stream';
 
 export interface MouseEvent {
-  readonly kind: 'press' | 'release' | 'wheel-up' | 'wheel-down';
+  readonly kind: 'press' | 'drag' | 'release' | 'wheel-up' | 'wheel-down';
   /** From 0 on. */
   readonly column: number;
   readonly row: number;
@@ -11,11 +11,16 @@ export interface MouseEvent {
 /** XTerm's SGR mouse protocol (ctlseqs, "Extended coordinates"): buttons and wheel, no motion. */
 export const MOUSE_ON = '\x1b[?1000h\x1b[?1006h';
 export const MOUSE_OFF = '\x1b[?1006l\x1b[?1000l';
+/** The same with motion while a button is down. */
+export const DRAG_ON = '\x1b[?1002h\x1b[?1006h';
+export const DRAG_OFF = '\x1b[?1006l\x1b[?1002l';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: a control sequence
 const MOUSE = /\x1b\[<(\d+);(\d+);(\d+)([Mm])/g;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the same, cut off
 const MOUSE_BEGUN = /\x1b(?:\[(?:<[\d;]*)?)?$/;
+/** Added to a button's number in a report of motion. */
+const MOTION = 0x20;
 /** Ctrl-] as telnet and virsh have it. */
 const LEAVE = 0x1d;
 /** A piece of a sequence is completed within this time, or was the Esc key. */
@@ -73,6 +78,7 @@ export class TerminalInput {
     if (button === 64 || button === 65)
       this.onMouse?.({ kind: button === 64 ? 'wheel-up' : 'wheel-down', column, row });
     else if ((button & 0x63) === 0) this.onMouse?.({ kind: pressed ? 'press' : 'release', column, row });
+    else if ((button & 0x63) === MOTION) this.onMouse?.({ kind: 'drag', column, row });
   }
 
   #deliver(text: string): void {

@@ -52,7 +52,7 @@ export function layOut(
       columns: [stack(others, undefined, { left: 0, top, width: half, height }), [{ pane: focus, rect: main }]],
     };
   }
-  const leftWidth = Math.min(Math.max(28, Math.floor(width * 0.4)), 72);
+  const leftWidth = Math.min(Math.max(28, Math.floor(width * 0.4)), 88);
   const left = { left: 0, top, width: leftWidth, height };
   const rest = { left: leftWidth, top, width: width - leftWidth, height };
   const upper = Math.max(FOLDED, Math.round(height * (focus === 'console' || height < 24 ? 0.68 : 0.6)));

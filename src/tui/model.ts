@@ -11,6 +11,7 @@ import type {
   VcpuReport,
 } from '../client/machine_client.ts';
 import type { Vm } from '../repl/vm.ts';
+import { hostClock, type StationClock } from './clock.ts';
 import { visible } from './style.ts';
 
 const POLL_MS = 1000;
@@ -83,20 +84,25 @@ export class MachineModel {
   requestAt = 0;
   /** Why the machine does not answer, when it does not. */
   trouble: string | undefined;
-  readonly startedAt = Date.now();
+  readonly clock: StationClock;
+  readonly startedAt: number;
   readonly #listeners = new Set<() => void>();
   readonly #unlisten: (() => void)[];
-  #timer: NodeJS.Timeout | undefined;
+  /** Calls the next poll off. */
+  #offPoll: (() => void) | undefined;
   #polledAt = 0;
   #seldomAt = Number.NEGATIVE_INFINITY;
-  #touchedAt = performance.now();
+  #touchedAt: number;
   #closed = false;
   #partial = '';
   /** When what is told now happened, where that is not now. */
   #past: Date | undefined;
 
-  constructor(vm: Vm, guest?: GuestChannel) {
+  constructor(vm: Vm, guest?: GuestChannel, clock: StationClock = hostClock) {
     this.vm = vm;
+    this.clock = clock;
+    this.startedAt = clock.wall();
+    this.#touchedAt = clock.monotonic();
     this.#unlisten = [vm.machine.onEvent((event) => this.#event(event))];
     if (guest) {
       const off = guest.onEvent((event) => {
@@ -133,14 +139,14 @@ export class MachineModel {
 
   close(): void {
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#offPoll?.();
     for (const off of this.#unlisten) off();
     this.#listeners.clear();
   }
 
   /** A line for the timeline. What a guest or a peer said is made harmless. */
   say(kind: EventKind, text: string, level: EventLevel = 'info'): void {
-    this.events.push({ at: this.#past ?? new Date(), kind, level, text: visible(text) });
+    this.events.push({ at: this.#past ?? new Date(this.clock.wall()), kind, level, text: visible(text) });
     if (this.events.length > MAX_EVENTS) {
       this.events.shift();
       this.forgotten++;
@@ -165,21 +171,21 @@ export class MachineModel {
   /** Asks for everything now. */
   async refresh(): Promise<void> {
     this.#seldomAt = Number.NEGATIVE_INFINITY;
-    clearTimeout(this.#timer);
+    this.#offPoll?.();
     await this.#poll();
   }
 
   /** Somebody is there. */
   touch(): void {
     const slept = this.#interval > POLL_MS;
-    this.#touchedAt = performance.now();
-    if (!slept || !this.#timer || this.#closed) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.#poll(), POLL_MS);
+    this.#touchedAt = this.clock.monotonic();
+    if (!slept || !this.#offPoll || this.#closed) return;
+    this.#offPoll?.();
+    this.#offPoll = this.clock.after(POLL_MS, () => void this.#poll());
   }
 
   get #interval(): number {
-    if (performance.now() - this.#touchedAt < IDLE_AFTER_MS) return POLL_MS;
+    if (this.clock.monotonic() - this.#touchedAt < IDLE_AFTER_MS) return POLL_MS;
     const load = [...this.vcpus.values()].reduce((sum, { utilisation }) => sum + (utilisation.at(-1) ?? 0), 0);
     const busy = load > IDLE_LOAD || (this.activity.exits.at(-1) ?? 0) > IDLE_EXITS;
     return busy ? POLL_MS : IDLE_POLL_MS;
@@ -187,7 +193,7 @@ export class MachineModel {
 
   async #poll(): Promise<void> {
     const { machine } = this.vm;
-    const seldom = performance.now() - this.#seldomAt > SELDOM_MS - POLL_MS / 2;
+    const seldom = this.clock.monotonic() - this.#seldomAt > SELDOM_MS - POLL_MS / 2;
     try {
       if (machine.state === 'running' || machine.state === 'paused' || machine.state === 'created') {
         const [counters, disks] = await Promise.all([machine.counters(), machine.disks()]);
@@ -200,12 +206,12 @@ export class MachineModel {
     }
     if (this.#closed) return;
     this.changed();
-    this.#timer = setTimeout(() => void this.#poll(), this.#interval);
+    this.#offPoll = this.clock.after(this.#interval, () => void this.#poll());
   }
 
   async #askSeldom(): Promise<void> {
     const { machine } = this.vm;
-    this.#seldomAt = performance.now();
+    this.#seldomAt = this.clock.monotonic();
     const [plugged, devices, memory] = await Promise.all([machine.plugged(), machine.devices(), machine.memoryMap()]);
     this.plugged = plugged;
     this.devices = devices;
@@ -213,7 +219,7 @@ export class MachineModel {
   }
 
   #measure(counters: CountersReport, disks: readonly DiskReport[]): void {
-    const now = performance.now();
+    const now = this.clock.monotonic();
     const seconds = (now - this.#polledAt) / 1000;
     const before = this.counters;
     this.#polledAt = now;
@@ -300,7 +306,7 @@ export class MachineModel {
   #requested(request: LiveRequest): void {
     const { action, device, stage, reason } = request;
     this.request = request;
-    this.requestAt = Date.now();
+    this.requestAt = this.clock.wall();
     const failed = stage === 'refused' || stage === 'timed-out';
     const level = failed ? 'bad' : stage === 'online' || stage === 'reached' || stage === 'removed' ? 'good' : 'info';
     this.say('hotplug', `${action} ${device.id}: ${stage}${reason ? ` (${reason})` : ''}`, level);

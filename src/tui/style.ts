@@ -102,6 +102,23 @@ export function toWidth(spans: Line, width: number, ellipsis = '…'): Line {
   return [...out, { ...last, text: `${ellipsis}${' '.repeat(Math.max(0, left))}` }];
 }
 
+/** A line with as many of the parts behind it as there is room for, each whole: half a number is worse than none. */
+export function withParts(head: Line, parts: readonly Span[], width: number): Line {
+  const out = [...head];
+  let used = lineWidth(head);
+  for (const [index, part] of parts.entries()) {
+    const cells = widthOf(part.text) + 1;
+    // Room is kept to say that there is more.
+    if (used + cells + (index < parts.length - 1 ? 2 : 0) > width) {
+      if (used + 2 <= width) out.push(span(' …', 'dim'));
+      break;
+    }
+    out.push(span(' '), part);
+    used += cells;
+  }
+  return out;
+}
+
 /** A line as the terminal takes it. */
 export function paint(spans: Line, theme: Theme): string {
   let out = '';

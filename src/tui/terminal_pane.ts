@@ -1,10 +1,15 @@
 /** A terminal emulated for a pane: a console of the guest, or the REPL. */
 import xterm from '@xterm/headless';
+import { cellWidths } from './cell_widths.ts';
 import { scrollbackOf } from './terminal_view.ts';
 
 const SCROLLBACK = 10_000;
 /** Output that waits to be parsed. A person reads no more than a screen of what comes faster. */
 const MAX_PENDING = 4 << 20;
+
+/** Cursor keys, Home and End without modifiers: what a program that asked for application mode (DECCKM) gets as SS3. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: a control sequence
+const CURSOR_KEY = /\x1b\[([ABCDHF])/g;
 
 export interface TerminalPaneOptions {
   readonly name: string;
@@ -33,6 +38,8 @@ export class TerminalPane {
     this.name = options.name;
     this.send = options.send;
     this.terminal = new xterm.Terminal({ cols: 80, rows: 24, scrollback: SCROLLBACK, allowProposedApi: true });
+    this.terminal.unicode.register(cellWidths);
+    this.terminal.unicode.activeVersion = cellWidths.version;
     // Nobody else answers a guest's questions about its terminal while it is in a pane.
     this.terminal.onData((answer) => this.send(Buffer.from(answer, 'latin1')));
   }
@@ -50,6 +57,12 @@ export class TerminalPane {
       if (this.scrolledBack > 0) this.scroll(scrollbackOf(this.terminal) - before);
       this.#options.changed();
     });
+  }
+
+  /** Sends what was typed on a terminal whose cursor keys are in their normal mode. */
+  type(bytes: Uint8Array): void {
+    if (!this.terminal.modes.applicationCursorKeysMode) this.send(bytes);
+    else this.send(Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(CURSOR_KEY, '\x1bO$1'), 'latin1'));
   }
 
   resize(columns: number, rows: number): void {

@@ -12,6 +12,20 @@ export interface TerminalWindow {
   readonly cursor: boolean;
   /** No colours of the guest's either. */
   readonly colours: boolean;
+  /** Cells that are drawn inverted. */
+  readonly selection?: Selection | undefined;
+}
+
+export interface BufferCell {
+  /** Row of the terminal's buffer, scrollback included. */
+  readonly row: number;
+  readonly column: number;
+}
+
+/** Text as it is read, from one cell to another, both in it. */
+export interface Selection {
+  readonly from: BufferCell;
+  readonly to: BufferCell;
 }
 
 /** Rows of scrollback above the live screen. */
@@ -24,13 +38,7 @@ export const scrollbackOf = (terminal: Terminal): number => terminal.buffer.acti
 export function terminalLines(terminal: Terminal, window: TerminalWindow): Line[] {
   const buffer = terminal.buffer.active;
   const cursorRow = buffer.baseY + buffer.cursorY;
-  let last = buffer.baseY + terminal.rows - 1;
-  if (terminal.rows > window.height) {
-    let used = last;
-    while (used > cursorRow && (buffer.getLine(used)?.translateToString(true) ?? '') === '') used--;
-    last = Math.max(used, buffer.baseY + window.height - 1);
-  }
-  const top = Math.max(0, last - window.height + 1 - window.scrolledBack);
+  const top = topRow(terminal, window);
   const lines: Line[] = [];
   const reused = buffer.getNullCell();
   for (let row = top; row < top + window.height; row++) {
@@ -39,6 +47,48 @@ export function terminalLines(terminal: Terminal, window: TerminalWindow): Line[
   }
   return lines;
 }
+
+/** Row of the buffer that is the first of a window. */
+export function topRow(terminal: Terminal, window: Pick<TerminalWindow, 'height' | 'scrolledBack'>): number {
+  const buffer = terminal.buffer.active;
+  const cursorRow = buffer.baseY + buffer.cursorY;
+  let last = buffer.baseY + terminal.rows - 1;
+  if (terminal.rows > window.height) {
+    let used = last;
+    while (used > cursorRow && (buffer.getLine(used)?.translateToString(true) ?? '') === '') used--;
+    last = Math.max(used, buffer.baseY + window.height - 1);
+  }
+  return Math.max(0, last - window.height + 1 - window.scrolledBack);
+}
+
+/** The text of a selection: rows that the terminal wrapped are one line, and lines end without spaces. */
+export function selectedText(terminal: Terminal, { from, to }: Selection): string {
+  const buffer = terminal.buffer.active;
+  let text = '';
+  for (let row = from.row; row <= to.row; row++) {
+    const cells = buffer.getLine(row);
+    if (!cells) continue;
+    if (row > from.row && !cells.isWrapped) text += '\n';
+    const goesOn = row < to.row && (buffer.getLine(row + 1)?.isWrapped ?? false);
+    const [first, end] = [row === from.row ? from.column : 0, row === to.row ? to.column + 1 : undefined];
+    const part = cells.translateToString(false, first, end);
+    text += goesOn ? part : part.trimEnd();
+  }
+  return text;
+}
+
+function isSelected(selection: Selection | undefined, row: number, column: number): boolean {
+  if (!selection) return false;
+  const { from, to } = selection;
+  if (row < from.row || row > to.row) return false;
+  return (row > from.row || column >= from.column) && (row < to.row || column <= to.column);
+}
+
+/**
+ * What joins characters to one picture, or gives it another width or skin: terminals do not agree on how wide it is
+ * then. Without, each has the cells that it has here.
+ */
+const JOINERS = /[\u200d\ufe0e\ufe0f\u{1f3fb}-\u{1f3ff}]/gu;
 
 function rowSpans(
   terminal: Terminal,
@@ -61,13 +111,14 @@ function rowSpans(
     const cellWidth = cell?.getWidth() ?? 1;
     // The second half of a wide character.
     if (cellWidth === 0) continue;
-    const codes = (cell ? sgrOf(cell, window.colours) : '') + (column === cursor ? ';7' : '');
+    const inverted = column === cursor || isSelected(window.selection, row, column);
+    const codes = (cell ? sgrOf(cell, window.colours) : '') + (inverted ? ';7' : '');
     const clean = codes.startsWith(';') ? codes.slice(1) : codes;
     if (clean !== sgr) {
       flush();
       sgr = clean;
     }
-    text += column + cellWidth > width ? ' ' : cell?.getChars() || ' ';
+    text += column + cellWidth > width ? ' ' : cell?.getChars().replaceAll(JOINERS, '') || ' ';
   }
   flush();
   return spans;

@@ -9,19 +9,26 @@ import type { SharedConsole } from '../client/shared_console.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
+import type { StationClock } from './clock.ts';
+import { Drawing, MAX_FPS } from './drawing.ts';
 import type { Frame } from './frame.ts';
 import type { Glyphs } from './graph.ts';
 import { MOUSE_OFF, MOUSE_ON, type MouseEvent, TerminalInput } from './input.ts';
 import { paneAt } from './layout.ts';
+import { isUnicode } from './locale.ts';
 import { MachineModel } from './model.ts';
 import { Station } from './station.ts';
 import type { ThemeName } from './style.ts';
 import { TerminalPane } from './terminal_pane.ts';
 
-/** Frames a second at most; a frame that takes long makes those after it rarer. */
-const MAX_FPS = 30;
-/** Share of the time that drawing may take while a guest prints without end. */
-const DRAW_SHARE = 0.3;
+/**
+ * DECAWM: terminals do not agree on the width of every character that a guest may print. Where one takes more cells than
+ * was reckoned with, its row is cut, and does not wrap and move all that is below it.
+ */
+const WRAP_OFF = '\x1b[?7l';
+const WRAP_ON = '\x1b[?7h';
+/** Ink draws from where the cursor is when it enters the alternate screen; the first row begins at its column. */
+const FIRST_COLUMN = '\r';
 
 export interface WorkstationOptions {
   readonly input: ReadStream;
@@ -40,6 +47,8 @@ export interface WorkstationOptions {
   readonly exports: string;
   /** What was typed into the REPL is kept here. */
   readonly history?: string;
+  /** The host's without it. */
+  readonly clock?: StationClock;
   /** Every byte of the kernel's console passes here. */
   readonly onConsole?: (bytes: Uint8Array) => void;
 }
@@ -56,7 +65,7 @@ export async function runWorkstation(
   const { input, output } = options;
   const unicode = isUnicode();
   const vm = new Vm({ machine, guest });
-  const model = new MachineModel(vm, guest);
+  const model = new MachineModel(vm, guest, options.clock);
   if (options.attached) model.remember(options.attached.history);
   const left = Promise.withResolvers<void>();
   const terminal = new TerminalInput();
@@ -97,7 +106,7 @@ export async function runWorkstation(
   const repl = replPane(vm, options, () => draw.request());
 
   const typing = (pane: TerminalPane | undefined) => {
-    terminal.raw = pane && ((bytes) => pane.send(bytes));
+    terminal.raw = pane && ((bytes) => pane.type(bytes));
   };
   const station = new Station({
     model,
@@ -115,7 +124,7 @@ export async function runWorkstation(
       leave: () => left.resolve(),
       zoom: async (pane) => {
         const suspension = await suspend?.();
-        if (options.mouse !== false) output.write(MOUSE_OFF);
+        output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
         input.setRawMode(true);
         input.resume();
         output.write(`\x1b[2J\x1b[H\x1b[2m[nemu] ${pane.name}; Ctrl-] comes back\x1b[0m\r\n`);
@@ -129,9 +138,10 @@ export async function runWorkstation(
         zoomed = undefined;
         terminal.raw = undefined;
         terminal.onLeave = leaveTyping;
+        output.write(FIRST_COLUMN);
         await suspension?.resume();
         input.setRawMode(true);
-        if (options.mouse !== false) output.write(MOUSE_ON);
+        output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
         draw.request();
       },
     },
@@ -145,7 +155,8 @@ export async function runWorkstation(
   input.resume();
   const take = (bytes: Buffer) => terminal.take(bytes);
   input.on('data', take);
-  if (options.mouse !== false) output.write(MOUSE_ON);
+  output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
+  output.write(FIRST_COLUMN);
   const app = render(
     <App
       station={station}
@@ -187,7 +198,7 @@ export async function runWorkstation(
     draw.close();
     app.unmount();
     await app.waitUntilExit();
-    if (options.mouse !== false) output.write(MOUSE_OFF);
+    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
     input.off('data', take);
     terminal.close();
     input.setRawMode(false);
@@ -285,47 +296,4 @@ function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent
   }
   const button = frame.buttons.find(({ from, to }) => column >= from && column < to);
   if (button && row > 0) station.key(button.key, button.key);
-}
-
-/** Frames when something changed, no more often than the terminal and this process can take. */
-class Drawing {
-  #version = 0;
-  #listeners = new Set<() => void>();
-  #timer: NodeJS.Timeout | undefined;
-  #last = 0;
-  #cost = 0;
-
-  readonly subscribe = (listener: () => void): (() => void) => {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  };
-
-  readonly get = (): number => this.#version;
-
-  took(ms: number): void {
-    this.#cost = this.#cost * 0.7 + ms * 0.3;
-  }
-
-  request(): void {
-    if (this.#timer) return;
-    const gap = Math.max(1000 / MAX_FPS, this.#cost / DRAW_SHARE);
-    const wait = Math.max(0, this.#last + gap - performance.now());
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      this.#last = performance.now();
-      this.#version++;
-      for (const listener of this.#listeners) listener();
-    }, wait);
-  }
-
-  close(): void {
-    clearTimeout(this.#timer);
-    this.#listeners.clear();
-  }
-}
-
-/** Does the terminal take more than ASCII? By its locale, as others find out. */
-function isUnicode({ LC_ALL, LC_CTYPE, LANG, TERM } = process.env): boolean {
-  const locale = [LC_ALL, LC_CTYPE, LANG].find((value) => value !== undefined && value !== '');
-  return TERM !== 'linux' && /utf-?8/i.test(locale ?? '');
 }

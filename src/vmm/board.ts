@@ -13,6 +13,7 @@ import {
   FwCfg,
   littleEndian,
 } from '../devices/fw_cfg.ts';
+import { HPET_BASE, Hpet } from '../devices/hpet.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ich9Pm } from '../devices/ich9_pm.ts';
 import { Piix4Pm } from '../devices/piix4_pm.ts';
@@ -83,6 +84,10 @@ const RTC_GSI = 8;
 const I8042_DATA_PORT = 0x60;
 const I8042_COMMAND_PORT = 0x64;
 const KBD_GSI = 1;
+/** IOAPIC inputs that timers of QEMU's q35 and pc may be routed to. */
+const HPET_ROUTES = { q35: 0xff0104, pc: 0x04, minimal: 0x04 } as const;
+/** Input 2 of the IOAPIC is the timer's, which has the GSI 0 here. */
+const TIMER_INPUT = 2;
 /** Where QEMU's machines have the registers of CPU hot-plug, and of DIMMs. */
 const CPU_HOTPLUG_PORT = { q35: 0xcd8, pc: 0xaf00, minimal: 0xcd8 } as const;
 const MEMORY_HOTPLUG_PORT = 0xa00;
@@ -116,6 +121,8 @@ export interface BoardOptions {
   readonly powerOff: () => void;
   readonly requestReset: (cause: string) => void;
   readonly panic: () => void;
+  /** Channel 0 of the PIT is to raise no interrupts, or to do so again. */
+  readonly silencePit: (silent: boolean) => void;
   readonly watchdog: (action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none') => void;
   /** The guest does not need what is there: the host may have the memory back. */
   readonly discard: (gpa: number, length: number) => void;
@@ -232,10 +239,23 @@ export function createBoard(options: BoardOptions): Board {
     pio.insert(PVPANIC_PORT, pvpanic);
     devices.push(pvpanic);
   }
+  const hpet = description.hpet
+    ? new Hpet({
+        clock: options.clock,
+        routes: HPET_ROUTES[description.machine],
+        line: (gsi) => line(gsi === TIMER_INPUT ? 0 : gsi),
+        legacy: options.silencePit,
+      })
+    : undefined;
+  if (hpet) {
+    mmio.insert(HPET_BASE, hpet);
+    devices.push(hpet);
+  }
   if (description.rtc) {
+    const rtcLine = line(RTC_GSI);
     const rtc = new CmosRtc({
       clock: options.clock,
-      irq: line(RTC_GSI),
+      irq: { set: (level) => void (hpet?.legacy || rtcLine.set(level)) },
       lowMemory: options.ranges[0].size,
       highMemory: options.ranges.slice(1).reduce((sum, { size }) => sum + size, 0),
       cpus: description.cpus.count,
@@ -482,6 +502,7 @@ function acpiBoard({ description, ranges, ...options }: BoardOptions, bus: Devic
     uarts: description.serial.map(({ port }) => ({ name: port.toUpperCase(), ...UARTS[port] })),
     rtc: description.rtc,
     i8042: description.i8042,
+    hpet: description.hpet ? HPET_BASE : undefined,
     fwCfg: { port: FW_CFG_PORT, length: 12 },
     pvpanicPort: description.pvpanic ? PVPANIC_PORT : undefined,
   };

@@ -148,6 +148,7 @@ class MachineThread {
         this.#resetCause ??= cause;
       },
       panic: () => this.#panicked(),
+      silencePit: (silent) => this.#processors.silencePit(silent),
       watchdog: (action) => this.#watchdog(action),
       discard: (gpa, length) =>
         discardRam(data.memory, this.#live.virtioMem.backendAt(gpa) ?? description.memory, gpa, length),

@@ -236,6 +236,16 @@ export class Processors {
     for (const { x86: vcpu, resetState } of this.#vcpus.values()) vcpu.reset(resetState);
   }
 
+  /** Whether channel 0 of the PIT raises no interrupts, because an HPET does in its place. */
+  silencePit(silent: boolean): void {
+    this.vm.ioctl(x86.KVM_GET_PIT2, 'KVM_GET_PIT2', this.#pit);
+    const { fields } = this.#pit;
+    fields.flags = silent
+      ? fields.flags | x86.KVM_PIT_FLAGS_HPET_LEGACY
+      : fields.flags & ~x86.KVM_PIT_FLAGS_HPET_LEGACY;
+    this.vm.ioctl(x86.KVM_SET_PIT2, 'KVM_SET_PIT2', this.#pit);
+  }
+
   /** Asks every vCPU to leave the guest, without waiting. */
   requestPause(): void {
     Atomics.store(this.#block.words, H.PAUSE, 1);

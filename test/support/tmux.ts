@@ -44,6 +44,11 @@ export class Terminal {
     return this.#tmux('capture-pane', '-p', '-J', '-S', '-500');
   }
 
+  /** What is on the screen, row by row. */
+  get visible(): string {
+    return this.#tmux('capture-pane', '-p');
+  }
+
   /** What is on the screen, with the SGR sequences that make it look so (ECMA-48). */
   get colours(): string {
     return this.#tmux('capture-pane', '-p', '-e');

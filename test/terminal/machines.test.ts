@@ -177,6 +177,25 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       cid.press('q');
       await cid.until('Left day; nemu attach day comes back.');
 
+      // Consoles side by side, and one keyboard for both.
+      await said('exec', 'day', '--', 'setsid -c sh -i <>/dev/hvc0 >&0 2>&1 &');
+      cid.line('clear');
+      cid.line(`${nemu} tile day day:hvc0`);
+      await cid.until(/─ day com1 ─+│─ day hvc0 ─/);
+      await cid.until(/still 46.*│/);
+      cid.press('C-]', 'b');
+      await cid.until(' to 2 of 2 ');
+      await guestLine(cid, 'stty size; echo "both $((x + 5))"');
+      for (const shown of [/^28 49 +│/m, /^both 47 +│/m, /│28 50 *$/m, /│both 5 *$/m]) await cid.until(shown);
+      cid.press('C-]', 'z');
+      await cid.until(/^─ day com1 ─+$/m);
+      cid.press('C-]', 'z');
+      cid.press('C-]', 'n');
+      cid.press('C-]', 'q');
+      await cid.until('Left day; it goes on.');
+      cid.line('stty -a');
+      await cid.until(/ icanon .* echo /s);
+
       // Programs instead of people.
       const exec = await runNemu(['exec', 'day', '--', 'cat; echo problem >&2; exit 7'], {
         env,

@@ -14,6 +14,7 @@ import { type ListOptions, list } from './list_command.ts';
 import { type LogsOptions, showEvents, showLogs } from './logs_command.ts';
 import { findMachine, isUp, machineNamed } from './records.ts';
 import { kill, type RemoveOptions, remove, type StopOptions, stop } from './stop_command.ts';
+import { runTiles, type TileOptions } from './tile_command.ts';
 import { type TopOptions, top } from './top_command.ts';
 
 const NAME_HELP = 'name of the machine; the only one that runs without it';
@@ -181,6 +182,25 @@ function addJoining(nemu: Command): void {
     )
     .action(async (name: string | undefined, console: string | undefined, options: ConsoleOptions) => {
       await withMachine(name, (attached) => runConsole(attached, console, options));
+    });
+
+  nemu
+    .command('tile')
+    .description('shows consoles of several machines side by side; Ctrl-] q leaves, and they go on')
+    .argument('[console...]', 'name of a machine, or name:console; all that run without any')
+    .option('--broadcast', 'what is typed goes to all of them; Ctrl-] b changes that')
+    .option('--watch', 'looks on; what is typed goes nowhere')
+    .addOption(new Option('--theme <name>', 'colours; NO_COLOR is heeded').choices(THEMES))
+    .option('--no-mouse', 'leaves the mouse to the terminal; without it, dragging copies')
+    .addHelpText(
+      'after',
+      examples(`
+  nemu tile
+  nemu tile one two:hvc0 three --broadcast
+`),
+    )
+    .action(async (consoles: string[], options: TileOptions) => {
+      process.exitCode = await runTiles(consoles, options);
     });
 
   nemu

@@ -31,7 +31,7 @@ const LEAVE = 0x1d;
 const LAST_BYTES_MS = 100;
 
 /** The console that people mean when they name none. */
-function defaultConsole({ share, known }: AttachedMachine): string {
+export function defaultConsole({ share, known }: AttachedMachine): string {
   const wanted = known.record.command ? 'com2' : 'com1';
   return share.names.includes(wanted) ? wanted : (share.names[0] ?? wanted);
 }

@@ -98,6 +98,8 @@ export const KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1 << 0;
 
 export const kvm_pit_config = struct('kvm_pit_config', { flags: 'u32', pad: array('u32', 15) });
 export const KVM_PIT_SPEAKER_DUMMY = 1;
+/** Channel 0 raises no interrupt: an HPET does in its place. */
+export const KVM_PIT_FLAGS_HPET_LEGACY = 1;
 
 export const kvm_lapic_state = struct('kvm_lapic_state', { regs: array('u8', 0x400) });
 

@@ -1,6 +1,6 @@
 import { formatSize } from '../../client/sizes.ts';
 import type { VirtioMemReport } from '../../client/virtio_mem.ts';
-import { line, span } from '../style.ts';
+import { line, span, withParts } from '../style.ts';
 import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
 
 /** RAM by range: where it is, what backs it, how much of it the host has. */
@@ -15,7 +15,9 @@ export function memoryPane({ model, width, unicode }: PaneContext): PaneContent 
   const { max, slots } = model.plugged?.memory ?? {};
   const room = max === undefined ? '' : `/${formatSize(max)}, ${dimms.length}/${slots ?? 0} slots`;
   const title = `memory ${formatSize(size)}${room} · ${compactBytes(resident)} resident`;
-  const bar = Math.min(20, Math.max(4, width - 34));
+  const addressWidth = Math.max(3, ...model.memory.map(({ address }) => hex(address).length));
+  const sizeWidth = Math.max(5, ...model.memory.map((range) => formatSize(range.size).length));
+  const bar = Math.min(20, Math.max(4, Math.floor((width - addressWidth - sizeWidth - 7) / 3)));
   const rows: Row[] = model.memory.map((range) => {
     const dimm = dimms.find(({ id }) => id === range.dimm);
     const nvdimm = model.plugged?.nvdimms.find(({ id }) => id === range.dimm);
@@ -24,26 +26,23 @@ export function memoryPane({ model, width, unicode }: PaneContext): PaneContent 
       : (dimm ?? virtioBackend(blocks, range.dimm) ?? memory);
     const module = dimm ?? nvdimm;
     const virtio = blocks.find(({ id }) => id === range.dimm);
-    const traits = [
-      module ? `slot ${module.slot} node ${module.node}` : virtio ? `node ${virtio.node}` : 'boot',
-      ...(virtio ? [`${formatSize(virtio.plugged)} of ${formatSize(virtio.requested)} plugged`] : []),
-      ...(nvdimm ? [`${nvdimm.flushes} flushes`] : []),
-      backend.path ?? backend.backend,
-      ...(backend.hugepages ? [`${backend.hugepages} pages`] : []),
-      ...(range.huge > 0 ? [`${compactBytes(range.huge)} huge`] : []),
+    const place = module ? [`slot ${module.slot}`, `node ${module.node}`] : virtio ? [`node ${virtio.node}`] : [];
+    const parts = [
+      span(range.dimm ?? 'boot', 'bold'),
+      ...place.map((text) => span(text, 'dim')),
+      ...(virtio ? [span(`${formatSize(virtio.plugged)} of ${formatSize(virtio.requested)} plugged`, 'dim')] : []),
+      ...(nvdimm ? [span(`${nvdimm.flushes} flushes`, 'dim')] : []),
+      span(backend.path ?? backend.backend, 'dim'),
+      ...(backend.hugepages ? [span(`${backend.hugepages} pages`, 'dim')] : []),
+      ...(range.huge > 0 ? [span(`${compactBytes(range.huge)} huge`, 'dim')] : []),
     ];
-    return {
-      ...(range.dimm !== undefined && { key: range.dimm }),
-      line: [
-        span(hex(range.address).padEnd(12), 'dim'),
-        span(formatSize(range.size).padStart(6)),
-        span(' '),
-        span(gauge(range.resident / range.size, bar, unicode), 'graph'),
-        span(`${Math.round((range.resident / range.size) * 100)}%`.padStart(5)),
-        span(`  ${range.dimm === undefined ? '' : `${range.dimm} `}`, 'bold'),
-        span(traits.join(', '), 'dim'),
-      ],
-    };
+    const head = [
+      span(`${hex(range.address).padEnd(addressWidth)} `, 'dim'),
+      span(`${formatSize(range.size).padStart(sizeWidth)} `),
+      span(gauge(range.resident / range.size, bar, unicode), 'graph'),
+      span(`${Math.round((range.resident / range.size) * 100)}%`.padStart(5)),
+    ];
+    return { key: range.dimm ?? `memory at ${hex(range.address)}`, line: withParts(head, parts, width) };
   });
   for (const [index, node] of (description.numa?.nodes ?? []).entries()) {
     const cpus = node.cpus.length > 0 ? `, vCPUs ${node.cpus.join(',')}` : '';

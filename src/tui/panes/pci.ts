@@ -1,10 +1,10 @@
 import type { PciFunctionReport, VirtioReport } from '../../client/machine_client.ts';
 import { ConfigView } from '../../repl/pci_config.ts';
-import { type Line, line, type Style, span } from '../style.ts';
+import { type Line, line, type Style, span, widthOf, withParts } from '../style.ts';
 import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
 
 /** The PCI tree, or the virtio devices in memory of a machine without PCI. */
-export function pciPane({ model, unicode }: PaneContext): PaneContent {
+export function pciPane({ model, width, unicode }: PaneContext): PaneContent {
   const { devices } = model;
   if (!devices) return { title: 'PCI', rows: [{ line: line('Waiting for the machine.', 'dim') }] };
   if (devices.pci.length === 0) {
@@ -14,45 +14,51 @@ export function pciPane({ model, unicode }: PaneContext): PaneContent {
     }));
     return { title: `virtio-mmio · ${rows.length}`, rows };
   }
-  return { title: `PCI · ${devices.pci.length} functions`, rows: tree(devices.pci, unicode) };
+  return { title: `PCI · ${devices.pci.length} functions`, rows: tree(devices.pci, width, unicode) };
 }
 
 /** Functions below the bridges that they are behind. */
-function tree(functions: readonly PciFunctionReport[], unicode: boolean): Row[] {
+function tree(functions: readonly PciFunctionReport[], width: number, unicode: boolean): Row[] {
   const children = new Map<string | undefined, PciFunctionReport[]>();
   for (const each of functions) children.set(each.bridge, [...(children.get(each.bridge) ?? []), each]);
-  const rows: Row[] = [];
+  const found: { readonly each: PciFunctionReport; readonly branch: string }[] = [];
   const walk = (bridge: string | undefined, indent: string) => {
     const list = children.get(bridge) ?? [];
     for (const [index, each] of list.entries()) {
       const last = index === list.length - 1;
       const branch = bridge === undefined ? '' : indent + (unicode ? (last ? '└ ' : '├ ') : last ? '` ' : '| ');
-      rows.push({ key: each.name, line: functionLine(each, branch) });
+      found.push({ each, branch });
       walk(each.name, bridge === undefined ? '' : indent + (last ? '  ' : unicode ? '│ ' : '| '));
     }
   };
   walk(undefined, '');
-  return rows;
+  const headWidth = Math.max(...found.map(({ each, branch }) => widthOf(headOf(each, branch))));
+  return found.map(({ each, branch }) => ({ key: each.name, line: functionLine(each, branch, headWidth, width) }));
 }
 
-function functionLine(each: PciFunctionReport, branch: string): Line {
+const headOf = ({ address, name }: PciFunctionReport, branch: string): string => `${branch}${address} ${name}`;
+
+function functionLine(each: PciFunctionReport, branch: string, headWidth: number, width: number): Line {
   const view = new ConfigView(each.config);
-  const { slot } = view;
+  const slot = view.slot?.split(', ') ?? [];
+  const slotStyle = slot.includes('indicator blinking') ? 'warn' : slot[0]?.includes('occupied') ? 'good' : 'dim';
   const vectors = each.msix?.filter(({ masked, address }) => !masked && address !== 0).length;
-  const bars = each.bars
-    .filter(({ base }) => base !== undefined)
-    .map(({ base, size, kind }) => `${kind === 'io' ? 'io ' : ''}${hex(base as number)}+${compactBytes(size)}`);
-  return [
+  const head: Line = [
     span(`${branch}${each.address} `, 'dim'),
     span(each.name, 'bold'),
-    span(' '),
-    ...(each.virtio ? [driver(each.virtio)] : [span(view.className, 'dim')]),
-    ...(slot
-      ? [span(` ${slot}`, slot.includes('blinking') ? 'warn' : slot.includes('occupied') ? 'good' : 'dim')]
-      : []),
-    ...(each.msix ? [span(` MSI-X ${vectors}/${each.msix.length}`, 'dim')] : []),
-    span(bars.length > 0 ? ` ${bars.join(' ')}` : '', 'dim'),
+    span(' '.repeat(headWidth - widthOf(headOf(each, branch)))),
   ];
+  const parts = [
+    each.virtio ? driver(each.virtio) : span(view.className, 'dim'),
+    ...slot.map((part, index) => span(index < slot.length - 1 ? `${part},` : part, slotStyle)),
+    ...(each.msix ? [span(`MSI-X ${vectors}/${each.msix.length}`, 'dim')] : []),
+    ...each.bars
+      .filter(({ base }) => base !== undefined)
+      .map(({ base, size, kind }) =>
+        span(`${kind === 'io' ? 'io ' : ''}${hex(base as number)}+${compactBytes(size)}`, 'dim'),
+      ),
+  ];
+  return withParts(head, parts, width);
 }
 
 /** How far a driver got with its device (virtio 1.2, section 2.1). */

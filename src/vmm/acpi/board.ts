@@ -125,6 +125,8 @@ export interface AcpiBoard {
   /** MC146818 at 0x70, irq 8, with a century byte at 0x32. */
   readonly rtc: boolean;
   readonly i8042: boolean;
+  /** Address of an HPET's registers. */
+  readonly hpet?: number | undefined;
   readonly fwCfg: { readonly port: number; readonly length: number } | undefined;
   readonly pvpanicPort: number | undefined;
 }

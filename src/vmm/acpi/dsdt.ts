@@ -1,3 +1,4 @@
+import { HPET_SIZE } from '../../devices/hpet.ts';
 import * as aml from './aml.ts';
 import type { AcpiBoard, AcpiVirtioMmio } from './board.ts';
 import { cpuHotplugEvent, processors } from './cpus.ts';
@@ -56,6 +57,9 @@ export function dsdt(board: AcpiBoard): aml.Aml {
     devices.push(aml.device(name, hid('PNP0501'), uid(index + 1), crs(io(port, 8), irqNoFlags(irq))));
   }
   if (board.rtc) devices.push(aml.device('RTC', hid('PNP0B00'), crs(io(0x70, 2), irqNoFlags(8))));
+  if (board.hpet !== undefined) {
+    devices.push(aml.device('HPET', hid('PNP0103'), uid(0), crs(memory32Fixed(board.hpet, HPET_SIZE, false))));
+  }
   if (board.i8042) {
     devices.push(aml.device('KBD', hid('PNP0303'), crs(io(0x60, 1), io(0x64, 1), irqNoFlags(1))));
   }

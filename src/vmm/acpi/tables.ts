@@ -1,6 +1,7 @@
 import type { AcpiBoard } from './board.ts';
 import { dsdt } from './dsdt.ts';
 import { facs, fadt } from './fadt.ts';
+import { hpet } from './hpet.ts';
 import { madt } from './madt.ts';
 import { nfit } from './nfit.ts';
 import { hmat, slit, srat } from './numa.ts';
@@ -50,6 +51,7 @@ export function buildAcpi(board: AcpiBoard, base: number, limit = 0x20000): Acpi
     place('FACP', fadt(board, facsAddress, dsdtAddress)),
     place('APIC', madt(board)),
     place('WAET', waet()),
+    ...(board.hpet === undefined ? [] : [place('HPET', hpet(board.hpet))]),
     ...(board.pci?.ecamBase === undefined ? [] : [place('MCFG', mcfg(board.pci.ecamBase, board.pci.lastBus))]),
     ...(board.numa ? [place('SRAT', srat(board.cpus, board.numa)), place('SLIT', slit(board.numa))] : []),
     ...(board.numa?.attributes ? [place('HMAT', hmat(board.numa.attributes))] : []),

@@ -4,6 +4,7 @@ import { AcpiNvdimm } from '../../../src/devices/acpi_nvdimm.ts';
 import { AcpiPciHotplug } from '../../../src/devices/acpi_pci_hotplug.ts';
 import { CmosRtc } from '../../../src/devices/cmos_rtc.ts';
 import { FwCfg } from '../../../src/devices/fw_cfg.ts';
+import { Hpet } from '../../../src/devices/hpet.ts';
 import { I6300esb } from '../../../src/devices/i6300esb.ts';
 import { I8042 } from '../../../src/devices/i8042.ts';
 import { Ich9Pm } from '../../../src/devices/ich9_pm.ts';
@@ -64,6 +65,13 @@ deviceContract('MC146818', () => {
 deviceContract('fw_cfg', () => {
   const device = new FwCfg({ memory: new FakeMemory(MIB) });
   return { device, regions: [device] };
+});
+
+deviceContract('hpet', () => {
+  const clock = new FakeClock();
+  const line = new FakeLine();
+  const device = new Hpet({ clock, routes: 0xff0104, line: () => line, legacy: () => {} });
+  return { device, regions: [device], disturb: (pick) => clock.advance(BigInt(pick(1_000_000))) };
 });
 
 deviceContract('i8042', () => {
