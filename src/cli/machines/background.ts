@@ -34,6 +34,8 @@ const SETTLE_MS = 50;
 /** How often what a crash would leave is brought up to date, where the engine does not do so itself. */
 const COUNTERS_MS = 10_000;
 
+/** A console's log has so many bytes, and so many before them. */
+const LOG_BYTES = 64 << 20;
 /** The serial port of the guest's agent is nobody's console. */
 const AGENT = 'com4';
 
@@ -210,7 +212,7 @@ class ServedMachine {
         },
         lost: (count) => this.#history.note(`${console}: ${count} bytes were lost before anybody could take them.`),
       },
-      new ConsoleLog(statePaths(this.#name).console(console), ended('the log has ended')),
+      new ConsoleLog(statePaths(this.#name).console(console), ended('the log has ended'), LOG_BYTES),
       ...(kernel && log !== undefined ? [new ConsoleLog(log, ended('the log has ended'))] : []),
       ...(kernel && record !== undefined
         ? [new CastRecorder(record, 24, 80, this.#name, ended('the recording has ended'))]

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { NemuError } from '../../client/errors.ts';
 import type { NotedEvent } from '../../client/event_history.ts';
-import { LogReader } from '../../console/console_log.ts';
+import { LogReader, previousLog } from '../../console/console_log.ts';
 import { PostMortem } from '../../vmm/post_mortem.ts';
 import { EXIT } from '../exit_codes.ts';
 import { printable } from '../report.ts';
@@ -71,19 +71,28 @@ export async function showLogs(
     });
   }
   const gone = untilGone();
-  const reader = new LogReader(path, options.timestamps ?? false);
+  let reader: { readonly log: LogReader; readonly path: string; place: number } | undefined;
   const lines = lineCount(options.lines);
   const matching = options.grep === undefined ? undefined : new LineFilter(options.grep);
-  for await (const { bytes, place } of tailFile(path, {
+  const tail = {
     ...(lines !== undefined && { lines }),
     ...(options.follow && { follow: { isOver: isOver(name), signal: gone.signal } }),
-  })) {
-    const shown = reader.show(bytes, place);
+  };
+  for await (const piece of tailFile(path, tail, previousLog(path))) {
+    const { bytes, place } = piece;
+    // Another file, of another name or of the same.
+    if (reader?.path !== piece.path || place < reader.place) {
+      reader?.log.close();
+      reader = { log: new LogReader(piece.path, options.timestamps ?? false), path: piece.path, place };
+    }
+    reader.place = place;
+    const shown = reader.log.show(bytes, place);
     const chosen = matching ? matching.lines(shown) : shown;
     // Questions of the guest would be answered into the next prompt.
     await print(process.stdout.isTTY ? withoutQuestions(chosen) : chosen, gone.signal);
     if (gone.signal.aborted) break;
   }
+  reader?.log.close();
   if (matching) await print(matching.rest(), gone.signal);
   if (status === 'crashed' && !options.engine && !gone.signal.aborted) process.stderr.write(crashText(known));
   return EXIT.OK;

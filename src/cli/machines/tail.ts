@@ -1,5 +1,5 @@
 /** A file that somebody else writes, from its end on. */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const PIECE = 256 * 1024;
@@ -12,9 +12,10 @@ export interface TailOptions {
   readonly follow?: { readonly isOver: () => boolean; readonly signal?: AbortSignal };
 }
 
-/** The place at which the last so many lines of a file begin. */
-function placeOfLast(fd: number, size: number, lines: number): number {
-  if (lines === 0) return size;
+/** The place at which the last so many lines of a file begin, and how many more it would have to have. */
+function placeOfLast(fd: number, lines: number): { place: number; missing: number } {
+  const { size } = fstatSync(fd);
+  if (lines === 0) return { place: size, missing: 0 };
   let wanted = lines;
   const piece = Buffer.alloc(PIECE);
   for (let end = size; end > 0; ) {
@@ -24,39 +25,78 @@ function placeOfLast(fd: number, size: number, lines: number): number {
       if (piece[at] !== 0x0a) continue;
       // The newline that ends the file ends no line more.
       if (begin + at === size - 1) continue;
-      if (--wanted === 0) return begin + at + 1;
+      if (--wanted === 0) return { place: begin + at + 1, missing: 0 };
     }
     end = begin;
   }
-  return 0;
+  // What is before the first newline is a line too.
+  return { place: 0, missing: size > 0 ? wanted - 1 : wanted };
+}
+
+const inode = (path: string): number | undefined => statSync(path, { throwIfNoEntry: false })?.ino;
+
+export interface TailPiece {
+  readonly bytes: Buffer;
+  /** Of its first byte in the file. */
+  readonly place: number;
+  /** Name that the file has, or had when it was opened. */
+  readonly path: string;
 }
 
 /**
- * Gives a file's bytes, with their places.
+ * Gives a file's bytes, with their places. When the writer goes on in a new file of the same name, so does this.
+ * @param path what was written before may be in a file `before`, which comes first then.
  * @throws Error of the system, for a file that cannot be read.
  */
 export async function* tailFile(
   path: string,
   { lines, follow }: TailOptions = {},
-): AsyncGenerator<{ readonly bytes: Buffer; readonly place: number }> {
-  const fd = openSync(path, 'r');
+  before?: string,
+): AsyncGenerator<TailPiece> {
+  let fd = openSync(path, 'r');
   try {
-    let place = lines === undefined ? 0 : placeOfLast(fd, fstatSync(fd).size, lines);
+    let { place, missing } = lines === undefined ? { place: 0, missing: 1 } : placeOfLast(fd, lines);
+    if (before !== undefined && missing > 0 && existsSync(before)) {
+      const old = openSync(before, 'r');
+      try {
+        // The writer may have gone on since: then this is the file that is open already.
+        if (fstatSync(old).ino !== fstatSync(fd).ino) {
+          const from = lines === undefined ? 0 : placeOfLast(old, missing).place;
+          for (const { bytes, place: at } of pieces(old, from)) yield { bytes, place: at, path: before };
+        }
+      } finally {
+        closeSync(old);
+      }
+    }
     for (;;) {
       // Asked before the look: what was written before it was over is there then.
       const over = follow?.isOver() ?? true;
-      for (;;) {
-        const piece = Buffer.alloc(PIECE);
-        const count = readSync(fd, piece, 0, PIECE, place);
-        if (count === 0) break;
-        yield { bytes: piece.subarray(0, count), place };
-        place += count;
+      const now = inode(path);
+      for (const { bytes, place: at } of pieces(fd, place)) {
+        yield { bytes, place: at, path };
+        place = at + bytes.length;
         if (follow?.signal?.aborted) return;
+      }
+      if (now !== undefined && now !== fstatSync(fd).ino) {
+        closeSync(fd);
+        fd = openSync(path, 'r');
+        place = 0;
+        continue;
       }
       if (over || follow?.signal?.aborted) return;
       await sleep(LOOK_MS);
     }
   } finally {
     closeSync(fd);
+  }
+}
+
+function* pieces(fd: number, from: number): Generator<{ readonly bytes: Buffer; readonly place: number }> {
+  for (let place = from; ; ) {
+    const piece = Buffer.alloc(PIECE);
+    const count = readSync(fd, piece, 0, PIECE, place);
+    if (count === 0) return;
+    yield { bytes: piece.subarray(0, count), place };
+    place += count;
   }
 }
