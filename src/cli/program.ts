@@ -33,7 +33,7 @@ Examples:
   nemu run                                   a shell in the default guest
   nemu run -- uname -a                       one command in a guest; its output and status are nemu's
   nemu run --cpus 4 --memory 2G -- nproc
-  nemu run ./bzImage --append 'loglevel=7'   your own kernel with our initramfs
+  nemu run ./bzImage --append nokaslr        your own kernel with our initramfs
   nemu run vmlinux --initrd root.cpio --append 'console=ttyS0'
   nemu run --on lab -- dmesg
   nemu run --dry-run --cpus 4 >machine.yaml; nemu run --config machine.yaml
