@@ -17,7 +17,6 @@ describe('a command in a guest', () => {
     LIMIT_MS,
   );
 
-  // The lab's emulated processors do not always bring 16 guest processors up.
   test('16 vCPUs are 16 processors', { timeout: LIMIT_MS }, async () => {
     const { status, stdout, stderr } = await runNemu(['run', '--cpus', '16', '--', 'nproc']);
     expect({ status, stdout: stdout.toString() }, stderr).toEqual({ status: 0, stdout: '16\n' });
