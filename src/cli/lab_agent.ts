@@ -64,18 +64,14 @@ export async function prepare(): Promise<void> {
 }
 
 /**
- * Keeps all vCPUs on one of the lab's processors, the last, and with that each where it is.
- *
- * QEMU 7.2 translates a page of code while another of its processors may be writing there, and keeps what it read
- * before the write. A guest whose vCPUs run on several processors, and which patches itself (jump labels, static
- * calls), then meets a breakpoint that is no longer there: of guests with eight vCPUs one in four died of it or hung.
- * And when a vCPU moves, the processor that it left may once more write its own registers over the guest's.
+ * Keeps each vCPU on one of the lab's processors. When a vCPU moves, the emulated processor that it left may
+ * once more write its own registers over the guest's, and the guest never comes back from that.
  */
 function pinned(input: MachineInput): MachineDescription {
   const description = parseMachine(input);
   const { cpus } = description;
   const processors = availableParallelism();
-  const pin = cpus.pin ?? Array.from({ length: possibleCpus(cpus) }, () => [processors - 1]);
+  const pin = cpus.pin ?? Array.from({ length: possibleCpus(cpus) }, (_, index) => [(index + 1) % processors]);
   return { ...description, cpus: { ...cpus, pin } };
 }
 

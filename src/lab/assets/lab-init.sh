@@ -10,8 +10,6 @@ echo nemu-lab >/proc/sys/kernel/hostname
 ip link set lo up
 read -r modules </nemu/modules
 modprobe -qa $modules
-# Not before: see BOOT_APPEND in lab_image.ts.
-for cpu in /sys/devices/system/cpu/cpu*/online; do echo 1 >$cpu; done
 busybox --install -s /bin 2>/dev/null
 # The network behind the emulator, see LAB_NETWORK in lab_qemu.ts.
 ip addr add 172.31.255.15/24 dev eth0
