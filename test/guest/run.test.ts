@@ -17,8 +17,9 @@ describe('a command in a guest', () => {
     LIMIT_MS,
   );
 
-  test('16 vCPUs are 16 processors', { timeout: LIMIT_MS }, async () => {
-    const { status, stdout, stderr } = await runNemu(['run', '--cpus', '16', '--', 'nproc']);
+  // The lab's one emulated processor is not always enough for the ticks of 16: then nothing moves on.
+  test('16 vCPUs are 16 processors', { timeout: 2 * LIMIT_MS, retry: 2 }, async () => {
+    const { status, stdout, stderr } = await runNemu(['run', '--cpus', '16', '--timeout', '150', '--', 'nproc']);
     expect({ status, stdout: stdout.toString() }, stderr).toEqual({ status: 0, stdout: '16\n' });
   });
 
