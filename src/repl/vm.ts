@@ -166,10 +166,11 @@ export class Memory {
 
   /** Bytes, with the DIMMs that are plugged and what is plugged of virtio-mem devices. */
   get size(): number {
-    const dimms = this.dimms.reduce((sum, { device }) => sum + device.size, 0);
-    return (
-      this.#vm.machine.description.memory.size + dimms + this.virtio.reduce((sum, { plugged }) => sum + plugged, 0)
-    );
+    const { memory, dimms: atStart } = this.#vm.machine.description;
+    // Until the machine has told of them, those of its start are there.
+    const present = this.#vm.plugged?.memory.dimms ?? atStart;
+    const dimms = present.reduce((sum, { size }) => sum + size, 0);
+    return memory.size + dimms + this.virtio.reduce((sum, { plugged }) => sum + plugged, 0);
   }
 
   /** Memory that the guest plugs and unplugs by blocks. */

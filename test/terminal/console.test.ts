@@ -99,7 +99,7 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
       terminal.line(`${nemu} run --prefix ^B; echo "status $?"`);
       await terminal.until('~ # ');
       terminal.press('C-b', 'x');
-      await terminal.until('status 0', 30_000);
+      await terminal.until('status 0', 5000);
       terminal.line('echo back');
       await terminal.until('\nback\n');
       expect(runFolders()).toEqual([]);
