@@ -135,8 +135,6 @@ class Run {
         this.#sawOutput = true;
         this.#events.write({ type: 'guest-phase', ...phase });
         if (phase.name === 'ready') this.#ready.resolve();
-        // The disk's own system knows nothing of the terminal.
-        if (phase.name === 'agent' && isatty(1)) this.#guest?.resize(process.stdout.rows, process.stdout.columns);
       };
       this.#guest.onStatus = (status) => this.#events.write({ type: 'exit-status', status });
     }
@@ -270,6 +268,7 @@ class Run {
       this.#session?.printed(bytes);
     };
     if (!(isatty(0) && isatty(1))) return this.#feedWhenReady(console, (input) => input);
+    this.#guest?.resize(process.stdout.rows, process.stdout.columns);
     this.#session = new ConsoleSession(
       process.stdin as ReadStream,
       process.stdout as unknown as TtyWriteStream,

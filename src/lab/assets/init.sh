@@ -4,7 +4,7 @@
 #   /nemu/mode      "shell" or "command"
 #   /nemu/command   in mode "command": a shell script, sourced by its own shell
 #   /nemu/env       assignments to export, sourced
-#   /nemu/tty       "ROWS COLUMNS": the user's terminal; in mode "command" the command then gets a terminal
+#   /nemu/tty       "ROWS COLUMNS": the user's terminal; a command then gets a terminal too (a shell is told of its size below)
 #   /nemu/root      device with a system of its own: commands run in it, and a shell makes way for its init
 #   /nemu/net       a line for each network card: INTERFACE ADDRESS/BITS GATEWAY NAMESERVER
 #   /nemu/modules   modules to load before anything runs; /nemu/modules.late: after that
@@ -140,7 +140,6 @@ root_mode() {
 
 shell_mode() {
 	start_late() {
-		[ -n "$columns" ] && stty -F "$terminal" rows "$rows" columns "$columns"
 		finish_setup
 		late_setup
 	}

@@ -118,13 +118,15 @@ describe('the init of a guest', () => {
 
   it('gives a shell with job control and a size, and tells signals on', { timeout: 60_000 }, async ({ skip }) => {
     if (!guest || !findProgram('qemu-system-x86_64')) return skip('It needs QEMU and a fetched guest kernel.');
-    const { ports, said, ended, until } = await boot({});
+    const { ports, said, ended, until } = await boot({ terminal: { rows: 24, columns: 80 } });
     await until(0, '\x1b[6n');
     // Nothing but the prompt, which ends with the shell's question for the cursor's position.
     // QEMU's own timer may look broken to the kernel on a machine that has much else to do.
     const console = said[0]!.toString().replace(/^\[.*MP-BIOS bug.*\r?\n/m, '');
     expect(console).toBe('~ # \x1b[6n');
     ports[3]!.write('size 43 121\n');
+    // What init does late does not take the size back.
+    await until(3, 'phase settled');
     ports[0]!.write('until [ "$(stty size)" = "43 121" ]; do sleep 0.1; done; sh -c "tty; exec sleep 1000"\r');
     await until(0, '/dev/ttyS0\r\n');
     ports[0]!.write('\x03');
