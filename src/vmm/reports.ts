@@ -68,17 +68,21 @@ export function reportCounters(
   wakeups: number,
 ): CountersReport {
   const vcpus = reportVcpus(block, processors, board.local, undefined);
-  const localReads = new Map<string, number>();
+  const served = new Map<string, number>();
   for (const { local } of vcpus) {
-    for (const [name, count] of Object.entries(local)) localReads.set(name, (localReads.get(name) ?? 0) + count);
+    for (const [name, count] of Object.entries(local)) served.set(name, (served.get(name) ?? 0) + count);
   }
+  const latched = vcpus.reduce((sum, { index }) => sum + block.doubles[counterIndex(index, C.LATCHED)], 0);
   const regions = [...board.pio.counters(), ...board.mmio.counters()].map((region) => ({ ...region }));
-  // Reads that a vCPU thread served never reached the bus: they belong to the region all the same.
+  // What a vCPU thread served never reached the bus: it belongs to the region all the same.
   for (const register of board.local) {
     const region = regions.find(
       ({ space, base, size }) => space === 'pio' && register.port >= base && register.port < base + size,
     );
-    if (region) region.reads += localReads.get(register.name) ?? 0;
+    if (!region) continue;
+    const writes = register.kind === 'pci-address' ? latched : 0;
+    region.reads += (served.get(register.name) ?? 0) - writes;
+    region.writes += writes;
   }
   return {
     vcpus,

@@ -72,6 +72,8 @@ export const C = {
   /** Forwarded exits for which the vCPU thread had to sleep. */
   SLEPT: 57,
   KICKS: 58,
+  /** Of the exits served on the vCPU thread, the writes: those of the `pci-address` latch. */
+  LATCHED: 59,
   COUNT: 60,
 } as const;
 

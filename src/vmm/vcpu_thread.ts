@@ -180,6 +180,7 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
     if (exit.isWrite) {
       if (register.kind !== 'pci-address' || exit.size !== register.size) return false;
       Atomics.store(words, H.PCI_ADDRESS, run.getInt32(exit.dataOffset, true) & PCI_ADDRESS_BITS);
+      count(C.LATCHED);
     } else if (register.kind === 'pci-data') {
       const offset = exit.address - register.port;
       if (offset + exit.size > register.size) return false;

@@ -95,6 +95,8 @@ describe('a machine from start to end', () => {
     await guest.machine.start();
     expect(await guest.machine.ended()).toMatchObject({ reason: 'debug-exit' });
     await guest.printed('on');
+    const { regions } = await guest.machine.counters();
+    expect(regions.find(({ name }) => name === 'pci-config-address')).toMatchObject({ reads: 1, writes: 1 });
   });
 
   test('with onReset=stop a reset is the end', async () => {
