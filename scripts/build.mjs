@@ -26,9 +26,14 @@ const options = {
 };
 // Pieces of an older build have other names.
 rmSync(join(root, 'dist'), { recursive: true, force: true });
+const threads = { machine_entry: 'src/vmm/machine_entry.ts', vcpu_entry: 'src/vmm/vcpu_entry.ts' };
+await build({ ...options, entryPoints: threads });
+// The lab has no package.json that would say what a .js file is.
 await build({
   ...options,
-  entryPoints: { engine_thread: 'src/vmm/engine_thread.ts', 'lab-agent': 'src/cli/lab_agent.ts' },
+  outdir: 'dist/lab',
+  outExtension: { '.js': '.mjs' },
+  entryPoints: { ...threads, agent: 'src/cli/lab_agent.ts' },
 });
 // What one command alone needs is loaded by it: the workstation's React is as large as all the rest.
 await build({

@@ -1,11 +1,10 @@
 /**
- * The engine's side of the lab, as one file: the lab's loader imports it before the lab is saved (`prepare`)
- * and starts it after the lab was restored (`start`). It is also the entry of the engine's threads there.
+ * The engine's side of the lab: the lab's loader imports it before the lab is saved (`prepare`) and starts it after the
+ * lab was restored (`start`).
  */
 import { createReadStream, createWriteStream, openSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Duplex } from 'node:stream';
-import { isMainThread } from 'node:worker_threads';
 import { type MachineDescription, type MachineInput, parseMachine, possibleCpus } from '../client/description.ts';
 import { serveMachines } from '../client/serve.ts';
 import { KVM_CREATE_IRQCHIP } from '../ffi/kvm/common.ts';
@@ -14,8 +13,8 @@ import { Kvm } from '../vmm/kvm.ts';
 import { Machine } from '../vmm/machine.ts';
 import { ThreadPool } from '../vmm/threads.ts';
 
-/** A machine thread, and vCPU threads for what most guests have: each takes most of a second to start in the lab. */
-const SPARE_THREADS = 5;
+/** vCPU threads that are in the saved lab: each takes about half a second to start there. */
+const SPARE_VCPUS = 16;
 
 let pool: ThreadPool | undefined;
 
@@ -57,9 +56,10 @@ export async function prepare(): Promise<void> {
   if (!pool) {
     keepGuestMemoryStill();
     holdStaticKeys();
-    pool = new ThreadPool(new URL(import.meta.url));
+    pool = new ThreadPool();
   }
-  pool.prepare(SPARE_THREADS);
+  pool.prepare('machine', 1);
+  pool.prepare('vcpu', SPARE_VCPUS);
   await pool.ready();
 }
 
@@ -85,5 +85,3 @@ export async function start({ portPath }: { portPath: string }): Promise<void> {
   });
   void serveMachines(stream, (description) => Machine.create(pinned(description), { pool }));
 }
-
-if (!isMainThread) await import('../vmm/engine_thread.ts');

@@ -4,10 +4,10 @@ import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The engine as one file, for the lab: always the bundle. */
+/** The engine's main module for the lab, beside those of its threads: always the bundle. */
 export const labAgentPath = (): string =>
   fileURLToPath(
-    new URL(import.meta.url.endsWith('.ts') ? '../../dist/lab-agent.js' : './lab-agent.js', import.meta.url),
+    new URL(import.meta.url.endsWith('.ts') ? '../../dist/lab/agent.mjs' : './lab/agent.mjs', import.meta.url),
   );
 
 /** The supervisor, which starts this program. */

@@ -35,8 +35,8 @@ export interface Place {
 export interface PlaceOptions {
   /** Told of the lab's making, which may take a while. */
   readonly progress?: { report: (text: string, done: number, total: number) => void; done: () => void };
-  /** Threads to start while the rest is got ready: a machine thread and its vCPUs'. */
-  readonly threads?: number;
+  /** Number of vCPUs whose threads are started while the rest is got ready. */
+  readonly vcpus?: number;
 }
 
 /**
@@ -49,13 +49,14 @@ export async function openPlace(choice: PlaceChoice, options: PlaceOptions = {})
     const verdict = await hostVerdict();
     if (!verdict.stockKernels) reason = verdict.reason;
   }
-  if (choice === 'kvm' || (choice === 'auto' && reason === undefined)) return openHost(options.threads ?? 2);
+  if (choice === 'kvm' || (choice === 'auto' && reason === undefined)) return openHost(options.vcpus ?? 1);
   return openLab(reason, options);
 }
 
-function openHost(threads: number): Place {
+function openHost(vcpus: number): Place {
   const pool = new ThreadPool();
-  pool.prepare(threads);
+  pool.prepare('machine', 1);
+  pool.prepare('vcpu', vcpus);
   return {
     kind: 'kvm',
     reason: undefined,

@@ -51,7 +51,7 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
   const timeout = options.timeout === undefined ? undefined : parseDuration(options.timeout);
   const description = await describe(kernel, [], options);
   const events = new EventLog(options.json);
-  const place = await openPlace(options.on, { threads: description.cpus.count + 1, progress: labProgress(events) });
+  const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress(events) });
   try {
     if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
     const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });

@@ -27,7 +27,7 @@ export async function tour(on: PlaceChoice): Promise<number> {
   const mark = (name: string) => phases.push([name, Math.round(performance.now() - begin)]);
   const script = GUEST_SCRIPT.map(([name, command]) => `echo '## ${name}'; ${command}`).join('\n');
   const { name, ...kernel } = await guestBoot({ isFile: false, initrd: [], task: { command: script } });
-  const place = await openPlace(on, { threads: 3, progress: labProgress() });
+  const place = await openPlace(on, { vcpus: 2, progress: labProgress() });
   try {
     mark(place.kind === 'lab' ? 'lab restored' : 'KVM opened');
     out(

@@ -41,7 +41,7 @@ export async function workstation(kernel: string | undefined, options: Workstati
     });
   }
   const description = await describe(kernel, [], options);
-  const place = await openPlace(options.on, { threads: description.cpus.count + 1, progress: labProgress() });
+  const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress() });
   try {
     const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
     let endSockets = () => {};

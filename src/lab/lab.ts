@@ -1,9 +1,17 @@
-import { mkdtemp, realpath, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { NemuError } from '../client/errors.ts';
-import { BUNDLE_PATH, bootLab, buildLabImage, type LabImage, type LabImageOptions, putFile } from './lab_image.ts';
+import {
+  BUNDLE_FOLDER,
+  bootLab,
+  buildLabImage,
+  bundleFiles,
+  type LabImage,
+  type LabImageOptions,
+  putFile,
+} from './lab_image.ts';
 import { LAB_ADDRESS, LabQemu, restoreState } from './lab_qemu.ts';
 import { LoaderClient } from './loader_client.ts';
 
@@ -52,7 +60,7 @@ export interface Lab {
   /** Writes a file; folders above it are made. */
   put(path: string, bytes: Uint8Array, mode?: number): Promise<void>;
   /**
-   * Calls `start` of the engine bundle, which has the engine open its port. Without a path the bundle is the
+   * Calls `start` of the engine bundle, which has the engine open its port. Without its main module the bundle is the
    * one that the image was built with.
    */
   startEngine(bundle?: string, options?: unknown): Promise<void>;
@@ -162,8 +170,10 @@ async function wakeLab(qemu: LabQemu, loader: LoaderClient): Promise<Lab> {
     },
     put: (path, bytes, mode = 0o644) => putFile(loader, path, bytes, mode),
     async startEngine(bundle, engineOptions) {
-      if (bundle !== undefined)
-        await loader.call('load', { path: BUNDLE_PATH, source: `/host${await realpath(bundle)}` }).result;
+      if (bundle !== undefined) {
+        const sources = (await bundleFiles(bundle)).map((path) => `/host${path}`);
+        await loader.call('load', { path: `${BUNDLE_FOLDER}/${basename(sources[0]!)}`, sources }).result;
+      }
       await loader.call('start', { options: engineOptions }).result;
     },
     qmp: (execute, args) => qemu.qmp.command(execute, args),

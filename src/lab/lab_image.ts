@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { access, readFile, stat, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { access, readdir, readFile, realpath, stat, truncate, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import { cacheRoot, dropUnused, publishFolder, touch } from './cache.ts';
 import { commandOutput } from './command.ts';
@@ -19,7 +19,7 @@ const IMAGES_KEPT = 4;
 export type LabProgress = (text: string, done: number, total: number) => void;
 
 export interface LabImageOptions extends Partial<LabMachine> {
-  /** Path of an engine bundle that is loaded, and whose `prepare` is run, before the image is saved. */
+  /** Main module of an engine bundle that is loaded, and whose `prepare` is run, before the image is saved. */
   bundle?: string;
   onProgress?: LabProgress;
 }
@@ -77,15 +77,16 @@ export async function buildLabImage(options: LabImageOptions = {}): Promise<LabI
     });
   });
   if (options.bundle === undefined) return base;
-  const bundle = await readFile(options.bundle);
-  const digest = createHash('sha256').update(bundle).digest('hex');
-  return publishImage([identity, digest], machine, async (image) => {
+  const modules = await bundleModules(options.bundle);
+  const digest = createHash('sha256');
+  for (const [name, bytes] of modules) digest.update(`${name} ${bytes.length}\n`).update(bytes);
+  return publishImage([identity, digest.digest('hex')], machine, async (image) => {
     report('prepare');
     await copySparse(base.memoryFile, image.memoryFile);
     const qemu = new LabQemu(machine, { memoryFile: image.memoryFile, share: true, stateFile: base.stateFile });
     await saving(qemu, image, report, async (loader) => {
       await restoreState(qemu);
-      await loadBundle(loader, bundle);
+      await loadBundle(loader, modules);
     });
   });
 }
@@ -117,14 +118,26 @@ export async function bootLab(
   }
 }
 
-/** Sends a bundle into a lab and imports it there. The host is not mounted before a lab is saved. */
-async function loadBundle(loader: LoaderClient, bundle: Uint8Array): Promise<void> {
-  await putFile(loader, BUNDLE_PATH, bundle, 0o644);
-  await loader.call('load', { path: BUNDLE_PATH }).result;
+/** Where the modules of a bundle lie in a lab: there they find koffi. */
+export const BUNDLE_FOLDER = '/nemu';
+
+/** Files of a bundle: its main module, and the others beside that, which its threads load. */
+export async function bundleFiles(main: string): Promise<string[]> {
+  const path = await realpath(main);
+  const beside = (await readdir(dirname(path))).filter((name) => name.endsWith('.mjs') && name !== basename(path));
+  return [path, ...beside.sort().map((name) => join(dirname(path), name))];
 }
 
-/** Where the engine lies in a lab: below /nemu, so that it finds koffi. */
-export const BUNDLE_PATH = '/nemu/lab-agent.mjs';
+async function bundleModules(main: string): Promise<[name: string, bytes: Buffer][]> {
+  const files = await bundleFiles(main);
+  return Promise.all(files.map(async (path): Promise<[string, Buffer]> => [basename(path), await readFile(path)]));
+}
+
+/** Sends a bundle into a lab and imports it there. The host is not mounted before a lab is saved. */
+async function loadBundle(loader: LoaderClient, modules: readonly [name: string, bytes: Buffer][]): Promise<void> {
+  for (const [name, bytes] of modules) await putFile(loader, `${BUNDLE_FOLDER}/${name}`, bytes, 0o644);
+  await loader.call('load', { path: `${BUNDLE_FOLDER}/${modules[0]![0]}` }).result;
+}
 
 /** Writes a file in a lab; folders above it are made. */
 export async function putFile(loader: LoaderClient, path: string, bytes: Uint8Array, mode: number): Promise<void> {

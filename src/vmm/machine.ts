@@ -219,7 +219,7 @@ export class Machine implements MachineClient {
 
   /** The next vCPU that is plugged need not wait for its thread to start. */
   #keepSpare(): void {
-    if (this.description.cpus.max !== undefined) this.#pool.prepare(1);
+    if (this.description.cpus.max !== undefined) this.#pool.prepare('vcpu', 1);
   }
 
   /** A thread of ours may end only when the machine does, or when it is to leave. @returns its end. */

@@ -1,8 +1,12 @@
+import { extname } from 'node:path';
 import { SHARE_ENV, Worker } from 'node:worker_threads';
 import { installKickHandler } from './kick.ts';
 
-/** The same module from the sources and from the bundle, where it stands beside the main one. */
-const ENTRY = new URL(import.meta.url.endsWith('.ts') ? './engine_thread.ts' : './engine_thread.js', import.meta.url);
+/** What a thread is for: each role has its own module to load. */
+export type ThreadRole = 'machine' | 'vcpu';
+
+/** From the sources the modules are beside this one; from a bundle they are beside the main one, with its ending. */
+const entryOf = (role: ThreadRole): URL => new URL(`./${role}_entry${extname(import.meta.url)}`, import.meta.url);
 
 /** What each thread is started with, before it has a role. */
 export interface EngineThreadData {
@@ -38,40 +42,40 @@ function installExitHandler(): void {
  * of machines; a thread that has played its role ends.
  */
 export class ThreadPool {
-  readonly #entry: URL;
-  readonly #spares: Worker[] = [];
+  readonly #spares: Record<ThreadRole, Worker[]> = { machine: [], vcpu: [] };
   readonly #online = new WeakMap<Worker, Promise<unknown>>();
   #closed = false;
 
-  /** @param entry module that plays engine_thread.ts. */
-  constructor(entry: URL = ENTRY) {
-    this.#entry = entry;
+  constructor() {
     installKickHandler();
     installExitHandler();
   }
 
   /** Starts threads now that `take` will hand out later. */
-  prepare(count: number): void {
-    while (this.#spares.length < count && !this.#closed) this.#spares.push(this.#start());
+  prepare(role: ThreadRole, count: number): void {
+    const spares = this.#spares[role];
+    while (spares.length < count && !this.#closed) spares.push(this.#start(role));
   }
 
   /** Resolves when every spare thread has loaded its code. */
   async ready(): Promise<void> {
-    await Promise.all(this.#spares.map((worker) => this.#online.get(worker)));
+    await Promise.all(
+      Object.values(this.#spares).flatMap((spares) => spares.map((worker) => this.#online.get(worker))),
+    );
   }
 
   /** A thread that was given its role; `error` and `exit` events are the caller's to watch. */
-  take(role: object): Worker {
-    const worker = this.#spares.shift() ?? this.#start();
+  take(data: { readonly role: ThreadRole }): Worker {
+    const worker = this.#spares[data.role].shift() ?? this.#start(data.role);
     worker.removeAllListeners('error');
     worker.ref();
-    worker.postMessage(role);
+    worker.postMessage(data);
     return worker;
   }
 
-  #start(): Worker {
+  #start(role: ThreadRole): Worker {
     const word = new Int32Array(new SharedArrayBuffer(4));
-    const worker = new Worker(this.#entry, {
+    const worker = new Worker(entryOf(role), {
       workerData: { loading: word } satisfies EngineThreadData,
       env: SHARE_ENV,
       stdin: false,
@@ -98,7 +102,8 @@ export class ThreadPool {
   async close(): Promise<void> {
     this.#closed = true;
     // Not before they are loaded: see the exit handler.
-    const ended = this.#spares.splice(0).map(async (worker) => {
+    const spares = Object.values(this.#spares).flatMap((each) => each.splice(0));
+    const ended = spares.map(async (worker) => {
       await this.#online.get(worker);
       await worker.terminate();
     });

@@ -18,7 +18,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { Duplex } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import koffi from 'koffi';
@@ -172,10 +172,10 @@ const operations = {
 
   /**
    * Loads the engine. `prepare` runs before a warm image is saved: it may start threads and compile.
-   * `source` is a file of the host: copying it over 9p is faster than sending it through the port.
+   * `sources` are files of the host: copying them over 9p is faster than sending them through the port.
    */
-  async load({ path, source }) {
-    if (source) copyFileSync(source, path);
+  async load({ path, sources = [] }) {
+    for (const source of sources) copyFileSync(source, join(dirname(path), basename(source)));
     loads += 1;
     bundle = await import(`${pathToFileURL(path).href}?${loads}`);
     await bundle.prepare?.();
