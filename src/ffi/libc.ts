@@ -57,6 +57,7 @@ export const raw = {
   timerfd_settime: libc.func('int timerfd_settime(int, int, uintptr_t, uintptr_t)'),
   sigaction: libc.func('int sigaction(int, uintptr_t, uintptr_t)'),
   dlsym: libc.func('uintptr_t dlsym(uintptr_t, const char*)'),
+  sched_setscheduler: libc.func('int sched_setscheduler(int, int, const void*)'),
   sched_setaffinity: libc.func('int sched_setaffinity(int, size_t, const void*)'),
   prctl: libc.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
   getrlimit: libc.func('int getrlimit(int, void*)'),
@@ -212,6 +213,13 @@ export function schedSetaffinity(tid: number, cpus: readonly number[]): void {
     mask[cpu >> 3] |= 1 << (cpu & 7);
   }
   check(raw.sched_setaffinity(tid, mask.length, mask), 'sched_setaffinity', tid, `[${cpus.join(' ')}]`);
+}
+
+export const SCHED_FIFO = 1;
+
+/** Sets how a thread (0: the calling one) is scheduled; real-time policies need CAP_SYS_NICE. */
+export function schedSetscheduler(tid: number, policy: number, priority: number): void {
+  check(raw.sched_setscheduler(tid, policy, Int32Array.of(priority)), 'sched_setscheduler', tid, policy, priority);
 }
 
 /** Address of a C function by name, for places that take a function pointer. */

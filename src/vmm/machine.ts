@@ -71,6 +71,12 @@ export interface MachineOptions {
   readonly pool?: ThreadPool;
   /** File that survives a crash (see post_mortem.ts). */
   readonly postMortem?: string;
+  /**
+   * All threads share one processor: the machine thread then never spins, and runs before all others (SCHED_FIFO, for
+   * which the process needs CAP_SYS_NICE), so that an exit is served as soon as it is posted, however many vCPUs wait
+   * for their turn.
+   */
+  readonly oneProcessor?: boolean;
   /** Bytes of RAM that were filled so far, when `prealloc` is on. */
   readonly onPrealloc?: (done: number) => void;
   /** Test hook: the thread (`vcpu0`) or call (`pause`) that throws, or the call that hangs (`hang pause`). */
@@ -172,6 +178,7 @@ export class Machine implements MachineClient {
       pmems: mapBootPmems(description, this.#ram),
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
       postMortem: options.postMortem,
+      oneProcessor: options.oneProcessor ?? false,
       ...(options.fault && { faultAt: options.fault }),
     };
     this.#thread = this.#pool.take(data);

@@ -2,7 +2,7 @@ import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { EndState, MachineEvent, MachineState } from '../client/machine_client.ts';
-import { setThreadName } from '../ffi/libc.ts';
+import { SCHED_FIFO, schedSetscheduler, setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
 import { describeFatalExit } from './exit.ts';
@@ -54,6 +54,7 @@ export function runMachine(data: MachineThreadData, port: MessagePort): void {
   let machine: MachineThread;
   try {
     setThreadName('machine');
+    if (data.oneProcessor) schedSetscheduler(0, SCHED_FIFO, 1);
     machine = new MachineThread(data, port, send);
   } catch (error) {
     send({ type: 'failed', error: errorData(error) });
@@ -168,6 +169,7 @@ class MachineThread {
 
   run(): void {
     const { words } = this.#block;
+    const spinAfterWork = this.#data.oneProcessor ? 0 : SPIN_AFTER_WORK;
     let spin = 0;
     while (!this.#quit && !Atomics.load(words, H.STOP)) {
       let worked = this.#posts.serve();
@@ -182,7 +184,7 @@ class MachineThread {
         worked = true;
       }
       if (this.#resetCause !== undefined) this.#guestReset();
-      spin = worked ? SPIN_AFTER_WORK : spin - 1;
+      spin = worked ? spinAfterWork : spin - 1;
       if (spin > 0) continue;
       Atomics.store(words, H.SLEEPING, 1);
       if (
