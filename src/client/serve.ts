@@ -194,7 +194,7 @@ class Session {
         return;
       }
       const machine = this.#machines.get(message.machine);
-      if (!machine) throw new NemuError('PROTOCOL', `There is no machine ${message.machine} on this connection.`);
+      if (!machine) throw this.#unknown(message.machine, message.method);
       this.#send({ id, result: await this.#call(machine, message.machine, message.method, message.parameters) });
     } catch (error) {
       const { code, message, hint } =
@@ -290,6 +290,14 @@ class Session {
     this.#channels.delete(name);
     if (channel !== undefined) this.#consoles.delete(channel);
     this.#send({ machine: number, console: name });
+  }
+
+  /** What a call of a machine that is not there fails with. */
+  #unknown(number: number, method: string): NemuError {
+    const wasHere = Number.isInteger(number) && number >= 1 && number < this.#nextMachine;
+    return wasHere
+      ? new NemuError('STATE', `Cannot ${method} a machine that is closed.`)
+      : new NemuError('PROTOCOL', `There is no machine ${number} on this connection.`);
   }
 
   /** @returns the number by which the peer speaks of the machine. */

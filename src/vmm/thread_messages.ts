@@ -35,6 +35,7 @@ export interface MachineThreadData {
   readonly pmems: readonly BootPmem[];
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly postMortem: string | undefined;
+  /** See MachineOptions. */
   readonly oneProcessor: boolean;
   /** Makes the thread throw when this call arrives, or hang (`hang CALL`): for the tests of what a fault leaves behind. */
   readonly faultAt?: string;

@@ -6,7 +6,8 @@ import { installKickHandler } from './kick.ts';
 export type ThreadRole = 'machine' | 'vcpu';
 
 /** From the sources the modules are beside this one; from a bundle they are beside the main one, with its ending. */
-const entryOf = (role: ThreadRole): URL => new URL(`./${role}_entry${extname(import.meta.url)}`, import.meta.url);
+const entryOf = (role: ThreadRole): URL =>
+  new URL(`./${role}_entry${extname(new URL(import.meta.url).pathname)}`, import.meta.url);
 
 /** What each thread is started with, before it has a role. */
 export interface EngineThreadData {

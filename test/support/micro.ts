@@ -6,6 +6,7 @@ import { afterAll } from 'vitest';
 import { openPlace, type Place } from '../../src/cli/place.ts';
 import { type MachineInput, parseMachine } from '../../src/client/description.ts';
 import type { MachineClient } from '../../src/client/machine_client.ts';
+import type { MachineOptions } from '../../src/vmm/machine.ts';
 import { Assembler, elf64 } from '../../src/vmm/x86/assembler.ts';
 
 export const THR = 0x3f8;
@@ -25,7 +26,7 @@ export const hostHasKvm = (() => {
 
 /** Where this file's micro-guests run: the host's KVM, or else a lab that the file shares. */
 export function microPlace(): {
-  boot(code: (asm: Assembler) => void, more?: Partial<MachineInput>): Promise<MicroGuest>;
+  boot(code: (asm: Assembler) => void, more?: Partial<MachineInput>, options?: MachineOptions): Promise<MicroGuest>;
 } {
   const folder = mkdtempSync(join(tmpdir(), 'nemu-micro-'));
   let place: Promise<Place> | undefined;
@@ -37,7 +38,7 @@ export function microPlace(): {
     rmSync(folder, { recursive: true });
   });
   return {
-    async boot(code, more = {}) {
+    async boot(code, more = {}, options) {
       place ??= openPlace(hostHasKvm ? 'kvm' : 'lab');
       const asm = new Assembler(CODE);
       asm.cli().movImm('rsp', 0x9_0000);
@@ -53,6 +54,7 @@ export function microPlace(): {
           onReset: 'stop',
           ...more,
         }),
+        options,
       );
       guests.push(machine);
       return new MicroGuest(machine);

@@ -103,6 +103,17 @@ function connect() {
 const settled = () => new Promise((resolve) => setTimeout(resolve, 10));
 
 describe('both ends', () => {
+  test('a machine that was closed says so', async () => {
+    const { connection } = connect();
+    const machine = await connection.create({ kernel: { image: '/k' } });
+    await machine.close();
+    await expect(machine.start()).rejects.toMatchObject({
+      code: 'STATE',
+      message: 'Cannot start a machine that is closed.',
+    });
+    connection.close();
+  });
+
   test('calls, results, errors with code and hint, events and memory get through', async () => {
     const { connection, calls, emit, served } = connect();
     const machine = await connection.create({ kernel: { image: '/k' } });
