@@ -103,6 +103,8 @@ async function run() {
     'test:long': [
       [nemu, ['setup', 'test']],
       [node, [vitest, 'run', ...args], { NEMU_TEST_LONG: '1' }],
+      // What runs on this machine's KVM, if it has one, once more where others run it.
+      ...(args.length > 0 ? [] : [[node, [vitest, 'run', 'test/micro', 'test/unit/boot'], { NEMU_TEST_ON: 'lab' }]]),
     ],
     bench: [
       [nemu, ['setup', 'test']],

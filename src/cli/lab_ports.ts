@@ -41,8 +41,18 @@ export class LabPorts {
     this.#open.set(keyOf(listener), listener);
   }
 
-  /** Those of a card that is plugged: all of them, or none. @throws NemuError LAB_FORWARD */
-  async openForPlug(listeners: readonly Listener[]): Promise<void> {
+  /** Those of a card that is plugged by `engine`: all of them, or none. @throws NemuError LAB_FORWARD */
+  async aroundPlug<T>(listeners: readonly Listener[], engine: () => Promise<T>): Promise<T> {
+    await this.#openForPlug(listeners);
+    try {
+      return await engine();
+    } catch (error) {
+      for (const each of listeners) await this.#close(this.#open.get(keyOf(each)));
+      throw error;
+    }
+  }
+
+  async #openForPlug(listeners: readonly Listener[]): Promise<void> {
     const opened: Listener[] = [];
     try {
       for (const each of listeners) {

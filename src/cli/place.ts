@@ -1,8 +1,8 @@
 import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { HostForward, MachineDescription } from '../client/description.ts';
+import type { HostForward, MachineDescription, NetDescription } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
-import { type PlugInput, parsePlug } from '../client/live.ts';
+import { type LiveRequest, type PlugInput, parsePlug } from '../client/live.ts';
 import { type DiskChangeInput, parseDiskChange } from '../client/live_change.ts';
 import type { CountersReport, DiskReport, MachineClient } from '../client/machine_client.ts';
 import { EngineConnection } from '../client/remote.ts';
@@ -11,6 +11,7 @@ import { Machine, type MachineOptions } from '../vmm/machine.ts';
 import { PostMortem } from '../vmm/post_mortem.ts';
 import { ThreadPool } from '../vmm/threads.ts';
 import { atAnyAddress, LabPorts } from './lab_ports.ts';
+import { LabTaps } from './lab_taps.ts';
 import { labAgentPath } from './paths.ts';
 import { hostVerdict } from './probe.ts';
 
@@ -101,20 +102,32 @@ async function openLab(reason: string | undefined, options: PlaceOptions): Promi
       postMortem?.setDescription(description);
       if (writesFiles(description)) await mountWritable(lab);
       const blocks = description.devices.filter((device) => device.type === 'virtio-mem');
-      for (const each of [description.memory, ...description.dimms, ...blocks]) await reserveHugePages(lab, each);
+      let shortage: NemuError | undefined;
+      for (const each of [description.memory, ...description.dimms, ...blocks]) {
+        shortage ??= await reserveHugePages(lab, each);
+      }
       const ports = new LabPorts(lab);
       for (const { hostForwards } of description.nets) for (const each of hostForwards) await ports.open(each);
-      const machine = await connection.create(inLab(description), {
-        description,
-        plug: (device) => plugInLab(lab, ports, device),
+      const taps = new LabTaps(lab);
+      const nets: NetDescription[] = [];
+      for (const net of description.nets)
+        nets.push(net.type === 'tap' ? { ...net, ifname: await taps.open(net) } : net);
+      const made = connection.create(inLab({ ...description, nets }), {
+        description: { ...description, nets },
+        plug: (device, engine) => plugInLab(lab, ports, taps, device, engine),
         changeDisk: async (disk, change, engine) => engine(await diskChangeInLab(lab, disk, change)),
-        changeNet: (net, change, engine) => ports.changeNet(net, change, engine),
+        changeNet: (net, change, engine) =>
+          ports.changeNet(net, change, (onPorts) => taps.changeNet(net, onPorts, engine)),
         disk: (report) => ({ ...report, file: hostPaths(report.file) }),
         net: (report) => ports.told(report),
       });
+      const machine = await instead(shortage, 'MEMORY_HUGEPAGES', made);
       machine.onEvent((event) => {
-        if (event.type === 'request') void ports.settled(event.request);
+        if (event.type !== 'request') return;
+        void ports.settled(event.request);
+        void taps.settled(event.request);
       });
+      for (const { ifname } of nets) if (ifname !== undefined) await taps.connect(ifname);
       return machine;
     },
     close: async () => {
@@ -143,12 +156,15 @@ async function mountWritable(lab: Lab): Promise<void> {
   }
 }
 
-/** The lab is the machine's own host: what huge pages the guest asks for are made there, where its memory allows. */
+/**
+ * The lab is the machine's own host: what huge pages the guest asks for are made there, where its memory allows.
+ * @returns what it lacks, once everything else has been found right.
+ */
 async function reserveHugePages(
   lab: Lab,
   { hugepages, size }: Pick<MachineDescription['memory'], 'hugepages' | 'size'>,
-): Promise<void> {
-  if (!hugepages) return;
+): Promise<NemuError | undefined> {
+  if (!hugepages) return undefined;
   const [bytes, needed] =
     hugepages === '1G' ? [2 ** 30, Math.ceil(size / 2 ** 30)] : [2 ** 21, Math.ceil(size / 2 ** 21)];
   const folder = `/sys/kernel/mm/hugepages/hugepages-${bytes / 1024}kB`;
@@ -162,37 +178,52 @@ async function reserveHugePages(
   ];
   const { stdout } = await lab.exec(script.join('\n'));
   const free = Math.max(0, Number(stdout.toString()));
-  if (free < needed) {
-    throw new NemuError(
-      'LAB_HUGEPAGES',
-      `The guest needs ${needed} huge pages of ${hugepages}; the lab's memory has room for ${free}.`,
-      { hint: 'Ask for less with --memory, or run on a host with KVM: --on kvm.' },
-    );
+  if (free >= needed) return undefined;
+  return new NemuError(
+    'LAB_HUGEPAGES',
+    `The guest needs ${needed} huge pages of ${hugepages}; the lab's memory has room for ${free}.`,
+    { hint: 'Ask for less with --memory, or run on a host with KVM: --on kvm.' },
+  );
+}
+
+/** What was `asked`, or in place of an error with that code the one which says more. */
+async function instead<T>(better: NemuError | undefined, code: string, asked: Promise<T>): Promise<T> {
+  try {
+    return await asked;
+  } catch (error) {
+    throw better && error instanceof NemuError && error.code === code ? better : error;
   }
 }
 
 /** What a device that is plugged needs of the lab, as a machine's own memory does. */
-async function plugInLab(lab: Lab, ports: LabPorts, input: PlugInput): Promise<PlugInput> {
+async function plugInLab(
+  lab: Lab,
+  ports: LabPorts,
+  taps: LabTaps,
+  input: PlugInput,
+  engine: (device: PlugInput) => Promise<LiveRequest>,
+): Promise<LiveRequest> {
   const device = parsePlug(input);
   if (device.kind === 'nvdimm') {
     const writes = device.share && !device.readonly;
     if (writes) await mountWritable(lab);
-    return nvdimmInLab(device);
+    return engine(nvdimmInLab(device));
   }
   if (device.kind === 'memory') {
     refuseFile(device.path);
-    await reserveHugePages(lab, device);
+    return instead(await reserveHugePages(lab, device), 'REFUSED', engine(input));
   }
-  if (device.kind !== 'pci') return input;
+  if (device.kind !== 'pci') return engine(input);
   if (device.type === 'virtio-blk') {
     if (!device.readonly) await mountWritable(lab);
-    return diskInLab(device);
+    return engine(diskInLab(device));
   }
   if (device.type === 'virtio-net') {
-    await ports.openForPlug(device.hostForwards);
-    return netInLab(device);
+    return device.backend === 'tap'
+      ? taps.aroundPlug(device, (ifname) => engine({ ...device, ifname }))
+      : ports.aroundPlug(device.hostForwards, () => engine(netInLab(device)));
   }
-  return input;
+  return engine(input);
 }
 
 /** A medium is a file of this host, as a disk's at the start. */

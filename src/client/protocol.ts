@@ -4,6 +4,7 @@
  * and nothing else.
  */
 import type { MachineInput } from './description.ts';
+import { MAX_PAYLOAD } from './frames.ts';
 import type { GuestEvent, GuestPhase } from './guest_session.ts';
 import type { EndState, MachineEvent, MachineState } from './machine_client.ts';
 import type { ConsoleRole } from './shared_console.ts';
@@ -30,6 +31,9 @@ export const WINDOW = 256 * 1024;
 export const MAX_UNREAD = 16 << 20;
 /** Calls of a peer that are under way before what it sends further waits in its socket. */
 export const MAX_CALLS = 256;
+
+/** Bytes of guest memory in one answer: with their encoding they fit into a frame. */
+export const MAX_READ = MAX_PAYLOAD / 2;
 
 /** Methods of a machine that go over the wire as they are. */
 export const REMOTE_METHODS = [

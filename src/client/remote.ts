@@ -20,7 +20,14 @@ import type {
   NetReport,
   VcpuReport,
 } from './machine_client.ts';
-import { type CreateResult, type EncodedBytes, FRAME_CONTROL, type FromEngine, type RemoteMethod } from './protocol.ts';
+import {
+  type CreateResult,
+  type EncodedBytes,
+  FRAME_CONTROL,
+  type FromEngine,
+  MAX_READ,
+  type RemoteMethod,
+} from './protocol.ts';
 import { RemoteConsole } from './remote_console.ts';
 import { type RemoteChannel, RemoteShare } from './remote_share.ts';
 
@@ -31,7 +38,8 @@ const CLOSE_MS = 5000;
 export interface Adapt {
   /** The machine in the words of this host. */
   readonly description?: MachineDescription;
-  readonly plug?: (device: PlugInput) => Promise<PlugInput>;
+  /** @param engine plugs it there. */
+  readonly plug?: (device: PlugInput, engine: (device: PlugInput) => Promise<LiveRequest>) => Promise<LiveRequest>;
   /** @param disk as it is now, @param engine changes it there. */
   readonly changeDisk?: (
     disk: DiskReport | undefined,
@@ -112,7 +120,7 @@ export class EngineConnection {
       (number, channel) => this.#open(number, channel),
       label,
     );
-    return this.#add(result, { plug: withAbsoluteFile }, share);
+    return this.#add(result, { plug: (device, engine) => engine(withAbsoluteFile(device)) }, share);
   }
 
   /** From now on the channel's frames and messages are this one's, and those that came before. */
@@ -218,7 +226,7 @@ export class EngineConnection {
 }
 
 /** The engine has another folder: files are named from the root. */
-async function withAbsoluteFile(device: PlugInput): Promise<PlugInput> {
+function withAbsoluteFile(device: PlugInput): PlugInput {
   const { file } = device as { file?: unknown };
   return typeof file === 'string' ? ({ ...device, file: resolve(file) } as PlugInput) : device;
 }
@@ -277,7 +285,8 @@ export class RemoteMachine implements MachineClient {
   plugged = async (): Promise<PluggedReport> => (await this.#call('plugged', [])) as PluggedReport;
 
   async plug(device: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
-    return (await this.#call('plug', [(await this.#adapt.plug?.(device)) ?? device, options])) as LiveRequest;
+    const engine = async (wanted: PlugInput) => (await this.#call('plug', [wanted, options])) as LiveRequest;
+    return this.#adapt.plug ? this.#adapt.plug(device, engine) : engine(device);
   }
 
   async unplug(id: string, options: UnplugOptions = {}): Promise<LiveRequest> {
@@ -289,8 +298,15 @@ export class RemoteMachine implements MachineClient {
   devices = async (): Promise<DevicesReport> => (await this.#call('devices', [])) as DevicesReport;
 
   async readMemory(address: number, length: number): Promise<Uint8Array> {
-    const { base64 } = (await this.#call('readMemory', [address, length])) as EncodedBytes;
-    return Buffer.from(base64, 'base64');
+    const pieces: Uint8Array[] = [];
+    for (let at = 0; at < length || at === 0; at += MAX_READ) {
+      const { base64 } = (await this.#call('readMemory', [
+        address + at,
+        Math.min(MAX_READ, length - at),
+      ])) as EncodedBytes;
+      pieces.push(Buffer.from(base64, 'base64'));
+    }
+    return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
   }
 
   memoryMap = async (): Promise<MemoryRangeReport[]> => (await this.#call('memoryMap', [])) as MemoryRangeReport[];

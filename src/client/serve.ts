@@ -14,6 +14,7 @@ import {
   FRAME_CREDIT,
   type FromEngine,
   MAX_CALLS,
+  MAX_READ,
   MAX_SEARCH,
   MAX_UNREAD,
   REMOTE_METHODS,
@@ -36,14 +37,7 @@ const messageSchema = z.discriminatedUnion('method', [
     parameters: z.array(z.unknown()).max(4).default([]),
   }),
 ]);
-const readMemorySchema = z.tuple([
-  z.number().int().nonnegative(),
-  z
-    .number()
-    .int()
-    .positive()
-    .max(MAX_PAYLOAD / 2),
-]);
+const readMemorySchema = z.tuple([z.number().int().nonnegative(), z.number().int().positive().max(MAX_READ)]);
 
 const throttleCallSchema = z.tuple([z.string().max(64), throttleSchema]);
 /** What is to change is checked by its own schema, which says more. */

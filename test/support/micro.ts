@@ -14,8 +14,9 @@ export const LSR = 0x3fd;
 export const DEBUG_EXIT = 0xf4;
 export const CODE = 0x10_0000;
 
-/** May this process use /dev/kvm? */
+/** May this process use /dev/kvm? With NEMU_TEST_ON=lab the tests do as if not. */
 export const hostHasKvm = (() => {
+  if (process.env.NEMU_TEST_ON === 'lab') return false;
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
     return true;

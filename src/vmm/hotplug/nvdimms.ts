@@ -176,8 +176,9 @@ export class NvdimmHotplug implements LiveKind<NvdimmDevice, NvdimmPlug> {
       // The mapping's descriptor has the lock, and the path may name another file by now.
       ((file, readOnly) => openImageFile({ path: `/proc/self/fd/${file}`, readOnly, poller, unlocked: true }));
     const module = this.#modules.get(slot) as Module;
-    const file = new PmemFile(open(fd, readonly), {
-      ...{ size, labelSize, lasting: share && !readonly },
+    const lasting = share && !readonly;
+    const file = new PmemFile(open(fd, !lasting), {
+      ...{ size, labelSize, lasting },
       failed: (errno) => flushFailed(id, errno),
     });
     try {

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { parseMachine } from '../../../src/client/description.ts';
 import { NemuError } from '../../../src/client/errors.ts';
 import { encodeFrame, FrameDecoder } from '../../../src/client/frames.ts';
+import type { PlugInput } from '../../../src/client/live.ts';
 import type { DiskChangeInput } from '../../../src/client/live_change.ts';
 import type { ConsoleStream, MachineClient, MachineEvent } from '../../../src/client/machine_client.ts';
 import { FRAME_BYTES, FRAME_CONTROL, WINDOW } from '../../../src/client/protocol.ts';
@@ -143,9 +144,9 @@ describe('both ends', () => {
     const machine = await connection.create(
       { kernel: { image: '/k' } },
       {
-        plug: async (device) => {
+        plug: async (device, engine) => {
           if (device.kind === 'memory') throw new NemuError('LAB', 'Not here.');
-          return { ...device, index: 3 };
+          return engine({ ...device, index: 3 } as PlugInput);
         },
       },
     );
