@@ -98,7 +98,9 @@ export function openTap(options: TapOptions, poller: Poller): TapBackend[] {
   const queues = options.queues ?? 1;
   const wanted = options.ifname ?? 'tap%d';
   if (Buffer.byteLength(wanted) >= IFNAMSIZ || !/^[^\s/]+$/.test(wanted)) {
-    throw new NetError(`"${wanted}" cannot be the name of an interface: it has at most ${IFNAMSIZ - 1} bytes.`);
+    throw new NetError(
+      `"${wanted}" cannot be the name of an interface: that has ${IFNAMSIZ - 1} bytes at most, and neither spaces nor slashes.`,
+    );
   }
   const backends: TapBackend[] = [];
   const arena = new Arena(4096);

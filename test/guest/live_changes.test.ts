@@ -19,9 +19,11 @@ test(
     writeFileSync(first, Buffer.alloc(8 * MIB, 'a'));
     writeFileSync(second, Buffer.alloc(12 * MIB, 'b'));
     const port = await freePort();
+    const tap = `nemu${process.pid}`;
     const code = `
       const sh = async (line) => (await vm.sh(line)).output.trim();
       const said = {};
+      const { existsSync } = await import('node:fs');
       const { vda } = vm.disks;
       const { net0 } = vm.nets;
       const sectors = async () => Number(await sh('cat /sys/block/vda/size'));
@@ -77,9 +79,18 @@ test(
       await vm.journal.undo();
       said.unlimited = (await net0.statistics()).throttle;
 
-      said.tap = await refused(net0.backend({ type: 'tap' }));
+      said.tap = await refused(net0.backend({ type: 'tap', ifname: '${tap}' }));
       said.onTap = (await net0.statistics()).type;
-      if (said.tap === 'done') await vm.journal.undo();
+      if (said.tap === 'done') {
+        const { execSync } = await import('node:child_process');
+        execSync('busybox ip addr add 10.98.7.1/24 dev ${tap}; busybox ip link set ${tap} up');
+        await sh('ip addr add 10.98.7.2/24 dev eth0');
+        const there = () => fetch('http://10.98.7.2/x', { signal: AbortSignal.timeout(3000) }).then((got) => got.text(), () => 'nobody');
+        said.overTap = await until(there, 'hello\\n');
+        said.ping = await sh('ping -c 1 -W 5 10.98.7.1 >/dev/null; echo $?');
+        await vm.journal.undo();
+      }
+      said.gone = existsSync('/sys/class/net/${tap}');
       said.back = [(await net0.statistics()).type, await until(fetched, 'hello\\n')];
       await net0.unforward(${port});
       said.back.push(await fetched());
@@ -106,6 +117,7 @@ test(
     expect(said.missing).toMatch(/cannot be opened \(ENOENT\)/);
     // A tap is the place's own: where it cannot be had, the card stays where it is.
     expect(said.tap === 'done' ? said.onTap : said.tap).toMatch(/^tap$|tun/);
+    if (said.tap === 'done') expect(said).toMatchObject({ overTap: 'hello\n', ping: '0', gone: false });
     expect(said.table).toMatch(/^net0 +52:54:00:12:34:56 +up /m);
     expect([statSync(first).size, readFileSync(second).subarray(0, 4).toString()]).toEqual([8 * MIB, 'newb']);
   },

@@ -1,6 +1,6 @@
 /** Debian, installed into an image by a guest, and booted from it. It takes a quarter of an hour. */
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -15,7 +15,7 @@ const BUILD_MS = 3_000_000;
 const LIMIT_MS = 600_000;
 
 interface IperfReport {
-  end: { sum_received: { bytes: number } };
+  end: { sum_received: { bytes: number; bits_per_second: number } };
 }
 
 describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
@@ -121,49 +121,67 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
     LIMIT_MS,
   );
 
+  /** Starts a server in the guest for one connection, then another, and measures into the guest and out of it. */
+  async function iperf(net: string, address: string, port: number, before: string, listening = () => {}) {
+    const tools = join(folder, 'tools');
+    // Where the build left them.
+    const debs = join(folder, 'nemu/debs');
+    for (const name of readdirSync(debs).filter((name) => /^(iperf3|lib(iperf|sctp).*)_/.test(name))) {
+      execFileSync('dpkg-deb', ['-x', join(debs, name), tools]);
+    }
+    const client = (...args: string[]) => {
+      const child = spawn(
+        join(tools, 'usr/bin/iperf3'),
+        ['-c', address, '-p', String(port), '-t', '4', '-J', ...args],
+        {
+          env: { ...process.env, LD_LIBRARY_PATH: join(tools, 'usr/lib/x86_64-linux-gnu') },
+          stdio: ['ignore', 'pipe', 'inherit'],
+        },
+      );
+      return child.stdout.toArray().then((pieces) => JSON.parse(Buffer.concat(pieces).toString()) as IperfReport);
+    };
+    const reports: Promise<IperfReport>[] = [];
+    let said = '';
+    const script = [before, 'iperf3 -s -1 --forceflush', 'iperf3 -s -1 --forceflush'].join('\n');
+    const { status, stderr } = await runNemu(['run', '--root', 'debian', '--net', net, '--', script], {
+      env,
+      onOutput: (text) => {
+        said += text;
+        if (said.split('Server listening').length - 1 <= reports.length) return;
+        listening();
+        reports.push(client(...(reports.length > 0 ? ['-R'] : [])));
+      },
+    });
+    const ends = await Promise.all(reports);
+    expect(status, stderr).toBe(0);
+    expect(ends.map(({ end }) => end.sum_received.bytes > 1 << 20)).toEqual([true, true]);
+    const rates = ends.map(({ end }) => `${(end.sum_received.bits_per_second / 1e6).toFixed(0)} Mbit/s`);
+    console.log(`iperf3 over ${net}: ${rates.join(' into the guest, ')} out of it`);
+  }
+
   test(
     'iperf3 over user networking: from this host into the guest, both ways',
     async () => {
-      const tools = join(folder, 'tools');
-      // Where the build left them.
-      const debs = join(folder, 'nemu/debs');
-      for (const name of readdirSync(debs).filter((name) => /^(iperf3|lib(iperf|sctp).*)_/.test(name))) {
-        execFileSync('dpkg-deb', ['-x', join(debs, name), tools]);
-      }
       const port = await freePort();
-      const client = (...args: string[]) => {
-        const child = spawn(
-          join(tools, 'usr/bin/iperf3'),
-          ['-c', '127.0.0.1', '-p', String(port), '-t', '4', '-J', ...args],
-          {
-            env: { ...process.env, LD_LIBRARY_PATH: join(tools, 'usr/lib/x86_64-linux-gnu') },
-            stdio: ['ignore', 'pipe', 'inherit'],
-          },
-        );
-        return child.stdout.toArray().then((pieces) => JSON.parse(Buffer.concat(pieces).toString()) as IperfReport);
-      };
-      const reports: Promise<IperfReport>[] = [];
-      let said = '';
-      // A server of one connection each: the second begins when the first has ended.
-      const { status, stderr } = await runNemu(
-        [
-          ...['run', '--root', 'debian', '--net', `user,hostfwd=tcp::${port}-:5201`],
-          ...['--', 'iperf3 -s -1 --forceflush; iperf3 -s -1 --forceflush'],
-        ],
-        {
-          env,
-          onOutput: (text) => {
-            said += text;
-            if (said.split('Server listening').length - 1 > reports.length) {
-              reports.push(client(...(reports.length > 0 ? ['-R'] : [])));
-            }
-          },
-        },
-      );
-      const [into, out] = await Promise.all(reports);
-      expect(into.end.sum_received.bytes).toBeGreaterThan(1 << 20);
-      expect(out.end.sum_received.bytes).toBeGreaterThan(1 << 20);
-      expect(status, stderr).toBe(0);
+      await iperf(`user,hostfwd=tcp::${port}-:5201`, '127.0.0.1', port, '');
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    'iperf3 over tap, both ways',
+    async ({ skip }) => {
+      if (process.getuid?.() !== 0 || !existsSync('/dev/net/tun')) return skip('It needs root, and /dev/net/tun.');
+      const tap = `nemui${process.pid}`.slice(0, 15);
+      const ip = (...args: string[]) => execFileSync('busybox', ['ip', ...args]);
+      let ready = false;
+      const before = 'ip addr add 10.98.9.2/24 dev eth0; ip link set eth0 up';
+      await iperf(`tap,ifname=${tap}`, '10.98.9.2', 5201, before, () => {
+        if (ready) return;
+        ready = true;
+        ip('addr', 'add', '10.98.9.1/24', 'dev', tap);
+        ip('link', 'set', tap, 'up');
+      });
     },
     LIMIT_MS,
   );
