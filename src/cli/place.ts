@@ -218,6 +218,11 @@ async function plugInLab(
     if (!device.readonly) await mountWritable(lab);
     return engine(diskInLab(device));
   }
+  if (device.type === 'virtio-mem') return instead(await reserveHugePages(lab, device), 'REFUSED', engine(input));
+  if (device.type === 'virtio-pmem') {
+    if (device.share) await mountWritable(lab);
+    return engine(pmemInLab(device));
+  }
   if (device.type === 'virtio-net') {
     return device.backend === 'tap'
       ? taps.aroundPlug(device, (ifname) => engine({ ...device, ifname }))
@@ -270,6 +275,11 @@ const netInLab = <T extends { readonly hostForwards: readonly HostForward[] }>(n
   hostForwards: net.hostForwards.map(atAnyAddress),
 });
 
+const pmemInLab = <T extends { readonly file: string; readonly share: boolean }>(device: T): T => ({
+  ...device,
+  file: labPath(device.file, device.share ? '/hostrw' : '/host'),
+});
+
 const nvdimmInLab = <T extends { readonly file: string; readonly share: boolean; readonly readonly: boolean }>(
   nvdimm: T,
 ): T => ({ ...nvdimm, file: labPath(nvdimm.file, nvdimm.share && !nvdimm.readonly ? '/hostrw' : '/host') });
@@ -284,11 +294,7 @@ function inLab(description: MachineDescription): MachineDescription {
     cpus: { ...description.cpus, without: [...new Set([...description.cpus.without, 'xsave' as const])] },
     disks: description.disks.map(diskInLab),
     nvdimms: description.nvdimms.map(nvdimmInLab),
-    devices: description.devices.map((device) =>
-      device.type === 'virtio-pmem'
-        ? { ...device, file: labPath(device.file, device.share ? '/hostrw' : '/host') }
-        : device,
-    ),
+    devices: description.devices.map((device) => (device.type === 'virtio-pmem' ? pmemInLab(device) : device)),
     nets: description.nets.map(netInLab),
     kernel: { ...kernel, image: labPath(kernel.image), initrd: kernel.initrd.map((path) => labPath(path)) },
     fwCfg: fwCfg.map((item) => (item.file ? { ...item, file: labPath(item.file) } : item)),

@@ -7,7 +7,7 @@ import { DEVICE_ALIASES, type DeviceType, otherDevices, PLACE, problemsOfDevices
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath } from './explain.ts';
 import { checkNuma, numaSchema, withMemoryOfNodes, withPackagesOfNodes } from './numa.ts';
-import { isPmemSize, nvdimmPersistenceSchema, nvdimmSchema } from './nvdimm.ts';
+import { nvdimmPersistenceSchema, nvdimmSchema, problemOfPmem } from './nvdimm.ts';
 import { byteSize } from './sizes.ts';
 
 export { parseSize } from './sizes.ts';
@@ -340,11 +340,7 @@ const devicesSchema = z
     if (twice !== undefined) problem(`Two devices have the name ${twice}.`);
     const pmems = devices.filter((device) => device.type === 'virtio-pmem');
     if (pmems.length > MOST_PMEMS) problem(`A machine has ${MOST_PMEMS} virtio-pmem at most, not ${pmems.length}.`);
-    for (const { size } of pmems) {
-      if (size !== undefined && !isPmemSize(size)) {
-        problem(`A virtio-pmem of ${size} bytes is not a multiple of the page size, 4096, of 2 MiB or more.`);
-      }
-    }
+    for (const text of pmems.map(problemOfPmem)) if (text !== undefined) problem(text);
   })
   .describe('entropy, balloon, consoles, ports, watchdog, switches, memory by blocks; disks and network cards too');
 

@@ -175,7 +175,7 @@ export const DEVICE_ALIASES: Readonly<Record<string, DeviceType>> = {
 };
 
 /** Of these a machine has what it has at the start. */
-export const BOOT_TYPES: readonly DeviceType[] = ['pci-bridge', 'virtio-pmem', 'virtio-mem'];
+export const BOOT_TYPES: readonly DeviceType[] = ['pci-bridge'];
 
 /** Of these a machine has one at most. */
 export const SINGLE_TYPES: readonly DeviceType[] = ['virtio-balloon', 'i6300esb'];

@@ -14,10 +14,10 @@ import {
   netSchema,
   withOwnType,
 } from './description.ts';
-import { BOOT_TYPES, DEVICE_ALIASES, type DeviceType, type Stream } from './device_schema.ts';
+import { BOOT_TYPES, DEVICE_ALIASES, type DeviceType, problemsOfDevices, type Stream } from './device_schema.ts';
 import { NemuError } from './errors.ts';
 import { explain } from './explain.ts';
-import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema } from './nvdimm.ts';
+import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema, problemOfPmem } from './nvdimm.ts';
 import { byteSizeOrNone } from './sizes.ts';
 import { didYouMean } from './suggest.ts';
 import type { VirtioMemDevice, VirtioMemReport } from './virtio_mem.ts';
@@ -56,10 +56,10 @@ const pciPlugSchemas = [
   ofPci(port),
   ofPci(watchdog),
   ofPci(pcieSwitch),
-  // At the start alone, but they are described as the others are.
-  ofPci(pciBridge),
   ofPci(pmem),
   ofPci(memoryBlocks),
+  // At the start alone, but it is described as the others are.
+  ofPci(pciBridge),
 ] as const;
 const pciPlugSchema = z.discriminatedUnion('type', pciPlugSchemas);
 
@@ -121,7 +121,7 @@ export function parsePlug(input: unknown): PlugRequest {
   const result = plugSchema.safeParse(device);
   const { kind, type } = (device ?? {}) as { kind?: unknown; type?: unknown };
   if (result.success) {
-    if (result.data.kind === 'pci' && result.data.type === 'virtio-net') requireNet(result.data);
+    if (result.data.kind === 'pci') requireSound(result.data);
     return result.data;
   }
   if (kind === 'pci' && !pluggable.some((each) => each.type === type)) {
@@ -141,6 +141,13 @@ export function parsePlug(input: unknown): PlugRequest {
 }
 
 /** What holds between the options of a network card. @throws NemuError `PLUG` */
+/** What a device's own schema cannot tell. */
+function requireSound(plug: PciPlug): void {
+  if (plug.type === 'virtio-net') requireNet(plug);
+  const [problem = plug.type === 'virtio-pmem' ? problemOfPmem(plug) : undefined] = problemsOfDevices([plug]);
+  if (problem !== undefined) throw new NemuError('PLUG', `This cannot be plugged: ${problem}`);
+}
+
 function requireNet({ kind: _, type: __, ...options }: Extract<PciPlug, { type: 'virtio-net' }>): void {
   const result = netSchema.safeParse(asNet(options));
   if (result.success) return;
@@ -213,6 +220,8 @@ export interface PciDevice {
   readonly plug?: PciPlugInput;
   /** Consoles and ports of `MachineClient.console` that come and go with it. */
   readonly streams: readonly Stream[];
+  /** Memory that it brings into guest-physical space, besides its BARs: where, and bytes. */
+  readonly memory?: { readonly address: number; readonly size: number };
 }
 
 /** Something that came or can go while the machine runs, by `kind`. */

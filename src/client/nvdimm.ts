@@ -21,7 +21,13 @@ export const nvdimmFields = {
 } as const;
 
 /** What can be mapped as persistent memory. */
-export const isPmemSize = (size: number): boolean => size % 4096 === 0 && size >= 2 * MiB;
+const isPmemSize = (size: number): boolean => size % 4096 === 0 && size >= 2 * MiB;
+
+/** What is wrong with the size of a virtio-pmem. */
+export const problemOfPmem = ({ size }: { readonly size?: number | undefined }): string | undefined =>
+  size === undefined || isPmemSize(size)
+    ? undefined
+    : `A virtio-pmem of ${size} bytes is not a multiple of the page size, 4096, of 2 MiB or more.`;
 
 /** What of an NVDIMM contradicts itself. */
 export function checkNvdimm(

@@ -168,7 +168,19 @@ function* listSteps(wanted: readonly Item[] | undefined, now: readonly Fields[],
       continue;
     }
     const code = `vm.unplug(${literal(id)})`;
-    yield { action: 'unplug', subject: id, detail: 'not in the description', code, run: (vm) => vm.unplug(id) };
+    const step = { action: 'unplug', subject: id, detail: 'not in the description' } as const;
+    if (type !== 'virtio-mem') {
+      yield { ...step, code, run: (vm) => vm.unplug(id) };
+      continue;
+    }
+    // What the guest has of it plugged goes first.
+    yield {
+      ...{ ...step, code: `await vm.memory.resize(${literal(id)}, 0); await ${code}` },
+      run: async (vm) => {
+        await vm.memory.resize(id, 0);
+        return vm.unplug(id);
+      },
+    };
   }
   for (const item of wanted) {
     const there = now.find(({ id }) => id === item.id);
@@ -196,7 +208,11 @@ function* listSteps(wanted: readonly Item[] | undefined, now: readonly Fields[],
 /** What is plugged, in a few words. */
 function plugText(plug: PlugInput): string {
   const { kind, type = kind, file, size, backend } = plug as Record<string, unknown> & { kind: string; type?: string };
-  const words = [file, typeof size === 'number' ? formatSize(size) : undefined, kind === 'pci' ? backend : undefined];
+  const words = [
+    file,
+    typeof size === 'number' ? formatSize(size) : undefined,
+    type === 'virtio-net' ? backend : undefined,
+  ];
   return [type, ...words.filter((word) => word !== undefined)].join(' ');
 }
 

@@ -33,6 +33,8 @@ export interface AttachOptions {
 export interface MadeVirtio {
   readonly device: VirtioDevice;
   readonly packed: boolean;
+  /** Why it cannot be taken out, if it cannot. */
+  kept?(): NemuError | undefined;
   /** Brings what is under way to its end; it is off its bus. @param done called when that is so. */
   settle(done: () => void): void;
   /** Gives back what it has of the host. */

@@ -33,7 +33,7 @@ import { acpiNuma, nodeOfCpu, numaForRoom } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
 import { attachDevices } from './attach.ts';
 import { attachExtra } from './attach_extra.ts';
-import { attachPmems, type BootPmem } from './attach_pmem.ts';
+import { type MappedPmem, Pmems } from './attach_pmem.ts';
 import { type BoardDevicesOptions, connectMmio, connectPci } from './board_devices.ts';
 import { type E820Entry, type EntryState, planBoot } from './boot/plan.ts';
 import { Bus } from './bus.ts';
@@ -109,7 +109,7 @@ export interface BoardOptions {
   /** Devices of PCI that come and go. */
   readonly live: PciHotplug;
   readonly nvdimms: NvdimmHotplug;
-  readonly pmems: readonly BootPmem[];
+  readonly pmems: readonly MappedPmem[];
   readonly virtioMem: VirtioMemories;
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly coalescing: SerialCoalescing;
@@ -311,9 +311,10 @@ export function createBoard(options: BoardOptions): Board {
     discard: options.discard,
   });
   const { clock, fault, watchdog, virtioMem } = options;
-  const pmems = attachPmems({ pmems: options.pmems, vm, memory: options.memory, poller: options.reactor });
+  const pmems = new Pmems({ vm, memory: options.memory, poller: options.reactor });
+  const bootPmems = options.pmems;
   try {
-    bus.connect({ description, attached, extra, pmems, virtioMem, clock, fault, watchdog }, (rings) => {
+    bus.connect({ description, attached, extra, pmems, bootPmems, virtioMem, clock, fault, watchdog }, (rings) => {
       for (const [name, made] of Object.entries(rings)) channels.get(name)?.connect(made);
     });
   } catch (error) {

@@ -16,7 +16,7 @@ import { UpstreamPort } from '../devices/pci/switch.ts';
 import { VirtioPci } from '../devices/virtio/pci.ts';
 import type { Attached, MadeVirtio } from './attach.ts';
 import type { Extra } from './attach_extra.ts';
-import type { Pmems } from './attach_pmem.ts';
+import type { MappedPmem, Pmems } from './attach_pmem.ts';
 import type { MadeDevice, PciHotplug } from './hotplug/pci.ts';
 import type { VirtioMemories } from './hotplug/virtio_mem.ts';
 import type { PcPci } from './pci/pc.ts';
@@ -28,11 +28,15 @@ export interface BoardDevicesOptions {
   readonly attached: Attached;
   readonly extra: Extra;
   readonly pmems: Pmems;
+  /** Memory of those of the start. */
+  readonly bootPmems: readonly MappedPmem[];
   readonly virtioMem: VirtioMemories;
   readonly clock: Clock;
   readonly fault: GuestFault;
   readonly watchdog: (action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none') => void;
 }
+
+type PmemPlug = Extract<PciPlug, { type: 'virtio-pmem' }>;
 
 /** Name of the one device that has all consoles and ports of the start. */
 const CONSOLES = 'serial';
@@ -56,9 +60,10 @@ function* bootPlugs({ disks, nets, rng, devices }: MachineDescription): Generato
 
 /** A virtio device of those that every machine can have; undefined for one that is no virtio device. */
 function makeVirtio(
-  { attached, extra, pmems, virtioMem }: BoardDevicesOptions,
+  { attached, extra, pmems, bootPmems, virtioMem }: BoardDevicesOptions,
   plug: PciPlug,
   id: string,
+  address?: number,
 ): MadeVirtio | undefined {
   switch (plug.type) {
     case 'virtio-blk':
@@ -69,10 +74,12 @@ function makeVirtio(
     }
     case 'virtio-rng':
       return attached.rng(id);
-    case 'virtio-pmem':
-      return pmems.make(id);
+    case 'virtio-pmem': {
+      const mapped = bootPmems.find((each) => each.id === id);
+      return mapped && pmems.open(mapped);
+    }
     case 'virtio-mem':
-      return virtioMem.make(id);
+      return virtioMem.make(id, plug, address);
     case 'virtio-balloon':
     case 'virtio-console':
     case 'virtio-port':
@@ -87,16 +94,35 @@ function virtioOnPci(made: MadeVirtio, fault: GuestFault): MadeDevice {
   return {
     make: (slot, started) => new VirtioPci(device, slot, { packed, fault, started }),
     tellsStart: true,
+    ...(made.kept && { kept: () => made.kept?.() }),
     settle: (done) => made.settle(done),
     close: () => made.close(),
+  };
+}
+
+/** Persistent memory that is plugged: there is nothing of it before the main thread has mapped its file. */
+function pmemOnPci({ pmems, fault }: BoardDevicesOptions, plug: PmemPlug, id: string, address: number): MadeDevice {
+  pmems.requireFree();
+  let made: MadeDevice | undefined;
+  return {
+    prepared: ({ fd }) => {
+      if (fd === undefined) throw new Error(`${plug.file} is not open.`);
+      const mapped = { id, address, size: plug.size ?? 0, fd, lasting: plug.share };
+      made = virtioOnPci(pmems.open(mapped), fault);
+    },
+    make: (...parts) => (made as MadeDevice).make(...parts),
+    tellsStart: true,
+    settle: (done) => (made ? made.settle(done) : done()),
+    close: () => made?.close(),
   };
 }
 
 /** Nothing of the host stands behind it. */
 const PLAIN = { tellsStart: false, settle: (done: () => void) => done(), close: () => {} };
 
-function makeOnPci(options: BoardDevicesOptions, plug: PciPlug, id: string): MadeDevice {
-  const virtio = makeVirtio(options, plug, id);
+function makeOnPci(options: BoardDevicesOptions, plug: PciPlug, id: string, address?: number): MadeDevice {
+  if (plug.type === 'virtio-pmem' && address !== undefined) return pmemOnPci(options, plug, id, address);
+  const virtio = makeVirtio(options, plug, id, address);
   if (virtio) return virtioOnPci(virtio, options.fault);
   if (plug.type === 'i6300esb') {
     const { action } = plug;
@@ -121,7 +147,7 @@ export function connectPci(
   hotplug: PciHotplug,
   addStreams: (rings: Readonly<Record<string, SerialRings>>) => void,
 ): void {
-  hotplug.connect({ pci, addStreams, make: (plug, id) => makeOnPci(options, plug, id) });
+  hotplug.connect({ pci, addStreams, make: (plug, id, address) => makeOnPci(options, plug, id, address) });
   for (const plug of bootPlugs(options.description)) hotplug.boot(plug);
   const ports = streams(options.description.devices);
   const [first] = options.description.devices.filter(

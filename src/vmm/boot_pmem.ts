@@ -1,7 +1,8 @@
 /** Persistent memory of the start, NVDIMMs and virtio-pmems: its files, and where they are mapped. Main thread. */
 import type { MachineDescription } from '../client/description.ts';
+import type { PlugRequest } from '../client/live.ts';
 import type { NvdimmDevice } from '../client/nvdimm.ts';
-import type { BootPmem } from './attach_pmem.ts';
+import type { MappedPmem } from './attach_pmem.ts';
 import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import type { GuestRam } from './memory.ts';
 import { nvdimmRanges, pmemRanges } from './memory_layout.ts';
@@ -52,12 +53,28 @@ export function mapBootNvdimms(description: MachineDescription, ram: GuestRam): 
 }
 
 /** @throws NemuError NVDIMM_FILE */
-export function mapBootPmems(description: MachineDescription, ram: GuestRam): BootPmem[] {
+export function mapBootPmems(description: MachineDescription, ram: GuestRam): MappedPmem[] {
   const places = pmemRanges(description, ram.handle.ranges);
-  return pmemsOf(description).map(({ id = '', file, share }, index) => {
+  return pmemsOf(description).map(({ id = '', ...pmem }, index) => {
     const { gpa: address, size } = places[index];
-    const fd = openPmem({ file, size, labelSize: 0, readonly: false, share });
-    ram.plugFile({ address, size }, fd, share);
-    return { id, address, size, fd, lasting: share };
+    return { id, address, size, fd: mapPmem(ram, { address, size }, pmem), lasting: pmem.share };
   });
+}
+
+/** @returns the descriptor of its file, which is the memory's. @throws NemuError NVDIMM_FILE */
+export function mapPmem(
+  ram: GuestRam,
+  place: { readonly address: number; readonly size: number },
+  { file, share }: { readonly file: string; readonly share: boolean },
+): number {
+  const fd = openPmem({ file, size: place.size, labelSize: 0, readonly: false, share });
+  ram.plugFile(place, fd, share);
+  return fd;
+}
+
+/** The request with the size that its file says, where one is behind it. @throws NemuError NVDIMM_FILE, PLUG */
+export function withPmemSize(request: PlugRequest): PlugRequest {
+  if (request.kind === 'nvdimm') return { ...request, size: pmemSize(request) };
+  if (request.kind !== 'pci' || request.type !== 'virtio-pmem') return request;
+  return { ...request, size: pmemSize({ ...request, labelSize: 0, readonly: false }) };
 }

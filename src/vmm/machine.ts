@@ -13,7 +13,6 @@ import { NemuError } from '../client/errors.ts';
 import {
   type LiveDevice,
   type LiveRequest,
-  type MemoryPlug,
   type PciDevice,
   type PluggedReport,
   type PlugInput,
@@ -42,13 +41,12 @@ import type {
 } from '../client/machine_client.ts';
 import { close, raw } from '../ffi/libc.ts';
 import { localRegisters } from './board.ts';
-import { mapBootNvdimms, mapBootPmems, mapNvdimm, withPmemSizes } from './boot_pmem.ts';
+import { mapBootNvdimms, mapBootPmems, mapNvdimm, mapPmem, withPmemSize, withPmemSizes } from './boot_pmem.ts';
 import { RingConsole } from './console_stream.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
-import { GuestRam } from './memory.ts';
+import { type DimmMemory, GuestRam, virtioMemMemory } from './memory.ts';
 import { virtioMemRegions } from './memory_layout.ts';
-import { pmemSize } from './nvdimm_file.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
@@ -195,15 +193,7 @@ export class Machine implements MachineClient {
   /** Maps the regions of virtio-mem devices, which take no memory until the guest plugs some. @throws NemuError MEMORY_… */
   async #mapVirtioMem(): Promise<void> {
     for (const { address, size, description } of virtioMemRegions(this.description, this.#ram.handle.ranges)) {
-      const { backend, hugepages, thp, hostNodes, policy } = description;
-      await this.#ram.plug(
-        { address, size },
-        {
-          ...{ size, backend, thp, policy, share: false, prealloc: false, preallocThreads: 1, lock: false },
-          ...(hugepages && { hugepages }),
-          ...(hostNodes && { hostNodes }),
-        },
-      );
+      await this.#ram.plug({ address, size }, virtioMemMemory(description));
     }
   }
 
@@ -425,8 +415,7 @@ export class Machine implements MachineClient {
   plugged = (): Promise<PluggedReport> => this.#call('plugged');
 
   async plug(input: PlugInput, options: PlugOptions = {}): Promise<LiveRequest> {
-    const parsed = parsePlug(input);
-    const request = parsed.kind === 'nvdimm' ? { ...parsed, size: pmemSize(parsed) } : parsed;
+    const request = withPmemSize(parsePlug(input));
     const { timeoutMs } = parseOptions(plugOptionsSchema, options);
     const live = await this.#call('plug', { request, timeoutMs });
     const settled = this.#requests.settled(live);
@@ -444,7 +433,17 @@ export class Machine implements MachineClient {
       });
     } else if (live.device.kind === 'cpu') {
       this.#startVcpu(live.device.index);
-    } else if (live.device.kind === 'pci') rings = this.#addConsoles(live.device);
+    } else if (live.device.kind === 'pci') {
+      const { memory } = live.device;
+      rings = this.#addConsoles(live.device);
+      if (memory && request.kind === 'pci' && request.type === 'virtio-mem') {
+        error = await this.#mapDimm(memory, virtioMemMemory(request));
+      } else if (memory && request.kind === 'pci' && request.type === 'virtio-pmem') {
+        error = this.#try(() => {
+          fd = mapPmem(this.#ram, memory, request);
+        });
+      }
+    }
     await this.#call('prepared', {
       id: live.id,
       ...(error !== undefined && { error }),
@@ -456,7 +455,7 @@ export class Machine implements MachineClient {
   }
 
   /** @returns why it could not be done. */
-  async #mapDimm(device: { readonly address: number; readonly size: number }, memory: MemoryPlug) {
+  async #mapDimm(device: { readonly address: number; readonly size: number }, memory: DimmMemory) {
     if (this.#closing) return 'The machine was closed.';
     const mapped = this.#ram.plug(device, memory);
     const done = mapped.catch(() => {});
@@ -505,8 +504,10 @@ export class Machine implements MachineClient {
   /** Takes back what was made for a device that the guest has let go. */
   async #release(id: number, device: LiveDevice): Promise<void> {
     if (device.kind === 'cpu') await this.#vcpuExits.get(device.index);
-    else if (device.kind === 'pci') this.#removeConsoles(device);
-    else if (!this.#closing) this.#ram.unplug(device.address);
+    else if (device.kind === 'pci') {
+      this.#removeConsoles(device);
+      if (device.memory && !this.#closing) this.#ram.unplug(device.memory.address);
+    } else if (!this.#closing) this.#ram.unplug(device.address);
     // A machine that is closed meanwhile needs no answer.
     await this.#call('released', { id }).catch(() => {});
   }

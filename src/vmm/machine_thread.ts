@@ -111,6 +111,7 @@ class MachineThread {
     this.#live = new LiveDevices({
       ...{ description, handle: data.memory, memory, processors: this.#processors, clock: this.#clock },
       nvdimms: data.nvdimms,
+      pmems: data.pmems,
       poller: this.#reactor,
       hold: () => this.#posts.hold(),
       fault: (device, text) => this.#guestFault(device, text),

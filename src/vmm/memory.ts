@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
 import type { MachineDescription, MemoryDescription, NumaDescription } from '../client/description.ts';
+import type { VirtioMemDescription } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import * as libc from '../ffi/libc.ts';
@@ -163,6 +164,22 @@ export class GuestRam {
 
 /** What of a description `plug` reads. */
 export type DimmMemory = Omit<MemoryDescription, 'max' | 'slots'>;
+
+/** A virtio-mem device's region as memory of the host, of which nothing is taken until the guest plugs some. */
+export function virtioMemMemory({
+  size,
+  backend,
+  hugepages,
+  thp,
+  hostNodes,
+  policy,
+}: VirtioMemDescription): DimmMemory {
+  return {
+    ...{ size, backend, thp, policy, share: false, prealloc: false, preallocThreads: 1, lock: false },
+    ...(hugepages && { hugepages }),
+    ...(hostNodes && { hostNodes }),
+  };
+}
 
 const mapAnonymous = (address: number, length: number, flags: number): number =>
   libc.mmap(

@@ -14,7 +14,7 @@ import type {
   NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
-import type { BootPmem } from './attach_pmem.ts';
+import type { MappedPmem } from './attach_pmem.ts';
 import type { HostPart } from './hotplug/kind.ts';
 import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import type { MemoryHandle } from './memory.ts';
@@ -32,7 +32,7 @@ export interface MachineThreadData {
   /** NVDIMMs of the start; their memory is mapped. */
   readonly nvdimms: readonly BootNvdimm[];
   /** Memory of virtio-pmems; it is mapped. */
-  readonly pmems: readonly BootPmem[];
+  readonly pmems: readonly MappedPmem[];
   readonly serial: Readonly<Record<string, SerialRings>>;
   readonly postMortem: string | undefined;
   /** See MachineOptions. */

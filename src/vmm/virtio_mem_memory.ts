@@ -37,7 +37,7 @@ export class VirtioMemMemory implements MemBackend {
   /** Bytes from the start that the guest may read, plugged or not. */
   #reach = 0;
 
-  /** @param index which of the machine's regions it is. */
+  /** @param index which set of KVM's slots it has. */
   constructor(region: VirtioMemRegion, index: number, host: RegionHost) {
     const { size, block, description } = region;
     this.#region = region;
@@ -83,6 +83,17 @@ export class VirtioMemMemory implements MemBackend {
     const most = Math.max(length, this.#reach);
     this.#reach = length;
     this.#follow(0, most);
+  }
+
+  /** Nothing of it is the guest's any more. */
+  close(): void {
+    const { memory, handle, discard = discardRam } = this.#host;
+    const { address: gpa, size } = this.#region;
+    memory.remove({ gpa, size });
+    this.#plugged.fill(0);
+    this.#reach = 0;
+    this.#follow(0, size);
+    discard(handle, this.backend, gpa, size);
   }
 
   #account(offset: number, length: number, sign: 1 | -1): void {

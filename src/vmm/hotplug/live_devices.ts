@@ -3,6 +3,7 @@ import type { LiveDevice, LiveRequest, PluggedReport } from '../../client/live.t
 import type { MachineEvent } from '../../client/machine_client.ts';
 import type { GuestFault } from '../../devices/device.ts';
 import type { Poller } from '../../storage/file_queue.ts';
+import type { MappedPmem } from '../attach_pmem.ts';
 import type { MachineClock } from '../machine_clock.ts';
 import type { GuestMemoryView, MemoryHandle } from '../memory.ts';
 import { virtioMemRegions } from '../memory_layout.ts';
@@ -28,6 +29,8 @@ export interface LiveDevicesOptions {
   readonly clock: MachineClock;
   /** NVDIMMs of the start. */
   readonly nvdimms: readonly BootNvdimm[];
+  /** The same for memory of virtio-pmem devices. */
+  readonly pmems: readonly MappedPmem[];
   readonly poller: Poller;
   readonly hold: () => () => void;
   readonly fault: GuestFault;
@@ -66,9 +69,14 @@ export class LiveDevices {
       (guest) => new NvdimmHotplug({ ...options, boot: options.nvdimms, room, vm, guest }),
     );
     this.dimms = hotplug.add('memory', (guest) => new DimmHotplug({ ...options, room, vm, guest }));
-    this.pci = hotplug.add('pci', (guest) => new PciHotplug({ description, guest }));
+    const virtioMem = virtioMemRegions(description, ranges);
+    const regions = new Map([
+      ...virtioMem.map(({ id, address, size }) => [id, { address, size }] as const),
+      ...options.pmems.map(({ id, address, size }) => [id, { address, size }] as const),
+    ]);
+    this.pci = hotplug.add('pci', (guest) => new PciHotplug({ description, guest, room, regions }));
     this.virtioMem = new VirtioMemories({
-      ...{ regions: virtioMemRegions(description, ranges), host: { vm, memory, handle }, hotplug },
+      ...{ regions: virtioMem, host: { vm, memory, handle }, hotplug },
       ...{ clock: options.clock, event: options.event },
     });
     this.#calls = {

@@ -12,6 +12,7 @@ import type { PciPlace } from '../pci/places.ts';
 import { Q35Pci } from '../pci/q35.ts';
 import type { SerialRings } from '../serial_channel.ts';
 import type { GuestActs, HostPart, LiveKind } from './kind.ts';
+import type { DimmRoom } from './room.ts';
 
 /** A device with what stands behind it on the host, before it is on a bus. */
 export interface MadeDevice {
@@ -19,6 +20,10 @@ export interface MadeDevice {
   make(slot: PciSlot, started: () => void, place: PciPlace): PciFunction;
   /** Whether `make` calls `started`. */
   readonly tellsStart: boolean;
+  /** The main thread made its part. @throws what the host says against it. */
+  prepared?(host: HostPart): void;
+  /** Why it cannot be taken out, if it cannot. */
+  kept?(): NemuError | undefined;
   /** Brings what is under way to its end; the function is off its bus. @param done called when that is so. */
   settle(done: () => void): void;
   /** Gives back what it has of the host. */
@@ -28,16 +33,25 @@ export interface MadeDevice {
 /** What the board has for devices of PCI. */
 export interface PciBoard {
   readonly pci: PcPci;
-  /** Opens what is behind a device. @throws NemuError that says what cannot be had. */
-  make(plug: PciPlug, id: string): MadeDevice;
+  /**
+   * Opens what is behind a device.
+   * @param address of the memory that a device which is plugged brings. @throws NemuError that says what cannot be had.
+   */
+  make(plug: PciPlug, id: string, address?: number): MadeDevice;
   /** Rings of the streams of a device that is plugged. */
   addStreams(rings: Readonly<Record<string, SerialRings>>): void;
 }
 
 export interface PciHotplugOptions {
   readonly description: Pick<MachineDescription, 'machine' | 'serial'>;
+  readonly room: Pick<DimmRoom, 'takeRegion' | 'freeRegion'>;
+  /** Memory of devices of the start, by their ids. */
+  readonly regions: ReadonlyMap<string, DeviceMemory>;
   readonly guest: GuestActs;
 }
+
+/** Guest-physical memory that a device brings. */
+export type DeviceMemory = NonNullable<PciDevice['memory']>;
 
 interface Held {
   readonly device: PciDevice;
@@ -48,6 +62,15 @@ interface Held {
   /** Takes the places of a switch away. */
   removePorts?: () => void;
   readonly ports: string[];
+}
+
+/** What a device has while it is there. */
+interface HeldPlace {
+  readonly id: string;
+  readonly place: PciPlace;
+  readonly memory: DeviceMemory | undefined;
+  /** Of the memory of a device that is plugged. */
+  readonly address?: number | undefined;
 }
 
 /** Ids that other kinds of devices have. */
@@ -80,7 +103,7 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     const id = made?.id ?? this.#id(plug);
     this.#requireType(plug, board);
     const place = plug.port === undefined ? board.pci.bootPlace() : this.#place(plug, board, true);
-    const held = this.#hold(board, plug, id, place, made);
+    const held = this.#hold(board, plug, { id, place, memory: this.#options.regions.get(id) }, made);
     this.#insert(held, board);
     // The slot of what stays says of itself that nothing can be taken out of it.
     if (!BOOT_TYPES.includes(plug.type) || place.kind === 'port') held.place.occupy();
@@ -105,22 +128,37 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     }
     const id = this.#id(plug);
     const place = this.#place(plug, board, false);
-    return this.#hold(board, plug, id, place).device;
+    const memory = this.#takeMemory(plug, id);
+    try {
+      return this.#hold(board, plug, { id, place, memory, address: memory?.address }).device;
+    } catch (error) {
+      this.#options.room.freeRegion(id);
+      throw error;
+    }
+  }
+
+  /** Room for the memory that a device brings. @throws NemuError that names the limit in the way. */
+  #takeMemory(plug: PciPlug, id: string): DeviceMemory | undefined {
+    if (plug.type !== 'virtio-mem' && plug.type !== 'virtio-pmem') return undefined;
+    const { size } = plug;
+    if (size === undefined) throw new Error(`The size of ${id} is not known.`);
+    const place = plug.type === 'virtio-mem' ? { alignment: plug.block, node: plug.node } : { alignment: 1 };
+    return { address: this.#options.room.takeRegion(id, { size, ...place }), size };
   }
 
   /** Takes a place for a device. Its file or interface is opened now, so that a busy one is told of before all else. */
   #hold(
     board: PciBoard,
     plug: PciPlug,
-    id: string,
-    place: PciPlace,
+    { id, place, memory, address }: HeldPlace,
     several?: { readonly streams: readonly Stream[]; readonly device: MadeDevice },
   ): Held {
-    const made = several?.device ?? board.make(plug, id);
+    const made = several?.device ?? board.make(plug, id, address);
     const device: PciDevice = {
       ...{ kind: 'pci', id, type: plug.type, port: place.id, streams: several?.streams ?? streamsOf(plug, id) },
       // A device of several streams is none that one request makes.
       ...((several?.streams.length ?? 1) === 1 && { plug: again(plug, id, place.id) }),
+      ...(memory && { memory }),
     };
     const held: Held = { device, place, made, attached: false, function: undefined, ports: [] };
     this.#held.set(id, held);
@@ -226,11 +264,12 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     return [...this.#held.values()].find((held) => held.place.id === place.id);
   }
 
-  attach(device: PciDevice, { rings = {} }: HostPart = {}): void {
+  attach(device: PciDevice, host: HostPart = {}): void {
     const held = this.#held.get(device.id);
     const board = this.#board;
     if (!held || !board) return;
-    board.addStreams(rings);
+    board.addStreams(host.rings ?? {});
+    held.made.prepared?.(host);
     this.#insert(held, board);
     held.place.insert();
   }
@@ -282,6 +321,8 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
         { hint: 'Ports of PCI Express and slots of the root bus are for that.' },
       );
     }
+    const kept = held?.made.kept?.();
+    if (kept) throw kept;
     const inside = held?.ports.flatMap((port) => {
       const other = [...this.#held.values()].find(({ place }) => place.id === port);
       return other ? [other.device.id] : [];
@@ -323,6 +364,7 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
   vacate({ id }: PciDevice): void {
     this.#held.get(id)?.made.close();
     this.#held.delete(id);
+    this.#options.room.freeRegion(id);
   }
 
   present(): PciDevice[] {

@@ -8,6 +8,9 @@ import { dimmRegion, GiB, memoryEnd, type RamRange, ramEnd } from '../memory_lay
 /** What stands in a slot. */
 export type Module = MemoryDevice | NvdimmDevice;
 
+/** What is in the way of others. */
+type Occupant = Pick<Module, 'id' | 'address' | 'size'>;
+
 /** What a module that is plugged asks for. */
 export interface Place {
   readonly size: number;
@@ -28,7 +31,10 @@ export interface RoomOptions {
 
 const hex = (value: number) => `0x${value.toString(16)}`;
 
-/** Slots and guest-physical addresses of DIMMs and NVDIMMs, which share both. */
+/**
+ * Slots and guest-physical addresses of DIMMs and NVDIMMs, which share both, and addresses of virtio devices that bring
+ * memory, which take no slot.
+ */
 export class DimmRoom {
   /** Those for what is plugged, and one for each NVDIMM of the start. */
   readonly slots: number;
@@ -36,6 +42,8 @@ export class DimmRoom {
   readonly #region: RamRange | undefined;
   /** By slot; what was there at the start has its own room, and counts for nothing. */
   readonly #taken = new Map<number, { readonly module: Module; readonly counts: boolean }>();
+  /** By the device's id. */
+  readonly #regions = new Map<string, Occupant>();
 
   /** @throws NemuError MEMORY_LIMIT when guest-physical addresses do not reach as far as the room that is asked for. */
   constructor(options: RoomOptions) {
@@ -67,8 +75,35 @@ export class DimmRoom {
     prefix: string,
     make: (place: { id: string; slot: number; address: number; size: number; node: number }) => M,
   ): M {
-    const { memory, numa } = this.#options.description;
     const { size, node = 0 } = request;
+    this.#requireRoom(size, node);
+    const slot = this.#slot(request.slot);
+    const id = request.id ?? `${prefix}${slot}`;
+    if (this.#ids().includes(id) || /^cpu\d+$/.test(id)) {
+      throw new NemuError('ID', `There is a ${id} already.`, { hint: 'Give another id, or none.' });
+    }
+    const module = make({ id, slot, address: this.#place(request, alignmentOf(request)), size, node });
+    this.#taken.set(slot, { module, counts: true });
+    return module;
+  }
+
+  /**
+   * Takes a place in memory for a device that has its id and its place elsewhere.
+   * @returns its guest-physical address. @throws NemuError that names the limit in the way.
+   */
+  takeRegion(id: string, { size, alignment, node = 0 }: { size: number; alignment: number; node?: number }): number {
+    this.#requireRoom(size, node);
+    const address = this.#place({ size }, Math.max(DIMM_ALIGNMENT, alignment));
+    this.#regions.set(id, { id, address, size });
+    return address;
+  }
+
+  freeRegion(id: string): void {
+    this.#regions.delete(id);
+  }
+
+  #requireRoom(size: number, node: number): void {
+    const { memory, numa } = this.#options.description;
     if (!this.#region || memory.max === undefined) {
       const max = formatSize(memory.size + Math.max(size, GiB)).replace(/ (.)iB/, '$1');
       throw new NemuError('MEMORY_LIMIT', 'This machine has no room for more memory.', {
@@ -81,10 +116,8 @@ export class DimmRoom {
         hint: 'Nodes are made at the start, with --numa node,…',
       });
     }
-    const used = [...this.#taken.values()].reduce(
-      (sum, { module, counts }) => sum + (counts ? module.size : 0),
-      memory.size,
-    );
+    const counted = [...this.#taken.values()].flatMap(({ module, counts }) => (counts ? [module] : []));
+    const used = [...counted, ...this.#regions.values()].reduce((sum, each) => sum + each.size, memory.size);
     if (used + size > memory.max) {
       throw new NemuError(
         'MEMORY_LIMIT',
@@ -92,27 +125,19 @@ export class DimmRoom {
         { hint: `${formatSize(memory.max - used)} can be plugged; the limit is max= of --memory.` },
       );
     }
-    const slot = this.#slot(request.slot);
-    const id = request.id ?? `${prefix}${slot}`;
-    if (this.#ids().includes(id) || /^cpu\d+$/.test(id)) {
-      throw new NemuError('ID', `There is a ${id} already.`, { hint: 'Give another id, or none.' });
-    }
-    const module = make({ id, slot, address: this.#place(request), size, node });
-    this.#taken.set(slot, { module, counts: true });
-    return module;
   }
 
   vacate(slot: number): void {
     this.#taken.delete(slot);
   }
 
-  #modules(): Module[] {
-    return [...this.#taken.values()].map(({ module }) => module);
+  #occupants(): Occupant[] {
+    return [...[...this.#taken.values()].map(({ module }) => module), ...this.#regions.values()];
   }
 
   #ids(): string[] {
     const devices = this.#options.description.devices.flatMap((device) => ('id' in device && device.id) || []);
-    return [...this.#modules().map(({ id }) => id), ...devices];
+    return [...this.#occupants().map(({ id }) => id), ...devices];
   }
 
   #slot(wanted: number | undefined): number {
@@ -138,15 +163,14 @@ export class DimmRoom {
   }
 
   /** The address that is asked for, or the first one with room. */
-  #place({ size, address, hugepages }: Place): number {
+  #place({ size, address, hugepages }: Place, alignment: number): number {
     const region = this.#region as RamRange;
-    const alignment = hugepages === '1G' ? GiB : DIMM_ALIGNMENT;
     if (hugepages === '1G' && size % GiB !== 0) {
       throw new NemuError('MEMORY_ALIGNMENT', `${formatSize(size)} are not a multiple of the page size, 1 GiB.`, {
         hint: 'Use a multiple of 1G, or other pages.',
       });
     }
-    const taken = this.#modules().sort((a, b) => a.address - b.address);
+    const taken = this.#occupants().sort((a, b) => a.address - b.address);
     const end = region.gpa + region.size;
     if (address !== undefined) {
       const place = `${hex(address)}–${hex(address + size - 1)}`;
@@ -160,14 +184,17 @@ export class DimmRoom {
       if (other) throw problem(`${place} overlaps ${other.id} at ${hex(other.address)}.`);
       return address;
     }
-    let next = region.gpa;
+    let next = alignUp(region.gpa, alignment);
     for (const each of taken) {
       if (next + size <= each.address) break;
-      next = Math.ceil((each.address + each.size) / alignment) * alignment;
+      next = Math.max(next, alignUp(each.address + each.size, alignment));
     }
     if (next + size <= end) return next;
-    throw new NemuError('MEMORY_ADDRESS', `There is no gap of ${formatSize(size)} between the DIMMs.`, {
+    throw new NemuError('MEMORY_ADDRESS', `There is no gap of ${formatSize(size)} between what is plugged.`, {
       hint: 'Unplug one that is in the way, or plug smaller ones.',
     });
   }
 }
+
+const alignmentOf = ({ hugepages }: Place) => (hugepages === '1G' ? GiB : DIMM_ALIGNMENT);
+const alignUp = (value: number, to: number) => Math.ceil(value / to) * to;

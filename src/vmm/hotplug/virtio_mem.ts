@@ -1,3 +1,4 @@
+import type { VirtioMemDescription } from '../../client/device_schema.ts';
 import { NemuError } from '../../client/errors.ts';
 import type { LiveRequest } from '../../client/live.ts';
 import type { MachineEvent } from '../../client/machine_client.ts';
@@ -23,6 +24,8 @@ export interface VirtioMemoriesOptions {
 
 interface Made {
   readonly region: VirtioMemRegion;
+  /** Which of the sets of KVM's slots it has. */
+  readonly index: number;
   readonly memory: VirtioMemMemory;
   readonly device: VirtioMem;
   readonly timer: Timer;
@@ -41,11 +44,13 @@ export class VirtioMemories {
     this.#options = options;
   }
 
-  /** Makes the device of this id, one of the description's. */
-  make(id: string): MadeVirtio {
-    const { regions, host, clock } = this.#options;
-    const index = regions.findIndex((each) => each.id === id);
-    const region = regions[index];
+  /** Makes a device: one of the description's, or with an `address` one that is plugged there. */
+  make(id: string, description: VirtioMemDescription, address?: number): MadeVirtio {
+    const { host, clock } = this.#options;
+    const region = this.#region(id, description, address);
+    const taken = [...this.#made.values()].map((each) => each.index);
+    let index = 0;
+    while (taken.includes(index)) index++;
     const memory = new VirtioMemMemory(region, index, host);
     const device = new VirtioMem({
       ...{ name: id, backend: memory, address: region.address, size: region.size, block: region.block },
@@ -53,18 +58,34 @@ export class VirtioMemories {
       changed: () => this.#changed(made),
     });
     const timer = clock.timer(() => this.#changed(made));
-    const made: Made = { region, memory, device, timer, told: 0, quietUntil: 0n };
+    const made: Made = { region, index, memory, device, timer, told: 0, quietUntil: 0n };
     this.#made.set(id, made);
     return {
       device,
       packed: false,
-      settle: (done) => done(),
+      kept: () => {
+        if (device.plugged === 0) return undefined;
+        return new NemuError('BUSY', `The guest has ${formatSize(device.plugged)} of ${id} plugged.`, {
+          hint: `Ask for nothing of it first: vm.memory.resize('${id}', 0).`,
+        });
+      },
+      settle: (done) => {
+        timer.cancel();
+        this.#made.delete(id);
+        memory.close();
+        done();
+      },
       close: () => {
-        device.systemReset();
         timer.cancel();
         this.#made.delete(id);
       },
     };
+  }
+
+  #region(id: string, description: VirtioMemDescription, address: number | undefined): VirtioMemRegion {
+    if (address === undefined) return this.#options.regions.find((each) => each.id === id) as VirtioMemRegion;
+    const { size, block, node } = description;
+    return { kind: 'virtio-mem', id, address, size, block, node, description };
   }
 
   #changed(made: Made): void {
@@ -93,14 +114,15 @@ export class VirtioMemories {
     if (!made) {
       const ids = [...this.#made.keys()];
       throw new NemuError('NO_DEVICE', `There is no virtio-mem device ${id} in this machine.`, {
-        hint: ids.length > 0 ? `It has ${ids.join(', ')}.` : 'Start it with one: --device virtio-mem,size=4G.',
+        hint:
+          ids.length > 0 ? `It has ${ids.join(', ')}.` : 'Plug one, or start it with one: --device virtio-mem,size=4G.',
       });
     }
     const { region, device } = made;
     const { kind, address, size, block, node } = region;
     if (bytes > size) {
       throw new NemuError('MEMORY_SIZE', `${id} has room for ${formatSize(size)}: it cannot be ${formatSize(bytes)}.`, {
-        hint: 'Start the machine with more: size= of --device virtio-mem.',
+        hint: 'Its size is that for good; another device can have more.',
       });
     }
     if (bytes % block !== 0) {

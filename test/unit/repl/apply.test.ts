@@ -87,7 +87,7 @@ describe('a plan', () => {
           { type: 'virtio-mem', id: 'vm0', size: '2G' },
         ],
       },
-      ['restart vm1: none → virtio-mem', 'restart vm0.size: 1 GiB → 2 GiB'],
+      ['restart vm0.size: 1 GiB → 2 GiB', 'plug vm1: virtio-mem 1 GiB'],
     ],
     ['a cable', { nets: [{ type: 'user', link: false }] }, ['change net0: link: true → false']],
     [
@@ -100,7 +100,7 @@ describe('a plan', () => {
     [
       'a switch before what stands behind it',
       { devices: [{ type: 'virtio-rng' }, { type: 'virtio-balloon', port: 'sw0.1' }, { type: 'pcie-switch' }] },
-      [...['restart vm0: not in the description', 'plug sw0: pcie-switch', 'plug balloon: virtio-balloon']],
+      [...['unplug vm0: not in the description', 'plug sw0: pcie-switch', 'plug balloon: virtio-balloon']],
     ],
   ])('%s', (_, given, expected) => expect(lines(given)).toEqual(expected));
 

@@ -357,7 +357,7 @@ describe('the places of DIMMs', () => {
     );
     expect(() => plug({ size: '128M' })).toThrow('All 3 slots for DIMMs are taken.');
     unplug(list[1]);
-    expect(() => plug({ size: '256M' })).toThrow('There is no gap of 256 MiB between the DIMMs.');
+    expect(() => plug({ size: '256M' })).toThrow('There is no gap of 256 MiB between what is plugged.');
     expect(() => plug({ size: '128M', slot: 0 })).toThrow('Slot 0 has dimm0 in it.');
     expect(() => plug({ size: '128M', id: 'dimm0' })).toThrow('There is a dimm0 already.');
     expect(() => plug({ size: '128M', address: 4 * GiB })).toThrow('overlaps dimm0 at 0x100000000');

@@ -180,11 +180,12 @@ function setUp() {
     ...{ clock, hasStarted: () => true, release: () => {} },
     changed: (request) => requests.push(request),
   });
+  const regions = regionsOf([{ id: 'vm0', size: '1G' }]);
   const memories = new VirtioMemories({
-    ...{ regions: regionsOf([{ id: 'vm0', size: '1G' }]), host: fakeHost().host, hotplug, clock },
+    ...{ regions, host: fakeHost().host, hotplug, clock },
     event: (event) => events.push(event),
   });
-  const made = memories.make('vm0');
+  const made = memories.make('vm0', regions[0].description);
   const driver = new MockDriver(made.device, {});
   const ask = (type: number, block: number, count: number) => {
     const view = new DataView(new ArrayBuffer(24));
