@@ -4,7 +4,8 @@ import type { PlugInput } from '../client/live.ts';
 import { cpuIndex, cpuProperties } from './commands/cpus.ts';
 import { CPU_TYPE } from './devices.ts';
 import { type Driver, driver } from './driver.ts';
-import { deviceNotFound, QmpError } from './errors.ts';
+import { QmpError } from './errors.ts';
+import { claim, memoryObject } from './memory_object.ts';
 import { PCI_DRIVERS } from './pci_drivers.ts';
 import { bool, str } from './types.ts';
 
@@ -33,10 +34,7 @@ const dimmDriver = driver({
     node: z.int().nonnegative().optional(),
   }),
   plan: async (monitor, given, { memdev, addr, slot, node }) => {
-    if (memdev === undefined) throw new QmpError("'memdev' property must be set");
-    const object = monitor.objects.get(memdev.replace(/^\/objects\//, ''));
-    if (!object) throw deviceNotFound(memdev);
-    if (object.usedBy !== undefined) throw new QmpError(`can't use already busy memdev: ${object.id}`);
+    const object = memoryObject(monitor, memdev);
     const { dimms } = (await monitor.machine.plugged()).memory;
     const free = Array.from({ length: dimms.length + 1 }, (_, i) => `dimm${i}`).find(
       (name) => !dimms.some(({ id }) => id === name),
@@ -49,10 +47,7 @@ const dimmDriver = driver({
       ...(slot !== undefined && slot !== -1 && { slot }),
       ...(node !== undefined && { node }),
     };
-    const take = () => {
-      object.usedBy = id;
-    };
-    return { device, id, take };
+    return { device, id, take: claim(object, id) };
   },
 });
 
@@ -67,10 +62,7 @@ const nvdimmDriver = driver({
     node: z.int().nonnegative().optional(),
   }),
   plan: async (monitor, given, { memdev, 'label-size': labelSize = 0, unarmed, slot, node }) => {
-    if (memdev === undefined) throw new QmpError("'memdev' property must be set");
-    const object = monitor.objects.get(memdev.replace(/^\/objects\//, ''));
-    if (!object) throw deviceNotFound(memdev);
-    if (object.usedBy !== undefined) throw new QmpError(`can't use already busy memdev: ${object.id}`);
+    const object = memoryObject(monitor, memdev);
     const { path, share } = object.plug;
     if (path === undefined) throw new QmpError(`An nvdimm is a file: '${object.id}' is no memory-backend-file`);
     if (labelSize >= object.size)
@@ -87,10 +79,7 @@ const nvdimmDriver = driver({
       ...(slot !== undefined && slot !== -1 && { slot }),
       ...(node !== undefined && { node }),
     };
-    const take = () => {
-      object.usedBy = id;
-    };
-    return { device, id, take };
+    return { device, id, take: claim(object, id) };
   },
 });
 

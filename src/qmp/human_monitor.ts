@@ -165,7 +165,7 @@ type MemoryDeviceData = Awaited<ReturnType<typeof memoryDevices>>[number]['data'
 
 async function dimms(monitor: Monitor): Promise<string[]> {
   return (await memoryDevices(monitor)).flatMap(({ type, data }) => {
-    if (type === 'virtio-mem') {
+    if (type === 'virtio-mem' || type === 'virtio-pmem') {
       const rows = Object.entries({ ...data, memaddr: hex(data.memaddr) }).filter(([name]) => name !== 'id');
       return [`Memory device [${type}]: "${data.id}"`, ...rows.map(([name, value]) => `  ${name}: ${value}`)];
     }

@@ -4,6 +4,7 @@ import { diskName } from '../client/description.ts';
 import type { PciPlugInput } from '../client/live.ts';
 import { type Driver, driver } from './driver.ts';
 import { QmpError } from './errors.ts';
+import { claim, memoryObject } from './memory_object.ts';
 import type { Monitor } from './monitor.ts';
 import { bool, int, str } from './types.ts';
 
@@ -134,4 +135,60 @@ const balloon = driver({
   },
 });
 
-export const PCI_DRIVERS: readonly Driver[] = [blk, net, rng, balloon];
+const memory = driver({
+  name: 'virtio-mem-pci',
+  summary: 'memory that the guest plugs by blocks, of an object that `object-add` made',
+  properties: z.strictObject({
+    memdev: str.optional(),
+    'requested-size': int.nonnegative().optional(),
+    'block-size': int.positive().optional(),
+    node: int.nonnegative().optional(),
+    ...place,
+  }),
+  plan: async (monitor, given, { memdev, node, bus, addr, ...sizes }) => {
+    const object = memoryObject(monitor, memdev);
+    const { backend, hugepages, thp, hostNodes, policy } = object.plug;
+    if (backend === 'file')
+      throw new QmpError(`'${object.id}' is a file: a virtio-mem has memory-backend-ram or -memfd`);
+    const id = await idOf(monitor, given, (index) => `vm${index}`);
+    const device: PciPlugInput = {
+      ...{ kind: 'pci', type: 'virtio-mem', id, size: object.size, backend, thp, policy },
+      ...(hugepages !== undefined && { hugepages }),
+      ...(hostNodes !== undefined && { hostNodes }),
+      ...(sizes['requested-size'] !== undefined && { requested: sizes['requested-size'] }),
+      ...(sizes['block-size'] !== undefined && { block: sizes['block-size'] }),
+      ...(node !== undefined && { node }),
+      ...placeOf(bus, addr),
+    };
+    return { device, id, take: claim(object, id) };
+  },
+});
+
+const pmem = driver({
+  name: 'virtio-pmem-pci',
+  summary: 'persistent memory on a `memory-backend-file` object',
+  properties: z.strictObject({ memdev: str.optional(), ...place }),
+  plan: async (monitor, given, { memdev, bus, addr }) => {
+    const object = memoryObject(monitor, memdev);
+    const { path, share } = object.plug;
+    if (path === undefined) throw new QmpError(`A virtio-pmem is a file: '${object.id}' is no memory-backend-file`);
+    const id = await idOf(monitor, given, (index) => `pmem${index}`);
+    const device: PciPlugInput = {
+      ...{ kind: 'pci', type: 'virtio-pmem', id, file: path, size: object.size, share },
+      ...placeOf(bus, addr),
+    };
+    return { device, id, take: claim(object, id) };
+  },
+});
+
+const watchdog = driver({
+  name: 'i6300esb',
+  summary: 'a watchdog, on a machine with slots of conventional PCI',
+  properties: z.strictObject({ ...place }),
+  plan: async (monitor, given, { bus, addr }) => {
+    const id = await idOf(monitor, given, (index) => (index === 0 ? 'watchdog' : `watchdog${index}`));
+    return { device: { kind: 'pci', type: 'i6300esb', id, ...placeOf(bus, addr) }, id, take: () => {} };
+  },
+});
+
+export const PCI_DRIVERS: readonly Driver[] = [blk, net, rng, balloon, memory, pmem, watchdog];

@@ -78,6 +78,16 @@ const virtioMem = z.strictObject({
   ...{ 'block-size': int, node: int, memdev: str },
 });
 
+const virtioPmem = z.strictObject({ id: str.optional(), memaddr: int, size: int, memdev: str });
+
+const pmemOf = (
+  monitor: Monitor,
+  id: string,
+  { address, size }: { readonly address: number; readonly size: number },
+) => ({
+  ...{ id: monitor.names.peer(id), memaddr: address, size, memdev: memdevOf(monitor, { id }) },
+});
+
 /** What stands behind a DIMM: an object of the peer's, or one that the machine made. */
 export function memdevOf({ objects }: Monitor, device: { readonly id: string }): string {
   const own = [...objects.values()].find(({ usedBy }) => usedBy === device.id);
@@ -85,7 +95,7 @@ export function memdevOf({ objects }: Monitor, device: { readonly id: string }):
 }
 
 export async function memoryDevices(monitor: Monitor) {
-  const { memory, nvdimms } = await monitor.machine.plugged();
+  const { memory, nvdimms, pci } = await monitor.machine.plugged();
   const modules = [...memory.dimms, ...nvdimms].map((device) => ({
     type: device.kind === 'nvdimm' ? ('nvdimm' as const) : ('dimm' as const),
     data: {
@@ -101,7 +111,12 @@ export async function memoryDevices(monitor: Monitor) {
       memdev: memdevOf(monitor, device),
     },
   }));
-  return [...modules, ...blocks];
+  const files = pci.devices.flatMap((device) =>
+    device.type === 'virtio-pmem' && device.memory
+      ? [{ type: 'virtio-pmem' as const, data: pmemOf(monitor, device.id, device.memory) }]
+      : [],
+  );
+  return [...modules, ...files, ...blocks];
 }
 
 export async function memorySummary({ machine }: Monitor) {
@@ -206,12 +221,13 @@ export const MEMORY = [
   }),
   command({
     name: 'query-memory-devices',
-    summary: 'DIMMs that were plugged, and virtio-mem devices',
+    summary: 'DIMMs that were plugged, and virtio-mem and virtio-pmem devices',
     args: none,
     returns: z.array(
       z.discriminatedUnion('type', [
         z.strictObject({ type: z.literal('dimm'), data: dimm }),
         z.strictObject({ type: z.literal('nvdimm'), data: dimm }),
+        z.strictObject({ type: z.literal('virtio-pmem'), data: virtioPmem }),
         z.strictObject({ type: z.literal('virtio-mem'), data: virtioMem }),
       ]),
     ),

@@ -282,6 +282,53 @@ describe('devices', () => {
     expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'd0', path: '/machine/peripheral/d0' });
     await peer.execute('blockdev-del', { 'node-name': 'n0' });
 
+    // Memory that comes with a device of PCI.
+    const own = { 'qom-type': 'memory-backend-file', 'mem-path': '/tmp/pm.img', size: 2 << 20, share: true };
+    await peer.execute('object-add', { ...own, id: 'f0' });
+    await peer.execute('object-add', { 'qom-type': 'memory-backend-ram', size: 8 << 20, id: 'm0' });
+    for (const [args, what] of [
+      [{ driver: 'virtio-pmem-pci' }, /'memdev' property must be set/],
+      [{ driver: 'virtio-pmem-pci', memdev: 'm0' }, /'m0' is no memory-backend-file/],
+      [{ driver: 'virtio-mem-pci', memdev: 'f0' }, /'f0' is a file/],
+      [{ driver: 'virtio-mem-pci', memdev: 'm1' }, /'m1' not found/],
+    ] as const) {
+      await expect(peer.execute('device_add', args)).rejects.toThrow(what);
+    }
+    for (const [args, type, plug] of [
+      [
+        { driver: 'virtio-mem-pci', memdev: 'm0', 'requested-size': 4 << 20 },
+        'virtio-mem',
+        { backend: 'anonymous', requested: 4 << 20, size: 8 << 20, thp: true, policy: 'bind' },
+      ],
+      [{ driver: 'virtio-pmem-pci', memdev: 'f0' }, 'virtio-pmem', { file: '/tmp/pm.img', size: 2 << 20, share: true }],
+    ] as const) {
+      const memory = { address: 2 ** 32, size: plug.size };
+      const made = { kind: 'pci', id: 'x0', type, port: 'rp0', streams: [], memory } as const;
+      const calls = fake.calls.length;
+      const coming = peer.ask({ execute: 'device_add', arguments: { ...args, id: 'x0' } });
+      await until(() => fake.calls.length > calls);
+      expect(JSON.parse((fake.calls.at(-1) as string).slice('plug '.length))).toEqual({
+        ...{ kind: 'pci', type, id: 'x0' },
+        ...plug,
+      });
+      fake.pci = [made];
+      fake.stage('plug', made, ['reserved', 'notified']);
+      expect(await coming).toEqual({ return: {} });
+      await expect(peer.execute('object-del', { id: args.memdev })).rejects.toThrow(/in use/);
+      if (type === 'virtio-pmem') {
+        expect(await peer.execute('query-memory-devices')).toEqual([
+          { type, data: { id: 'x0', memaddr: 2 ** 32, size: plug.size, memdev: '/objects/f0' } },
+        ]);
+      }
+      const going = peer.ask({ execute: 'device_del', arguments: { id: 'x0' } });
+      await until(() => fake.calls.at(-1)?.startsWith('unplug'));
+      fake.pci = [];
+      fake.stage('unplug', made, ['reserved', 'notified', 'removed']);
+      expect(await going).toEqual({ return: {} });
+      await peer.event('DEVICE_DELETED');
+      await peer.execute('object-del', { id: args.memdev });
+    }
+
     // A slot of a pc, by its address; and an answer of the machine's that it cannot be.
     await peer.execute('netdev_add', { type: 'user', id: 'e0', hostname: 'h' });
     const card = { driver: 'virtio-net-pci', netdev: 'e0', mac: '52:54:00:00:00:01', bus: 'pci.0', addr: '0a' };
