@@ -5,6 +5,8 @@ export const SYS_io_uring_setup = 425;
 export const SYS_io_uring_enter = 426;
 export const SYS_io_uring_register = 427;
 export const IORING_ENTER_GETEVENTS = 1;
+/** In the completion ring's flags, which are the program's to write. */
+export const IORING_CQ_EVENTFD_DISABLED = 1;
 
 export const io_sqring_offsets = struct('io_sqring_offsets', {
   head: 'u32',
@@ -75,6 +77,7 @@ export const IORING_OP_WRITE = 23;
 export const uringLayouts = [io_sqring_offsets, io_cqring_offsets, io_uring_params, io_uring_cqe];
 export const uringNumbers = {
   IORING_OFF_SQES,
+  IORING_CQ_EVENTFD_DISABLED,
   IORING_FEAT_SINGLE_MMAP,
   IORING_FSYNC_DATASYNC,
 };

@@ -142,13 +142,14 @@ export class UringFileQueue implements FileQueue {
   readonly #sqes: DataView;
   readonly #cqes: { at: number; view: DataView };
   readonly #sq: { head: number; tail: number; mask: number };
-  readonly #cq: { head: number; tail: number; mask: number };
+  readonly #cq: { head: number; tail: number; mask: number; flags: number };
   readonly #pending: (Pending | undefined)[] = new Array(ENTRIES).fill(undefined);
   readonly #iovecs: Pinned[] = [];
   readonly #free = Array.from({ length: ENTRIES }, (_, i) => ENTRIES - 1 - i);
   /** Requests that found the ring full. */
   readonly #waiting: (() => void)[] = [];
   #queued = 0;
+  #reaping = false;
   #batching = 0;
 
   /** @throws SystemError when the kernel has no io_uring, or does not let us. */
@@ -173,7 +174,10 @@ export class UringFileQueue implements FileQueue {
     this.#words = new Int32Array(rings, 0, Math.floor(length / 4));
     this.#sqes = new DataView(map(uring.IORING_OFF_SQES, entries * uring.io_uring_sqe.size));
     this.#sq = { head: sq.head >> 2, tail: sq.tail >> 2, mask: this.#words[sq.ring_mask >> 2] };
-    this.#cq = { head: cq.head >> 2, tail: cq.tail >> 2, mask: this.#words[cq.ring_mask >> 2] };
+    this.#cq = {
+      ...{ head: cq.head >> 2, tail: cq.tail >> 2, flags: cq.flags >> 2 },
+      mask: this.#words[cq.ring_mask >> 2],
+    };
     this.#cqes = { at: cq.cqes, view: new DataView(rings) };
     for (let i = 0; i < entries; i++) this.#words[(sq.array >> 2) + i] = i;
     this.#eventfd = check(raw.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), 'eventfd');
@@ -307,8 +311,28 @@ export class UringFileQueue implements FileQueue {
     try {
       action();
     } finally {
-      if (--this.#batching === 0) this.#enter();
+      if (--this.#batching === 0) this.#enterAndReap();
     }
+  }
+
+  /**
+   * What is in the page cache is done when the kernel has taken the request: such completions are seen at once, without
+   * the way through the poller. Those of what a completion asks for go that way, so that others have their turn.
+   */
+  #enterAndReap(): void {
+    if (this.#queued === 0) return;
+    if (this.#reaping) {
+      this.#enter();
+      return;
+    }
+    Atomics.store(this.#words, this.#cq.flags, uring.IORING_CQ_EVENTFD_DISABLED);
+    try {
+      this.#enter();
+    } finally {
+      // A completion from now on is told; one from before is in the ring.
+      Atomics.store(this.#words, this.#cq.flags, 0);
+    }
+    this.#reap();
   }
 
   drain(): boolean {
@@ -325,6 +349,8 @@ export class UringFileQueue implements FileQueue {
   #reap(): void {
     if (this.#words[this.#cq.head] === Atomics.load(this.#words, this.#cq.tail)) return;
     this.onBurst?.(true);
+    const outer = this.#reaping;
+    this.#reaping = true;
     this.batch(() => {
       // A callback may drain the queue itself: where the head is, is asked anew each time.
       for (let head = this.#words[this.#cq.head]; head !== Atomics.load(this.#words, this.#cq.tail); ) {
@@ -340,6 +366,7 @@ export class UringFileQueue implements FileQueue {
         head = this.#words[this.#cq.head];
       }
     });
+    this.#reaping = outer;
     this.onBurst?.(false);
   }
 
