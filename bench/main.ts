@@ -12,6 +12,7 @@ import { hotplugFigures } from './hotplug.ts';
 import { memoryFigures } from './memory.ts';
 import { netFigures } from './net.ts';
 import { startupFigures } from './startup.ts';
+import { workstationFigures } from './workstation.ts';
 
 const SUITES = {
   startup: startupFigures,
@@ -21,6 +22,7 @@ const SUITES = {
   blk: blkFigures,
   net: netFigures,
   hotplug: hotplugFigures,
+  workstation: workstationFigures,
 } as const satisfies Record<string, (folder: string) => Promise<Figure[]>>;
 type Suite = keyof typeof SUITES;
 
@@ -32,7 +34,8 @@ const program = new Command('npm run bench --')
 const chosen = (program.args.length > 0 ? program.args : Object.keys(SUITES)) as Suite[];
 for (const suite of chosen) if (!Object.hasOwn(SUITES, suite)) program.error(`There is no suite "${suite}".`);
 const NEEDED: readonly (readonly [command: string, packages: string, suites: readonly Suite[]])[] = [
-  ['qemu-system-x86_64', 'qemu-system-x86', chosen],
+  ['qemu-system-x86_64', 'qemu-system-x86', chosen.filter((suite) => suite !== 'workstation')],
+  ['script', 'bsdutils', ['workstation']],
   ['gcc', 'gcc', ['blk', 'net']],
   ['objcopy', 'binutils', ['blk', 'net']],
 ];

@@ -22,9 +22,18 @@ export class Drawing {
     this.#cost = this.#cost * 0.7 + ms * 0.3;
   }
 
+  /** A key was pressed: what it shows is not to wait for what a guest prints. */
+  hurry(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#request(1000 / MAX_FPS);
+  }
+
   request(): void {
-    if (this.#timer) return;
-    const gap = Math.max(1000 / MAX_FPS, this.#cost / DRAW_SHARE);
+    if (!this.#timer) this.#request(Math.max(1000 / MAX_FPS, this.#cost / DRAW_SHARE));
+  }
+
+  #request(gap: number): void {
     const wait = Math.max(0, this.#last + gap - performance.now());
     this.#timer = setTimeout(() => {
       this.#timer = undefined;

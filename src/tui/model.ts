@@ -65,6 +65,7 @@ const GUEST_TROUBLE: readonly (readonly [RegExp, EventLevel])[] = [
   [/Kernel panic - not syncing|BUG: |Oops: |general protection fault|soft lockup|rcu.*(?:stall|starved)/, 'bad'],
   [/WARNING: CPU|Call Trace:|I\/O error|Out of memory: /, 'warn'],
 ];
+const ANY_TROUBLE = new RegExp(GUEST_TROUBLE.map(([{ source }]) => source).join('|'));
 const MAX_LINE = 512;
 
 export class MachineModel {
@@ -160,11 +161,14 @@ export class MachineModel {
 
   /** Every byte that the guest's kernel console printed passes here. */
   watchConsole(bytes: Uint8Array): void {
-    const lines = (this.#partial + Buffer.from(bytes).toString('latin1')).split('\n');
-    this.#partial = (lines.pop() ?? '').slice(-MAX_LINE);
-    for (const text of lines) {
-      const found = GUEST_TROUBLE.find(([pattern]) => pattern.test(text));
-      if (found) this.say('guest', text.replace(/\r$/, '').slice(0, MAX_LINE), found[1]);
+    const text = this.#partial + Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+    const end = text.lastIndexOf('\n') + 1;
+    this.#partial = text.slice(Math.max(end, text.length - MAX_LINE));
+    // A guest may print millions of lines a second: they are looked at together.
+    if (!ANY_TROUBLE.test(text)) return;
+    for (const line of text.slice(0, end).split('\n')) {
+      const found = GUEST_TROUBLE.find(([pattern]) => pattern.test(line));
+      if (found) this.say('guest', line.replace(/\r$/, '').slice(0, MAX_LINE), found[1]);
     }
   }
 

@@ -4,8 +4,15 @@ import { cellWidths } from './cell_widths.ts';
 import { scrollbackOf } from './terminal_view.ts';
 
 const SCROLLBACK = 10_000;
-/** Output that waits to be parsed. A person reads no more than a screen of what comes faster. */
-const MAX_PENDING = 4 << 20;
+/** Output that waits to be parsed: about as much as there is room for above the screen. */
+const MAX_PENDING = 1 << 20;
+/** Bytes that are parsed in one go; in between keys are taken and frames are drawn. */
+const PIECE = 16 << 10;
+/** Share of the time that parsing may take while a guest prints without end. */
+const PARSE_SHARE = 0.4;
+/** Ends a control sequence that has lost its end, and the colours that were on (ECMA-48: CAN, SGR 0). */
+const AFRESH = Buffer.from('\x18\x1b[0m');
+const LINE_FEED = 0x0a;
 
 /** Cursor keys, Home and End without modifiers: what a program that asked for application mode (DECCKM) gets as SS3. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: a control sequence
@@ -28,10 +35,14 @@ export class TerminalPane {
   readonly send: (bytes: Uint8Array) => void;
   /** Rows above the live screen that are shown. */
   scrolledBack = 0;
-  /** Bytes that were not drawn, since they came faster than could be. */
+  /** Bytes that were not drawn, since newer ones came faster than could be. */
   skipped = 0;
   readonly #options: TerminalPaneOptions;
-  #pending = 0;
+  /** What waits to be parsed, the oldest first. */
+  #pending: Uint8Array[] = [];
+  #waiting = 0;
+  #parsing = false;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(options: TerminalPaneOptions) {
     this.#options = options;
@@ -45,17 +56,46 @@ export class TerminalPane {
   }
 
   write(bytes: Uint8Array): void {
-    if (this.#pending + bytes.length > MAX_PENDING) {
-      this.skipped += bytes.length;
-      return;
+    for (let at = 0; at < bytes.length; at += PIECE) this.#pending.push(bytes.subarray(at, at + PIECE));
+    this.#waiting += bytes.length;
+    if (this.#waiting > MAX_PENDING) this.#skip();
+    this.#parse();
+  }
+
+  /** Lets go of the oldest that waits, up to the end of a line: what comes last is what a person wants to see. */
+  #skip(): void {
+    const before = this.#waiting;
+    while (this.#waiting > MAX_PENDING / 2) this.#waiting -= (this.#pending.shift() as Uint8Array).length;
+    const [first] = this.#pending;
+    const end = first ? first.indexOf(LINE_FEED) + 1 : 0;
+    if (first && end > 0) {
+      this.#waiting -= end;
+      this.#pending[0] = first.subarray(end);
     }
-    this.#pending += bytes.length;
+    this.skipped += before - this.#waiting;
+    this.#pending.unshift(AFRESH);
+    this.#waiting += AFRESH.length;
+  }
+
+  #parse(): void {
+    if (this.#parsing || this.#timer) return;
+    const bytes = this.#pending.shift();
+    if (!bytes) return;
+    this.#parsing = true;
+    this.#waiting -= bytes.length;
     const before = scrollbackOf(this.terminal);
+    const began = performance.now();
     this.terminal.write(bytes, () => {
-      this.#pending -= bytes.length;
+      this.#parsing = false;
       // Who looks at older lines goes on to look at them.
       if (this.scrolledBack > 0) this.scroll(scrollbackOf(this.terminal) - before);
       this.#options.changed();
+      if (this.#pending.length === 0) return;
+      const pause = (performance.now() - began) * (1 / PARSE_SHARE - 1);
+      this.#timer = setTimeout(() => {
+        this.#timer = undefined;
+        this.#parse();
+      }, pause);
     });
   }
 
@@ -99,6 +139,8 @@ export class TerminalPane {
   }
 
   close(): void {
+    clearTimeout(this.#timer);
+    this.#pending = [];
     this.terminal.dispose();
   }
 }

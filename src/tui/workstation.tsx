@@ -27,6 +27,8 @@ import { TerminalPane } from './terminal_pane.ts';
  */
 const WRAP_OFF = '\x1b[?7l';
 const WRAP_ON = '\x1b[?7h';
+/** Bytes that a terminal may be behind its guest while it shows nothing else. */
+const MAX_BEHIND = 4 << 20;
 /** Ink draws from where the cursor is when it enters the alternate screen; the first row begins at its column. */
 const FIRST_COLUMN = '\r';
 
@@ -98,12 +100,23 @@ export async function runWorkstation(
         options.onConsole?.(bytes);
         model.watchConsole(bytes);
       }
-      if (zoomed === pane) output.write(bytes);
       pane.write(bytes);
+      if (zoomed === pane) toZoomed(pane, bytes);
     };
     return pane;
   });
   const repl = replPane(vm, options, () => draw.request());
+
+  let behind = false;
+  /** A terminal that is slower than its guest is shown the screen as it is when it has caught up. */
+  const toZoomed = (pane: TerminalPane, bytes: Uint8Array) => {
+    if (behind || output.write(bytes) || output.writableLength < MAX_BEHIND) return;
+    behind = true;
+    output.once('drain', () => {
+      behind = false;
+      if (zoomed === pane) output.write(`\x18\x1b[0m\x1b[2J\x1b[H${screenText(pane)}`);
+    });
+  };
 
   const typing = (pane: TerminalPane | undefined) => {
     terminal.raw = pane && ((bytes) => pane.type(bytes));
@@ -153,7 +166,10 @@ export async function runWorkstation(
 
   input.setRawMode(true);
   input.resume();
-  const take = (bytes: Buffer) => terminal.take(bytes);
+  const take = (bytes: Buffer) => {
+    terminal.take(bytes);
+    draw.hurry();
+  };
   input.on('data', take);
   output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
   output.write(FIRST_COLUMN);

@@ -1,0 +1,79 @@
+/** A pane's terminal when its guest prints more than can be drawn. */
+import { expect, onTestFinished, test } from 'vitest';
+import { TerminalPane } from '../../../src/tui/terminal_pane.ts';
+
+const MIB = 1 << 20;
+
+function open() {
+  const pane = new TerminalPane({ name: 'com1', send: () => {}, changed: () => heard() });
+  onTestFinished(() => pane.close());
+  let heard = () => {};
+  const rows = () => {
+    const buffer = pane.terminal.buffer.active;
+    return Array.from({ length: pane.terminal.rows }, (_, row) =>
+      buffer.getLine(buffer.baseY + row)?.translateToString(true),
+    );
+  };
+  const until = async (text: string) => {
+    while (!rows().includes(text)) {
+      await new Promise<void>((resolve) => {
+        heard = resolve;
+      });
+    }
+  };
+  return { pane, rows, until };
+}
+
+/** As `yes` has it, each line with its number. */
+const lines = (count: number) => Buffer.from(Array.from({ length: count }, (_, index) => `line ${index}\r\n`).join(''));
+
+test('what comes last is what is seen, and what was left out is counted', async () => {
+  const { pane, until } = open();
+  const flood = lines(400_000);
+  expect(flood.length).toBeGreaterThan(4 * MIB);
+  for (let at = 0; at < flood.length; at += 50_000) pane.write(flood.subarray(at, at + 50_000));
+  pane.write(Buffer.from('root@guest:~# '));
+  await until('root@guest:~# ');
+  expect(pane.skipped).toBeGreaterThan(flood.length - 2 * MIB);
+  expect(pane.skipped).toBeLessThan(flood.length);
+  // From the first line that is whole to the last, without a gap.
+  const buffer = pane.terminal.buffer.active;
+  const numbers = Array.from({ length: buffer.length }, (_, row) => buffer.getLine(row)?.translateToString(true) ?? '')
+    .filter((text) => text.startsWith('line '))
+    .map((text) => Number(text.slice('line '.length)));
+  expect(numbers.at(-1)).toBe(399_999);
+  const from = numbers.findIndex((number, index) => index > 0 && number !== (numbers[index - 1] ?? 0) + 1);
+  expect(from < 0 ? numbers.length : numbers.length - from).toBeGreaterThan(1000);
+});
+
+test('less than it holds is drawn whole, in order', async () => {
+  const { pane, until } = open();
+  pane.write(lines(20_000));
+  pane.write(Buffer.from('done\r\n'));
+  await until('done');
+  expect(pane.skipped).toBe(0);
+});
+
+test('a sequence that lost its end does not swallow what follows', async () => {
+  const { pane, rows, until } = open();
+  // An operating system command goes on to its terminator; its end is among what is left out.
+  pane.write(Buffer.from('\x1b[31m\x1b]0;title'));
+  pane.write(lines(400_000));
+  pane.write(Buffer.from('seen\r\n'));
+  await until('seen');
+  expect(rows()).toContain('line 399999');
+  const cell = pane.terminal.buffer.active.getLine(pane.terminal.buffer.active.baseY)?.getCell(0);
+  expect(cell?.isFgDefault()).toBe(true);
+});
+
+test('keys are taken while a guest prints', async () => {
+  const { pane, until } = open();
+  pane.write(lines(60_000));
+  let turns = 0;
+  const ticks = setInterval(() => turns++, 1);
+  pane.write(Buffer.from('done\r\n'));
+  await until('done');
+  clearInterval(ticks);
+  // Others had their turn between the pieces.
+  expect(turns).toBeGreaterThan(10);
+});
