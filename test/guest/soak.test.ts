@@ -65,6 +65,8 @@ test.skipIf(!LONG)(`a soak of ${CHANGES} plugs and unplugs (NEMU_TEST_LONG)`, { 
     () => ({ kind: 'pci', type: 'virtio-balloon' }),
     () => ({ kind: 'pci', type: 'virtio-console' }),
     () => ({ kind: 'pci', type: 'virtio-port', name: `port${count}` }),
+    () => ({ kind: 'pci', type: 'virtio-mem', size: '256M', requested: '128M' }),
+    () => ({ kind: 'pci', type: 'virtio-pmem', file: join(folder, `vpm${count}.img`), size: '16M' }),
     () => ({ kind: 'pci', type: 'pcie-switch', ports: 4, port: 'rp0' }),
   ];
   const outcomes = new Map<string, number>();
@@ -102,7 +104,11 @@ test.skipIf(!LONG)(`a soak of ${CHANGES} plugs and unplugs (NEMU_TEST_LONG)`, { 
       return false;
     }
   };
-  const remove = async (device: { kind: string; id: string }) => {
+  const remove = async (device: { kind: string; id: string; type?: string }) => {
+    // A guest gives its blocks back when it can; until then the device stays.
+    if (device.type === 'virtio-mem') {
+      await machine.resizeMemory(device.id, 0, { timeoutMs: 20_000 }).catch(({ code }) => note(`resize ${code}`));
+    }
     const going = tryTo(`unplug ${device.kind}`, () => machine.unplug(device.id, { timeoutMs: 120_000 }));
     // Linux lets go of NVDIMMs only all together, when it is told so.
     if (device.kind === 'nvdimm') await guest.sh(REBIND_NVDIMMS);
@@ -153,6 +159,8 @@ test.skipIf(!LONG)(`a soak of ${CHANGES} plugs and unplugs (NEMU_TEST_LONG)`, { 
   expect(after.heap).toBeLessThan(before.heap + HEAP_SLACK);
   expect(await guest.sh('ls /mnt/lost 2>/dev/null; nproc')).toBe('2');
   expect(Number(await guest.sh('wc -l </mnt/rounds'))).toBeGreaterThan(1);
-  expectNoWarnings(await guest.sh(`{ ${PRINT_WARNINGS}; } 2>&1`), TAKEN_OFFLINE);
+  // Linux says so of every virtio-pmem: see virtio_mem.test.ts.
+  const unsure = /nd_pmem namespace[\d.]+: unable to guarantee persistence of writes/;
+  expectNoWarnings(await guest.sh(`{ ${PRINT_WARNINGS}; } 2>&1`), [...TAKEN_OFFLINE, unsure]);
   expect((await guest.end()).status).toBe(0);
 });
