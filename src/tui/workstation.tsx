@@ -10,7 +10,7 @@ import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
 import type { StationClock } from './clock.ts';
-import { Drawing, MAX_FPS } from './drawing.ts';
+import { Drawing } from './drawing.ts';
 import type { Frame } from './frame.ts';
 import type { Glyphs } from './graph.ts';
 import { MOUSE_OFF, MOUSE_ON, type MouseEvent, TerminalInput } from './input.ts';
@@ -197,7 +197,8 @@ export async function runWorkstation(
       alternateScreen: true,
       incrementalRendering: true,
       interactive: true,
-      maxFps: MAX_FPS,
+      // `Drawing` says when: a second limit would only have a key wait twice.
+      maxFps: 1000,
       onRender: ({ renderTime }) => draw.took(renderTime),
     },
   );

@@ -152,7 +152,7 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
   async counters(): Promise<CountersReport> {
     this.#second++;
     for (const { index } of this.#cpus) {
-      const load = this.#busy ? (1 + Math.sin(this.#second / 6 + index)) / 2 : 0.001;
+      const load = this.#busy ? (1 + Math.sin(this.#second / 6 + index)) / 2 : 0.0002;
       this.#cpuTime[index] += load * 1e9;
       this.#exits[index] += Math.round(load * 12_000 * (index + 1));
     }
