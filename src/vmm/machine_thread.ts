@@ -5,10 +5,11 @@ import type { EndState, MachineEvent, MachineState } from '../client/machine_cli
 import { SCHED_FIFO, schedSetscheduler, setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
+import { discardPieces } from './discard.ts';
 import { describeFatalExit } from './exit.ts';
 import { LiveDevices } from './hotplug/live_devices.ts';
 import { MachineClock } from './machine_clock.ts';
-import { discardRam, GuestMemoryView } from './memory.ts';
+import { GuestMemoryView } from './memory.ts';
 import { PostMortem } from './post_mortem.ts';
 import { PostServer } from './post_server.ts';
 import { Processors } from './processors.ts';
@@ -152,8 +153,7 @@ class MachineThread {
       panic: () => this.#panicked(),
       silencePit: (silent) => this.#processors.silencePit(silent),
       watchdog: (action) => this.#watchdog(action),
-      discard: (gpa, length) =>
-        discardRam(data.memory, this.#live.virtioMem.backendAt(gpa) ?? description.memory, gpa, length),
+      discard: (gpa, length) => discardPieces(data.memory, gpa, length, this.#live.memoryParts()),
       debugExit: (exitCode) =>
         this.#finish({ reason: 'debug-exit', detail: `The guest wrote to isa-debug-exit.`, exitCode }),
     });

@@ -1,4 +1,5 @@
 import type { MemBackend } from '../devices/virtio/mem.ts';
+import { backendOf, type RamBackend } from './discard.ts';
 import type { KvmVm } from './kvm.ts';
 import { discardRam, type GuestMemoryView, type MemoryHandle } from './memory.ts';
 import { MiB, type VirtioMemRegion } from './memory_layout.ts';
@@ -25,7 +26,7 @@ export interface RegionHost {
  * what is plugged alone. What is unplugged the host has back.
  */
 export class VirtioMemMemory implements MemBackend {
-  readonly backend: { readonly share: boolean; readonly backend: 'anonymous' | 'memfd' };
+  readonly backend: RamBackend;
   readonly #region: VirtioMemRegion;
   readonly #host: RegionHost;
   readonly #firstSlot: number;
@@ -42,8 +43,7 @@ export class VirtioMemMemory implements MemBackend {
     const { size, block, description } = region;
     this.#region = region;
     this.#host = host;
-    // Huge pages are memory of a file, whatever is asked for.
-    this.backend = { share: false, backend: description.hugepages ? 'memfd' : description.backend };
+    this.backend = backendOf({ ...description, share: false });
     this.#firstSlot = FIRST_MEMSLOT + index * SLOTS;
     this.#span = 2 ** Math.ceil(Math.log2(Math.max(LEAST_SLOT, block, size / SLOTS)));
     this.#plugged = new Float64Array(Math.ceil(size / this.#span));

@@ -4,6 +4,7 @@ import type { MachineEvent } from '../../client/machine_client.ts';
 import type { GuestFault } from '../../devices/device.ts';
 import type { Poller } from '../../storage/file_queue.ts';
 import type { MappedPmem } from '../attach_pmem.ts';
+import { backendOf, type MemoryPart } from '../discard.ts';
 import type { MachineClock } from '../machine_clock.ts';
 import type { GuestMemoryView, MemoryHandle } from '../memory.ts';
 import { virtioMemRegions } from '../memory_layout.ts';
@@ -50,6 +51,7 @@ export class LiveDevices {
   readonly nvdimms: NvdimmHotplug;
   readonly virtioMem: VirtioMemories;
   readonly #description: MachineDescription;
+  readonly #ranges: MemoryHandle['ranges'];
   readonly #hotplug: Hotplug;
   readonly #calls: { [N in LiveCall]: (parameter: MachineCalls[N]['parameter']) => MachineCalls[N]['result'] };
 
@@ -59,6 +61,7 @@ export class LiveDevices {
     const { ranges } = handle;
     const hotplug = new Hotplug(options);
     this.#description = description;
+    this.#ranges = ranges;
     this.#hotplug = hotplug;
     this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe }));
     const { vm, physicalBits } = processors;
@@ -99,6 +102,16 @@ export class LiveDevices {
     this.#hotplug.reset();
     this.nvdimms.reset();
     this.virtioMem.reset();
+  }
+
+  /** All memory of the guest, with what is behind each part of it. */
+  *memoryParts(): Generator<MemoryPart> {
+    const boot = backendOf(this.#description.memory);
+    for (const { gpa: address, size } of this.#ranges) yield { address, size, backend: boot };
+    for (const dimm of this.dimms.present()) {
+      yield { address: dimm.address, size: dimm.size, backend: backendOf(dimm) };
+    }
+    yield* this.virtioMem.parts();
   }
 
   #plugged(): PluggedReport {

@@ -7,6 +7,7 @@ import type { VirtioMemReport } from '../../client/virtio_mem.ts';
 import type { Clock, Timer } from '../../devices/device.ts';
 import { VirtioMem } from '../../devices/virtio/mem.ts';
 import type { MadeVirtio } from '../attach.ts';
+import type { MemoryPart } from '../discard.ts';
 import type { VirtioMemRegion } from '../memory_layout.ts';
 import { type RegionHost, VirtioMemMemory } from '../virtio_mem_memory.ts';
 import type { Hotplug } from './hotplug.ts';
@@ -145,12 +146,11 @@ export class VirtioMemories {
     for (const { device } of this.#made.values()) device.systemReset();
   }
 
-  /** What is behind this guest-physical address, where it is of a device's region. */
-  backendAt(gpa: number): VirtioMemMemory['backend'] | undefined {
+  /** The regions, plugged or not. */
+  *parts(): Generator<MemoryPart> {
     for (const { region, memory } of this.#made.values()) {
-      if (gpa >= region.address && gpa < region.address + region.size) return memory.backend;
+      yield { address: region.address, size: region.size, backend: memory.backend };
     }
-    return undefined;
   }
 
   report(): VirtioMemReport[] {
