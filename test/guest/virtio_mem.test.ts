@@ -120,6 +120,7 @@ test('memory grows, shrinks, stays where the guest keeps it, and is given back',
   await ask('qom-set', `path=${path}`, 'property=requested-size', `value=${384 * MiB}`);
   await until(async () => (await report()).plugged === 384 * MiB);
   expect(await ask('query-memory-devices')).toEqual([
+    { type: 'virtio-pmem', data: { id: 'pm', memaddr: 2 ** 32, size: 64 * MiB, memdev: '/objects/mempm' } },
     {
       type: 'virtio-mem',
       data: {
