@@ -242,7 +242,7 @@ export interface NetReport {
 
 /** A range of the guest's RAM as the host has it. Sizes in bytes. */
 export interface MemoryRangeReport {
-  /** Id of the DIMM, NVDIMM or virtio-mem device; undefined for memory that was there at boot. */
+  /** Id of the DIMM, NVDIMM, virtio-mem or virtio-pmem device; undefined for RAM that was there at boot. */
   readonly dimm?: string;
   /** Guest-physical. */
   readonly address: number;

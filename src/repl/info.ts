@@ -1,6 +1,6 @@
 /** Tables of what a machine is and does. */
 import { NemuError } from '../client/errors.ts';
-import { isSettled } from '../client/live.ts';
+import { isSettled, type PciDevice } from '../client/live.ts';
 import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
@@ -107,14 +107,28 @@ async function registers(machine: MachineClient): Promise<string> {
 }
 
 async function memory(machine: MachineClient): Promise<string> {
-  const { dimms, max, slots, virtio } = (await machine.plugged()).memory;
+  const { memory: here, pci } = await machine.plugged();
+  const { dimms, max, slots, virtio } = here;
   const room = max === undefined ? 'no room for DIMMs' : `room for ${formatSize(max)} in ${slots} DIMMs`;
   const rows = dimms.map((dimm) => [
     ...[dimm.id, dimm.slot, formatSize(dimm.size), hex(dimm.address), dimm.node, dimm.path ?? dimm.backend],
   ]);
   const list = rows.length > 0 ? `\n${table(['dimm', 'slot', 'size', 'address', 'node', 'backend'], rows)}` : '';
-  return `${bootMemory(machine)}; ${room}${list}${virtio.length > 0 ? `\n${virtioMemory(virtio)}` : ''}`;
+  const blocks = virtio.length > 0 ? `\n${virtioMemory(virtio)}` : '';
+  return `${bootMemory(machine)}; ${room}${list}${blocks}${virtioPmem(pci.devices)}`;
 }
+
+function virtioPmem(devices: readonly PciDevice[]): string {
+  const rows = devices.flatMap(({ id, type, memory: at, plug }) =>
+    type === 'virtio-pmem' && at
+      ? [[id, formatSize(at.size), hex(at.address), plug && 'file' in plug ? plug.file : '', pmemKeeps(plug)]]
+      : [],
+  );
+  return rows.length > 0 ? `\n${table(['virtio-pmem', 'size', 'address', 'file', 'stores'], rows)}` : '';
+}
+
+const pmemKeeps = (plug: PciDevice['plug']) =>
+  plug && 'share' in plug && plug.share === false ? 'with the machine' : 'in the file';
 
 function virtioMemory(devices: readonly VirtioMemReport[]): string {
   const rows = devices.map((each) => {

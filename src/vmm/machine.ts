@@ -386,10 +386,14 @@ export class Machine implements MachineClient {
   devices = (): Promise<DevicesReport> => this.#call('devices');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
   memoryMap = async (): Promise<MemoryRangeReport[]> => {
-    const { memory, nvdimms } = await this.plugged();
+    const { memory, nvdimms, pci } = await this.plugged();
+    const names = new Map([
+      ...[...memory.dimms, ...nvdimms, ...memory.virtio].map(({ id, address }) => [address, id] as const),
+      ...pci.devices.flatMap((device) => (device.memory ? [[device.memory.address, device.id] as const] : [])),
+    ]);
     return this.#ram.residence().map((range) => {
-      const dimm = [...memory.dimms, ...nvdimms, ...memory.virtio].find(({ address }) => address === range.address);
-      return dimm ? { ...range, dimm: dimm.id } : range;
+      const dimm = names.get(range.address);
+      return dimm === undefined ? range : { ...range, dimm };
     });
   };
   disks = (): Promise<DiskReport[]> => this.#call('disks');

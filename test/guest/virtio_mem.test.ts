@@ -104,6 +104,7 @@ test('memory grows, shrinks, stays where the guest keeps it, and is given back',
   await until(async () => (await guest.sh('ls /dev/pmem0 2>/dev/null')) !== '');
   expect(await guest.sh('blockdev --getsize64 /dev/pmem0')).toBe(String(64 * MiB));
   await expect(machine.plug({ ...pmem, id: 'again' })).rejects.toThrow(/pmem\.img/);
+  expect((await machine.memoryMap()).find(({ dimm }) => dimm === 'pm')).toMatchObject({ address: 2 ** 32 });
   await guest.sh('printf lasting | dd of=/dev/pmem0 conv=fsync 2>/dev/null');
   expect(await machine.unplug('pm')).toMatchObject({ stage: 'removed' });
   expect(readFileSync(file).toString('latin1', 0, 7)).toBe('lasting');
