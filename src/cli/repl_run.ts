@@ -124,6 +124,10 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
   if (task.eval !== undefined) {
     const session = new ReplSession(vm);
     try {
+      if (ReplSession.areCommands(task.eval)) {
+        const well = await session.runLines(task.eval, (line) => void process.stdout.write(line));
+        return well ? EXIT.OK : EXIT.HOST;
+      }
       const value = await session.evaluate(task.eval);
       if (value !== undefined) show(value, session, events);
       return EXIT.OK;

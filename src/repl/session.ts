@@ -132,6 +132,12 @@ export class ReplSession {
     }
   }
 
+  /** Several lines of which the first is one of the machine's commands. */
+  static areCommands(text: string): boolean {
+    const lines = text.split('\n').filter((line) => line.trim() !== '');
+    return lines.length > 1 && lines[0] !== undefined && isCommand(lines[0]);
+  }
+
   #once(code: string): Promise<unknown> {
     return new Promise((resolve, reject) => {
       this.#evaluate(code, this.#server.context, 'eval', (error, value) => (error ? reject(error) : resolve(value)));
@@ -227,6 +233,14 @@ export class ReplSession {
   }
 }
 
+const isCommand = (line: string): boolean => {
+  try {
+    return commandCode(line.trimEnd()) !== undefined;
+  } catch {
+    return true;
+  }
+};
+
 class Help {
   readonly #text: string;
 
@@ -273,14 +287,22 @@ function typeless(code: string): string {
   }
 }
 
-/** A stack as far as it is in the user's code. */
+/** What an error says, and its stack as far as it is in the user's code. */
 function ownStack(error: Error): string {
   const lines = (error.stack ?? error.message).split('\n');
-  const own = lines.filter(
-    (line, i) => i === 0 || /\((eval|REPL\d*|file:[^)]*\.[cm]?[jt]s):\d|at (eval|REPL\d*):\d/.test(line),
-  );
-  return own.filter((line) => !/\/dist\/nemu\.js/.test(line)).join('\n');
+  const frame = lines.findIndex((line) => /^\s+at /.test(line));
+  const said = frame < 0 ? lines : lines.slice(0, frame);
+  const frames = lines.filter((line) => /\((eval|REPL\d*|file:[^)]*\.[cm]?[jt]s):\d|at (eval|REPL\d*):\d/.test(line));
+  const own = frames.filter((line) => !OURS.test(line));
+  if (!(error instanceof SyntaxError) && error.name !== 'SyntaxError') return [...said, ...own].join('\n').trimEnd();
+  // Where it is and what stands there come first in a stack of that kind: what is wrong is what to say first.
+  const at = said.findIndex((line) => line.startsWith(`${error.name}: `));
+  const source = said.slice(1, Math.max(at, 1)).filter((line) => line.trim() !== '');
+  return [...said.slice(Math.max(at, 0)), ...source].join('\n').trimEnd();
 }
+
+/** Frames of this program: its bundle, or its sources. */
+const OURS = /\/dist\/nemu[\w-]*\.js|\/src\/(repl|cli)\/\w+\.ts/;
 
 /** Errors for people; undefined for one that wants its stack. */
 function explain(error: Error, context: Context): string | undefined {
