@@ -46,6 +46,8 @@ const readSize = (value: unknown, context: z.RefinementCtx) => {
 };
 
 /** A size in a description: bytes, or what people write. */
-export const byteSize = z.preprocess(readSize, z.number().int().positive()) as ByteSize;
+export const byteSize = (z.preprocess(readSize, z.number().int().positive()) as ByteSize).meta({ unit: 'bytes' });
 /** The same where there may be nothing. */
-export const byteSizeOrNone = z.preprocess(readSize, z.number().int().nonnegative()) as ByteSize;
+export const byteSizeOrNone = (z.preprocess(readSize, z.number().int().nonnegative()) as ByteSize).meta({
+  unit: 'bytes',
+});

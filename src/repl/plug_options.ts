@@ -10,6 +10,8 @@ export interface Property {
   readonly type?: string;
   readonly enum?: readonly unknown[];
   readonly anyOf?: readonly Property[];
+  /** Of a size, which people write with a unit behind it. */
+  readonly unit?: string;
   readonly default?: unknown;
   readonly description?: string;
 }
@@ -41,23 +43,23 @@ export const optionsOf = (what: Pluggable): Map<string, { field: string; propert
       .map(([field, property]) => [dashed(field), { field, property }]),
   );
 
-export const isNumber = ({ type, anyOf }: Property): boolean =>
-  type === 'number' || type === 'integer' || (anyOf?.every(isNumber) ?? false);
+export const isNumber = ({ type, anyOf, unit }: Property): boolean =>
+  unit === undefined && (type === 'number' || type === 'integer' || (anyOf?.every(isNumber) ?? false));
 
 function typeText(field: string, property: Property): string {
   if (property.enum) return property.enum.join('|');
   if (property.type === 'boolean') return 'on|off';
-  if (property.anyOf && !isNumber(property)) return 'SIZE';
+  if (property.unit !== undefined) return 'SIZE';
   if (isNumber(property)) return 'NUMBER';
   if (property.type === 'array') return 'LIST';
   if (property.type === 'object') return '{…}';
   return field === 'file' || field === 'path' ? 'FILE' : 'TEXT';
 }
 
-function defaultText({ default: value, anyOf, type }: Property): string {
+function defaultText({ default: value, unit, type }: Property): string {
   if (value === undefined || (Array.isArray(value) && value.length === 0)) return '';
   if (type === 'boolean') return value ? 'on' : 'off';
-  return anyOf && typeof value === 'number' && value > 0 ? formatSize(value) : String(value);
+  return unit !== undefined && typeof value === 'number' && value > 0 ? formatSize(value) : String(value);
 }
 
 /** A line for each option: its type, its default, and what it is. */

@@ -24,6 +24,11 @@ describe('the short form', () => {
     ['net net0 forward 2222:22', "await vm.nets['net0'].forward({ hostPort: 2222, guestPort: 22 })"],
     ['net net0 unforward 2222', "await vm.nets['net0'].unforward(2222)"],
     ['unplug dimm0', "await vm.unplug('dimm0')"],
+    ['plug nvdimm file=pm.img size=256M', "await vm.plug({ kind: 'nvdimm', file: 'pm.img', size: '256M' })"],
+    [
+      'plug virtio-mem size=1.5G requested=128M node=1',
+      "await vm.pci.plug('virtio-mem', { size: '1.5G', requested: '128M', node: 1 })",
+    ],
     ['dmesg 5', 'await vm.dmesg(5)'],
     ['save /tmp/x.ts', "vm.journal.save('/tmp/x.ts')"],
     ['save ../x.ts', "vm.journal.save('../x.ts')"],
@@ -58,7 +63,11 @@ describe('the short form', () => {
     for (const topic of Object.keys(INFO)) expect(commandHelp()).toContain(topic);
   });
 
+  test('a number is a number', () =>
+    expect(() => commandCode('plug virtio-blk file=a queues=2M')).toThrow('queues=2M is not a whole number.'));
+
   test('help on one, and on what it plugs', () => {
+    expect(commandHelp('plug', 'virtio-mem')).toMatch(/^ {2}size= +SIZE .*\(needed\)$/m);
     expect(commandHelp('cpu')).toBe('cpu add|remove [N]\n  plug vCPUs, or take the last ones out');
     expect(commandHelp('info')).toContain('  numa        nodes, their processors and memory, distances');
     const disk = commandHelp('plug', 'disk');
