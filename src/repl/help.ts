@@ -244,6 +244,10 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
 /** Help on a value, as `value?` shows it; undefined for what has none. */
 export function helpOn(value: unknown): string | undefined {
   for (const [type, { what, members }] of HELP) {
+    const method = Object.entries(members).find(
+      ([name]) => Object.getOwnPropertyDescriptor(type.prototype, name)?.value === value,
+    );
+    if (typeof value === 'function' && method) return method[1].join('\n  ');
     if (!(value instanceof type)) continue;
     const rows = Object.values(members);
     const width = Math.max(...rows.map(([signature]) => signature.length));

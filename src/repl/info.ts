@@ -67,7 +67,7 @@ async function host(machine: MachineClient): Promise<string> {
 async function status(machine: MachineClient): Promise<string> {
   const { description, state, end } = machine;
   return [
-    `${description.name}: ${state}, ${description.machine} with ${description.cpus.count} vCPUs and ${formatSize(description.memory.size)}`,
+    `${description.name}: ${state}, ${description.machine} with ${description.cpus.count} vCPU${description.cpus.count === 1 ? '' : 's'} and ${formatSize(description.memory.size)}`,
     ...(end ? [end.detail] : []),
   ].join('\n');
 }

@@ -30,6 +30,14 @@ test('an error in the code says what is wrong, and where', async () => {
   expect(await told(session, 'vmm')).toBe('There is no "vmm". Did you mean vm?');
 });
 
+test('a question gets help: on an object, and on what it does', async () => {
+  const session = open();
+  const answer = async (line: string) => session.print(await session.evaluate(line));
+  expect(await answer('vm?')).toMatch(/^the machine\n/);
+  expect(await answer('vm.cpus.add?')).toBe('await vm.cpus.add(2)\n  plugs vCPUs; needs room: --cpus 1,max=8');
+  expect(await answer('vm.name?')).toMatch(/has no help\.$/);
+});
+
 test('several lines of commands run one after the other, whatever comes of one', async () => {
   const session = open();
   const lines = 'info memory\nunplug nothing\n\nvm.name.length > 0\n[1,\n2].length';
