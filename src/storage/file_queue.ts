@@ -348,26 +348,32 @@ export class UringFileQueue implements FileQueue {
 
   #reap(): void {
     if (this.#words[this.#cq.head] === Atomics.load(this.#words, this.#cq.tail)) return;
-    this.onBurst?.(true);
     const outer = this.#reaping;
     this.#reaping = true;
-    this.batch(() => {
-      // A callback may drain the queue itself: where the head is, is asked anew each time.
-      for (let head = this.#words[this.#cq.head]; head !== Atomics.load(this.#words, this.#cq.tail); ) {
-        const at = this.#cqes.at + (head & this.#cq.mask) * uring.io_uring_cqe.size;
-        const slot = this.#cqes.view.getUint32(at, true);
-        const result = this.#cqes.view.getInt32(at + 8, true);
-        Atomics.store(this.#words, this.#cq.head, (head + 1) | 0);
-        const pending = this.#pending[slot] as Pending;
-        this.#pending[slot] = undefined;
-        this.#free.push(slot);
-        this.#complete(pending, result);
-        this.#waiting.shift()?.();
-        head = this.#words[this.#cq.head];
-      }
-    });
-    this.#reaping = outer;
-    this.onBurst?.(false);
+    this.onBurst?.(true);
+    try {
+      this.batch(() => this.#completeAll());
+    } finally {
+      // A callback that throws must not keep interrupts back that others wait for.
+      this.#reaping = outer;
+      this.onBurst?.(false);
+    }
+  }
+
+  #completeAll(): void {
+    // A callback may drain the queue itself: where the head is, is asked anew each time.
+    for (let head = this.#words[this.#cq.head]; head !== Atomics.load(this.#words, this.#cq.tail); ) {
+      const at = this.#cqes.at + (head & this.#cq.mask) * uring.io_uring_cqe.size;
+      const slot = this.#cqes.view.getUint32(at, true);
+      const result = this.#cqes.view.getInt32(at + 8, true);
+      Atomics.store(this.#words, this.#cq.head, (head + 1) | 0);
+      const pending = this.#pending[slot] as Pending;
+      this.#pending[slot] = undefined;
+      this.#free.push(slot);
+      this.#complete(pending, result);
+      this.#waiting.shift()?.();
+      head = this.#words[this.#cq.head];
+    }
   }
 
   #complete(pending: Pending, result: number): void {
