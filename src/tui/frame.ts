@@ -244,6 +244,11 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Frame
     const style = notice.level === 'info' ? 'text' : notice.level;
     return { line: toWidth([span(` ${notice.text}`, style)], width), buttons: [] };
   }
+  // The keys of the workstation are the console's for as long.
+  if (station.typingInto) {
+    const where = `: back from ${station.typingInto.name}`;
+    return { line: toWidth([span(' Ctrl-]', 'key'), span(where, 'text')], width), buttons: [] };
+  }
   const progress = progressOf(model.request, model.clock.wall() - model.requestAt);
   const spans: Line[number][] = progress ? [span(` ${progress} `, 'accent')] : [];
   const buttons: { from: number; to: number; key: string }[] = [];

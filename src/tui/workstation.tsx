@@ -163,6 +163,10 @@ export async function runWorkstation(
   terminal.onLeave = leaveTyping;
   terminal.onMouse = (event) => frame && mouse(station, frame, event);
   model.subscribe(() => draw.request());
+  const unlisten = machine.onEvent((event) => {
+    // Nobody is left to type to; the REPL still looks at what there was.
+    if (event.type === 'state' && event.state === 'ended' && station.typingInto !== repl.pane) station.stopTyping();
+  });
 
   input.setRawMode(true);
   input.resume();
@@ -211,6 +215,7 @@ export async function runWorkstation(
   } finally {
     process.off('SIGHUP', hangUp);
     process.off('SIGTERM', hangUp);
+    unlisten();
     model.close();
     draw.close();
     app.unmount();
