@@ -321,7 +321,7 @@ export type DeviceDescription = z.output<typeof deviceSchema>;
 export type DeviceInput = z.input<typeof deviceSchema>;
 
 /** KVM's slots that are kept for them. */
-const MOST_PMEMS = 16;
+export const MOST_PMEMS = 16;
 
 const devicesSchema = z
   .array(deviceSchema)

@@ -1,3 +1,4 @@
+import { MOST_PMEMS } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { VirtioPmem } from '../devices/virtio/pmem.ts';
 import type { Poller } from '../storage/file_queue.ts';
@@ -9,7 +10,6 @@ import { PmemFile } from './pmem_file.ts';
 
 /** KVM's slots for it stand between those for DIMMs and those for memory behind BARs. */
 const FIRST_PMEM_MEMSLOT = 272;
-export const MOST_PMEMS = 16;
 
 /** Memory of a virtio-pmem, which the main thread mapped from its file. */
 export interface MappedPmem {

@@ -16,8 +16,7 @@ export const backendOf = (memory: RamBackend & { readonly hugepages?: string | u
 export interface MemoryPart {
   readonly address: number;
   readonly size: number;
-  /** Undefined for persistent memory, which keeps what it has. */
-  readonly backend: RamBackend | undefined;
+  readonly backend: RamBackend;
 }
 
 /** A range cut where what is behind it changes; what no part has is left out. Parts do not overlap. */
@@ -32,6 +31,6 @@ export function* piecesOf(gpa: number, length: number, parts: Iterable<MemoryPar
 /** Gives the host back what a guest does not use, each piece as what is behind it takes it. */
 export function discardPieces(handle: MemoryHandle, gpa: number, length: number, parts: Iterable<MemoryPart>): void {
   for (const { address, size, backend } of piecesOf(gpa, length, parts)) {
-    if (backend) discardRam(handle, backend, address, size);
+    discardRam(handle, backend, address, size);
   }
 }

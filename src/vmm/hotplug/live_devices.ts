@@ -104,7 +104,7 @@ export class LiveDevices {
     this.virtioMem.reset();
   }
 
-  /** All memory of the guest, with what is behind each part of it. */
+  /** RAM of the guest, with what is behind each part of it. Persistent memory is none, and keeps what it has. */
   *memoryParts(): Generator<MemoryPart> {
     const boot = backendOf(this.#description.memory);
     for (const { gpa: address, size } of this.#ranges) yield { address, size, backend: boot };
