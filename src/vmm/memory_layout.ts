@@ -70,6 +70,9 @@ export interface RoomDescription {
 
 const alignUp = (value: number, to: number) => Math.ceil(value / to) * to;
 
+/** Addresses beside those that the limit needs: for gaps of alignment, and for those that a guest may have kept. */
+const SPARE = 8 * GiB;
+
 /** A device with its region, and what is described of it. */
 export interface VirtioMemRegion extends VirtioMemDevice {
   readonly description: VirtioMemDescription;
@@ -78,7 +81,8 @@ export interface VirtioMemRegion extends VirtioMemDevice {
 /** Where memory can be plugged, on a boundary of 1 GiB as in QEMU, and behind that what is there from the start. */
 function room({ memory, nvdimms, devices }: RoomDescription, ranges: readonly RamRange[]) {
   const gpa = alignUp(Math.max(FOUR_GIB, ramEnd(ranges)), GiB);
-  let end = gpa + (memory.max === undefined ? 0 : alignUp(memory.max - memory.size, DIMM_ALIGNMENT));
+  const pluggable = (memory.max ?? memory.size) - memory.size;
+  let end = gpa + (pluggable > 0 ? alignUp(pluggable, DIMM_ALIGNMENT) + SPARE : 0);
   const take = (size = 0, alignment = DIMM_ALIGNMENT): RamRange => {
     const range = { gpa: alignUp(end, alignment), size };
     // Linux takes no two kinds of memory into one section.

@@ -17,11 +17,11 @@ const ALLOWED = [
 /**
  * While Linux takes a DIMM offline it moves every page, tries those again that somebody holds for a moment, and prints
  * each (mm/memory_hotplug.c, do_migrate_range). Whether the DIMM left is for the test to see.
- * For DIMMs between 4 and 8 GiB, of machines whose other memory is below: its pages are none that it may speak of.
+ * For DIMMs from 4 GiB on, of machines whose other memory is below: its pages are none that it may speak of.
  */
 export const TAKEN_OFFLINE: readonly RegExp[] = [
-  /(failed to isolate pfn|migrating pfn) 1[0-9a-f]{5}( failed ret:\d+)?$/,
-  /page: refcount:\d+ mapcount:\d+ .* pfn:0x1[0-9a-f]{5}$/,
+  /(failed to isolate pfn|migrating pfn) [1-9a-f][0-9a-f]{5}( failed ret:\d+)?$/,
+  /page: refcount:\d+ mapcount:\d+ .* pfn:0x[1-9a-f][0-9a-f]{5}$/,
   /\] (memcg:|flags: |raw: )[0-9a-fx]/,
   /\] aops:\w+ ino:/,
   /page dumped because: (isolation failed|migration failure)$/,

@@ -123,6 +123,7 @@ export class Hotplug {
 
   /**
    * Asks the guest to have so many bytes of a device plugged. One that was asked for before is no longer wanted.
+   * @throws NemuError BUSY for a device that is on its way out.
    * @param now how much is plugged, and what stands in the guest's way. @param ask tells the guest.
    */
   resize(
@@ -131,6 +132,7 @@ export class Hotplug {
     now: { readonly plugged: number; readonly words?: string | undefined; readonly timeoutMs?: number | undefined },
     ask: () => void,
   ): LiveRequest {
+    if (this.#requests.about(device.id, 'unplug')) this.#requests.requireFree(device.id);
     const other = this.#requests.about(device.id, 'resize');
     if (other && !isSettled(other.stage)) {
       this.#requests.advance(other, 'refused', `Another size was asked for meanwhile, ${formatSize(size)}.`);

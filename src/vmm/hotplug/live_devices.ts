@@ -53,6 +53,7 @@ export class LiveDevices {
   readonly #description: MachineDescription;
   readonly #ranges: MemoryHandle['ranges'];
   readonly #hotplug: Hotplug;
+  readonly #room: DimmRoom;
   readonly #calls: { [N in LiveCall]: (parameter: MachineCalls[N]['parameter']) => MachineCalls[N]['result'] };
 
   /** @throws NemuError when there cannot be as much room as the description asks for. */
@@ -66,6 +67,7 @@ export class LiveDevices {
     this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe }));
     const { vm, physicalBits } = processors;
     const room = new DimmRoom({ description, ranges, physicalBits });
+    this.#room = room;
     // First, for those that are there have their slots.
     this.nvdimms = hotplug.add(
       'nvdimm',
@@ -102,6 +104,7 @@ export class LiveDevices {
     this.#hotplug.reset();
     this.nvdimms.reset();
     this.virtioMem.reset();
+    this.#room.reset();
   }
 
   /** RAM of the guest, with what is behind each part of it. Persistent memory is none, and keeps what it has. */

@@ -44,7 +44,7 @@ export interface PciBoard {
 
 export interface PciHotplugOptions {
   readonly description: Pick<MachineDescription, 'machine' | 'serial'>;
-  readonly room: Pick<DimmRoom, 'takeRegion' | 'freeRegion'>;
+  readonly room: Pick<DimmRoom, 'takeRegion' | 'freeRegion' | 'retireRegion'>;
   /** Memory of devices of the start, by their ids. */
   readonly regions: ReadonlyMap<string, DeviceMemory>;
   readonly guest: GuestActs;
@@ -361,10 +361,15 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     made.settle(done);
   }
 
-  vacate({ id }: PciDevice): void {
-    this.#held.get(id)?.made.close();
+  vacate({ id, type }: PciDevice): void {
+    const { room } = this.#options;
+    const held = this.#held.get(id);
+    held?.made.close();
     this.#held.delete(id);
-    this.#options.room.freeRegion(id);
+    // Linux may have failed to take blocks of it offline that it has told us to be unplugged, and tries again a minute
+    // later: what came to these addresses before would be mapped over memory that it believes to have.
+    if (type === 'virtio-mem' && held?.function) room.retireRegion(id);
+    else room.freeRegion(id);
   }
 
   present(): PciDevice[] {

@@ -44,6 +44,8 @@ export class DimmRoom {
   readonly #taken = new Map<number, { readonly module: Module; readonly counts: boolean }>();
   /** By the device's id. */
   readonly #regions = new Map<string, Occupant>();
+  /** Those that a guest may have kept. */
+  #retired: Occupant[] = [];
 
   /** @throws NemuError MEMORY_LIMIT when guest-physical addresses do not reach as far as the room that is asked for. */
   constructor(options: RoomOptions) {
@@ -100,6 +102,22 @@ export class DimmRoom {
 
   freeRegion(id: string): void {
     this.#regions.delete(id);
+  }
+
+  /**
+   * Frees what a device took, but for its addresses, which wait for the guest's reset: who looks at the device from
+   * outside cannot know whether the guest has let go of all of them.
+   */
+  retireRegion(id: string): void {
+    const region = this.#regions.get(id);
+    if (!region) return;
+    this.#regions.delete(id);
+    this.#retired.push({ ...region, id: `what ${id} has left` });
+  }
+
+  /** The guest that was is no more. */
+  reset(): void {
+    this.#retired = [];
   }
 
   #requireRoom(size: number, node: number): void {
@@ -170,7 +188,7 @@ export class DimmRoom {
         hint: 'Use a multiple of 1G, or other pages.',
       });
     }
-    const taken = this.#occupants().sort((a, b) => a.address - b.address);
+    const taken = [...this.#occupants(), ...this.#retired].sort((a, b) => a.address - b.address);
     const end = region.gpa + region.size;
     if (address !== undefined) {
       const place = `${hex(address)}–${hex(address + size - 1)}`;
@@ -190,8 +208,12 @@ export class DimmRoom {
       next = Math.max(next, alignUp(each.address + each.size, alignment));
     }
     if (next + size <= end) return next;
+    const kept = this.#retired.reduce((sum, each) => sum + each.size, 0);
     throw new NemuError('MEMORY_ADDRESS', `There is no gap of ${formatSize(size)} between what is plugged.`, {
-      hint: 'Unplug one that is in the way, or plug smaller ones.',
+      hint:
+        kept === 0
+          ? 'Unplug one that is in the way, or plug smaller ones.'
+          : `The guest may still hold ${formatSize(kept)} of addresses of virtio-mem devices that were unplugged: a reset frees them.`,
     });
   }
 }

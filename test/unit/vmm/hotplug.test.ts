@@ -357,16 +357,49 @@ describe('the places of DIMMs', () => {
     );
     expect(() => plug({ size: '128M' })).toThrow('All 3 slots for DIMMs are taken.');
     unplug(list[1]);
-    expect(() => plug({ size: '256M' })).toThrow('There is no gap of 256 MiB between what is plugged.');
     expect(() => plug({ size: '128M', slot: 0 })).toThrow('Slot 0 has dimm0 in it.');
     expect(() => plug({ size: '128M', id: 'dimm0' })).toThrow('There is a dimm0 already.');
     expect(() => plug({ size: '128M', address: 4 * GiB })).toThrow('overlaps dimm0 at 0x100000000');
     expect(() => plug({ size: '128M', address: 4 * GiB + MiB })).toThrow('is not a multiple of 128 MiB');
   });
 
+  test('run out by gaps: there is more than what may be plugged, but not without end', () => {
+    const { plug } = dimms({ size: '512M', max: '8G', slots: 8 });
+    for (const at of [4, 9, 14]) plug({ size: '1G', address: (at + 2) * GiB });
+    expect(() => plug({ size: '4608M' })).toThrow('There is no gap of 4.5 GiB between what is plugged.');
+    expect(plug({ size: '4G' }).address).toBe(7 * GiB);
+  });
+
+  test('that a guest may have kept are given to others after its reset', () => {
+    const description = parseMachine({ kernel: { image: '/k' }, memory: { size: '512M', max: '5G', slots: 1 } });
+    const room = new DimmRoom({ description, ranges: ramLayout(description.memory.size), physicalBits: 46 });
+    const size = 4 * GiB;
+    const take = () => room.takeRegion('vm0', { size, alignment: 1 });
+    for (const at of [4, 8, 12]) {
+      expect(take()).toBe(at * GiB);
+      // The limit of memory counts what is there.
+      expect(() => room.takeRegion('vm1', { size, alignment: 1 })).toThrow('8.5 GiB, above this machine');
+      room.retireRegion('vm0');
+    }
+    let error: unknown;
+    try {
+      take();
+    } catch (cause) {
+      error = cause;
+    }
+    expect(error).toMatchObject({
+      message: 'There is no gap of 4 GiB between what is plugged.',
+      hint: expect.stringContaining('still hold 12 GiB of addresses of virtio-mem devices'),
+    });
+    room.reset();
+    expect(take()).toBe(4 * GiB);
+    room.freeRegion('vm0');
+    expect(take()).toBe(4 * GiB);
+  });
+
   test('are not made where addresses do not reach', () => {
     expect(() => dimms({ size: '512M', max: '64G' }, 36)).toThrow(
-      'Room for 64 GiB reaches guest-physical 0x10e0000000; this processor has 36 bits of them.',
+      'Room for 64 GiB reaches guest-physical 0x12e0000000; this processor has 36 bits of them.',
     );
   });
 });

@@ -6,6 +6,7 @@ import type { MachineEvent } from '../../../src/client/machine_client.ts';
 import type { VirtioMem } from '../../../src/devices/virtio/mem.ts';
 import * as libc from '../../../src/ffi/libc.ts';
 import { Hotplug } from '../../../src/vmm/hotplug/hotplug.ts';
+import type { PciHotplug } from '../../../src/vmm/hotplug/pci.ts';
 import { DimmRoom } from '../../../src/vmm/hotplug/room.ts';
 import { VirtioMemories } from '../../../src/vmm/hotplug/virtio_mem.ts';
 import { GuestMemoryView } from '../../../src/vmm/memory.ts';
@@ -66,18 +67,18 @@ describe('regions', () => {
     const memory = { size: '512M', max: '1G', slots: 2 };
     const regions = regionsOf(devices, { memory });
     expect(regions.map(({ id, address, size }) => [id, address / GiB, size / MiB])).toEqual([
-      ['a', 4.5, 200],
-      ['b', 5, 2048],
+      ['a', 12.5, 200],
+      ['b', 13, 2048],
     ]);
     const description = describeMachine(devices, { memory });
     const ranges = ramLayout(description.memory.size);
     // What SRAT tells of reaches over them all.
-    expect(hotplugRegion(description, ranges)).toEqual({ gpa: START, size: 3 * GiB });
-    expect(memoryEnd(description, ranges)).toBe(7 * GiB);
+    expect(hotplugRegion(description, ranges)).toEqual({ gpa: START, size: 11 * GiB });
+    expect(memoryEnd(description, ranges)).toBe(15 * GiB);
     const room = new DimmRoom({ description, ranges, physicalBits: 40 });
     const take = (more: object) => room.take({ size: 512 * MiB, ...more }, 'dimm', (place) => place as never);
     expect(() => take({ id: 'a' })).toThrow('There is a a already.');
-    expect(() => take({ address: 5 * GiB })).toThrow('is not within the room for DIMMs, 0x100000000–0x11fffffff');
+    expect(() => take({ address: 13 * GiB })).toThrow('is not within the room for DIMMs, 0x100000000–0x31fffffff');
     expect(take({})).toMatchObject({ address: START });
     expect(() => new DimmRoom({ description, ranges, physicalBits: 32 })).toThrow(/has 32 bits of them/);
   });
@@ -247,6 +248,17 @@ describe('a request for a size', () => {
       ...{ stage: 'refused', reason: 'Another size was asked for meanwhile, 6 MiB.' },
     });
     expect(requests.at(-1)).toMatchObject({ id: 2, stage: 'notified' });
+  });
+
+  test('is not asked for of a device that is on its way out', () => {
+    const { memories, hotplug, start, requests } = setUp();
+    start();
+    const device = { kind: 'pci', id: 'vm0', type: 'virtio-mem', port: 'rp0', streams: [] } as const;
+    const kind = { present: () => [device], requireRemovable: () => {}, requestRemoval: () => {} };
+    hotplug.add('pci', () => kind as unknown as PciHotplug);
+    hotplug.unplug('vm0');
+    expect(() => memories.resize('vm0', 4 * MiB)).toThrow('vm0 is being unplugged: request 1 is notified.');
+    expect(requests.at(-1)).toMatchObject({ id: 1, action: 'unplug' });
   });
 
   test('outlives a reset, after which nothing is plugged', () => {
