@@ -1,12 +1,23 @@
+import { writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import { CommanderError } from 'commander';
 import { NemuError } from '../client/errors.ts';
 import { setParentDeathSignal } from '../ffi/libc.ts';
 import { EXIT } from './exit_codes.ts';
 import { program } from './program.ts';
 
+/** Above this a shell's status of a command is that of one killed by a signal. */
+const SIGNALLED = 128;
+
 // The supervisor is there to tidy up; without it nobody would read our exit status.
 if (process.env.NEMU_SUPERVISOR) setParentDeathSignal(constants.signals.SIGTERM);
+
+// A shell has one number for both: a command in the guest that was killed, and this process being killed.
+process.on('exit', (code) => {
+  const folder = process.env.NEMU_RUN_DIR;
+  if (folder && code > SIGNALLED) writeFileSync(join(folder, 'own-status'), '');
+});
 
 /** Errors that are the caller's: wrong words on the command line, a description that is not valid. */
 const USAGE_CODES = new Set(['USAGE', 'DESCRIPTION', 'SIZE_FORMAT']);

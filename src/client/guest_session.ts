@@ -1,4 +1,5 @@
 import { NemuError } from './errors.ts';
+import { type GuestTerminal, type TerminalCoding, type TerminalSize, TerminalStream } from './guest_terminal.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
 
 /** A phase of the guest's own start: its uptime in seconds. */
@@ -29,6 +30,8 @@ export interface GuestExecOptions {
   readonly onError: (bytes: Buffer) => void;
   /** Ends the command, as by SIGTERM. */
   readonly signal?: AbortSignal;
+  /** The command gets a terminal of its own, of this size; all that it prints is output, and the input's end hangs up. */
+  readonly terminal?: GuestTerminal;
 }
 
 /** What a guest says of itself. */
@@ -72,6 +75,8 @@ interface Running {
   readonly error: (bytes: Buffer) => void;
   /** A piece of standard input was taken. */
   readonly took: () => void;
+  /** The guest has what makes a terminal. */
+  readonly terminal?: (coding: TerminalCoding) => void;
   readonly ended: (status: number) => void;
   readonly reject: (error: Error) => void;
 }
@@ -153,12 +158,13 @@ export class GuestSession implements GuestChannel {
       this.#tell({ type: 'exit-status', status: this.status });
       return;
     }
-    const [, word, id, rest] = /^(out|err|ran|took) (\d{1,9}) (\S+)$/.exec(line) ?? [];
+    const [, word, id, rest] = /^(out|err|ran|took|tty) (\d{1,9}) (\S+)$/.exec(line) ?? [];
     const running = this.#running.get(Number(id));
     if (!running) return;
     if (word === 'out') running.output(Buffer.from(rest, 'base64'));
     else if (word === 'err') running.error(Buffer.from(rest, 'base64'));
     else if (word === 'took') running.took();
+    else if (word === 'tty') running.terminal?.(rest === 'telnet' ? 'telnet' : 'plain');
     else {
       this.#running.delete(Number(id));
       running.ended(Number(rest) & 0xff);
@@ -223,7 +229,8 @@ export class GuestSession implements GuestChannel {
     return promise;
   }
 
-  async exec(script: string, { input, onOutput, onError, signal }: GuestExecOptions): Promise<number> {
+  async exec(script: string, options: GuestExecOptions): Promise<number> {
+    const { input, onOutput, onError, signal, terminal } = options;
     await this.ready;
     signal?.throwIfAborted();
     const id = this.#nextId++;
@@ -232,39 +239,56 @@ export class GuestSession implements GuestChannel {
     let free = 0;
     let open = false;
     let room = () => {};
+    let stream: TerminalStream | undefined;
+    const hangUp = () => this.#running.has(id) && this.#send(`in ${id} .`);
     this.#running.set(id, {
-      output: onOutput,
+      output: (bytes) => {
+        if (!stream) return onOutput(bytes);
+        const said = stream.decode(bytes);
+        if (said.length > 0) onOutput(said);
+        if (stream.ended) hangUp();
+      },
       error: onError,
       took: () => {
         free += open ? 1 : INPUT_PIECES;
         open = true;
         room();
       },
+      terminal: (coding) => {
+        stream = new TerminalStream(id, coding);
+      },
       ended: resolve,
       reject,
     });
     signal?.addEventListener('abort', () => this.#send(`stop ${id}`), { once: true });
-    this.#send(`exec ${id} ${Buffer.from(script).toString('base64')}`);
+    const encoded = Buffer.from(script).toString('base64');
+    const sized = (word: string, { rows, columns }: TerminalSize) => `${word} ${id} ${rows} ${columns}`;
+    this.#send(terminal ? `${sized('terminal', terminal.size)} ${encoded}` : `exec ${id} ${encoded}`);
+    const off = terminal?.onResize((size) => this.#running.has(id) && this.#send(sized('winsize', size)));
     const mayWrite = async () => {
       while (free === 0 && this.#running.has(id)) {
         await new Promise<void>((resolve) => {
           room = resolve;
         });
       }
-      return this.#running.has(id);
+      return this.#running.has(id) && !stream?.ended;
     };
     const feed = async () => {
       for await (const bytes of input ?? []) {
         for (let at = 0; at < bytes.length; at += INPUT_PIECE) {
           if (!(await mayWrite())) return;
           free--;
-          this.#send(`in ${id} ${Buffer.from(bytes.subarray(at, at + INPUT_PIECE)).toString('base64')}`);
+          const piece = bytes.subarray(at, at + INPUT_PIECE);
+          this.#send(`in ${id} ${(stream?.encode(piece) ?? Buffer.from(piece)).toString('base64')}`);
         }
       }
-      if (await mayWrite()) this.#send(`in ${id} .`);
+      if (await mayWrite()) hangUp();
     };
     feed().catch(reject);
-    return promise.finally(() => room());
+    return promise.finally(() => {
+      off?.();
+      room();
+    });
   }
 
   #send(line: string): void {

@@ -76,6 +76,7 @@ export const SHARED_METHODS = [
   'searchConsole',
   'guestRun',
   'guestExec',
+  'guestTerminalSize',
   'guestStop',
   'guestSize',
   'guestSignal',

@@ -178,13 +178,6 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
   }
 }
 
-interface CommandEnds {
-  readonly onOutput: (bytes: Buffer) => void;
-  readonly onError: (bytes: Buffer) => void;
-  readonly input?: AsyncIterable<Uint8Array>;
-  readonly signal?: AbortSignal;
-}
-
 class RemoteGuest implements GuestChannel {
   readonly phases: GuestPhase[];
   status: number | undefined;
@@ -257,9 +250,14 @@ class RemoteGuest implements GuestChannel {
     return this.#command('guestExec', script, options);
   }
 
-  async #command(method: 'guestRun' | 'guestExec', script: string, ends: CommandEnds): Promise<number> {
+  async #command(method: 'guestRun' | 'guestExec', script: string, ends: GuestExecOptions): Promise<number> {
     ends.signal?.throwIfAborted();
-    const { channel } = (await this.#call(method, [script])) as { channel: number };
+    const { terminal } = ends;
+    const parameters = terminal ? [script, terminal.size] : [script];
+    const { channel } = (await this.#call(method, parameters)) as { channel: number };
+    const off = terminal?.onResize(({ rows, columns }) => {
+      this.#call('guestTerminalSize', [channel, rows, columns]).catch(() => {});
+    });
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     let window = WINDOW;
     let over = false;
@@ -306,6 +304,7 @@ class RemoteGuest implements GuestChannel {
     } finally {
       over = true;
       room();
+      off?.();
       ends.signal?.removeEventListener('abort', stop);
       forget();
     }

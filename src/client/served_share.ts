@@ -6,6 +6,7 @@ import { NemuError } from './errors.ts';
 import type { EventHistory } from './event_history.ts';
 import { encodeFrame, MAX_PAYLOAD } from './frames.ts';
 import { GUEST_SIGNALS, type GuestChannel } from './guest_session.ts';
+import type { TerminalSize } from './guest_terminal.ts';
 import {
   type CreateResult,
   FRAME_BYTES,
@@ -47,7 +48,9 @@ const openSchema = z.tuple([
 ]);
 const channelSchema = z.tuple([z.number().int()]);
 const sizeSchema = z.tuple([z.number().int(), side, side]);
-const scriptSchema = z.tuple([z.string().max(MAX_PAYLOAD / 2)]);
+const script = z.string().max(MAX_PAYLOAD / 2);
+const runSchema = z.tuple([script]);
+const execSchema = z.tuple([script, z.strictObject({ rows: side, columns: side }).optional()]);
 const searchSchema = z.tuple([z.string().max(64), z.string().min(1).max(1000), z.number().int().min(1).max(1000)]);
 const guestSizeSchema = z.tuple([side, side]);
 const signalSchema = z.tuple([z.enum(GUEST_SIGNALS)]);
@@ -69,6 +72,8 @@ interface Command {
   readonly stop: AbortController;
   /** Bytes of its input that the peer may still send. */
   window: number;
+  /** Told of the size of the peer's terminal. */
+  resized: ((size: TerminalSize) => void) | undefined;
 }
 
 export class ServedShare {
@@ -161,8 +166,14 @@ export class ServedShare {
       case 'searchConsole':
         return this.#provider.search(...valid(searchSchema, parameters));
       case 'guestRun':
+        return this.#run(valid(runSchema, parameters)[0]);
       case 'guestExec':
-        return this.#run(valid(scriptSchema, parameters)[0], method === 'guestExec');
+        return this.#exec(...valid(execSchema, parameters));
+      case 'guestTerminalSize': {
+        const [channel, rows, columns] = valid(sizeSchema, parameters);
+        this.#commands.get(channel)?.resized?.({ rows, columns });
+        return null;
+      }
       case 'guestStop':
         this.#commands.get(valid(channelSchema, parameters)[0])?.stop.abort();
         return null;
@@ -225,25 +236,43 @@ export class ServedShare {
     return { channel, role: console.role };
   }
 
-  #run(script: string, apart: boolean) {
-    const guest = this.#guest;
+  #run(script: string) {
+    return this.#started((channel, { stop }) =>
+      this.#guest
+        .run(script, { onOutput: (bytes) => this.#write(FRAME_BYTES, channel, bytes), signal: stop.signal })
+        .then((result) => result.status),
+    );
+  }
+
+  #exec(script: string, size: TerminalSize | undefined) {
+    return this.#started((channel, command) => {
+      const onResize = (listener: (size: TerminalSize) => void) => {
+        command.resized = listener;
+        return () => {
+          command.resized = undefined;
+        };
+      };
+      return this.#guest.exec(script, {
+        input: this.#input(channel, command),
+        onOutput: (bytes) => this.#write(FRAME_BYTES, channel, bytes),
+        onError: (bytes) => this.#write(FRAME_ERROR, channel, bytes),
+        signal: command.stop.signal,
+        ...(size && { terminal: { size, onResize } }),
+      });
+    });
+  }
+
+  /** @param start of a command, whose status it gives. @returns the channel on which its streams are. */
+  #started(start: (channel: number, command: Command) => Promise<number>) {
     const channel = this.#newChannel();
     const command: Command = {
       input: new PassThrough({ highWaterMark: WINDOW }),
       stop: new AbortController(),
       window: WINDOW,
+      resized: undefined,
     };
+    const status = start(channel, command);
     this.#commands.set(channel, command);
-    const output = (bytes: Buffer) => this.#write(FRAME_BYTES, channel, bytes);
-    const { signal } = command.stop;
-    const status = apart
-      ? guest.exec(script, {
-          input: this.#input(channel, command),
-          onOutput: output,
-          onError: (bytes) => this.#write(FRAME_ERROR, channel, bytes),
-          signal,
-        })
-      : guest.run(script, { onOutput: output, signal }).then((result) => result.status);
     const end = (ended: GuestEnd) => {
       this.#commands.delete(channel);
       this.#send({ channel, ended });

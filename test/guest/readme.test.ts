@@ -74,7 +74,7 @@ const EXPECTED: Record<string, Expectation> = {
     [
       ...['nemu run -d --name work', 'nemu ps', 'nemu attach work', 'nemu console work', 'nemu console work --list'],
       'nemu tile',
-      ...['nemu exec work -- dmesg', "nemu repl work -e 'info cpus'", 'nemu qmp work query-status'],
+      ...['nemu exec work -- dmesg', 'nemu exec work', "nemu repl work -e 'info cpus'", 'nemu qmp work query-status'],
       ...['nemu logs work -t -n 20', 'nemu events work', 'nemu top --once', 'nemu stop work', 'nemu rm work'],
       ...['nemu describe work', 'nemu apply --to work want.yaml'],
       ...['nemu run --record boot.cast', 'nemu play boot.cast'],

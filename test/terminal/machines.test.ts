@@ -196,12 +196,56 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       cid.line('stty -a');
       await cid.until(/ icanon .* echo /s);
 
+      // A terminal of its own in the guest, beside all consoles: keys, its size, Ctrl-C, the last bytes, the status.
+      cid.line(`clear; ${nemu} exec day; echo "left with $?"`);
+      await cid.until('day; Ctrl-] hangs up');
+      await cid.until('~ # ');
+      await guestLine(cid, 'tty; stty size; echo "own $((40 + 9))"; sleep 1000');
+      await cid.until(/\/dev\/pts\/\d+\n30 100\nown 49\n/);
+      cid.resize(90, 25);
+      cid.press('C-c');
+      await cid.until(/\^C\n.*~ # /s);
+      await guestLine(cid, 'until [ "$(stty size)" = "25 90" ]; do sleep 0.2; done; seq 3000; exit 9');
+      await cid.until(/\n2999\n3000\nleft with 9\n/);
+      // Ctrl-] hangs up on what hangs, and ends it.
+      cid.line(
+        `${nemu} exec -t day -- 'echo "hangs $((40 + 10))"; trap "" INT; sleep 2000; sleep 2001'; echo "left with $?"`,
+      );
+      await cid.until('hangs 50');
+      cid.press('C-]');
+      await cid.until(/\[nemu\] Hung up\.\nleft with 129\n/);
+      await said(
+        'exec',
+        'day',
+        '--',
+        'while pidof sleep >/dev/null && ps | grep -q "sleep 200[01]$"; do sleep 0.2; done',
+      );
+      cid.line('stty -a');
+      await cid.until(/ icanon .* echo /s);
+      cid.resize(100, 30);
+      expect((await run('exec', 'day')).stderr).toContain('A terminal in the guest needs one here');
+
       // Programs instead of people.
       const exec = await runNemu(['exec', 'day', '--', 'cat; echo problem >&2; exit 7'], {
         env,
         input: Buffer.from('in\n'),
       });
       expect([exec.status, exec.stdout.toString(), exec.stderr]).toEqual([7, 'in\n', 'problem\n']);
+      const killed = await run('exec', 'day', '--', 'kill -9 $$');
+      expect([killed.status, killed.stderr]).toEqual([137, 'Killed\n']);
+      // What a command prints comes while it runs; a signal ends it.
+      const running = spawn(nemu, ['exec', 'day', '--', 'echo early; exec sleep 3000'], {
+        env: { ...process.env, ...env },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const ended = new Promise((resolve) => running.once('exit', resolve));
+      let early = '';
+      running.stdout.on('data', (bytes) => {
+        early += bytes;
+      });
+      await until(() => early === 'early\n');
+      running.kill('SIGTERM');
+      expect(await ended).toBe(130);
       expect(await said('qmp', 'day', 'query-status')).toContain('"running": true');
       expect(await said('repl', 'day', '-e', 'vm.state')).toContain('running');
       const yaml = join(folder, 'now.yaml');

@@ -8,7 +8,7 @@ import { type AttachOptions, runAttached } from './attach_command.ts';
 import { type AttachedMachine, attachMachine } from './connection.ts';
 import { type ConsoleOptions, runConsole } from './console_command.ts';
 import { type ApplyOptions, runApply, runDescribe } from './describe_command.ts';
-import { runExec } from './exec_command.ts';
+import { type ExecOptions, runExec } from './exec_command.ts';
 import { runtimePaths } from './folders.ts';
 import { type ListOptions, list } from './list_command.ts';
 import { type LogsOptions, showEvents, showLogs } from './logs_command.ts';
@@ -240,7 +240,9 @@ function addJoining(nemu: Command): void {
     .command('exec')
     .description("runs a command in the guest, by its agent, with these standard streams; its status is nemu's")
     .argument('<name>', 'name of the machine')
-    .argument('<command...>', 'after --; one word is a line of shell')
+    .argument('[command...]', 'after --; one word is a line of shell, none a shell in a terminal')
+    .option('-t, --terminal', 'the command gets a terminal, which this one shows')
+    .option('--escape <key>', 'key that hangs up, or none', '^]')
     .passThroughOptions(false)
     .addHelpText(
       'after',
@@ -248,10 +250,12 @@ function addJoining(nemu: Command): void {
   nemu exec work -- dmesg
   nemu exec work -- 'cd /proc && cat version'
   tar c src | nemu exec work -- tar x -C /tmp
+  nemu exec work                          a shell; Ctrl-] hangs up
+  nemu exec -t work -- vi /etc/hosts
 `),
     )
-    .action(async (name: string, command: string[]) => {
-      await withMachine(name, (attached) => runExec(attached, command));
+    .action(async (name: string, command: string[], options: ExecOptions) => {
+      await withMachine(name, (attached) => runExec(attached, command, options));
     });
 }
 

@@ -16,6 +16,17 @@ obey() {
 		mkfifo /run/nemu/"$2".in
 		(execute "$2" "$3" &)
 		;;
+	# A shell lets no child in its background be interrupted, nor what that starts: the second setsid, of a process that
+	# leads a group by then, forks and leaves instead.
+	terminal)
+		mkdir -p /run/nemu
+		mkfifo /run/nemu/"$2".in
+		echo "${3##* }" | base64 -d >/run/nemu/"$2"
+		setsid setsid sh "$agent" terminal "$2" ${3% *} </dev/null
+		;;
+	winsize)
+		read -r tty </run/nemu/"$2".tty && stty -F "$tty" rows "${3% *}" columns "${3#* }"
+		;;
 	# Opened for both ways a fifo never blocks; the host sends no more than it holds.
 	in) [ -p /run/nemu/"$2".in ] && echo "$3" 1<>/run/nemu/"$2".in ;;
 	stop)
@@ -24,9 +35,6 @@ obey() {
 		;;
 	esac
 }
-
-# The shell's own "read" takes a system call a byte.
-awk=$(command -v awk || echo busybox awk)
 
 # Runs a script, sends what it prints as it comes, and its status. Both ways the bytes are base64.
 answer() {
@@ -37,10 +45,8 @@ answer() {
 		cd /root
 		setsid sh -c 'echo $$ >"$0".pid; exec sh "$0"' "$file" </dev/null 2>&1 3>&-
 		echo $? >"$file".status
-	} | base64 -w 1000 | $awk -v id="$1" '{ print "out " id " " $0; fflush() }' >&3
-	read -r status <"$file".status
-	rm -f "$file" "$file".pid "$file".status
-	echo "ran $1 $status" >&3
+	} | encode out "$1"
+	ran "$1"
 }
 
 # Runs a script with standard input from the host, and sends its two outputs apart.
@@ -58,8 +64,48 @@ execute() {
 			}
 		} 2>&1 >&5 5>&- | encode err "$1" 5>&-
 	} 5>&1 | encode out "$1"
-	read -r status <"$file".status
-	rm -f "$file" "$file".pid "$file".status "$file".in
+	ran "$1"
+}
+
+# Runs a script in a terminal of its own: $1 id, $2 rows, $3 columns. Of what makes one there is either
+# busybox' telnetd, whose streams are Telnet's, or the script of util-linux; the host is told which. Both may lose what
+# is on its way when the terminal closes, so the login says that it has ended and stays until the host hangs up.
+interact() {
+	file=/run/nemu/$1
+	cat >"$file".login <<-END
+		#!/bin/sh
+		echo \$\$ >$file.pid
+		tty >$file.tty
+		stty sane rows $2 columns $3
+		trap : INT QUIT
+		cd /root
+		sh $file
+		echo \$? >$file.status
+		stty sane
+		printf '\033]nemu;$1\007'
+		while read -r line; do :; done
+	END
+	chmod +x "$file".login
+	if telnetd=$(command -v telnetd); then
+		echo "tty $1 telnet" >&3
+		set -- "$1" "$telnetd" -i -f /dev/null -l "$file".login
+	else
+		echo "tty $1 plain" >&3
+		set -- "$1" script -qefc "$file".login /dev/null
+	fi
+	feed "$1" <>"$file".in | {
+		shift
+		"$@" 2>&1 3>&-
+		echo . 1<>"$file".in
+	} | encode out "$1"
+	ran "$1"
+}
+
+# Says how a script has ended, and removes what there is of it. One that was killed has not said its status: SIGHUP.
+ran() {
+	status=129
+	[ -e "/run/nemu/$1.status" ] && read -r status <"/run/nemu/$1.status"
+	rm -f "/run/nemu/$1" "/run/nemu/$1".*
 	echo "ran $1 $status" >&3
 }
 
@@ -72,14 +118,24 @@ feed() {
 	done
 }
 
+# Sends what comes as it comes: base64 itself would wait for more. One read of dd gives what there is.
 encode() {
-	base64 -w 1000 | $awk -v word="$1" -v id="$2" '{ print word " " id " " $0; fflush() }' >&3
+	while lines=$(dd bs=24000 count=1 2>/dev/null | base64 -w 3000) && [ -n "$lines" ]; do
+		for line in $lines; do echo "$1 $2 $line"; done >&3
+	done
 }
 
-if [ "$1" = serve ]; then
+case $1 in
+serve)
+	agent=$0
 	terminal=/dev/$2
 	exec 3<>/dev/ttyS3 || exit 0
 	stty raw -echo -opost <&3
 	echo "phase agent $(cut -d ' ' -f 1 /proc/uptime)" >&3
 	while read -r first second third; do obey "$first" "$second" "$third"; done <&3
-fi
+	;;
+terminal)
+	shift
+	interact "$@"
+	;;
+esac

@@ -12,9 +12,10 @@
 # Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
 # standard error. ttyS3 is the control channel, in lines:
 #   to the host    phase init|ready|settled SECONDS, exit STATUS
-#                  out ID BASE64, err ID BASE64, took ID ., ran ID STATUS
+#                  out ID BASE64, err ID BASE64, took ID ., ran ID STATUS, tty ID telnet|plain
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
 #                  exec ID BASE64, in ID BASE64, in ID .
+#                  terminal ID ROWS COLUMNS BASE64, winsize ID ROWS COLUMNS
 # Any of these ports may be missing. Forks are what costs time here: read, echo and mkdir need none.
 
 exec 2>/dev/null
@@ -88,9 +89,11 @@ settled() {
 	echo "phase settled $up" >&3
 }
 
-. /nemu/agent
+agent=/nemu/agent
+. $agent
 
 # Reads the control channel as long as it lives. The wait gives the guest's shell or command a head start.
+# It runs in a pipeline with what goes on beside it: what a shell has in its background cannot be interrupted.
 serve() {
 	stty raw -echo <&3
 	({ sleep 0.2; "$@"; } &)
@@ -117,7 +120,7 @@ install_agent() {
 	mount -t tmpfs -o mode=0755 tmpfs /newroot/run
 	units=/newroot/run/systemd/system
 	mkdir -p /newroot/run/nemu $units/multi-user.target.wants
-	cp /nemu/agent /newroot/run/nemu/agent
+	cp $agent /newroot/run/nemu/agent
 	printf '[Unit]\nDescription=NEMU guest agent\n[Service]\nExecStart=/bin/sh /run/nemu/agent serve %s\n' \
 		"${console#/dev/}" >$units/nemu-agent.service
 	ln -s ../nemu-agent.service $units/multi-user.target.wants/
@@ -143,11 +146,13 @@ shell_mode() {
 		finish_setup
 		late_setup
 	}
-	serve start_late &
-	ready
-	# busybox prints its banner on standard output before it reads $ENV, where that becomes the console too.
-	ENV=/nemu/shellrc setsid -c sh -i <>"$console" >/dev/null 2>&0 3>&-
-	echo "exit $?" >&3
+	serve start_late </dev/null >/dev/null | {
+		ready
+		# busybox prints its banner on standard output before it reads $ENV, where that becomes the console too.
+		ENV=/nemu/shellrc setsid -c sh -i <>"$console" >/dev/null 2>&0 3>&-
+		echo "exit $?" >&3
+		power_off
+	}
 }
 
 # Mounts the system that the guest has on a disk, with what of this one it needs.
@@ -173,30 +178,33 @@ command_mode() {
 	fi
 	if [ -n "$columns" ]; then
 		stty rows "$rows" columns "$columns" crtscts <&4
-		serve late_setup &
-		ready
-		setsid -c sh -c "$script" command <&4 >&4 2>&4 3>&- 4>&- 5>&-
-		status=$?
+		serve late_setup </dev/null >/dev/null 4>&- 5>&- | {
+			ready
+			setsid -c sh -c "$script" command <&4 >&4 2>&4 3>&- 4>&- 5>&-
+			end_command $?
+		}
 	else
 		stty icanon iexten -echo -isig -icrnl -ixon -opost crtscts lnext ^V eof ^D \
 			erase undef kill undef werase undef rprnt undef eol undef eol2 undef <&4
 		stty -echo -opost crtscts <&5
-		serve late_setup &
-		ready
-		setsid sh -c "$script" command <&4 >&4 2>&5 3>&- 4>&- 5>&-
-		status=$?
+		serve late_setup </dev/null >/dev/null 4>&- 5>&- | {
+			ready
+			setsid sh -c "$script" command <&4 >&4 2>&5 3>&- 4>&- 5>&-
+			end_command $?
+		}
 	fi
+}
+
+end_command() {
 	stty -opost <&4
 	stty -opost <&5
-	echo "exit $status" >&3
+	echo "exit $1" >&3
+	umount /newroot
+	sync
+	power_off
 }
 
 case $mode in
-command)
-	command_mode
-	umount /newroot
-	sync
-	;;
+command) command_mode ;;
 *) if [ -n "$root" ]; then root_mode; else shell_mode; fi ;;
 esac
-power_off

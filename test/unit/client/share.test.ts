@@ -241,6 +241,57 @@ describe("a shared machine's guest and history", () => {
     connection.close();
   });
 
+  test('a command in a terminal has its size, its bytes to the last, and a hang-up when it has ended', async () => {
+    const { com4, attach } = machine();
+    const { machine: remote, connection } = await attach('typist');
+    const guest = remote.share!.guest!;
+    com4.print('phase ready 1.5\n');
+    await guest.ready;
+    const lines: string[] = [];
+    const base64 = (value: string) => Buffer.from(value, 'latin1').toString('base64');
+    // As a guest does: later.
+    const answer = (text: string) => setImmediate(() => com4.print(text));
+    com4.onTyped = (text) => {
+      for (const line of text.trim().split('\n')) {
+        lines.push(line.replace(/[\w+/=]+$/, (last) => Buffer.from(last, 'base64').toString('latin1')));
+        const [word, id, rest] = line.split(' ');
+        if (word === 'terminal') answer(`tty ${id} telnet\ntook ${id} .\nout ${id} ${base64('\xff\xfd\x01$ ')}\n`);
+        if (word === 'winsize') answer(`out ${id} ${base64(`resized\x1b]nemu;${id}\x07`)}\n`);
+        if (word === 'in' && rest === '.') answer(`ran ${id} 3\n`);
+      }
+    };
+    let resize: (size: { rows: number; columns: number }) => void = () => {};
+    let listening = false;
+    let said = '';
+    const status = await guest.exec('sh -i', {
+      input: (async function* () {
+        yield Buffer.from('ls\r');
+        await new Promise(() => {});
+      })(),
+      onOutput: (bytes) => {
+        said += bytes;
+        if (said === '$ ') resize({ rows: 30, columns: 100 });
+      },
+      onError: () => {},
+      terminal: {
+        size: { rows: 24, columns: 80 },
+        onResize: (listener) => {
+          listening = true;
+          resize = listener;
+          return () => {
+            listening = false;
+          };
+        },
+      },
+    });
+    expect({ status, said, listening }).toEqual({ status: 3, said: '$ resized', listening: false });
+    expect(lines[0]).toBe('terminal 1 24 80 sh -i');
+    expect(lines).toContain('in 1 ls\r\0');
+    expect(com4.typed).toContain('winsize 1 30 100\n');
+    expect(com4.typed.endsWith('in 1 .\n')).toBe(true);
+    connection.close();
+  });
+
   test("a terminal's size reaches a guest that comes up later, and each time it does", async () => {
     const { com4, attach } = machine();
     const { machine: remote, connection } = await attach('sizer');
