@@ -67,6 +67,14 @@ export const inLab =
       onOutput: (stream, bytes) => stream === 'stdout' && onOutput?.(bytes),
     });
 
+/** QEMU with a kernel, on KVM, its first serial port on standard input and output. */
+export const qemuBoot = (machine: string, kernel: string, initrd: string, more: readonly string[] = []): string[] => [
+  ...['sh', '-c', PINNED, 'sh', 'qemu-system-x86_64', '-name', 'bench,debug-threads=on', '-accel', 'kvm'],
+  ...['-machine', machine, '-cpu', 'host', '-m', MEMORY],
+  ...['-nodefaults', '-no-user-config', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
+  ...['-kernel', kernel, '-initrd', initrd, '-append', CMDLINE, ...more],
+];
+
 async function measure(
   execute: Execute,
   folder: string,
@@ -79,27 +87,7 @@ async function measure(
     ...[nemu, 'run', '--pin', '0', '--on', 'kvm', '--memory', MEMORY, '--net', 'none', '--no-reboot', ...more],
     ...['--initrd', initrd, '--append', CMDLINE, kernel],
   ];
-  const theirs = (machine: string, more: readonly string[]) => [
-    ...[
-      'sh',
-      '-c',
-      PINNED,
-      'sh',
-      'qemu-system-x86_64',
-      '-name',
-      'bench,debug-threads=on',
-      '-accel',
-      'kvm',
-      '-machine',
-      machine,
-      '-cpu',
-      'host',
-      '-m',
-      MEMORY,
-    ],
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
-    ...['-kernel', kernel, '-initrd', initrd, '-append', CMDLINE, ...more],
-  ];
+  const theirs = (machine: string, more: readonly string[]) => qemuBoot(machine, kernel, initrd, more);
   const timed = async (argv: readonly string[]) => {
     const begin = performance.now();
     let text = '';

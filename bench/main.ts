@@ -11,6 +11,7 @@ import { type Figure, figureTable } from './figures.ts';
 import { hotplugFigures } from './hotplug.ts';
 import { memoryFigures } from './memory.ts';
 import { netFigures } from './net.ts';
+import { serialFigures } from './serial.ts';
 import { startupFigures } from './startup.ts';
 import { workstationFigures } from './workstation.ts';
 
@@ -22,6 +23,7 @@ const SUITES = {
   blk: blkFigures,
   net: netFigures,
   hotplug: hotplugFigures,
+  serial: serialFigures,
   workstation: workstationFigures,
 } as const satisfies Record<string, (folder: string) => Promise<Figure[]>>;
 type Suite = keyof typeof SUITES;

@@ -4,6 +4,13 @@ import type { SerialRings } from './serial_channel.ts';
 
 const OUTPUT_BYTES = 1 << 20;
 const INPUT_BYTES = 1 << 16;
+/** While output comes this close upon what came before, milliseconds, it is taken in turns of GATHER_MS. */
+const BURST_MS = 20;
+/**
+ * A UART's guest writes some bytes at a time: a message between the threads for each would cost more than all else.
+ * After a pause the first bytes are taken at once.
+ */
+const GATHER_MS = 4;
 
 /** The main thread's end of a serial port's rings. */
 export class RingConsole implements ConsoleStream {
@@ -16,6 +23,9 @@ export class RingConsole implements ConsoleStream {
   #input = new ByteRing(INPUT_BYTES);
   readonly #wakeMachine: () => void;
   #wanted = false;
+  /** When bytes were taken last. */
+  #took = Number.NEGATIVE_INFINITY;
+  #gathering = false;
 
   constructor(name: string, wakeMachine: () => void) {
     this.name = name;
@@ -46,16 +56,33 @@ export class RingConsole implements ConsoleStream {
       this.#wanted = false;
       this.onWritable?.();
     }
-    this.drain();
+    this.#take();
   }
 
+  readonly #take = (): void => {
+    this.#gathering = false;
+    const now = performance.now();
+    const bursting = now - this.#took < BURST_MS;
+    if (this.#read()) this.#took = now;
+    if (!this.#onData || (!bursting && this.#output.wantData())) return;
+    this.#gathering = true;
+    setTimeout(this.#take, GATHER_MS).unref();
+  };
+
+  /** Takes all that there is, and has the machine thread ring for what comes later. */
   drain(): void {
-    if (!this.#onData) return;
-    do {
-      for (let bytes = this.#output.read(); bytes.length > 0; bytes = this.#output.read()) {
-        this.#onData?.(bytes);
-      }
-      if (this.#output.takeSpaceBell()) this.#wakeMachine();
-    } while (!this.#output.wantData());
+    do this.#read();
+    while (this.#onData && !this.#gathering && !this.#output.wantData());
+  }
+
+  /** @returns whether there was something to take. */
+  #read(): boolean {
+    let some = false;
+    while (this.#onData && this.#output.length > 0) {
+      some = true;
+      this.#onData(this.#output.read());
+    }
+    if (some && this.#output.takeSpaceBell()) this.#wakeMachine();
+    return some;
   }
 }
