@@ -1,17 +1,19 @@
-/** `nemu workstation`, and `npm start` in a terminal: a machine with the workstation around it. */
-import { mkdirSync } from 'node:fs';
+/**
+ * `nemu workstation`, and `npm start` in a terminal: a machine with the workstation around it. It has a name, by which
+ * other terminals and tools join it.
+ */
+import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { NemuError } from '../client/errors.ts';
-import { GuestSession } from '../client/guest_session.ts';
 import type { Glyphs } from '../tui/graph.ts';
 import type { ThemeName } from '../tui/style.ts';
-import { serveSockets } from './control_socket.ts';
 import { describe } from './describe.ts';
-import { EXIT, exitStatusOf } from './exit_codes.ts';
+import { ownConsoles } from './machines/attach_command.ts';
+import { type Named, type NamedEnd, runNamed, takeName } from './machines/background.ts';
+import { connectMachine, ownLabel } from './machines/connection.ts';
+import { statePaths } from './machines/folders.ts';
 import { runFolder, stateFolder } from './paths.ts';
-import { openPlace } from './place.ts';
-import { labProgress } from './progress.ts';
 import type { RunOptions } from './run_options.ts';
 
 export interface WorkstationOptions extends RunOptions {
@@ -40,43 +42,55 @@ export async function workstation(kernel: string | undefined, options: Workstati
       hint: 'nemu run boots a guest without one.',
     });
   }
-  const description = await describe(kernel, [], options);
-  const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress() });
+  // A mistake in it is told before anything is made.
+  const asked = await describe(kernel, [], options);
+  const { name, release } = takeName(asked.name);
   try {
-    const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
-    let endSockets = () => {};
-    try {
-      endSockets = await serveSockets(machine, options);
-      mkdirSync(stateFolder(), { recursive: true, mode: 0o700 });
-      // React is loaded for those who look at it.
-      const { runWorkstation } = await import('../tui/workstation.tsx');
-      const guest = GuestSession.of(machine);
-      const shown = runWorkstation(machine, guest, {
-        input: process.stdin as ReadStream,
-        output: process.stdout as unknown as WriteStream,
-        place: place.kind === 'lab' ? 'in the lab' : "this host's KVM",
-        exports: stateFolder(),
-        history: join(stateFolder(), 'repl_history'),
-        ...(place.recordConsole && { onConsole: place.recordConsole }),
-        ...(options.readonly !== undefined && { readonly: options.readonly }),
-        ...(options.theme !== undefined && { theme: options.theme }),
-        ...(options.graphs !== undefined && { glyphs: options.graphs }),
-        ...(options.mouse !== undefined && { mouse: options.mouse }),
-      });
-      const started = machine.start();
-      // What it could not start for is said when the screen is the user's again.
-      started.catch(() => {});
-      await shown;
-      await started;
-      const { end } = machine;
-      if (!end) return EXIT.OK;
-      process.stdout.write(`${end.detail}\n`);
-      return exitStatusOf(end.reason, end.exitCode);
-    } finally {
-      endSockets();
-      await machine.close();
-    }
+    // The supervisor shows it after a crash, when the screen is the user's again.
+    symlinkSync(statePaths(name).postMortem, join(runFolder(), 'post-mortem'));
+    const { end, status } = await runNamed({ description: { ...asked, name }, command: [], options }, (named) =>
+      show(named, options),
+    );
+    if (end.reason !== 'quit') process.stdout.write(`${end.detail}\n`);
+    return status;
   } finally {
-    await place.close();
+    release();
   }
+}
+
+/** The workstation joins the machine as every other terminal does, and ends it when it is left. */
+async function show({ served, machine, place, started }: Named, options: WorkstationOptions): Promise<NamedEnd> {
+  mkdirSync(stateFolder(), { recursive: true, mode: 0o700 });
+  const { name } = machine.description;
+  const connection = await connectMachine(name);
+  try {
+    const own = await connection.attach(ownLabel());
+    const { share } = own;
+    if (!share) throw new Error(`The machine ${name} shares nothing with its own workstation.`);
+    share.defaults = ownConsoles(options.readonly);
+    // React is loaded for those who look at it.
+    const { runWorkstation } = await import('../tui/workstation.tsx');
+    const shown = runWorkstation(own, share.guest, {
+      input: process.stdin as ReadStream,
+      output: process.stdout as unknown as WriteStream,
+      place: place.kind === 'lab' ? 'in the lab' : "this host's KVM",
+      exports: stateFolder(),
+      history: join(stateFolder(), 'repl_history'),
+      consoles: share.names,
+      ...(options.readonly !== undefined && { readonly: options.readonly }),
+      ...(options.theme !== undefined && { theme: options.theme }),
+      ...(options.graphs !== undefined && { glyphs: options.graphs }),
+      ...(options.mouse !== undefined && { mouse: options.mouse }),
+    });
+    const running = machine.start().then(started);
+    // What it could not start for is said when the screen is the user's again.
+    running.catch(() => {});
+    await shown;
+    await running;
+  } finally {
+    connection.close();
+  }
+  await machine.close();
+  const end = await machine.ended();
+  return { end, status: served.statusOf(end) };
 }

@@ -51,8 +51,6 @@ export interface WorkstationOptions {
   readonly history?: string;
   /** The host's without it. */
   readonly clock?: StationClock;
-  /** Every byte of the kernel's console passes here. */
-  readonly onConsole?: (bytes: Uint8Array) => void;
 }
 
 /**
@@ -96,10 +94,7 @@ export async function runWorkstation(
     stream.onLost = (count) =>
       model.say('device', `${name}: ${count} bytes were lost: nobody took them in time`, 'warn');
     stream.onData = (bytes) => {
-      if (name === 'com1') {
-        options.onConsole?.(bytes);
-        model.watchConsole(bytes);
-      }
+      if (name === 'com1') model.watchConsole(bytes);
       pane.write(bytes);
       if (zoomed === pane) toZoomed(pane, bytes);
     };

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { nemu } from '../support/cli.ts';
+import { nemu, runNemu } from '../support/cli.ts';
 import { hasTmux, Terminal } from '../support/tmux.ts';
 
 const LIMIT_MS = 300_000;
@@ -13,10 +13,8 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
   test('a guest is booted, looked at, changed and left', { timeout: LIMIT_MS }, async () => {
     const folder = mkdtempSync(join(tmpdir(), 'nemu-workstation-'));
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
-    const terminal = new Terminal(150, 42, {
-      ...{ XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: folder, LC_ALL: 'C.UTF-8', TERM: 'xterm-256color' },
-      NO_COLOR: '1',
-    });
+    const env = { XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: folder };
+    const terminal = new Terminal(150, 42, { ...env, LC_ALL: 'C.UTF-8', TERM: 'xterm-256color', NO_COLOR: '1' });
     onTestFinished(() => terminal.close());
     terminal.line(`cd ${folder}; ${nemu} workstation --cpus 1,max=4 --memory 512M,max=2G; echo "status $?"`);
     const screen = await terminal.until('guest settled', BOOT_MS);
@@ -34,6 +32,16 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     terminal.type('5iecho $((6 * 7)) of $(nproc)\r');
     await terminal.until(/42 of [12]\b/);
     terminal.press('C-]');
+
+    // Another terminal, a script or a tool joins it by its name.
+    const joined = async (...args: string[]) => (await runNemu(args, { env })).stdout.toString();
+    expect(JSON.parse(await joined('ps', '--json'))).toMatchObject([{ name: 'nemu', state: 'running' }]);
+    expect(await joined('exec', 'nemu', '--', 'nproc; echo from outside >/dev/console')).toBe('2\n');
+    await terminal.until('from outside');
+    expect(await joined('logs', 'nemu')).toContain('from outside');
+    expect(await joined('repl', 'nemu', '-e', 'plug virtio-rng')).toContain('rng');
+    await terminal.until(/plug rng.*online/);
+    expect(await joined('qmp', 'nemu', 'query-status')).toContain('running');
 
     terminal.press('u');
     await terminal.until('Take this back?');

@@ -2,6 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ReadStream, WriteStream } from 'node:tty';
+import type { OpenConsole } from '../../client/shared_console.ts';
 import { Vm } from '../../repl/vm.ts';
 import type { Glyphs } from '../../tui/graph.ts';
 import type { ThemeName } from '../../tui/style.ts';
@@ -18,17 +19,20 @@ export interface AttachOptions {
   readonly mouse?: boolean;
 }
 
+/** How a workstation opens consoles. */
+export const ownConsoles = (readonly = false): OpenConsole => ({
+  role: readonly ? 'viewer' : 'driver',
+  replay: true,
+  history: 1000,
+  terminal: !readonly,
+});
+
 /** Shows a machine until the user leaves; it goes on then. @returns the exit status. */
 export async function runAttached(
   { name, known, machine, share }: AttachedMachine,
   options: AttachOptions,
 ): Promise<number> {
-  share.defaults = {
-    role: options.readonly ? 'viewer' : 'driver',
-    replay: true,
-    history: 1000,
-    terminal: !options.readonly,
-  };
+  share.defaults = ownConsoles(options.readonly);
   mkdirSync(stateFolder(), { recursive: true, mode: 0o700 });
   const history = await share.history();
   const { runWorkstation } = await import('../../tui/workstation.tsx');

@@ -70,7 +70,7 @@ export async function serve(
 }
 
 /** @throws NemuError MACHINE for a name that another has. */
-function takeName(asked: string): { name: string; release: () => void } {
+export function takeName(asked: string): { name: string; release: () => void } {
   const names =
     asked === DEFAULT_NAME
       ? Array.from({ length: MAX_UNNAMED }, (_, index) => (index === 0 ? asked : `${asked}-${index + 1}`))
@@ -98,10 +98,55 @@ async function serveNamed(
   starter: Starter | undefined,
 ): Promise<number> {
   const { name } = description;
+  const { status } = await runNamed(
+    { description, command, options, ...(starter?.log !== undefined && { engineLog: starter.log }) },
+    async ({ served, machine, started, events }) => {
+      await machine.start();
+      started();
+      starter?.ready(name);
+      if (!starter) note(events, `The machine ${name} runs: nemu attach ${name}`);
+      return served.toTheEnd();
+    },
+  );
+  return status;
+}
+
+export interface NamedRun {
+  readonly description: MachineDescription;
+  readonly command: readonly string[];
+  readonly options: RunOptions;
+  /** Where the engine's own output goes, to be kept with the rest. */
+  readonly engineLog?: string;
+}
+
+/** A machine that everybody may come to, before its start. */
+export interface Named {
+  readonly served: ServedMachine;
+  readonly machine: MachineClient;
+  readonly place: Place;
+  readonly events: EventLog;
+  /** It runs: from now on what it leaves is kept. */
+  started(): void;
+}
+
+export interface NamedEnd {
+  readonly end: EndState;
+  readonly status: number;
+}
+
+/**
+ * Makes a machine whose name was taken, serves it, and writes down what becomes of it.
+ * @param drive starts it, and has its end.
+ */
+export async function runNamed(
+  { description, command, options, engineLog }: NamedRun,
+  drive: (named: Named) => Promise<NamedEnd>,
+): Promise<NamedEnd> {
+  const { name } = description;
   const state = statePaths(name);
   rmSync(state.folder, { recursive: true, force: true });
   mkdirSync(state.folder, { recursive: true, mode: 0o700 });
-  if (starter?.log !== undefined) renameSync(starter.log, state.engine);
+  if (engineLog !== undefined) renameSync(engineLog, state.engine);
   let record: MachineRecord = {
     ...{ name, pid: process.pid, startedAt: new Date().toISOString(), running: false },
     ...{ kernel: description.kernel.image, cpus: description.cpus.count, memory: description.memory.size },
@@ -122,14 +167,12 @@ async function serveNamed(
       const served = new ServedMachine(machine, place, command, options, events);
       try {
         await served.open();
-        await machine.start();
-        update({ running: true, place: place.kind, consoles: [...served.consoles.names] });
-        starter?.ready(name);
-        if (!starter) note(events, `The machine ${name} runs: nemu attach ${name}`);
-        const { end, status } = await served.toTheEnd();
+        const started = () => update({ running: true, place: place.kind, consoles: [...served.consoles.names] });
+        const ended = await drive({ served, machine, place, events, started });
+        const { end, status } = ended;
         update({ end: { at: new Date().toISOString(), reason: end.reason, detail: end.detail, status } });
         if (end.reason !== 'engine-error') rmSync(state.postMortem, { force: true });
-        return status;
+        return ended;
       } finally {
         await served.close();
         await machine.close();
@@ -143,7 +186,8 @@ async function serveNamed(
   }
 }
 
-class ServedMachine {
+/** A machine's consoles, guest and history, for whoever comes. */
+export class ServedMachine {
   readonly consoles: MachineConsoles;
   readonly #machine: MachineClient;
   readonly #place: Place;
@@ -255,7 +299,7 @@ class ServedMachine {
       if (typeof first !== 'number') await this.#settle();
       else await this.#machine.close();
       const end = typeof first === 'number' ? await this.#machine.ended() : first;
-      return { end, status: typeof first === 'number' ? first : this.#statusOf(end) };
+      return { end, status: typeof first === 'number' ? first : this.statusOf(end) };
     } finally {
       clearTimeout(timer);
       clearInterval(counters);
@@ -277,7 +321,8 @@ class ServedMachine {
     } while (this.#received !== before);
   }
 
-  #statusOf(end: EndState): number {
+  /** The exit status that an end stands for. */
+  statusOf(end: EndState): number {
     if (this.#command.length > 0 && ['poweroff', 'reset', 'quit'].includes(end.reason)) {
       return this.#guest?.status ?? EXIT.NO_STATUS;
     }

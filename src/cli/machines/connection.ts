@@ -56,15 +56,20 @@ function connectTo(path: string, name: string): Promise<Socket> {
   });
 }
 
+async function connectNamed(name: string): Promise<{ connection: EngineConnection; socket: Socket }> {
+  const socket = await connectTo(runtimePaths(name).control, name);
+  const gone = () => new NemuError('CONNECTION', `The engine of ${name} has gone.`, { hint: `nemu logs ${name}` });
+  return { connection: new EngineConnection(socket, gone), socket };
+}
+
+/** A connection to a machine that this process itself serves. @throws NemuError MACHINE */
+export const connectMachine = async (name: string): Promise<EngineConnection> => (await connectNamed(name)).connection;
+
 /** @throws NemuError MACHINE for one that does not run, NO_ANSWER for one whose engine hangs. */
 export async function attachMachine(name: string | undefined): Promise<AttachedMachine> {
   const known = runningMachine(name);
-  const socket = await connectTo(runtimePaths(known.name).control, known.name);
+  const { connection, socket } = await connectNamed(known.name);
   const pid = credentialsOf(socket)?.pid ?? known.record.pid;
-  const connection = new EngineConnection(
-    socket,
-    () => new NemuError('CONNECTION', `The engine of ${known.name} has gone.`, { hint: `nemu logs ${known.name}` }),
-  );
   let timer: NodeJS.Timeout | undefined;
   try {
     const machine = await Promise.race([
