@@ -9,6 +9,7 @@ import { NemuError } from '../client/errors.ts';
 import type { Glyphs } from '../tui/graph.ts';
 import type { ThemeName } from '../tui/style.ts';
 import { describe } from './describe.ts';
+import { openHostShell } from './host_shell.ts';
 import { ownConsoles } from './machines/attach_command.ts';
 import { type Named, type NamedEnd, runNamed, takeName } from './machines/background.ts';
 import { connectMachine, ownLabel } from './machines/connection.ts';
@@ -76,6 +77,7 @@ async function show({ served, machine, place, started }: Named, options: Worksta
       place: place.kind === 'lab' ? 'in the lab' : "this host's KVM",
       exports: stateFolder(),
       history: join(stateFolder(), 'repl_history'),
+      shell: openHostShell,
       consoles: share.names,
       ...(options.readonly !== undefined && { readonly: options.readonly }),
       ...(options.theme !== undefined && { theme: options.theme }),

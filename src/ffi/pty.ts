@@ -12,22 +12,27 @@ const call = {
   tcgetattr: libc.func('int tcgetattr(int, void*)'),
   cfmakeraw: libc.func('void cfmakeraw(void*)'),
   tcsetattr: libc.func('int tcsetattr(int, int, const void*)'),
+  setWindowSize: libc.func('int ioctl(int, unsigned long, const void*)'),
   poll: libc.func('int poll(void*, unsigned long, int)'),
 };
 
-const O_NOCTTY = 0o400;
+export const O_NOCTTY = 0o400;
 const F_DUPFD_CLOEXEC = 1030;
 /** struct termios has 60 bytes on x86-64 and AArch64. */
 const TERMIOS_BYTES = 64;
 const POLLHUP = 0x10;
+const TIOCSWINSZ = 0x5414;
 
 export class PseudoTerminal {
   /** What a program opens. */
   readonly path: string;
   #fd: number;
 
-  /** A terminal without echo and line editing, for this user alone. @throws SystemError */
-  constructor() {
+  /**
+   * A terminal for this user alone.
+   * @param raw without echo and line editing, or as a terminal is at first. @throws SystemError
+   */
+  constructor({ raw: isRaw = true } = {}) {
     this.#fd = check(call.posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC), 'posix_openpt');
     try {
       check(call.grantpt(this.#fd), 'grantpt', this.#fd);
@@ -35,10 +40,7 @@ export class PseudoTerminal {
       const name = Buffer.alloc(64);
       check(-call.ptsname_r(this.#fd, name, name.length), 'ptsname_r', this.#fd);
       this.path = name.toString('latin1', 0, name.indexOf(0));
-      const termios = Buffer.alloc(TERMIOS_BYTES);
-      check(call.tcgetattr(this.#fd, termios), 'tcgetattr', this.path);
-      call.cfmakeraw(termios);
-      check(call.tcsetattr(this.#fd, 0, termios), 'tcsetattr', this.path);
+      if (isRaw) this.#makeRaw();
       chmodSync(this.path, 0o600);
       // The kernel tells a hang-up from "nobody has come yet" only after somebody was there.
       close(open(this.path, O_RDWR | O_NOCTTY));
@@ -46,6 +48,19 @@ export class PseudoTerminal {
       this.close();
       throw error;
     }
+  }
+
+  #makeRaw(): void {
+    const termios = Buffer.alloc(TERMIOS_BYTES);
+    check(call.tcgetattr(this.#fd, termios), 'tcgetattr', this.path);
+    call.cfmakeraw(termios);
+    check(call.tcsetattr(this.#fd, 0, termios), 'tcsetattr', this.path);
+  }
+
+  /** Tells the programs in it of its size. */
+  resize(rows: number, columns: number): void {
+    const winsize = new Uint16Array([rows, columns, 0, 0]);
+    check(call.setWindowSize(this.#fd, TIOCSWINSZ, winsize), 'ioctl', this.path, 'TIOCSWINSZ');
   }
 
   /** Some program has it open. */

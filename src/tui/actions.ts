@@ -267,6 +267,16 @@ const SHARING: readonly Action[] = [
 
 const WORKSTATION: readonly Action[] = [
   {
+    id: 'host-shell',
+    keys: ['!'],
+    title: 'a shell of the host',
+    help: 'in a terminal beside the consoles, for gdb, scripts and `nemu`; it goes when the shell ends',
+    words: 'terminal program bash gdb command',
+    changes: true,
+    disabled: (station) => (station.hasShell ? undefined : 'there is none here'),
+    run: (station) => station.shell(),
+  },
+  {
     id: 'help',
     keys: ['?'],
     title: 'help',

@@ -26,6 +26,8 @@ export interface StationHost {
   zoom(pane: TerminalPane): Promise<void>;
   /** Keys go to a pane raw, or come here. */
   typing(pane: TerminalPane | undefined): void;
+  /** A shell of the host, in a terminal beside the consoles. */
+  shell?(): TerminalPane;
   leave(): void;
 }
 
@@ -55,7 +57,6 @@ export interface Notice {
 export class Station {
   readonly model: MachineModel;
   readonly vm: Vm;
-  readonly consoles: readonly TerminalPane[];
   readonly repl: TerminalPane;
   readonly place: string;
   readonly readonly: boolean;
@@ -74,6 +75,7 @@ export class Station {
   typingInto: TerminalPane | undefined;
   /** The pane whose filter is being typed. */
   filtering: PaneName | undefined;
+  readonly #consoles: TerminalPane[];
   readonly #host: StationHost;
   readonly #exports: string;
   readonly #attached: boolean;
@@ -82,7 +84,7 @@ export class Station {
     const { model, consoles, repl, place, readonly, attached, theme, glyphs, unicode, exports, host } = options;
     this.model = model;
     this.vm = model.vm;
-    this.consoles = consoles;
+    this.#consoles = [...consoles];
     this.repl = repl;
     this.place = place;
     this.readonly = readonly;
@@ -104,6 +106,39 @@ export class Station {
 
   changed(): void {
     this.model.changed();
+  }
+
+  get consoles(): readonly TerminalPane[] {
+    return this.#consoles;
+  }
+
+  addConsole(pane: TerminalPane): void {
+    this.#consoles.push(pane);
+    this.changed();
+  }
+
+  /** Whoever typed into it, or looked at it, is at another one. */
+  removeConsole(pane: TerminalPane): void {
+    const at = this.#consoles.indexOf(pane);
+    if (at < 0) return;
+    if (this.typingInto === pane) this.stopTyping();
+    this.#consoles.splice(at, 1);
+    if (this.console > at || this.console === this.#consoles.length) this.console = Math.max(0, this.console - 1);
+    this.changed();
+  }
+
+  get hasShell(): boolean {
+    return this.#host.shell !== undefined;
+  }
+
+  /** Opens a shell of the host, and types into it. @throws what the host says against it. */
+  async shell(): Promise<string> {
+    const pane = this.#host.shell?.();
+    if (!pane) return 'there is none here';
+    this.console = this.#consoles.indexOf(pane);
+    this.focusOn('console');
+    this.type();
+    return `${pane.name}; Ctrl-] comes back from it`;
   }
 
   /** The terminal in a pane, where there is one. */
@@ -243,7 +278,8 @@ export class Station {
   }
 
   nextConsole(step: number): void {
-    this.console = (this.console + step + this.consoles.length) % this.consoles.length;
+    const { length } = this.#consoles;
+    if (length > 0) this.console = (this.console + step + length) % length;
   }
 
   /** What is chosen in the pane in focus. */

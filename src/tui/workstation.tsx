@@ -32,6 +32,16 @@ const MAX_BEHIND = 4 << 20;
 /** Ink draws from where the cursor is when it enters the alternate screen; the first row begins at its column. */
 const FIRST_COLUMN = '\r';
 
+/** A program of the host with a terminal of its own, which ends when that is closed. */
+export interface HostProgram {
+  onData: (bytes: Uint8Array) => void;
+  /** Once. */
+  onEnd: (why: string) => void;
+  send(bytes: Uint8Array): void;
+  resize(rows: number, columns: number): void;
+  close(): void;
+}
+
 export interface WorkstationOptions {
   readonly input: ReadStream;
   readonly output: WriteStream;
@@ -51,6 +61,8 @@ export interface WorkstationOptions {
   readonly history?: string;
   /** The host's without it. */
   readonly clock?: StationClock;
+  /** Starts a shell of the host. @throws what the host says against it. */
+  readonly shell?: (rows: number, columns: number) => HostProgram;
 }
 
 /**
@@ -74,7 +86,7 @@ export async function runWorkstation(
   let zoomed: TerminalPane | undefined;
 
   const draw = new Drawing();
-  const consoles = (options.consoles ?? guestConsoles(machine)).map((name) => {
+  const openConsole = (name: string): TerminalPane => {
     const stream = machine.console(name);
     const shared = isShared(stream) ? stream : undefined;
     const pane = new TerminalPane({
@@ -99,7 +111,12 @@ export async function runWorkstation(
       if (zoomed === pane) toZoomed(pane, bytes);
     };
     return pane;
-  });
+  };
+  const closeConsole = (pane: TerminalPane) => {
+    if (zoomed === pane) terminal.onLeave?.();
+    station.removeConsole(pane);
+    pane.close();
+  };
   const repl = replPane(vm, options, () => draw.request());
 
   let behind = false;
@@ -118,7 +135,7 @@ export async function runWorkstation(
   };
   const station = new Station({
     model,
-    consoles,
+    consoles: (options.consoles ?? guestConsoles(machine)).map(openConsole),
     repl: repl.pane,
     place: options.place,
     readonly: options.readonly ?? false,
@@ -130,6 +147,7 @@ export async function runWorkstation(
     host: {
       typing,
       leave: () => left.resolve(),
+      ...(options.shell && { shell: () => openShell(options.shell as NonNullable<typeof options.shell>) }),
       zoom: async (pane) => {
         const suspension = await suspend?.();
         output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
@@ -154,13 +172,46 @@ export async function runWorkstation(
       },
     },
   });
+  const programs = new Set<HostProgram>();
+  const openShell = (start: NonNullable<WorkstationOptions['shell']>) => {
+    const taken = station.consoles.map(({ name }) => name);
+    const name =
+      ['host', ...taken.map((_, index) => `host${index + 2}`)].find((each) => !taken.includes(each)) ?? 'host';
+    const { rows, cols } = station.terminalOf('console')?.terminal ?? { rows: 24, cols: 80 };
+    const program = start(rows, cols);
+    const pane = new TerminalPane({
+      name,
+      send: (bytes) => program.send(bytes),
+      changed: () => draw.request(),
+      resized: (height, width) => program.resize(height, width),
+    });
+    program.onData = (bytes) => {
+      pane.write(bytes);
+      if (zoomed === pane) toZoomed(pane, bytes);
+    };
+    program.onEnd = (why) => {
+      programs.delete(program);
+      closeConsole(pane);
+      model.say('action', `${name}: ${why}`);
+      station.say(`${name}: ${why}`);
+    };
+    programs.add(program);
+    station.addConsole(pane);
+    return pane;
+  };
   const leaveTyping = () => station.stopTyping();
   terminal.onLeave = leaveTyping;
   terminal.onMouse = (event) => frame && mouse(station, frame, event);
   model.subscribe(() => draw.request());
   const unlisten = machine.onEvent((event) => {
-    // Nobody is left to type to; the REPL still looks at what there was.
-    if (event.type === 'state' && event.state === 'ended' && station.typingInto !== repl.pane) station.stopTyping();
+    if (event.type === 'console') {
+      const known = station.consoles.find(({ name }) => name === event.name);
+      if (event.change === 'removed') known && closeConsole(known);
+      else if (!known) station.addConsole(openConsole(event.name));
+    }
+    // Nobody is left to type to; the REPL still looks at what there was, and a shell has its own life.
+    if (event.type !== 'state' || event.state !== 'ended') return;
+    if (station.typingInto && machine.consoles.includes(station.typingInto.name)) station.stopTyping();
   });
 
   input.setRawMode(true);
@@ -221,7 +272,8 @@ export async function runWorkstation(
     input.setRawMode(false);
     input.pause();
     repl.session.close();
-    for (const pane of [...consoles, repl.pane]) pane.close();
+    for (const program of programs) program.close();
+    for (const pane of [...station.consoles, repl.pane]) pane.close();
   }
 }
 

@@ -48,6 +48,24 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     terminal.press('y');
     await terminal.until(/vCPUs 1\/4/);
 
+    // A shell of the host beside the consoles, with its own terminal and this `nemu`.
+    terminal.press('!');
+    await terminal.until(/console .*\[host\]/);
+    terminal.type('stty size; stty -a | grep -o " echo "; nemu exec nemu -- uname -n\r');
+    await terminal.until(/ echo\s[\s\S]*\bnemu\b\s/);
+    terminal.type('sleep 1000\r');
+    terminal.press('C-c');
+    terminal.type('kill -0 $$ && echo "alive $((60 + 7))"; exit\r');
+    await terminal.until('host: It has ended.');
+    expect(terminal.visible).not.toContain('[host]');
+    // What is plugged has a tab, as long as it is there.
+    terminal.press(':');
+    terminal.line('plug virtio-console id=late');
+    await terminal.until(/console .*\blate\b/);
+    terminal.press(':');
+    terminal.line('unplug late');
+    await terminal.until(/^(?![\s\S]*console [^\n]*\blate\b)/);
+
     terminal.press('?');
     await terminal.until('type to narrow');
     terminal.type('nmi');

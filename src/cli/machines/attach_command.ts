@@ -8,6 +8,7 @@ import type { Glyphs } from '../../tui/graph.ts';
 import type { ThemeName } from '../../tui/style.ts';
 import { EventLog } from '../event_log.ts';
 import { EXIT } from '../exit_codes.ts';
+import { openHostShell } from '../host_shell.ts';
 import { stateFolder } from '../paths.ts';
 import { perform, type ReplTask } from '../repl_run.ts';
 import type { AttachedMachine } from './connection.ts';
@@ -42,6 +43,7 @@ export async function runAttached(
     place: known.record.place === 'lab' ? 'in the lab' : "this host's KVM",
     exports: stateFolder(),
     history: join(stateFolder(), 'repl_history'),
+    shell: openHostShell,
     attached: { history },
     consoles: share.names,
     ...(options.readonly !== undefined && { readonly: options.readonly }),

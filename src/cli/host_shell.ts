@@ -1,0 +1,59 @@
+/** A shell of the host in a terminal of the workstation. */
+import { spawn } from 'node:child_process';
+import { dirname } from 'node:path';
+import { close, O_RDWR, open } from '../ffi/libc.ts';
+import { O_NOCTTY, PseudoTerminal } from '../ffi/pty.ts';
+import type { HostProgram } from '../tui/workstation.tsx';
+import { ptyEnd } from './machines/background.ts';
+import { supervisorPath } from './paths.ts';
+
+/** A terminal whose program does not read is tried again so much later. */
+const RETRY_MS = 10;
+
+/** Starts the user's shell, for which `nemu` is this one. @throws SystemError without a pseudo-terminal. */
+export function openHostShell(rows: number, columns: number): HostProgram {
+  const terminal = new PseudoTerminal({ raw: false });
+  terminal.resize(rows, columns);
+  const { NEMU_RUN_DIR: _, NEMU_SUPERVISOR: __, ...environment } = process.env;
+  const device = open(terminal.path, O_RDWR | O_NOCTTY);
+  // It makes the terminal the shell's own, so that Ctrl-C and job control work.
+  const child = spawn('setsid', ['-c', process.env.SHELL || '/bin/sh'], {
+    stdio: [device, device, device],
+    env: { ...environment, TERM: 'xterm-256color', PATH: `${dirname(supervisorPath())}:${process.env.PATH ?? ''}` },
+  });
+  close(device);
+  let unsent = Buffer.alloc(0);
+  let timer: NodeJS.Timeout | undefined;
+  let ended = false;
+  const flush = () => {
+    timer = undefined;
+    if (ended) return;
+    unsent = unsent.subarray(terminal.write(unsent));
+    if (unsent.length > 0) timer = setTimeout(flush, RETRY_MS);
+  };
+  const program: HostProgram = {
+    onData: () => {},
+    onEnd: () => {},
+    send: (bytes) => {
+      unsent = Buffer.concat([unsent, bytes]);
+      if (!timer) flush();
+    },
+    resize: (height, width) => !ended && terminal.resize(height, width),
+    close: () => end('It was closed.'),
+  };
+  const end = (why: string) => {
+    if (ended) return;
+    ended = true;
+    clearTimeout(timer);
+    listening.close();
+    // Whoever is still in it gets SIGHUP.
+    terminal.close();
+    program.onEnd(why);
+  };
+  const listening = ptyEnd(terminal).listen(
+    (bytes) => program.onData(bytes),
+    () => end('It has ended.'),
+  );
+  child.once('error', (error) => end(error.message));
+  return program;
+}
