@@ -54,6 +54,8 @@ export class AcpiMemoryHotplug implements Device, Region {
   readonly #options: AcpiMemoryHotplugOptions;
   readonly #inserting: Set<number> = new Set();
   readonly #removing: Set<number> = new Set();
+  /** Slots that the guest emptied, and has not looked at since. */
+  readonly #emptied: Set<number> = new Set();
   #selector = 0;
   /** What the guest wrote last as the event of an answer, whose status follows. */
   #ostEvent = 0;
@@ -62,8 +64,17 @@ export class AcpiMemoryHotplug implements Device, Region {
     this.#options = options;
   }
 
+  /**
+   * Whether the guest has let go of what was in a slot and has yet to see that it is gone. What came into the slot before
+   * would look to Linux as if the DIMM had not left ("Eject incomplete").
+   */
+  isUnseen(slot: number): boolean {
+    return this.#emptied.has(slot);
+  }
+
   /** A DIMM has come. */
   plugged(slot: number): void {
+    this.#emptied.delete(slot);
     this.#inserting.add(slot);
     this.#options.notify();
   }
@@ -100,6 +111,7 @@ export class AcpiMemoryHotplug implements Device, Region {
       case PROXIMITY:
         return dimm?.node ?? 0;
       case FLAGS:
+        this.#emptied.delete(this.#selector);
         return (
           (dimm ? FLAG_ENABLED : 0) |
           (this.#inserting.has(this.#selector) ? FLAG_INSERT : 0) |
@@ -125,6 +137,7 @@ export class AcpiMemoryHotplug implements Device, Region {
     } else if (value & FLAG_REMOVE) {
       if (this.#removing.delete(slot)) this.#options.noticed(slot);
     } else if (value & FLAG_EJECT && this.#options.dimm(slot)) {
+      this.#emptied.add(slot);
       this.#options.eject(slot);
     }
   }
@@ -133,6 +146,7 @@ export class AcpiMemoryHotplug implements Device, Region {
   reset(): void {
     this.#inserting.clear();
     this.#removing.clear();
+    this.#emptied.clear();
     this.#selector = 0;
     this.#ostEvent = 0;
   }

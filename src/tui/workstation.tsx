@@ -20,6 +20,7 @@ import { MachineModel } from './model.ts';
 import { Station } from './station.ts';
 import type { ThemeName } from './style.ts';
 import { TerminalPane } from './terminal_pane.ts';
+import { ZoomedOutput } from './zoomed_output.ts';
 
 /**
  * DECAWM: terminals do not agree on the width of every character that a guest may print. Where one takes more cells than
@@ -27,8 +28,6 @@ import { TerminalPane } from './terminal_pane.ts';
  */
 const WRAP_OFF = '\x1b[?7l';
 const WRAP_ON = '\x1b[?7h';
-/** Bytes that a terminal may be behind its guest while it shows nothing else. */
-const MAX_BEHIND = 4 << 20;
 /** Ink draws from where the cursor is when it enters the alternate screen; the first row begins at its column. */
 const FIRST_COLUMN = '\r';
 
@@ -108,7 +107,7 @@ export async function runWorkstation(
     stream.onData = (bytes) => {
       if (name === 'com1') model.watchConsole(bytes);
       pane.write(bytes);
-      if (zoomed === pane) toZoomed(pane, bytes);
+      if (zoomed === pane) zoomedOutput.write(bytes);
     };
     return pane;
   };
@@ -119,16 +118,10 @@ export async function runWorkstation(
   };
   const repl = replPane(vm, options, () => draw.request());
 
-  let behind = false;
-  /** A terminal that is slower than its guest is shown the screen as it is when it has caught up. */
-  const toZoomed = (pane: TerminalPane, bytes: Uint8Array) => {
-    if (behind || output.write(bytes) || output.writableLength < MAX_BEHIND) return;
-    behind = true;
-    output.once('drain', () => {
-      behind = false;
-      if (zoomed === pane) output.write(`\x18\x1b[0m\x1b[2J\x1b[H${screenText(pane)}`);
-    });
-  };
+  const zoomedOutput = new ZoomedOutput(output, (skipped) => {
+    if (zoomed) output.write(`\x18\x1b[0m\x1b[2J\x1b[H${screenText(zoomed)}`);
+    model.say('device', `this terminal was too slow for ${skipped} bytes of a console, and was drawn afresh`, 'warn');
+  });
 
   const typing = (pane: TerminalPane | undefined) => {
     terminal.raw = pane && ((bytes) => pane.type(bytes));
@@ -187,7 +180,7 @@ export async function runWorkstation(
     });
     program.onData = (bytes) => {
       pane.write(bytes);
-      if (zoomed === pane) toZoomed(pane, bytes);
+      if (zoomed === pane) zoomedOutput.write(bytes);
     };
     program.onEnd = (why) => {
       programs.delete(program);

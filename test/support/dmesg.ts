@@ -25,6 +25,7 @@ export const TAKEN_OFFLINE: readonly RegExp[] = [
   /\] (memcg:|flags: |raw: )[0-9a-fx]/,
   /\] aops:\w+ ino:/,
   /page dumped because: (isolation failed|migration failure)$/,
+  /do_migrate_range: \d+ callbacks suppressed$/,
 ];
 
 /**

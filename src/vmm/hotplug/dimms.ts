@@ -57,7 +57,10 @@ export class DimmHotplug implements LiveKind<MemoryDevice, MemoryPlug> {
   }
 
   reserve(request: MemoryPlug): MemoryDevice {
-    const device = this.#options.room.take(request, 'dimm', (place): MemoryDevice => ({ ...request, ...place }));
+    const avoid = (slot: number) => this.registers?.isUnseen(slot) ?? false;
+    const device = this.#options.room.take({ ...request, avoid }, 'dimm', (place): MemoryDevice => {
+      return { ...request, ...place };
+    });
     this.#dimms.set(device.slot, { device, attached: false });
     return device;
   }

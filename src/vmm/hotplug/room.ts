@@ -19,6 +19,8 @@ export interface Place {
   readonly address?: number | undefined;
   readonly node?: number | undefined;
   readonly hugepages?: '2M' | '1G' | undefined;
+  /** Slots that are free, but better left alone while there are others. */
+  readonly avoid?: (slot: number) => boolean;
 }
 
 export interface RoomOptions {
@@ -79,7 +81,7 @@ export class DimmRoom {
   ): M {
     const { size, node = 0 } = request;
     this.#requireRoom(size, node);
-    const slot = this.#slot(request.slot);
+    const slot = this.#slot(request);
     const id = request.id ?? `${prefix}${slot}`;
     if (this.#ids().includes(id) || /^cpu\d+$/.test(id)) {
       throw new NemuError('ID', `There is a ${id} already.`, { hint: 'Give another id, or none.' });
@@ -158,7 +160,7 @@ export class DimmRoom {
     return [...this.#occupants().map(({ id }) => id), ...devices];
   }
 
-  #slot(wanted: number | undefined): number {
+  #slot({ slot: wanted, avoid = () => false }: Place): number {
     const raise = { hint: 'The number of slots is slots= of --memory.' };
     if (wanted !== undefined && wanted >= this.slots) {
       throw new NemuError(
@@ -173,7 +175,8 @@ export class DimmRoom {
         hint: 'Leave the slot out for the first one that is free.',
       });
     }
-    const free = wanted ?? Array.from({ length: this.slots }, (_, slot) => slot).find((slot) => !this.#taken.has(slot));
+    const all = Array.from({ length: this.slots }, (_, slot) => slot).filter((slot) => !this.#taken.has(slot));
+    const free = wanted ?? all.find((slot) => !avoid(slot)) ?? all[0];
     if (free === undefined) {
       throw new NemuError('MEMORY_SLOTS', `All ${this.slots} slots for DIMMs are taken.`, raise);
     }

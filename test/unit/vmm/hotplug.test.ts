@@ -8,6 +8,7 @@ import {
   type PlugInput,
   parsePlug,
 } from '../../../src/client/live.ts';
+import type { AcpiMemoryHotplug } from '../../../src/devices/acpi_memory_hotplug.ts';
 import { DimmHotplug } from '../../../src/vmm/hotplug/dimms.ts';
 import { Hotplug } from '../../../src/vmm/hotplug/hotplug.ts';
 import type { GuestActs, LiveKind } from '../../../src/vmm/hotplug/kind.ts';
@@ -347,6 +348,26 @@ describe('the places of DIMMs', () => {
       [16, '5.75+384'],
       [19, '5+128'],
     ]);
+  });
+
+  test('are not those that the guest has emptied and not looked at since, while there are others', () => {
+    const { kind, plug, unplug } = dimms({ size: '512M', max: '2G', slots: 2 });
+    const registers = kind.registers as AcpiMemoryHotplug;
+    const eject = (device: MemoryDevice) => {
+      registers.write(0, 4, device.slot);
+      registers.write(0x14, 1, 1 << 3);
+      unplug(device);
+    };
+    const first = plug({ size: '128M' });
+    eject(first);
+    const second = plug({ size: '128M' });
+    expect([first.slot, second.slot]).toEqual([0, 1]);
+    eject(second);
+    // Linux evaluates _STA.
+    registers.write(0, 4, first.slot);
+    expect(registers.read(0x14, 1)).toBe(0);
+    expect(plug({ size: '128M' }).slot).toBe(0);
+    expect(plug({ size: '128M' }).slot).toBe(1);
   });
 
   test('run out by bytes, by slots, and by gaps, each with its sentence', () => {
