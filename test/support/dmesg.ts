@@ -22,7 +22,7 @@ const ALLOWED = [
 export const TAKEN_OFFLINE: readonly RegExp[] = [
   /(failed to isolate pfn|migrating pfn) [1-9a-f][0-9a-f]{5}( failed ret:\d+)?$/,
   /page: refcount:\d+ mapcount:\d+ .* pfn:0x[1-9a-f][0-9a-f]{5}$/,
-  /\] (memcg:|flags: |raw: )[0-9a-fx]/,
+  /\] (memcg:|(anon |ksm )?flags: |raw: )[0-9a-fx]/,
   /\] aops:\w+ ino:/,
   /page dumped because: (isolation failed|migration failure)$/,
   /do_migrate_range: \d+ callbacks suppressed$/,
