@@ -123,8 +123,8 @@ export class Hotplug {
 
   /**
    * Asks the guest to have so many bytes of a device plugged. One that was asked for before is no longer wanted.
-   * @throws NemuError BUSY for a device that is on its way out.
    * @param now how much is plugged, and what stands in the guest's way. @param ask tells the guest.
+   * @throws NemuError BUSY for a device that is on its way out.
    */
   resize(
     device: VirtioMemDevice,
