@@ -1,5 +1,6 @@
 import type { ReadStream, WriteStream } from 'node:tty';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
+import type { SharedConsole } from '../client/shared_console.ts';
 import { describeVcpus } from './report.ts';
 import { TerminalQuestions } from './terminal_questions.ts';
 
@@ -68,6 +69,17 @@ export const machineCommands = (machine: MachineClient, prefix: number): Session
   },
   { key: 'i', help: 'what the vCPUs are doing', run: async () => describeVcpus(await machine.inspect()) },
 ];
+
+/** Of a console that others may drive too. */
+export const takeOverCommand = (console: SharedConsole): SessionCommand => ({
+  key: 't',
+  help: 'take the console over',
+  run: () => {
+    if (console.role === 'driver') return 'You drive it already.';
+    console.takeOver();
+    return undefined;
+  },
+});
 
 /** `Ctrl-a` for 1, as people say it. */
 export const prefixName = (byte: number): string => `Ctrl-${String.fromCharCode(byte + 64).toLowerCase()}`;

@@ -4,17 +4,14 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { NemuError } from '../client/errors.ts';
-import { GuestSession } from '../client/guest_session.ts';
-import type { MachineClient } from '../client/machine_client.ts';
 import { parseDuration } from '../client/options.ts';
 import { ReplSession, type ReplStreams } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
 import { EXIT } from './exit_codes.ts';
-import { runFolder, stateFolder } from './paths.ts';
-import { openPlace } from './place.ts';
-import { labProgress } from './progress.ts';
+import { type OwnMachine, withOwnMachine } from './own_machine.ts';
+import { stateFolder } from './paths.ts';
 import { printable } from './report.ts';
 import type { RunOptions } from './run_options.ts';
 
@@ -51,13 +48,10 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
   const timeout = options.timeout === undefined ? undefined : parseDuration(options.timeout);
   const description = await describe(kernel, [], options);
   const events = new EventLog(options.json);
-  const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress(events) });
-  try {
-    if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
-    const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
-    const tail = keepConsole(machine, options);
-    machine.onEvent((event) => events.write(event));
-    const guest = GuestSession.of(machine);
+  return withOwnMachine(description, [], options, events, async (own) => {
+    const { machine, guest } = own;
+    const tail = keepConsole(own, options);
+    if (!own.joinable) machine.onEvent((event) => events.write(event));
     const late = Promise.withResolvers<number>();
     const timer =
       timeout === undefined
@@ -69,7 +63,7 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
     const work = async () => {
       const up =
         guest && Promise.race([guest.settled, guest.ready.then(() => sleep(SETTLE_MS, undefined, { ref: false }))]);
-      await machine.start();
+      await own.start();
       await up?.catch((error: NemuError) => {
         throw new NemuError(error.code, `The guest did not come up: ${error.message}\n${tail()}`);
       });
@@ -85,18 +79,15 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
       return await Promise.race([work(), late.promise]);
     } finally {
       clearTimeout(timer);
-      await machine.close();
     }
-  } finally {
-    await place.close();
-  }
+  });
 }
 
 /** The console's output goes to the log, and its end is kept for errors. */
-function keepConsole(machine: MachineClient, options: RunOptions): () => string {
+function keepConsole(own: OwnMachine, options: RunOptions): () => string {
   let tail = Buffer.alloc(0);
-  const log = options.log === undefined ? undefined : createWriteStream(options.log);
-  machine.console('com1').onData = (bytes) => {
+  const log = options.log === undefined || own.joinable ? undefined : createWriteStream(options.log);
+  own.console('com1').onData = (bytes) => {
     log?.write(bytes);
     if (options.verbose) process.stderr.write(bytes);
     tail = Buffer.concat([tail, bytes]).subarray(-TAIL_BYTES);

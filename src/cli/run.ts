@@ -4,22 +4,21 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty, type ReadStream, type WriteStream as TtyWriteStream } from 'node:tty';
 import { NemuError } from '../client/errors.ts';
-import { GuestSession } from '../client/guest_session.ts';
+import type { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { parseDuration } from '../client/options.ts';
 import { CastRecorder } from '../console/asciicast.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
-import { ConsoleSession, machineCommands, parsePrefix, prefixName } from './console_session.ts';
-import { serveSockets } from './control_socket.ts';
+import { ConsoleSession, machineCommands, parsePrefix, prefixName, takeOverCommand } from './console_session.ts';
 import { describe } from './describe.ts';
-import { EventLog, note } from './event_log.ts';
+import { EventLog } from './event_log.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { pipeLines } from './line_pipe.ts';
-import { runFolder, stateFolder } from './paths.ts';
-import { openPlace, type Place } from './place.ts';
-import { labProgress } from './progress.ts';
+import { type OwnMachine, withOwnMachine } from './own_machine.ts';
+import { stateFolder } from './paths.ts';
+import type { Place } from './place.ts';
 import { terminalStreams } from './repl_run.ts';
 import { describeVcpus, printable } from './report.ts';
 import type { RunOptions } from './run_options.ts';
@@ -53,21 +52,9 @@ export async function run(
     return EXIT.OK;
   }
   const events = new EventLog(options.json);
-  const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress(events) });
-  try {
-    if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
-    const machine = await place.create(description, { postMortem: join(runFolder(), 'post-mortem') });
-    let endSockets = () => {};
-    try {
-      endSockets = await serveSockets(machine, options);
-      return await new Run(place, machine, command, options, events, prefix, timeout).toTheEnd();
-    } finally {
-      endSockets();
-      await machine.close();
-    }
-  } finally {
-    await place.close();
-  }
+  return withOwnMachine(description, command, options, events, (own) =>
+    new Run(own, command, options, events, prefix, timeout).toTheEnd(),
+  );
 }
 
 const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT, panic: EXIT.PANIC } as const;
@@ -80,6 +67,7 @@ type Filter = (input: NodeJS.ReadableStream) => NodeJS.ReadableStream;
 
 /** One run of a machine, from its start to an exit status. */
 class Run {
+  readonly #own: OwnMachine;
   readonly #place: Place;
   readonly #machine: MachineClient;
   readonly #command: readonly string[];
@@ -102,29 +90,30 @@ class Run {
   readonly #quit = Promise.withResolvers<'quit' | 'interrupt' | 'timeout' | 'panic'>();
 
   constructor(
-    place: Place,
-    machine: MachineClient,
+    own: OwnMachine,
     command: readonly string[],
     options: RunOptions,
     events: EventLog,
     prefix: number,
     timeoutMs: number | undefined,
   ) {
-    this.#place = place;
-    this.#machine = machine;
+    this.#own = own;
+    this.#place = own.place;
+    this.#machine = own.machine;
+    this.#guest = own.guest;
     this.#command = command;
     this.#options = options;
     this.#events = events;
     this.#prefix = prefix;
     this.#timeoutMs = timeoutMs;
-    this.#guest = GuestSession.of(machine);
   }
 
   async toTheEnd(): Promise<number> {
     const machine = this.#machine;
     machine.onEvent((event) => this.#event(event));
-    if (this.#options.log) this.#log = createWriteStream(this.#options.log);
-    if (this.#options.record) {
+    const { joinable } = this.#own;
+    if (this.#options.log && !joinable) this.#log = createWriteStream(this.#options.log);
+    if (this.#options.record && !joinable) {
       const { rows = 24, columns = 80 } = process.stdout;
       this.#cast = new CastRecorder(this.#options.record, rows, columns, machine.description.name, (error) =>
         this.#say(`The recording has ended: ${error.message}`),
@@ -133,16 +122,16 @@ class Run {
     if (this.#guest) {
       this.#guest.onPhase = (phase) => {
         this.#sawOutput = true;
-        this.#events.write({ type: 'guest-phase', ...phase });
+        if (!joinable) this.#events.write({ type: 'guest-phase', ...phase });
         if (phase.name === 'ready') this.#ready.resolve();
       };
-      this.#guest.onStatus = (status) => this.#events.write({ type: 'exit-status', status });
+      this.#guest.onStatus = (status) => joinable || this.#events.write({ type: 'exit-status', status });
     }
     const restore = this.#command.length > 0 ? this.#connectCommand() : this.#connectConsole();
     const timers = this.#startTimers();
     const signals = this.#handleSignals();
     try {
-      const outcome = await Promise.race([machine.start().then(() => machine.ended()), this.#quit.promise]);
+      const outcome = await Promise.race([this.#own.start().then(() => machine.ended()), this.#quit.promise]);
       if (typeof outcome !== 'string') await this.#settle();
       for (const flush of this.#flushes) flush();
       // A guest that runs on would ask the terminal more, with nobody left to take the answers.
@@ -223,7 +212,7 @@ class Run {
   }
 
   #event(event: MachineEvent): void {
-    this.#events.write(event);
+    if (!this.#own.joinable) this.#events.write(event);
     if (event.type === 'guest-fault' && this.#options.verbose) this.#say(`${event.device}: ${event.text}`);
     if (event.type !== 'reset') return;
     this.#say(`The guest was reset by ${event.cause}.`);
@@ -245,7 +234,7 @@ class Run {
     this.#received += bytes.length;
     this.#log?.write(bytes);
     this.#cast?.bytes(bytes);
-    this.#place.recordConsole?.(bytes);
+    if (!this.#own.joinable) this.#place.recordConsole?.(bytes);
     this.#tail = Buffer.concat([this.#tail, bytes]);
     if (!this.#panicSeen && PANIC_LINE.test(this.#tail.subarray(-bytes.length - 200).toString('latin1'))) {
       this.#panicSeen = true;
@@ -255,7 +244,7 @@ class Run {
 
   /** This terminal, or standard input and output, on the kernel's console. */
   #connectConsole(): () => void {
-    const console = this.#machine.console('com1');
+    const console = this.#own.console('com1');
     console.onLost = (count) => this.#say(`${count} bytes of the console were lost: nobody took them in time.`);
     console.onData = (bytes) => {
       this.#observe(bytes);
@@ -268,7 +257,9 @@ class Run {
       this.#session?.printed(bytes);
     };
     if (!(isatty(0) && isatty(1))) return this.#feedWhenReady(console, (input) => input);
-    this.#guest?.resize(process.stdout.rows, process.stdout.columns);
+    const shared = 'takeOver' in console ? console : undefined;
+    if (shared) shared.onRole = (role, why) => this.#say(role === 'driver' ? `${why} You drive it now.` : why);
+    else this.#guest?.resize(process.stdout.rows, process.stdout.columns);
     this.#session = new ConsoleSession(
       process.stdin as ReadStream,
       process.stdout as unknown as TtyWriteStream,
@@ -285,9 +276,11 @@ class Run {
             run: () => this.#repl(),
           },
           { key: 's', help: "save the console's output to a file", run: () => this.#saveLog() },
+          ...(shared ? [takeOverCommand(shared)] : []),
         ],
         resized: (rows, columns) => {
-          this.#guest?.resize(rows, columns);
+          if (shared) shared.resize(rows, columns);
+          else this.#guest?.resize(rows, columns);
           this.#cast?.resized(rows, columns);
         },
       },
@@ -322,14 +315,14 @@ class Run {
 
   /** A command: its standard streams are ours; the kernel's console is kept for when something goes wrong. */
   #connectCommand(): () => void {
-    const kernel = this.#machine.console('com1');
+    const kernel = this.#own.console('com1');
     kernel.onData = (bytes) => {
       this.#observe(bytes);
       if (this.#options.verbose) process.stderr.write(bytes);
     };
-    const output = this.#machine.console('com2');
+    const output = this.#own.console('com2');
     this.#pipe(output, process.stdout);
-    this.#pipe(this.#machine.console('com3'), process.stderr);
+    this.#pipe(this.#own.console('com3'), process.stderr);
     if (isatty(0) && isatty(1)) {
       const input = process.stdin as ReadStream;
       input.setRawMode(true);

@@ -9,6 +9,7 @@ import { NemuError } from '../client/errors.ts';
 import type { Glyphs } from '../tui/graph.ts';
 import type { ThemeName } from '../tui/style.ts';
 import { describe } from './describe.ts';
+import { EventLog } from './event_log.ts';
 import { openHostShell } from './host_shell.ts';
 import { ownConsoles } from './machines/attach_command.ts';
 import { type Named, type NamedEnd, runNamed, takeName } from './machines/background.ts';
@@ -49,7 +50,8 @@ export async function workstation(kernel: string | undefined, options: Workstati
   try {
     // The supervisor shows it after a crash, when the screen is the user's again.
     symlinkSync(statePaths(name).postMortem, join(runFolder(), 'post-mortem'));
-    const { end, status } = await runNamed({ description: { ...asked, name }, command: [], options }, (named) =>
+    const events = new EventLog(options.json);
+    const { end, status } = await runNamed({ description: { ...asked, name }, command: [], options, events }, (named) =>
       show(named, options),
     );
     if (end.reason !== 'quit') process.stdout.write(`${end.detail}\n`);

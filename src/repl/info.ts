@@ -44,6 +44,7 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   exits: { help: 'exits by reason and by device', tell: exits },
   host: { help: "what the machine takes of its host: KVM's slots and routes, descriptors, threads", tell: host },
   acpi: { help: 'ACPI tables as the guest has them; acpi DSDT shows one in words', tell: acpi },
+  modules: { help: "the kernel's modules and where their code is, from its memory", tell: modules },
   disks: { help: 'disks and their images', tell: disks },
   nets: { help: 'network cards: link, packets, limits, forwarded ports', tell: nets },
   consoles: { help: 'consoles', tell: async (machine) => machine.consoles.join('\n') || 'There are none.' },
@@ -88,6 +89,15 @@ async function cpus(machine: MachineClient, kernel: Kernel): Promise<string> {
     }),
   );
   return table(['vcpu', 'apic id', 'thread', 'state', 'at', 'exits', 'forwarded'], rows);
+}
+
+async function modules(_machine: MachineClient, kernel: Kernel): Promise<string> {
+  const loaded = await kernel.modules();
+  if (loaded.length === 0) return 'The kernel has no modules, or does not tell its types (BTF).';
+  return table(
+    ['module', 'code', 'size'],
+    loaded.map(({ name, base, size }) => [name, `0x${base.toString(16)}`, formatSize(size)]),
+  );
 }
 
 async function registers(machine: MachineClient): Promise<string> {

@@ -2,6 +2,13 @@
 import { NemuError } from '../client/errors.ts';
 import { AddressSpace, type Walk } from '../client/guest_kernel/address_space.ts';
 import { type KernelSymbol, type KernelSymbols, readKernelSymbols } from '../client/guest_kernel/kallsyms.ts';
+import {
+  type KernelModule,
+  type ModuleLayout,
+  readModuleLayout,
+  readModuleSymbols,
+  readModules,
+} from '../client/guest_kernel/modules.ts';
 import { readKernelLog } from '../client/guest_kernel/printk.ts';
 import { VmcoreInfo } from '../client/guest_kernel/vmcoreinfo.ts';
 import type { MachineClient } from '../client/machine_client.ts';
@@ -9,16 +16,24 @@ import type { MachineClient } from '../client/machine_client.ts';
 const LEVELS = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug'];
 /** CR4.LA57: 5-level paging (Intel SDM volume 3, 2.5). */
 const CR4_LA57 = 1n << 12n;
+/** Modules are above the kernel's image: Documentation/arch/x86/x86_64/mm.rst. */
+const MODULES_START = 0xffffffffa0000000n;
 
 export class Kernel {
   readonly #machine: MachineClient;
   #symbols: Promise<KernelSymbols> | undefined;
+  #moduleLayout: Promise<ModuleLayout | undefined> | undefined;
+  /** By name and place: a module that comes back elsewhere is another. */
+  readonly #moduleSymbols = new Map<string, KernelSymbols>();
 
   constructor(machine: MachineClient) {
     this.#machine = machine;
     // The next kernel is elsewhere, or another one.
     machine.onEvent((event) => {
-      if (event.type === 'reset') this.#symbols = undefined;
+      if (event.type !== 'reset') return;
+      this.#symbols = undefined;
+      this.#moduleLayout = undefined;
+      this.#moduleSymbols.clear();
     });
   }
 
@@ -57,27 +72,73 @@ export class Kernel {
     return this.#symbols;
   }
 
-  /** @throws NemuError SYMBOL for a name that is none. */
+  /** The modules that are loaded now, by address; none when the kernel does not tell its types (BTF). */
+  async modules(): Promise<KernelModule[]> {
+    return (await this.#modules()).list;
+  }
+
+  async #modules(): Promise<{ list: KernelModule[]; symbols: (module: KernelModule) => Promise<KernelSymbols> }> {
+    const kernel = await this.symbols();
+    const memory = this.#space(await this.#info());
+    this.#moduleLayout ??= readModuleLayout(kernel, memory);
+    this.#moduleLayout.catch(() => {
+      this.#moduleLayout = undefined;
+    });
+    const layout = await this.#moduleLayout;
+    const head = kernel.find('modules');
+    if (!layout || !head) return { list: [], symbols: async () => kernel };
+    const symbols = async (module: KernelModule) => {
+      const key = `${module.name}@${module.base}+${module.size}`;
+      const known = this.#moduleSymbols.get(key) ?? (await readModuleSymbols(module, layout, memory));
+      this.#moduleSymbols.set(key, known);
+      return known;
+    };
+    return { list: await readModules(head.address, layout, memory), symbols };
+  }
+
+  /**
+   * A symbol of the kernel, or of a module.
+   * @throws NemuError SYMBOL for a name that is none.
+   */
   async symbol(name: string): Promise<KernelSymbol> {
-    const symbols = await this.symbols();
-    const found = symbols.find(name);
+    const kernel = await this.symbols();
+    const found = kernel.find(name) ?? (await this.#moduleSymbol(name));
     if (found) return found;
-    const near = symbols
+    const near = kernel
       .search(name, 1000)
       .map((symbol) => symbol.name)
       .sort((a, b) => a.length - b.length)
       .slice(0, 5);
-    throw new NemuError('SYMBOL', `The kernel has no symbol "${name}".`, {
+    throw new NemuError('SYMBOL', `Neither the kernel nor a module of it has a symbol "${name}".`, {
       ...(near.length > 0 && { hint: `There are ${near.join(', ')}.` }),
     });
   }
 
-  /** `schedule+0x12` where that can be said, else undefined. */
+  async #moduleSymbol(name: string): Promise<KernelSymbol | undefined> {
+    const { list, symbols } = await this.#modules();
+    for (const module of list) {
+      const found = (await symbols(module)).find(name);
+      if (found) return found;
+    }
+    return undefined;
+  }
+
+  /** `schedule+0x12`, or `virtblk_done+0x12 [virtio_blk]`, where that can be said, else undefined. */
   async describe(address: bigint): Promise<string | undefined> {
-    return this.symbols().then(
-      (symbols) => symbols.describe(address),
-      () => undefined,
-    );
+    try {
+      return (await this.symbols()).describe(address) ?? (await this.#describeInModule(address));
+    } catch {
+      return undefined;
+    }
+  }
+
+  async #describeInModule(address: bigint): Promise<string | undefined> {
+    if (address < MODULES_START) return undefined;
+    const { list, symbols } = await this.#modules();
+    const module = list.find(({ base, size }) => address >= base && address < base + BigInt(size));
+    if (!module) return undefined;
+    const end = module.base + BigInt(module.size);
+    return `${(await symbols(module)).describe(address, end) ?? `0x${address.toString(16)}`} [${module.name}]`;
   }
 
   /** Kernel-virtual memory, or that of a vCPU's present address space. */

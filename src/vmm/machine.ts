@@ -317,8 +317,7 @@ export class Machine implements MachineClient {
         break;
       }
       case 'event':
-        // What the guest printed before belongs before the event.
-        for (const console of this.#consoles.values()) console.drain();
+        this.#drainConsoles();
         if (message.event.type === 'request') this.#requests.take(message.event.request);
         this.#emit(message.event);
         break;
@@ -326,6 +325,7 @@ export class Machine implements MachineClient {
         void this.#release(message.id, message.device);
         break;
       case 'state':
+        this.#drainConsoles();
         this.#state = message.state;
         if (message.end) this.#setEnd(message.end);
         this.#emit({ type: 'state', state: message.state });
@@ -334,6 +334,11 @@ export class Machine implements MachineClient {
         this.#consoles.get(message.name)?.rung();
         break;
     }
+  }
+
+  /** What the guest printed before an event, or its end, belongs before that. */
+  #drainConsoles(): void {
+    for (const console of this.#consoles.values()) console.drain();
   }
 
   #emit(event: MachineEvent): void {

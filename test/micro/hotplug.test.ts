@@ -299,6 +299,8 @@ describe('at the edges', () => {
       const unplugged = machine.unplug('dimm0');
       await regs.out8(MEM.FLAGS, EJECT);
       await unplugged;
+      // As Linux does when it has ejected: until then the slot is not used again.
+      expect(await regs.in8(MEM.FLAGS)).toBe(0);
     };
     const count = () => ({
       threads: vcpuThreads(),

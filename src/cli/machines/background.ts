@@ -98,9 +98,10 @@ async function serveNamed(
   starter: Starter | undefined,
 ): Promise<number> {
   const { name } = description;
+  const events = new EventLog(options.json);
   const { status } = await runNamed(
-    { description, command, options, ...(starter?.log !== undefined && { engineLog: starter.log }) },
-    async ({ served, machine, started, events }) => {
+    { description, command, options, events, ...(starter?.log !== undefined && { engineLog: starter.log }) },
+    async ({ served, machine, started }) => {
       await machine.start();
       started();
       starter?.ready(name);
@@ -115,6 +116,9 @@ export interface NamedRun {
   readonly description: MachineDescription;
   readonly command: readonly string[];
   readonly options: RunOptions;
+  readonly events: EventLog;
+  /** Consoles that are its starter's alone. */
+  readonly own?: readonly string[];
   /** Where the engine's own output goes, to be kept with the rest. */
   readonly engineLog?: string;
 }
@@ -124,7 +128,6 @@ export interface Named {
   readonly served: ServedMachine;
   readonly machine: MachineClient;
   readonly place: Place;
-  readonly events: EventLog;
   /** It runs: from now on what it leaves is kept. */
   started(): void;
 }
@@ -139,7 +142,7 @@ export interface NamedEnd {
  * @param drive starts it, and has its end.
  */
 export async function runNamed(
-  { description, command, options, engineLog }: NamedRun,
+  { description, command, options, events, own = [], engineLog }: NamedRun,
   drive: (named: Named) => Promise<NamedEnd>,
 ): Promise<NamedEnd> {
   const { name } = description;
@@ -158,17 +161,16 @@ export async function runNamed(
     writeRecord(record);
   };
   update({});
-  const events = new EventLog(options.json);
   try {
     const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress(events) });
     try {
       if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
       const machine = await place.create(description, { postMortem: state.postMortem });
-      const served = new ServedMachine(machine, place, command, options, events);
+      const served = new ServedMachine({ machine, place, command, options, events, own });
       try {
         await served.open();
         const started = () => update({ running: true, place: place.kind, consoles: [...served.consoles.names] });
-        const ended = await drive({ served, machine, place, events, started });
+        const ended = await drive({ served, machine, place, started });
         const { end, status } = ended;
         update({ end: { at: new Date().toISOString(), reason: end.reason, detail: end.detail, status } });
         if (end.reason !== 'engine-error') rmSync(state.postMortem, { force: true });
@@ -186,6 +188,16 @@ export async function runNamed(
   }
 }
 
+interface ServedParts {
+  readonly machine: MachineClient;
+  readonly place: Place;
+  readonly command: readonly string[];
+  readonly options: RunOptions;
+  readonly events: EventLog;
+  /** Consoles that are not handed out. */
+  readonly own: readonly string[];
+}
+
 /** A machine's consoles, guest and history, for whoever comes. */
 export class ServedMachine {
   readonly consoles: MachineConsoles;
@@ -193,26 +205,26 @@ export class ServedMachine {
   readonly #place: Place;
   readonly #command: readonly string[];
   readonly #options: RunOptions;
-  readonly #guest: GuestSession | undefined;
+  readonly guest: GuestSession | undefined;
   readonly #history: EventHistory;
   readonly #ends: (() => void)[] = [];
   readonly #quit = Promise.withResolvers<number>();
   #received = 0;
 
-  constructor(machine: MachineClient, place: Place, command: readonly string[], options: RunOptions, events: EventLog) {
+  constructor({ machine, place, command, options, events, own }: ServedParts) {
     this.#machine = machine;
     this.#place = place;
     this.#command = command;
     this.#options = options;
-    this.#guest = GuestSession.of(machine);
+    this.guest = GuestSession.of(machine);
     this.#history = this.#keepHistory(events);
     const terminal = command.length > 0 ? 'com2' : 'com1';
     this.consoles = new MachineConsoles(machine, {
-      names: machine.consoles.filter((console) => !(this.#guest && console === AGENT)),
+      names: machine.consoles.filter((console) => !(this.guest && console === AGENT) && !own.includes(console)),
       taps: (console) => this.#taps(console),
       // The guest's own init has been asked for this terminal, and can set its size.
       resized: (console, rows, columns) => {
-        if (console === terminal) this.#guest?.resize(rows, columns);
+        if (console === terminal) this.guest?.resize(rows, columns);
       },
     });
     this.#ends.push(() => this.consoles.close());
@@ -223,7 +235,7 @@ export class ServedMachine {
   }
 
   #keepHistory(events: EventLog): EventHistory {
-    const history = new EventHistory(this.#machine, this.#guest);
+    const history = new EventHistory(this.#machine, this.guest);
     const file = openSync(statePaths(this.#name).events, 'a', 0o600);
     let open = true;
     history.onEvent = (event) => {
@@ -266,7 +278,7 @@ export class ServedMachine {
 
   /** Everybody may come from now on. */
   async open(): Promise<void> {
-    const shared = { consoles: this.consoles, guest: this.#guest, history: this.#history };
+    const shared = { consoles: this.consoles, guest: this.guest, history: this.#history };
     const { control, qmp } = runtimePaths(this.#name);
     this.#ends.push(await serveControl(control, this.#machine, shared));
     this.#ends.push(await serveQmpSocket(qmp, this.#machine));
@@ -324,7 +336,7 @@ export class ServedMachine {
   /** The exit status that an end stands for. */
   statusOf(end: EndState): number {
     if (this.#command.length > 0 && ['poweroff', 'reset', 'quit'].includes(end.reason)) {
-      return this.#guest?.status ?? EXIT.NO_STATUS;
+      return this.guest?.status ?? EXIT.NO_STATUS;
     }
     return exitStatusOf(end.reason, end.exitCode);
   }

@@ -8,7 +8,13 @@ import { table } from '../../client/text_table.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
 import { ReplSession } from '../../repl/session.ts';
 import { Vm } from '../../repl/vm.ts';
-import { ConsoleSession, machineCommands, parsePrefix, type SessionCommand } from '../console_session.ts';
+import {
+  ConsoleSession,
+  machineCommands,
+  parsePrefix,
+  type SessionCommand,
+  takeOverCommand,
+} from '../console_session.ts';
 import { EXIT } from '../exit_codes.ts';
 import { terminalStreams } from '../repl_run.ts';
 import { printable } from '../report.ts';
@@ -149,15 +155,7 @@ class AttachedTerminal {
 
   #driving(): SessionCommand[] {
     return [
-      {
-        key: 't',
-        help: 'take the console over',
-        run: () => {
-          if (this.#viewer.role === 'driver') return 'You drive it already.';
-          this.#viewer.takeOver();
-          return undefined;
-        },
-      },
+      takeOverCommand(this.#viewer),
       {
         key: 'w',
         help: "type `stty rows … columns …`: a serial port's guest does not know this terminal's size",

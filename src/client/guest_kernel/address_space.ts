@@ -99,6 +99,15 @@ export class AddressSpace {
     return bytes;
   }
 
+  /** Reads `length` bytes, and after them up to `more`, as far as their pages are mapped. */
+  async readTo(virtual: bigint, length: number, more: number): Promise<Uint8Array> {
+    const end = virtual + BigInt(length);
+    const left = PAGE - Number(BigInt.asUintN(64, end) & 0xfffn);
+    const mapped =
+      left >= more || (await this.walk(end + BigInt(left))).physical === undefined ? Math.min(left, more) : more;
+    return this.read(virtual, length + mapped);
+  }
+
   async view(virtual: bigint, length: number): Promise<DataView> {
     return new DataView((await this.read(virtual, length)).buffer);
   }

@@ -46,8 +46,11 @@ export class KernelSymbols {
     return found;
   }
 
-  /** `name+0x12` for an address in the kernel's image; undefined outside. */
-  describe(address: bigint): string | undefined {
+  /**
+   * `name+0x12` for an address; undefined outside.
+   * @param end where the last symbol ends; unknown, none are in it.
+   */
+  describe(address: bigint, end?: bigint): string | undefined {
     const all = this.#all;
     let low = 0;
     let high = all.length;
@@ -57,7 +60,7 @@ export class KernelSymbols {
       else high = middle;
     }
     const symbol = all[low - 1];
-    if (!symbol || low === all.length) return undefined;
+    if (!symbol || (low === all.length && (end === undefined || address >= end))) return undefined;
     const offset = address - symbol.address;
     return offset === 0n ? symbol.name : `${symbol.name}+0x${offset.toString(16)}`;
   }
