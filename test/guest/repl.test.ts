@@ -27,6 +27,12 @@ describe('the REPL', () => {
         'dmesg 2000',
         'sym linux_banner',
         'x linux_banner 16',
+        // Once its driver is there, and no sooner: modules are looked at as they are now.
+        'sh until grep -q "^virtio_net .* Live" /proc/modules; do sleep 0.1; done',
+        'sym virtnet_probe',
+        'sh grep -w virtnet_probe /proc/kallsyms',
+        'info modules',
+        "await vm.kernel.describe((await vm.kernel.symbol('virtnet_probe')).address + 1n)",
         'sh echo from the guest; exit 3',
         'info cpus',
         'const both = await Promise.all([vm.sh("sleep 1; echo late"), vm.sh("echo early")]);',
@@ -72,8 +78,11 @@ describe('the REPL', () => {
       for (const expected of [
         // With the DIMM of the start.
         /^nemu: running, 2 vCPUs, 640 MiB$/m,
-        // Where a vCPU is, is told by the name that the kernel has for that; one that is in a module has none.
-        /^ +([01]) +\1 +\d+ +(halted|running) +[A-Za-z_][\w.]*(\+0x[0-9a-f]+)? +\d+ +\d+$/m,
+        // Where a vCPU is, is told by the name that the kernel has for that.
+        /^ +([01]) +\1 +\d+ +(halted|running) +[A-Za-z_][\w.]*(\+0x[0-9a-f]+)?( \[\w+\])? +\d+ +\d+$/m,
+        /^([0-9a-f]{16}) t virtnet_probe\n\1 t virtnet_probe\t\[virtio_net\]$/m,
+        /^virtio_net +0xffffffff[0-9a-f]{8} +\d+ KiB$/m,
+        /^virtnet_probe\+0x1 \[virtio_net\]$/m,
         /^net0 +0 +split +256 /m,
         /^00:0\d\.0 net0: Ethernet controller$/m,
         /MSI-X: 4 vectors, enabled/,

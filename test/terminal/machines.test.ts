@@ -40,7 +40,7 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
   });
   afterAll(async () => {
     for (const terminal of terminals) terminal.close();
-    for (const pid of processes(folder)) {
+    for (const pid of processes(folder).map(Number.parseFloat)) {
       try {
         process.kill(pid, 'SIGKILL');
       } catch {
@@ -320,18 +320,18 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
 });
 
 /** Engines and labs whose environment has this folder. */
-function processes(folder: string): number[] {
+/** Processes of this test's machines: number, state and command line. */
+function processes(folder: string): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => {
+    .flatMap((pid) => {
       try {
-        return (
-          /node|qemu/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8')) &&
-          readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`XDG_RUNTIME_DIR=${folder}`)
-        );
+        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+        const ours = readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`XDG_RUNTIME_DIR=${folder}`);
+        const state = /^State:\s*(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+        return ours && /node|qemu/.test(command) ? [`${pid} ${state} ${command.slice(0, 300)}`] : [];
       } catch {
-        return false;
+        return [];
       }
-    })
-    .map(Number);
+    });
 }
