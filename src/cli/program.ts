@@ -161,7 +161,7 @@ function machineOptions(command: Command): Command {
       [],
     )
     .option('--pin <list>', 'host CPUs for each vCPU: 0,1,2-3')
-    .option('--name <name>', 'name of the machine')
+    .option('--name <name>', 'name of the machine: other terminals join it by that, and what it leaves is kept')
     .option('--serial <port[,flow=drop|wait]>', 'adds a 16550A: com1 to com4', collect, [])
     .option('--disk <file[,key=value…]>', 'adds a disk: a raw or qcow2 image, or a block device', collect, [])
     .option('--root <image>', "the guest's system is on this disk, vda: a file, or an image of `nemu guest build`")

@@ -404,11 +404,13 @@ export class RemoteMachine implements MachineClient {
   }
 
   setState(state: MachineState, end: EndState | undefined): void {
+    const changed = this.#state !== state;
     this.#state = state;
     if (end) {
       this.#end ??= end;
       this.#ended.resolve(this.#end);
     }
-    this.receive({ type: 'state', state });
+    // Its end is the engine's to tell, and ours when that no longer can.
+    if (changed) this.receive({ type: 'state', state });
   }
 }

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { nemu } from '../support/cli.ts';
+import { nemu, runNemu } from '../support/cli.ts';
 import { hasTmux, Terminal } from '../support/tmux.ts';
 
 const LIMIT_MS = 300_000;
@@ -12,14 +12,23 @@ const LIMIT_MS = 300_000;
 describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
   let folder: string;
   let terminal: Terminal;
+  let env: Record<string, string>;
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'nemu-console-'));
+    env = { XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: folder };
   });
   afterAll(() => rmSync(folder, { recursive: true }));
   beforeEach(() => {
-    terminal = new Terminal(100, 30, { XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: folder });
+    terminal = new Terminal(100, 30, env);
   });
   afterEach(() => terminal.close());
+
+  /** What a command that succeeds prints. */
+  const said = async (...args: string[]) => {
+    const { status, stdout, stderr } = await runNemu(args, { env });
+    expect(status, stderr).toBe(0);
+    return stdout.toString();
+  };
 
   /** No run folder may be left of a run that has ended. */
   const runFolders = () => readdirSync(folder).filter((name) => name.startsWith('nemu.'));
@@ -94,15 +103,38 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
   );
 
   test(
-    'Ctrl-a x ends it at once, and the terminal is as before',
+    'with a name others join it; Ctrl-a x ends it at once, and the terminal is as before',
     async () => {
-      terminal.line(`${nemu} run --prefix ^B; echo "status $?"`);
+      terminal.line(`${nemu} run --name fore --prefix ^B --record ${folder}/fore.cast; echo "status $?"`);
       await terminal.until('~ # ');
+      expect(await said('ps', '--json')).toMatch(/"name": ?"fore"/);
+      expect(await said('exec', 'fore', '--', 'echo $((40 + 4)) >/dev/console; nproc')).toBe('1\n');
+      await terminal.until('# 44\n');
+      // It drives its console until somebody takes that over, and takes it back.
+      const other = new Terminal(90, 25, env);
+      try {
+        other.line(`USER=bob ${nemu} console fore --take`);
+        await terminal.until(/bob on \S+ has taken the console over/);
+        await other.until('~ # ');
+        terminal.line('echo unheard');
+        other.line('until [ "$(stty size)" = "25 90" ]; do sleep 0.2; done; echo "bob $((40 + 5))"');
+        await terminal.until('\nbob 45\n');
+        terminal.press('C-b', 't');
+        await terminal.until('You drive it now.');
+        terminal.line('until [ "$(stty size)" = "30 100" ]; do sleep 0.2; done; echo "mine $((40 + 6))"');
+        await other.until('\nmine 46\n');
+        expect(other.screen).not.toContain('unheard');
+      } finally {
+        other.close();
+      }
       terminal.press('C-b', 'x');
       await terminal.until('status 0', 5000);
       terminal.line('echo back');
       await terminal.until('\nback\n');
       expect(runFolders()).toEqual([]);
+      expect(await said('logs', 'fore')).toContain('mine 46');
+      expect(await said('play', join(folder, 'fore.cast'), '--speed', '1000')).toContain('mine 46');
+      expect(await said('rm', 'fore')).toBe('fore\n');
     },
     LIMIT_MS,
   );
