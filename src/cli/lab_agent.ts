@@ -12,6 +12,7 @@ import { KVM_GET_SREGS, KVM_SET_SREGS, kvm_sregs } from '../ffi/kvm/x86.ts';
 import { Kvm } from '../vmm/kvm.ts';
 import { Machine } from '../vmm/machine.ts';
 import { ThreadPool } from '../vmm/threads.ts';
+import { playGuest, type RehearsalGuest } from './lab_rehearsal.ts';
 
 /** vCPU threads that are in the saved lab: each takes about half a second to start there. */
 const SPARE_VCPUS = 16;
@@ -93,6 +94,22 @@ function forLab(input: MachineInput): MachineDescription {
   return { ...description, cpus: { ...cpus, pin, without } };
 }
 
+const createMachine = (description: MachineInput) =>
+  Machine.create(forLab(description), { pool, oneProcessor: availableParallelism() === 1 });
+
+/** Runs a guest of these files before the lab is saved; the threads that it ran on are those of the next machine. */
+export async function rehearse(files: RehearsalGuest): Promise<void> {
+  await prepare();
+  const threads = pool as ThreadPool;
+  threads.rehearsing = true;
+  try {
+    await playGuest(files, createMachine);
+  } finally {
+    threads.rehearsing = false;
+  }
+  await prepare();
+}
+
 /** Serves machines on a virtio-serial port until the lab ends. */
 export async function start({ portPath }: { portPath: string }): Promise<void> {
   await prepare();
@@ -101,7 +118,5 @@ export async function start({ portPath }: { portPath: string }): Promise<void> {
     readable: createReadStream('', { fd, autoClose: false, highWaterMark: 64 * 1024 }),
     writable: createWriteStream('', { fd, autoClose: false }),
   });
-  void serveMachines(stream, (description) =>
-    Machine.create(forLab(description), { pool, oneProcessor: availableParallelism() === 1 }),
-  );
+  void serveMachines(stream, createMachine);
 }

@@ -65,7 +65,7 @@ function openHost(vcpus: number): Place {
     lab: undefined,
     recordConsole: undefined,
     recordCounters: undefined,
-    create: (description, machineOptions) => Machine.create(description, { ...machineOptions, pool }),
+    create: (description, machineOptions) => Machine.create(description, { pool, ...machineOptions }),
     close: () => pool.close(),
   };
 }

@@ -215,6 +215,7 @@ export function schedSetaffinity(tid: number, cpus: readonly number[]): void {
   check(raw.sched_setaffinity(tid, mask.length, mask), 'sched_setaffinity', tid, `[${cpus.join(' ')}]`);
 }
 
+export const SCHED_OTHER = 0;
 export const SCHED_FIFO = 1;
 
 /** Sets how a thread (0: the calling one) is scheduled; real-time policies need CAP_SYS_NICE. */

@@ -8,6 +8,7 @@ import { fetchGuest, findGuest, type Guest } from './guest.ts';
 import { findQemu, type LabMachine, LabQemu, machineIdentity, restoreState, saveState } from './lab_qemu.ts';
 import { buildLabRoot, labRootIdentity } from './lab_root.ts';
 import { LoaderClient } from './loader_client.ts';
+import { rehearsalFiles } from './rehearsal.ts';
 
 /** Raise it when QEMU's arguments or what is saved changes. */
 const FORMAT = 1;
@@ -46,6 +47,7 @@ const STEPS = {
   initramfs: 'Packing the lab',
   boot: 'Booting the lab once, to save it',
   prepare: 'Loading the engine into the lab',
+  rehearse: 'Running a guest in the lab once',
   save: 'Saving the lab',
 } as const;
 
@@ -87,6 +89,9 @@ export async function buildLabImage(options: LabImageOptions = {}): Promise<LabI
     await saving(qemu, image, report, async (loader) => {
       await restoreState(qemu);
       await loadBundle(loader, modules);
+      report('rehearse');
+      const outcome = await rehearse(loader, guest);
+      await writeFile(join(image.folder, REHEARSAL), `${outcome}\n`);
     });
   });
 }
@@ -137,6 +142,30 @@ async function bundleModules(main: string): Promise<[name: string, bytes: Buffer
 async function loadBundle(loader: LoaderClient, modules: readonly [name: string, bytes: Buffer][]): Promise<void> {
   for (const [name, bytes] of modules) await putFile(loader, `${BUNDLE_FOLDER}/${name}`, bytes, 0o644);
   await loader.call('load', { path: `${BUNDLE_FOLDER}/${modules[0]![0]}` }).result;
+}
+
+/** In an image's folder: what came of the guest that the engine ran in it. */
+export const REHEARSAL = 'rehearsal';
+
+/**
+ * Has the engine run a guest in the lab. A lab in which that does not succeed is slower, and does as well.
+ * @returns what came of it.
+ */
+async function rehearse(loader: LoaderClient, guest: Guest): Promise<string> {
+  const folder = `${BUNDLE_FOLDER}/rehearsal`;
+  const [kernel, initrd] = [`${folder}/kernel`, `${folder}/initrd`];
+  const files = await rehearsalFiles(guest);
+  try {
+    await putFile(loader, kernel, files.kernel, 0o644);
+    await putFile(loader, initrd, files.initrd, 0o644);
+    await loader.call('rehearse', { kernel, initrd, folder }).result;
+    return 'done';
+  } catch (error) {
+    if (!(error instanceof NemuError && error.code === 'LAB_REQUEST')) throw error;
+    return error.message;
+  } finally {
+    await loader.call('exec', { argv: ['rm', '-rf', folder] }).result;
+  }
 }
 
 /** Writes a file in a lab; folders above it are made. */

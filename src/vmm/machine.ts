@@ -54,7 +54,7 @@ import type { SerialRings } from './serial_channel.ts';
 import { allocateShared, H, type LocalRegister, S, type SharedBlock, slotWord } from './shared.ts';
 import type { CallName, FromMachine, MachineCalls, MachineThreadData, ToMachine } from './thread_messages.ts';
 import { engineThreadStates } from './thread_states.ts';
-import { ThreadPool } from './threads.ts';
+import { PLAYED, ThreadPool, type ThreadRole } from './threads.ts';
 import type { VcpuThreadData } from './vcpu_thread.ts';
 
 /** How long a machine thread may take to answer that it is to end; serving what is under way may take a slow disk's time. */
@@ -182,7 +182,7 @@ export class Machine implements MachineClient {
     this.#thread = this.#pool.take(data);
     this.#threadAlive = true;
     this.#thread.on('message', (message: FromMachine) => this.#receive(message));
-    this.#watch(this.#thread, 'the machine thread', () => {
+    this.#watch('machine', this.#thread, 'the machine thread', () => {
       this.#threadAlive = false;
     });
     for (let index = 0; index < description.cpus.count; index++) {
@@ -210,7 +210,7 @@ export class Machine implements MachineClient {
       ...(fault && { fault }),
     };
     const isToLeave = () => Atomics.load(this.#block.words, slotWord(index) + S.LEAVE) === 1;
-    const exited = this.#watch(this.#pool.take(vcpu), `the thread of vCPU ${index}`, () => {}, isToLeave);
+    const exited = this.#watch('vcpu', this.#pool.take(vcpu), `the thread of vCPU ${index}`, () => {}, isToLeave);
     this.#vcpuExits.set(index, exited);
   }
 
@@ -220,13 +220,13 @@ export class Machine implements MachineClient {
   }
 
   /** A thread of ours may end only when the machine does, or when it is to leave. @returns its end. */
-  #watch(worker: Worker, name: string, onExit: () => void, isToLeave = () => false): Promise<void> {
+  #watch(role: ThreadRole, worker: Worker, name: string, onExit: () => void, isToLeave = () => false): Promise<void> {
     let error: unknown;
     worker.on('error', (thrown) => {
       error = thrown;
     });
     const exited = new Promise<void>((resolve) => {
-      worker.once('exit', () => {
+      const over = () => {
         onExit();
         if (error !== undefined || !(Atomics.load(this.#block.words, H.STOP) || isToLeave())) {
           const why = error instanceof Error ? error.message : error === undefined ? 'it exited' : String(error);
@@ -234,6 +234,12 @@ export class Machine implements MachineClient {
         }
         this.#exited.delete(exited);
         resolve();
+      };
+      worker.once('exit', over);
+      worker.on('message', ({ type }: { readonly type: string }) => {
+        if (type !== PLAYED) return;
+        this.#pool.giveBack(role, worker);
+        over();
       });
     });
     this.#exited.add(exited);

@@ -2,7 +2,7 @@ import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { EndState, MachineEvent, MachineState } from '../client/machine_client.ts';
-import { SCHED_FIFO, schedSetscheduler, setThreadName } from '../ffi/libc.ts';
+import { SCHED_FIFO, SCHED_OTHER, schedSetscheduler, setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
 import { discardPieces } from './discard.ts';
@@ -63,6 +63,7 @@ export function runMachine(data: MachineThreadData, port: MessagePort): void {
   }
   send({ type: 'ready' });
   machine.run();
+  if (data.oneProcessor) schedSetscheduler(0, SCHED_OTHER, 0);
 }
 
 class MachineThread {

@@ -37,12 +37,17 @@ function installExitHandler(): void {
   });
 }
 
+/** What a thread says when it has played its role and may have another. */
+export const PLAYED = 'played';
+
 /**
  * Starts worker threads for machines, and keeps some started ahead: a worker takes 30–60 ms to come up, so
  * a spare one makes a machine, or a hot-plugged vCPU, start that much sooner. One pool can serve any number
- * of machines; a thread that has played its role ends.
+ * of machines; a thread that has played its role ends, but in a rehearsal.
  */
 export class ThreadPool {
+  /** Threads that are taken now come back: what they ran is compiled when they play their next role. */
+  rehearsing = false;
   readonly #spares: Record<ThreadRole, Worker[]> = { machine: [], vcpu: [] };
   readonly #online = new WeakMap<Worker, Promise<unknown>>();
   #closed = false;
@@ -65,13 +70,25 @@ export class ThreadPool {
     );
   }
 
-  /** A thread that was given its role; `error` and `exit` events are the caller's to watch. */
+  /**
+   * A thread that was given its role. Its `error` and `exit` events are the caller's to watch, and its message that it
+   * has PLAYED, when it is one that comes back.
+   */
   take(data: { readonly role: ThreadRole }): Worker {
     const worker = this.#spares[data.role].shift() ?? this.#start(data.role);
     worker.removeAllListeners('error');
     worker.ref();
-    worker.postMessage(data);
+    worker.postMessage({ ...data, again: this.rehearsing });
     return worker;
+  }
+
+  /** Takes a thread back that has PLAYED its role. */
+  giveBack(role: ThreadRole, worker: Worker): void {
+    // Not all of them: Node has its own.
+    for (const event of ['message', 'error', 'exit']) worker.removeAllListeners(event);
+    worker.on('error', () => {});
+    worker.unref();
+    this.#spares[role].unshift(worker);
   }
 
   #start(role: ThreadRole): Worker {

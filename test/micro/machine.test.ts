@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { MachineEvent } from '../../src/client/machine_client.ts';
 import { SCHED_FIFO } from '../../src/ffi/libc.ts';
+import { ThreadPool } from '../../src/vmm/threads.ts';
 import { DEBUG_EXIT, hostHasKvm, LSR, microPlace, THR } from '../support/micro.ts';
 
 const { boot } = microPlace();
@@ -246,6 +247,36 @@ test('two machines in one process keep apart', async () => {
   await guests[0].printed('first');
   await guests[1].printed('second');
   expect(guests.map(({ output }) => output)).toEqual(['first', 'second']);
+});
+
+test('threads of a rehearsal are those of the next machine, and end with it', async ({ skip }) => {
+  if (!hostHasKvm) return skip('In the lab all machines run on such threads: test/guest/lab_image.test.ts.');
+  const pool = new ThreadPool();
+  try {
+    const threads: (number | undefined)[] = [];
+    for (const rehearsing of [true, true, false]) {
+      pool.rehearsing = rehearsing;
+      const guest = await boot(
+        (asm) => asm.print(THR, 'done').label('halt').hlt().jump('halt'),
+        { cpus: { count: 2 } },
+        { pool, oneProcessor: mayRaisePriority() },
+      );
+      await guest.machine.start();
+      await guest.printed('done');
+      threads.push(...(await guest.machine.inspect()).map(({ threadId }) => threadId));
+      await guest.machine.close();
+      // One that waits for a role runs before nobody.
+      expect(policyOf('machine')).not.toContain(SCHED_FIFO);
+    }
+    expect(new Set(threads).size).toBe(2);
+    const left = () =>
+      readdirSync('/proc/self/task')
+        .map(Number)
+        .filter((id) => threads.includes(id));
+    await expect.poll(left).toEqual([]);
+  } finally {
+    await pool.close();
+  }
 });
 
 // 254 is the most: an xAPIC id has 8 bits, and 255 is everybody.

@@ -181,6 +181,11 @@ const operations = {
     await bundle.prepare?.();
   },
 
+  /** Runs a guest of these files before a warm image is saved, so that the engine's code is compiled in it. */
+  async rehearse(files) {
+    await bundle.rehearse?.(files);
+  },
+
   async start({ options }) {
     if (!bundle) throw new Error('No engine bundle was loaded into the lab.');
     await bundle.start({ portPath: enginePort, open: openEnginePort, options });

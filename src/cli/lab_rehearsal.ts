@@ -1,0 +1,82 @@
+/**
+ * A guest that the engine runs in a lab before that is saved. On an emulated processor JavaScript that runs for the
+ * first time is what costs most: whoever starts a machine in a restored lab finds it compiled.
+ */
+import { rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { Duplex, PassThrough } from 'node:stream';
+import { GuestSession } from '../client/guest_session.ts';
+import { EngineConnection, type RemoteMachine } from '../client/remote.ts';
+import { type MachineFactory, serveMachines } from '../client/serve.ts';
+
+const MiB = 2 ** 20;
+/** A rehearsal that takes longer is broken off: the lab is good without. */
+const LIMIT_MS = 120_000;
+
+/** Files in the lab. */
+export interface RehearsalGuest {
+  readonly kernel: string;
+  readonly initrd: string;
+  /** Where files of its own may lie. */
+  readonly folder: string;
+}
+
+/**
+ * Boots a stock guest, plugs a device of each kind into it, takes them out, and powers it off.
+ * @throws NemuError when the guest does not get so far.
+ */
+export async function playGuest({ kernel, initrd, folder }: RehearsalGuest, create: MachineFactory): Promise<void> {
+  const [there, back] = [new PassThrough(), new PassThrough()];
+  void serveMachines(Duplex.from({ readable: there, writable: back }), create);
+  const connection = new EngineConnection(Duplex.from({ readable: back, writable: there }));
+  const disk = `${folder}/disk`;
+  const pmem = `${folder}/pmem`;
+  for (const file of [disk, pmem]) {
+    writeFileSync(file, '');
+    truncateSync(file, 128 * MiB);
+  }
+  try {
+    const machine = await connection.create({
+      name: 'rehearsal',
+      cpus: { count: 1, max: 3 },
+      memory: { size: '256M', max: '2G', slots: 4 },
+      kernel: { image: kernel, initrd: [initrd], cmdline: 'console=ttyS0 quiet panic=-1' },
+      serial: ['com1', 'com2', 'com3', 'com4'].map((port) => ({ port: port as 'com1' })),
+      pcie: { rootPorts: 2 },
+      disks: [{ file: disk, readonly: true }],
+      nets: [],
+      rng: true,
+      devices: [{ type: 'virtio-console' }, { type: 'virtio-balloon' }],
+    });
+    const timer = setTimeout(() => void machine.close(), LIMIT_MS);
+    try {
+      await play(machine, pmem);
+    } finally {
+      clearTimeout(timer);
+      await machine.close();
+    }
+  } finally {
+    connection.close();
+    for (const file of [disk, pmem]) rmSync(file);
+  }
+}
+
+async function play(machine: RemoteMachine, pmem: string): Promise<void> {
+  machine.console('com1').onData = () => {};
+  const guest = GuestSession.of(machine);
+  await machine.start();
+  await guest?.settled;
+  await guest?.run('dd if=/dev/vda of=/dev/null bs=64k count=64');
+  await machine.plug({ kind: 'cpu' });
+  await machine.plug({ kind: 'memory', size: '128M', id: 'dimm' });
+  await machine.plug({ kind: 'pci', type: 'virtio-rng', id: 'rng9' });
+  await machine.plug({ kind: 'nvdimm', file: pmem, size: '128M', id: 'nvdimm' });
+  await machine.inspect();
+  await machine.counters();
+  const leaves = machine.unplug('nvdimm');
+  // Linux lets go of NVDIMMs when its driver reads the NFIT anew.
+  await guest?.run('cd /sys/bus/acpi/drivers/nfit; echo ACPI0012:00 >unbind; echo ACPI0012:00 >bind');
+  await leaves;
+  for (const id of ['rng9', 'dimm', 'cpu1']) await machine.unplug(id);
+  void guest?.run('poweroff -f').catch(() => {});
+  await machine.ended();
+}
