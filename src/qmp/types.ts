@@ -35,7 +35,8 @@ const EXPECTED: Readonly<Record<string, string>> = {
   literal: 'string',
   int: 'integer',
   bigint: 'integer',
-  number: 'number',
+  // No command takes numbers that are not whole.
+  number: 'integer',
   boolean: 'boolean',
   array: 'array',
   object: 'object',

@@ -144,6 +144,8 @@ const SAME = [
   '{"execute":"memsave","arguments":{"val":"x","size":1,"filename":"a"}}',
   '{"execute":"memsave","arguments":{"val":1.5,"size":1,"filename":"a"}}',
   '{"execute":"memsave","arguments":{"val":1}}',
+  '{"execute":"pmemsave","arguments":{"val":0,"size":"abc","filename":"a"}}',
+  '{"execute":"balloon","arguments":{"value":"abc"}}',
   '{"execute":"qom-list","arguments":{"path":"/nope"}}',
   '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m1"}}',
   '{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m1","size":134217728}}',

@@ -67,6 +67,14 @@ describe('the protocol', () => {
       error("Invalid parameter type for 'val', expected: integer"),
     ],
     [
+      '{"execute":"balloon","arguments":{"value":"abc"}}',
+      error("Invalid parameter type for 'value', expected: integer"),
+    ],
+    [
+      '{"execute":"pmemsave","arguments":{"val":0,"size":"abc","filename":"a"}}',
+      error("Invalid parameter type for 'size', expected: integer"),
+    ],
+    [
       '{"execute":"object-add","arguments":{"qom-type":"nope","id":"m"}}',
       error("Parameter 'qom-type' does not accept value 'nope'"),
     ],
