@@ -42,7 +42,7 @@ export type MachineEvent =
   | { readonly type: 'guest-fault'; readonly device: string; readonly text: string }
   /** The guest did not feed its watchdog. */
   | { readonly type: 'watchdog'; readonly action: string }
-  /** A request failed and paused the machine; `resume` tries it again. */
+  /** A request failed. One that stopped the machine is tried again by `resume`; of others, one a second is told. */
   | {
       readonly type: 'disk-error';
       readonly disk: string;
@@ -50,7 +50,14 @@ export type MachineEvent =
       readonly errno: string;
       /** Bytes from the start of the disk. */
       readonly offset: number;
+      readonly action: 'ignore' | 'report' | 'stop';
     }
+  /** The balloon holds another number of bytes. This and the next two are told once a second at most. */
+  | { readonly type: 'balloon'; readonly actual: number }
+  /** The guest has set its clock, which is so many seconds ahead of the host's. */
+  | { readonly type: 'clock-set'; readonly offset: number }
+  /** A program in the guest has opened or closed a console or port, or a driver has done so with it. */
+  | { readonly type: 'port'; readonly name: string; readonly open: boolean }
   /** A console or port came with a device that is plugged, or went with one. */
   | { readonly type: 'console'; readonly name: string; readonly change: 'added' | 'removed' }
   /** The guest has another part of a virtio-mem device plugged: bytes. Told ten times a second at most. */

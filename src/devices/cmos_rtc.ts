@@ -56,6 +56,8 @@ export interface CmosRtcOptions {
   readonly highMemory: number;
   /** Processors at boot, at most 256. */
   readonly cpus: number;
+  /** The guest has set the time, so many seconds ahead of the host's. */
+  readonly onSet?: (offset: number) => void;
 }
 
 /** Two ports: the index with the NMI mask in bit 7 (write only), then the data. */
@@ -64,6 +66,7 @@ export class CmosRtc implements Device, Region {
   readonly size = 2;
   readonly #clock: Clock;
   readonly #irq: IrqLine;
+  readonly #onSet: ((offset: number) => void) | undefined;
   readonly #timer: Timer;
   readonly #ram = new Uint8Array(RAM_SIZE);
   #index = 0;
@@ -79,6 +82,7 @@ export class CmosRtc implements Device, Region {
   constructor(options: CmosRtcOptions) {
     this.#clock = options.clock;
     this.#irq = options.irq;
+    this.#onSet = options.onSet;
     this.#timer = options.clock.timer(() => this.#update());
     this.#ram[RTC_REG_A] = REG_A_AT_POWER_ON;
     this.#ram[RTC_REG_B] = RTC_24H;
@@ -230,6 +234,7 @@ export class CmosRtc implements Device, Region {
     const second = readFields(this.#ram, this.#format);
     this.#offsetMs += second * 1000 + this.#phaseMs - this.#nowMs;
     this.#seenSecond = second;
+    this.#onSet?.(Math.round(this.#offsetMs / 1000));
   }
 
   #alarmAfter(second: number): number {

@@ -25,6 +25,9 @@ export type OspmStatus = z.output<typeof ospmStatus>;
 
 export const watchdogAction = z.enum(['reset', 'shutdown', 'poweroff', 'pause', 'debug', 'none', 'inject-nmi']);
 
+/** Where the clock of the board stands. */
+export const RTC_PATH = '/machine/unattached/rtc';
+
 const define = <N extends string, D extends z.ZodType>(name: N, summary: string, data: D) => ({ name, summary, data });
 
 export const EVENTS = [
@@ -54,8 +57,15 @@ export const EVENTS = [
     }),
   ),
   define(
+    'BALLOON_CHANGE',
+    'the guest has another amount of RAM left beside the balloon',
+    z.strictObject({ actual: int }),
+  ),
+  define('RTC_CHANGE', 'the guest has set its clock', z.strictObject({ offset: int, 'qom-path': str })),
+  define('VSERPORT_CHANGE', 'a program in the guest opened or closed a port', z.strictObject({ id: str, open: bool })),
+  define(
     'BLOCK_IO_ERROR',
-    'a request failed and stopped the machine',
+    'a request failed; it may have stopped the machine',
     z.strictObject({
       ...{ device: str, 'node-name': str.optional(), operation: z.enum(['read', 'write']) },
       ...{ action: z.enum(['ignore', 'report', 'stop']), nospace: bool.optional(), reason: str },
@@ -93,6 +103,8 @@ export interface EventContext {
   readonly wasRunning: boolean | undefined;
   /** What peers call the device of this id. */
   readonly peer: (id: string) => string;
+  /** The node of a peer's that a disk is on. */
+  readonly node: (disk: string) => string | undefined;
   readonly nameOf: (request: LiveRequest) => { readonly device?: string; readonly path: string };
   /** The last answer about the device that was told. */
   readonly lastOst: (request: LiveRequest) => string | undefined;
@@ -129,13 +141,24 @@ export function translate(happened: MachineEvent, context: EventContext): QmpEve
       const action = watchdogAction.safeParse(happened.action === 'nmi' ? 'inject-nmi' : happened.action);
       return [event('WATCHDOG', { action: action.data ?? 'none' })];
     }
-    case 'disk-error':
+    case 'disk-error': {
+      const node = context.node(happened.disk);
       return [
         event('BLOCK_IO_ERROR', {
-          ...{ device: happened.disk, operation: happened.operation === 'read' ? 'read' : 'write', action: 'stop' },
-          ...{ nospace: happened.errno === 'ENOSPC', reason: `${happened.errno} at byte ${happened.offset}` },
+          ...{ device: context.peer(happened.disk), ...(node !== undefined && { 'node-name': node }) },
+          ...{ operation: happened.operation === 'read' ? 'read' : 'write' },
+          ...{
+            action: happened.action,
+            nospace: happened.errno === 'ENOSPC',
+            reason: `${happened.errno} at byte ${happened.offset}`,
+          },
         }),
       ];
+    }
+    case 'clock-set':
+      return [event('RTC_CHANGE', { offset: happened.offset, 'qom-path': RTC_PATH })];
+    case 'port':
+      return [event('VSERPORT_CHANGE', { id: context.peer(happened.name), open: happened.open })];
     case 'ended': {
       const reason = happened.end.reason === 'quit' ? (context.asked ?? 'host-ui') : CAUSES[happened.end.reason];
       return [event('SHUTDOWN', { guest: reason.startsWith('guest-'), reason })];

@@ -1,3 +1,4 @@
+import type { PluggedReport } from '../client/live.ts';
 import type { MemoryBackend } from './devices.ts';
 import { deviceNotFound, QmpError } from './errors.ts';
 import type { Monitor } from './monitor.ts';
@@ -15,3 +16,10 @@ export function memoryObject({ objects }: Monitor, memdev: string | undefined): 
 export const claim = (object: MemoryBackend, device: string) => () => {
   object.usedBy = device;
 };
+
+/** Bytes that were plugged: DIMMs, and blocks of virtio-mem devices. */
+export const pluggedSize = ({ dimms, virtio }: PluggedReport['memory']): number =>
+  dimms.reduce((sum, { size }) => sum + size, 0) + virtio.reduce((sum, { plugged }) => sum + plugged, 0);
+
+/** All RAM of the guest, in bytes. */
+export const ramSize = (memory: PluggedReport['memory']): number => memory.boot + pluggedSize(memory);

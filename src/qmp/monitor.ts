@@ -19,6 +19,7 @@ import {
 } from './events.ts';
 import { introspect, type SchemaInfo } from './introspect.ts';
 import type { Json } from './json.ts';
+import { ramSize } from './memory_object.ts';
 import { Netdevs } from './netdevs.ts';
 import { parseArguments } from './types.ts';
 
@@ -39,6 +40,8 @@ export class Monitor {
   dump: DumpStatus = { status: 'none', completed: 0, total: 0 };
   /** Why the machine stands still, where nobody asked for it. */
   pausedBy: PauseReason | undefined;
+  /** Disks whose failed requests stopped the machine, which will try them again; by the machine's names. */
+  readonly failedDisks = new Map<string, 'failed' | 'nospace'>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
   /** Told of each stage of a request, by `action id`. */
   readonly #watchers = new Map<string, (request: LiveRequest) => void>();
@@ -143,12 +146,19 @@ export class Monitor {
     if (event.type === 'ended') {
       if (this.#ended) return;
       this.#ended = true;
+    } else if (event.type === 'balloon') {
+      // Nobody is told of a machine that ends meanwhile.
+      this.#ramSize().then(
+        (all) => this.emit('BALLOON_CHANGE', { actual: all - event.actual }),
+        () => {},
+      );
     }
     const events = translate(event, {
       onPanic: this.machine.description.onPanic,
       asked: this.#asked,
       wasRunning: this.#running,
       peer: (id) => this.names.peer(id),
+      node: (disk) => this.nodes.all.find(({ usedBy }) => usedBy === disk)?.name,
       nameOf: ({ device }) => {
         const path = this.names.path(device);
         return this.names.isAnonymous(device) ? { path } : { device: this.names.peer(device.id), path };
@@ -161,10 +171,15 @@ export class Monitor {
 
   #remember(event: MachineEvent): void {
     if (event.type === 'state') {
-      if (event.state === 'running') this.pausedBy = undefined;
+      if (event.state === 'running') {
+        this.pausedBy = undefined;
+        this.failedDisks.clear();
+      }
       this.#running = event.state === 'running';
-    } else if (event.type === 'disk-error') this.pausedBy = 'io-error';
-    else if (event.type === 'watchdog' && event.action === 'pause') this.pausedBy = 'watchdog';
+    } else if (event.type === 'disk-error' && event.action === 'stop') {
+      this.pausedBy = 'io-error';
+      this.failedDisks.set(event.disk, event.errno === 'ENOSPC' ? 'nospace' : 'failed');
+    } else if (event.type === 'watchdog' && event.action === 'pause') this.pausedBy = 'watchdog';
     else if (event.type === 'panic' && this.machine.description.onPanic === 'pause') this.pausedBy = 'guest-panicked';
     else if (event.type === 'request') this.#rememberRequest(event.request);
   }
@@ -177,6 +192,12 @@ export class Monitor {
       this.#ost.set(device.id, { key: ostKey(request), status: ospmStatusOf(request, peer) });
     }
     if (stage === 'removed' || (stage === 'refused' && action === 'plug')) this.forget(device.id);
+  }
+
+  /** Bytes of RAM that the guest has, the balloon's among them. */
+  async #ramSize(): Promise<number> {
+    const { memory } = await this.machine.plugged();
+    return ramSize(memory);
   }
 
   /** Is there a device of this id or path, that could go? */

@@ -292,8 +292,8 @@ export class MachineModel {
       case 'disk-error':
         this.say(
           'device',
-          `${event.disk}: ${event.operation} at ${event.offset} failed with ${event.errno}; the machine is paused`,
-          'bad',
+          `${event.disk}: ${event.operation} at ${event.offset} failed with ${event.errno}${event.action === 'stop' ? '; the machine is paused' : ''}`,
+          event.action === 'stop' ? 'bad' : 'warn',
         );
         return;
       case 'request':

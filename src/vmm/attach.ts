@@ -19,14 +19,21 @@ import { LiveNets, slirpOf } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
 import { MeteredImage } from './metered_image.ts';
 import { MeteredNet, WaitMeter } from './metered_net.ts';
+import { Paced } from './paced.ts';
 import type { Reactor } from './reactor.ts';
 
 export interface AttachOptions {
   readonly reactor: Reactor;
   readonly clock: MachineClock;
   readonly fault: GuestFault;
-  /** A disk's request failed and its policy is to stop: the machine pauses. */
-  readonly stopped: (disk: string, operation: BlkOperation, errno: string, offset: number) => void;
+  /** A disk's request failed; by its policy to stop, the machine pauses. */
+  readonly failed: (
+    disk: string,
+    operation: BlkOperation,
+    errno: string,
+    offset: number,
+    action: BlkErrorAction,
+  ) => void;
 }
 
 /** A virtio device with what stands behind it on the host. */
@@ -64,6 +71,9 @@ export function attachDevices(options: AttachOptions): Attached {
     const image = new MeteredImage(openDisk(disk, options), options.clock, disk.throttle);
     const close = () => image.close();
     closers.add(close);
+    const failed = new Paced<Parameters<AttachOptions['failed']>>(options.clock, (failure) =>
+      options.failed(...failure),
+    );
     const device = new VirtioBlk({
       name,
       backend: image,
@@ -71,7 +81,9 @@ export function attachDevices(options: AttachOptions): Attached {
       ...(disk.serial !== undefined && { serial: disk.serial }),
       onError: (operation, errno, offset) => {
         const action = errorAction(disk, operation, errno);
-        if (action === 'stop') options.stopped(name, operation, errnoName(errno), offset);
+        const failure = [name, operation, errnoName(errno), offset, action] as const;
+        if (action === 'stop') options.failed(...failure);
+        else failed.say([...failure]);
         return action;
       },
     });
@@ -82,6 +94,7 @@ export function attachDevices(options: AttachOptions): Attached {
       // What is left to be written is, without this thread waiting for it.
       settle: (done) => image.flush(() => done()),
       close: () => {
+        failed.close();
         disks.remove(name);
         if (closers.delete(close)) close();
       },

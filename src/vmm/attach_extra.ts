@@ -1,10 +1,11 @@
 import { type OtherDevice, type Stream, streams } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
-import type { BalloonReport } from '../client/machine_client.ts';
+import type { BalloonReport, MachineEvent } from '../client/machine_client.ts';
 import type { ByteChannel, Clock } from '../devices/device.ts';
 import { VirtioBalloon } from '../devices/virtio/balloon.ts';
 import { VirtioConsole } from '../devices/virtio/console.ts';
 import type { MadeVirtio } from './attach.ts';
+import { Paced } from './paced.ts';
 
 export interface ExtraOptions {
   /** The machine's end of a stream, by its name. */
@@ -14,6 +15,7 @@ export interface ExtraOptions {
   readonly clock: Clock;
   /** Gives the host memory back that the guest does not use. */
   readonly discard: (gpa: number, length: number) => void;
+  readonly event: (event: MachineEvent) => void;
 }
 
 /** Balloon, consoles and ports. */
@@ -35,12 +37,16 @@ export function attachExtra(options: ExtraOptions): Extra {
   /** Where each console is, by its name. */
   const terminals = new Map<string, { readonly device: VirtioConsole; readonly port: number }>();
   const consoles = (name: string, ports: readonly Stream[]): MadeVirtio => {
+    const opened = ports.map(
+      (port) => new Paced<boolean>(options.clock, (open) => options.event({ type: 'port', name: port.name, open })),
+    );
     const device = new VirtioConsole({
       name,
-      ports: ports.map((port) => ({
+      ports: ports.map((port, index) => ({
         channel: options.channel(port.name, port.flow),
         name: port.name,
         console: port.console,
+        onGuestOpen: (open) => opened[index].say(open),
       })),
     });
     for (const [port, { name: terminal, console }] of ports.entries())
@@ -50,6 +56,7 @@ export function attachExtra(options: ExtraOptions): Extra {
       packed: false,
       settle: (done) => done(),
       close: () => {
+        for (const each of opened) each.close();
         for (const port of ports) {
           terminals.delete(port.name);
           options.endChannel(port.name);
@@ -63,8 +70,10 @@ export function attachExtra(options: ExtraOptions): Extra {
         const [stream] = streams([device]);
         return consoles(id, [{ ...stream, name: id }]);
       }
+      const size = new Paced<number>(options.clock, (actual) => options.event({ type: 'balloon', actual }));
       const made = new VirtioBalloon({
         name: id,
+        onActual: (actual) => size.say(actual),
         backend: { discard: options.discard },
         deflateOnOom: device.deflateOnOom,
         reporting: device.reporting,
@@ -75,6 +84,7 @@ export function attachExtra(options: ExtraOptions): Extra {
         packed: false,
         settle: (done) => done(),
         close: () => {
+          size.close();
           if (balloon === made) balloon = undefined;
         },
       };

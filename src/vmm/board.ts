@@ -31,7 +31,7 @@ import { VMCOREINFO_FILE, Vmcoreinfo } from '../devices/vmcoreinfo.ts';
 import type { AcpiBoard } from './acpi/board.ts';
 import { acpiNuma, nodeOfCpu, numaForRoom } from './acpi/numa.ts';
 import { buildAcpi } from './acpi/tables.ts';
-import { attachDevices } from './attach.ts';
+import { type AttachOptions, attachDevices } from './attach.ts';
 import { attachExtra } from './attach_extra.ts';
 import { type MappedPmem, Pmems } from './attach_pmem.ts';
 import { type BoardDevicesOptions, connectMmio, connectPci } from './board_devices.ts';
@@ -48,6 +48,7 @@ import type { LiveNets } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
 import type { GuestMemoryView } from './memory.ts';
 import { hotplugRegion, memoryEnd, type RamRange } from './memory_layout.ts';
+import { Paced } from './paced.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { I440fxPci, PC_PCI_IRQS } from './pci/i440fx.ts';
 import { CONFIG_ADDRESS_PORT, CONFIG_DATA_PORT } from './pci/pc.ts';
@@ -126,8 +127,8 @@ export interface BoardOptions {
   readonly watchdog: (action: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none') => void;
   /** The guest does not need what is there: the host may have the memory back. */
   readonly discard: (gpa: number, length: number) => void;
-  /** A disk's failed request is to stop the machine. */
-  readonly diskStopped: (disk: string, operation: string, errno: string, offset: number) => void;
+  /** A disk's request failed, and stops the machine if that is the action. */
+  readonly diskFailed: AttachOptions['failed'];
   /** A guest did what no driver should: said at a limited rate. */
   readonly fault: GuestFault;
   readonly debugExit: (exitCode: number) => void;
@@ -253,8 +254,10 @@ export function createBoard(options: BoardOptions): Board {
   }
   if (description.rtc) {
     const rtcLine = line(RTC_GSI);
+    const clockSet = new Paced<number>(options.clock, (offset) => options.event({ type: 'clock-set', offset }));
     const rtc = new CmosRtc({
       clock: options.clock,
+      onSet: (offset) => clockSet.say(offset),
       irq: { set: (level) => void (hpet?.legacy || rtcLine.set(level)) },
       lowMemory: options.ranges[0].size,
       highMemory: options.ranges.slice(1).reduce((sum, { size }) => sum + size, 0),
@@ -302,13 +305,14 @@ export function createBoard(options: BoardOptions): Board {
     reactor: options.reactor,
     clock: options.clock,
     fault: options.fault,
-    stopped: options.diskStopped,
+    failed: options.diskFailed,
   });
   const extra = attachExtra({
     channel,
     endChannel: (name) => void channels.delete(name),
     clock: options.clock,
     discard: options.discard,
+    event: options.event,
   });
   const { clock, fault, watchdog, virtioMem } = options;
   const pmems = new Pmems({ vm, memory: options.memory, poller: options.reactor });

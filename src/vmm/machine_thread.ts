@@ -117,7 +117,7 @@ class MachineThread {
       poller: this.#reactor,
       hold: () => this.#posts.hold(),
       fault: (device, text) => this.#guestFault(device, text),
-      flushFailed: (id, errno) => this.#diskStopped(id, 'flush', errno, 0),
+      flushFailed: (id, errno) => this.#diskFailed(id, 'flush', errno, 0, 'stop'),
       raiseGpe: (number) => this.#board.raiseGpe(number),
       hasStarted: () => this.#state !== 'created',
       changed: (request) => this.#event({ type: 'request', request }),
@@ -141,7 +141,7 @@ class MachineThread {
       configPages: data.configPages,
       physicalBits,
       fault: (device, text) => this.#guestFault(device, text),
-      diskStopped: (disk, operation, errno, offset) => this.#diskStopped(disk, operation, errno, offset),
+      diskFailed: (disk, operation, errno, offset, action) => this.#diskFailed(disk, operation, errno, offset, action),
       serial: data.serial,
       coalescing: this.#serialCoalescing,
       bell: (name) => send({ type: 'serial', name }),
@@ -430,9 +430,15 @@ class MachineThread {
     }
   }
 
-  #diskStopped(disk: string, operation: string, errno: string, offset: number): void {
-    this.#event({ type: 'disk-error', disk, operation, errno, offset });
-    this.#pauseFromWithin();
+  #diskFailed(
+    disk: string,
+    operation: string,
+    errno: string,
+    offset: number,
+    action: 'ignore' | 'report' | 'stop',
+  ): void {
+    this.#event({ type: 'disk-error', disk, operation, errno, offset, action });
+    if (action === 'stop') this.#pauseFromWithin();
   }
 
   /** A device wants the machine to stand still; `resume` lets it go on. */

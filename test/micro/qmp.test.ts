@@ -125,6 +125,23 @@ describe('clients of npm', () => {
   });
 });
 
+test('a guest that sets its clock is told of', async () => {
+  const { guest, path } = await start();
+  const client = await modern(path);
+  const told = nextEvent(client, 'RTC_CHANGE');
+  const register = async (index: number, value: number) => {
+    await guest.out8(0x70, index);
+    await guest.out8(0x71, value);
+  };
+  // SET holds the time while its century is written, in BCD.
+  await register(11, 0x82);
+  await register(0x32, 0x21);
+  await register(11, 0x02);
+  const { offset, 'qom-path': where } = (await told) as { offset: number; 'qom-path': string };
+  expect(offset / (365.25 * 86400)).toBeCloseTo(100, 0);
+  expect(await client.execute('qom-get', { path: where, property: 'type' })).toBe('mc146818rtc');
+});
+
 test('quit answers, tells everybody, and ends the machine', async () => {
   const { guest, path } = await start();
   const [client, other] = [await modern(path), await modern(path)];

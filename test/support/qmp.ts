@@ -125,6 +125,11 @@ export class FakeMachine {
   /** Reports of virtio-mem devices. */
   virtio: object[] = [];
   pci: object[] = [];
+  /** Reports of disks and cards, and PCI functions. */
+  disks: object[] = [];
+  nets: object[] = [];
+  functions: object[] = [];
+  balloonHeld: number | undefined;
   /** What `pause` waits for. */
   gate: Promise<void> = Promise.resolve();
 
@@ -164,13 +169,24 @@ export class FakeMachine {
       nmi: call('nmi'),
       counters: async () => ({ vcpus: [{ index: 0, threadId: 100 }], regions: [] }),
       inspect: async () => [{ index: 0, registers: { rip: '0x1000', cr3: '0x0', cr4: '0x0' } }],
-      devices: async () => ({ pci: [], mmio: [] }),
+      devices: async () => ({ pci: this.functions, mmio: [] }),
       memoryMap: async () => [{ address: 0, size: description.memory.size, resident: 0, huge: 0 }],
       readMemory: async (_address: number, length: number) => new Uint8Array(length),
-      disks: async () => [],
-      throttle: call('throttle'),
-      balloon: async () => {
-        throw new NemuError('BALLOON', 'This machine has no balloon.');
+      disks: async () => this.disks,
+      nets: async () => this.nets,
+      throttle: async (disk: string, limits: object) => {
+        this.calls.push(`throttle ${disk} ${JSON.stringify(limits)}`);
+      },
+      changeDisk: async (disk: string, change: object) => {
+        this.calls.push(`changeDisk ${disk} ${JSON.stringify(change)}`);
+      },
+      changeNet: async (net: string, change: object) => {
+        this.calls.push(`changeNet ${net} ${JSON.stringify(change)}`);
+      },
+      balloon: async (target?: number) => {
+        if (this.balloonHeld === undefined) throw new NemuError('BALLOON', 'This machine has no balloon.');
+        if (target !== undefined) this.calls.push(`balloon ${target}`);
+        return { target: target ?? 0, actual: this.balloonHeld, statistics: {} };
       },
       plug: (device: PlugInput) => this.#request('plug', device),
       unplug: (id: string) => this.#request('unplug', { kind: 'memory', id } as PlugInput),

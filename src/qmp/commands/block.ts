@@ -74,7 +74,7 @@ export async function queryBlock(monitor: Monitor) {
   return (await monitor.machine.disks()).map((disk) => ({
     ...{ device: monitor.names.peer(disk.name), qdev: backendPath(monitor, disk.name), type: 'unknown' },
     ...{ removable: false, locked: false, inserted: insertedOf(infoOf(monitor, disk)) },
-    'io-status': 'ok' as const,
+    'io-status': monitor.failedDisks.get(disk.name) ?? ('ok' as const),
   }));
 }
 

@@ -6,6 +6,7 @@ import type { MemoryBackend } from '../devices.ts';
 import { QmpError } from '../errors.ts';
 import { ospmStatus } from '../events.ts';
 import { createFile } from '../files.ts';
+import { pluggedSize } from '../memory_object.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, int64, none, requireId, str, withBase } from '../types.ts';
 
@@ -121,23 +122,14 @@ export async function memoryDevices(monitor: Monitor) {
 
 export async function memorySummary({ machine }: Monitor) {
   const { memory } = await machine.plugged();
-  return {
-    'base-memory': memory.boot,
-    'plugged-memory':
-      memory.dimms.reduce((sum, { size }) => sum + size, 0) +
-      memory.virtio.reduce((sum, { plugged }) => sum + plugged, 0),
-  };
+  return { 'base-memory': memory.boot, 'plugged-memory': pluggedSize(memory) };
 }
 
 /** All RAM of the guest less what the balloon holds: QEMU's word for its size. */
 export async function balloonSize(monitor: Monitor, target?: number): Promise<number> {
   const summary = await memorySummary(monitor);
   const all = summary['base-memory'] + summary['plugged-memory'];
-  if (target !== undefined && (target <= 0 || target > all)) {
-    const what = `a size of 1 to ${all} bytes`;
-    throw new QmpError(`Parameter 'value' expects ${what}`);
-  }
-  const report = await monitor.machine.balloon(target === undefined ? undefined : all - target);
+  const report = await monitor.machine.balloon(target === undefined ? undefined : Math.max(0, all - target));
   return all - report.actual;
 }
 
@@ -253,6 +245,7 @@ export const MEMORY = [
     args: z.strictObject({ value: int }),
     returns: none,
     run: async (monitor, { value }) => {
+      if (value <= 0) throw new QmpError("Parameter 'target' expects a size");
       await balloonSize(monitor, value);
       return {};
     },

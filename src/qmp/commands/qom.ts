@@ -5,6 +5,7 @@ import { command } from '../command.ts';
 import { driverOf, VIRTIO_DRIVERS } from '../devices.ts';
 import { DRIVERS } from '../drivers.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
+import { RTC_PATH } from '../events.ts';
 import type { Monitor } from '../monitor.ts';
 import type { PciView } from '../pci_view.ts';
 import { any, bool, none, str } from '../types.ts';
@@ -105,6 +106,11 @@ async function tree(monitor: Monitor): Promise<Node> {
   for (const view of pci) {
     const where = isOnBoard(view) ? unattached : peripheral;
     where[names.peer(view.report.name)] = await pciNode(monitor, view);
+  }
+  if (machine.description.rtc) {
+    unattached[RTC_PATH.slice(RTC_PATH.lastIndexOf('/') + 1)] = {
+      ...{ type: 'mc146818rtc', properties: { realized: flag(true), hotplugged: flag(false) }, children: {} },
+    };
   }
   const objects = Object.fromEntries(
     [...monitor.objects.values()].map(({ id, type, size }): [string, Node] => [

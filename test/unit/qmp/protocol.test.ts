@@ -138,13 +138,21 @@ describe('events', () => {
     fake.emit({ type: 'panic', detail: 'x' });
     fake.emit({ type: 'crash-loaded' });
     fake.emit({ type: 'watchdog', action: 'nmi' });
-    fake.emit({ type: 'disk-error', disk: 'vda', operation: 'write', errno: 'ENOSPC', offset: 512 });
+    fake.emit({ type: 'disk-error', disk: 'vda', operation: 'write', errno: 'ENOSPC', offset: 512, action: 'stop' });
     expect((await two.event('GUEST_PANICKED')).data).toEqual({ action: 'poweroff' });
     expect((await two.event('GUEST_CRASHLOADED')).data).toEqual({ action: 'run' });
     expect((await two.event('WATCHDOG')).data).toEqual({ action: 'inject-nmi' });
     expect((await two.event('BLOCK_IO_ERROR')).data).toEqual({
       ...{ device: 'vda', operation: 'write', action: 'stop', nospace: true, reason: 'ENOSPC at byte 512' },
     });
+    fake.emit({ type: 'disk-error', disk: 'vda', operation: 'read', errno: 'EIO', offset: 0, action: 'report' });
+    expect((await two.event('BLOCK_IO_ERROR')).data).toMatchObject({ operation: 'read', action: 'report' });
+    fake.emit({ type: 'balloon', actual: 64 << 20 });
+    expect((await two.event('BALLOON_CHANGE')).data).toEqual({ actual: 448 << 20 });
+    fake.emit({ type: 'clock-set', offset: 3600 });
+    expect((await two.event('RTC_CHANGE')).data).toEqual({ offset: 3600, 'qom-path': '/machine/unattached/rtc' });
+    fake.emit({ type: 'port', name: 'agent', open: true });
+    expect((await two.event('VSERPORT_CHANGE')).data).toEqual({ id: 'agent', open: true });
     await one.execute('system_powerdown');
     await two.event('POWERDOWN');
     await one.execute('quit');
@@ -156,13 +164,24 @@ describe('events', () => {
   test('a machine that stands still says why', async () => {
     const { fake, connect } = start();
     const peer = await connect();
-    fake.emit({ type: 'disk-error', disk: 'vda', operation: 'read', errno: 'EIO', offset: 0 });
+    fake.emit({ type: 'disk-error', disk: 'vda', operation: 'read', errno: 'EIO', offset: 0, action: 'stop' });
     fake.state = 'paused';
     fake.emit({ type: 'state', state: 'paused' });
     expect(await peer.execute('query-status')).toMatchObject({ status: 'io-error', running: false });
+    fake.disks = [disk('vda'), disk('vdb')];
+    expect(await peer.execute('query-block')).toMatchObject([{ 'io-status': 'failed' }, { 'io-status': 'ok' }]);
     await peer.execute('cont');
     expect(await peer.execute('query-status')).toMatchObject({ status: 'running', running: true });
+    expect(await peer.execute('query-block')).toMatchObject([{ 'io-status': 'ok' }, { 'io-status': 'ok' }]);
+    // A request whose error the guest was told of stops nothing.
+    fake.emit({ type: 'disk-error', disk: 'vda', operation: 'read', errno: 'EIO', offset: 0, action: 'report' });
+    expect(await peer.execute('query-status')).toMatchObject({ status: 'running' });
+    expect(await peer.execute('query-block')).toMatchObject([{ 'io-status': 'ok' }, { 'io-status': 'ok' }]);
   });
+});
+
+const disk = (name: string) => ({
+  ...{ name, file: `/${name}.img`, format: 'raw', probed: false, readonly: false, size: 1 << 20, throttle: {} },
 });
 
 const DIMM = { kind: 'memory', id: 'd1', slot: 0, address: 2 ** 32, size: 128 << 20, node: 0, backend: 'anonymous' };
@@ -446,7 +465,7 @@ describe('rude peers', () => {
     expect(await good.execute('query-name')).toEqual({ name: 'nemu' });
     const detail = 'x'.repeat(1000);
     for (let i = 0; i < 200_000 && !theirs.destroyed; i++) {
-      fake.emit({ type: 'disk-error', disk: detail, operation: 'read', errno: 'EIO', offset: i });
+      fake.emit({ type: 'disk-error', disk: detail, operation: 'read', errno: 'EIO', offset: i, action: 'stop' });
       if (i % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
     }
     expect(theirs.destroyed).toBe(true);
