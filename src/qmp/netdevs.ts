@@ -26,6 +26,8 @@ export interface Netdev {
   readonly id: string;
   /** What a card takes of it. */
   readonly net: NetInput;
+  /** `set_link` may take its cable out before a card has it. */
+  link: boolean;
   /** The card that it is in, by the machine's id. */
   usedBy: string | undefined;
 }
@@ -71,7 +73,7 @@ export class Netdevs {
   /** @throws QmpError */
   add(options: Options): void {
     if (this.#all.has(options.id)) throw new QmpError(`Duplicate ID '${options.id}'`);
-    this.#all.set(options.id, { id: options.id, net: netOf(options), usedBy: undefined });
+    this.#all.set(options.id, { id: options.id, net: netOf(options), link: true, usedBy: undefined });
   }
 
   /** Gives a back end to a card. @throws QmpError */

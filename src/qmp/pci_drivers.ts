@@ -95,6 +95,7 @@ const net = driver({
     const { type: backend, ...options } = netdev.net;
     const device: PciPlugInput = {
       ...{ kind: 'pci', type: 'virtio-net', ...options, backend, id },
+      ...(!netdev.link && { link: false }),
       ...(mac !== undefined && { mac }),
       // Nothing is said of an MTU of 0.
       ...(mtu !== undefined && mtu !== 0 && { mtu }),

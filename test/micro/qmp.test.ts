@@ -200,6 +200,11 @@ test.each(['q35', 'pc', 'minimal'] as const)(
     expect(await peer.execute('query-block')).toMatchObject([
       { device: 'vda', inserted: { iops: 0, iops_rd: 50, drv: 'raw', image: { 'virtual-size': 4 * MiB } } },
     ]);
+    await peer.execute('block_resize', { device: 'vda', size: 8 * MiB });
+    expect(await peer.execute('query-block')).toMatchObject([{ inserted: { image: { 'virtual-size': 8 * MiB } } }]);
+    const medium = imageOf(`${machine}-other`);
+    await peer.execute('blockdev-change-medium', { device: 'vda', filename: medium, format: 'raw' });
+    expect(await peer.execute('query-block')).toMatchObject([{ inserted: { file: medium } }]);
     expect(await peer.execute('query-balloon')).toEqual({ actual: 16 * MiB });
   },
 );

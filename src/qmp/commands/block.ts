@@ -5,7 +5,7 @@ import { diskName, type ThrottleInput } from '../../client/description.ts';
 import type { DiskOperationReport, DiskReport } from '../../client/machine_client.ts';
 import { blockdevOptions } from '../block_nodes.ts';
 import { command } from '../command.ts';
-import { QmpError } from '../errors.ts';
+import { deviceNotFound } from '../errors.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, none, str } from '../types.ts';
 import { jobStatus } from './jobs.ts';
@@ -130,12 +130,15 @@ export async function queryBlockStats(monitor: Monitor) {
   }));
 }
 
-/** @returns the machine's name of a disk. @throws QmpError */
-async function findDisk(monitor: Monitor, name: string | undefined): Promise<string> {
-  const own = monitor.names.own((name ?? '').replace(/\/virtio-backend$/, ''));
-  const disk = (await monitor.machine.disks()).find((each) => each.name === own);
-  if (disk) return disk.name;
-  throw new QmpError(`Device '${name ?? ''}' not found`, 'DeviceNotFound');
+/** @returns the machine's name of a disk, if there is one of this name or path. */
+export async function findDisk(monitor: Monitor, name: string): Promise<string | undefined> {
+  const own = monitor.names.own(name.replace(/\/virtio-backend$/, ''));
+  return (await monitor.machine.disks()).find((each) => each.name === own)?.name;
+}
+
+/** @returns the machine's name of the disk that is on a node. */
+export async function diskOfNode(monitor: Monitor, node: string): Promise<string | undefined> {
+  return (await monitor.machine.disks()).find((disk) => infoOf(monitor, disk).nodeName === node)?.name;
 }
 
 export const BLOCK = [
@@ -215,7 +218,8 @@ export const BLOCK = [
     args: z.strictObject({ device: str.optional(), id: str.optional(), ...limits, ...bursts }),
     returns: none,
     run: async (monitor, { device, id, ...given }) => {
-      const disk = await findDisk(monitor, id ?? device);
+      const disk = await findDisk(monitor, id ?? device ?? '');
+      if (disk === undefined) throw deviceNotFound(id ?? device ?? '');
       const wanted = {
         ...{ bps: given.bps, bpsRead: given.bps_rd, bpsWrite: given.bps_wr, bpsMax: given.bps_max },
         ...{ iops: given.iops, iopsRead: given.iops_rd, iopsWrite: given.iops_wr, iopsMax: given.iops_max },

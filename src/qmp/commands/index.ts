@@ -6,6 +6,7 @@ import { CPUS } from './cpus.ts';
 import { DEVICE } from './device.ts';
 import { DUMP } from './dump.ts';
 import { MACHINE } from './machine.ts';
+import { MEDIUM } from './medium.ts';
 import { MEMORY } from './memory.ts';
 import { NET } from './net.ts';
 import { PCI } from './pci.ts';
@@ -13,5 +14,5 @@ import { QOM } from './qom.ts';
 
 export const COMMANDS: readonly Command[] = [
   ...[...CONTROL, ...MACHINE, ...CPUS, ...MEMORY, ...DUMP, ...DEVICE],
-  ...[...BLOCK, ...NET, ...PCI, ...QOM],
+  ...[...BLOCK, ...MEDIUM, ...NET, ...PCI, ...QOM],
 ].sort((a, b) => (a.name < b.name ? -1 : 1));
