@@ -2,6 +2,7 @@ import type { MachineClient } from '../client/machine_client.ts';
 import { serveMachine } from '../client/serve.ts';
 import type { Shared } from '../client/served_share.ts';
 import { serveQmp } from '../qmp/server.ts';
+import type { Surroundings } from '../qmp/surroundings.ts';
 import { servePrivately } from './private_socket.ts';
 
 /**
@@ -23,9 +24,13 @@ export function serveControl(path: string, machine: MachineClient, shared: Share
  * @returns the function that ends it, connections and all.
  * @throws NemuError QMP_SOCKET
  */
-export async function serveQmpSocket(address: string, machine: MachineClient): Promise<() => void> {
+export async function serveQmpSocket(
+  address: string,
+  machine: MachineClient,
+  surroundings: Surroundings = {},
+): Promise<() => void> {
   const path = address.replace(/^unix:/, '').replace(/(,(server(=on)?|wait=off|nowait))*$/, '');
-  const server = serveQmp(machine);
+  const server = serveQmp(machine, surroundings);
   try {
     const purpose = { name: 'QMP socket', code: 'QMP_SOCKET', option: '--qmp' };
     const end = await servePrivately(path, purpose, (socket) => server.connect(socket));
@@ -44,6 +49,7 @@ export async function serveSockets(
   machine: MachineClient,
   { control, qmp }: { readonly control?: string; readonly qmp?: string },
   shared: Shared = {},
+  surroundings: Surroundings = {},
 ): Promise<() => void> {
   const ends: (() => void)[] = [];
   const end = () => {
@@ -51,7 +57,7 @@ export async function serveSockets(
   };
   try {
     if (control !== undefined) ends.push(await serveControl(control, machine, shared));
-    if (qmp !== undefined) ends.push(await serveQmpSocket(qmp, machine));
+    if (qmp !== undefined) ends.push(await serveQmpSocket(qmp, machine, surroundings));
     return end;
   } catch (error) {
     end();

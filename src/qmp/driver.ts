@@ -6,7 +6,8 @@ import type { Monitor } from './monitor.ts';
 
 /** What there is to plug. `taken` are objects of the peer's that go into it. */
 export interface Plan {
-  readonly device: PlugInput;
+  /** Undefined for what is a name here alone. */
+  readonly device?: PlugInput;
   /** The id that the machine gives it. */
   readonly id: string;
   /** Marks what the device uses as taken, once the machine has said that it can be. */

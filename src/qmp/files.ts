@@ -1,8 +1,10 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { QmpError } from './errors.ts';
 
+export const NO_FILE = 'No such file or directory';
+
 const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'No such file or directory',
+  ENOENT: NO_FILE,
   EACCES: 'Permission denied',
   EISDIR: 'Is a directory',
 };

@@ -1,6 +1,7 @@
 /** Lines of QEMU's human monitor, as far as there is something to say: `human-monitor-command`. */
 
 import { queryBlock, queryBlockStats } from './commands/block.ts';
+import { queryChardev } from './commands/chardev.ts';
 import { cpusFast, hotpluggableCpus } from './commands/cpus.ts';
 import { deviceAdd, deviceDel } from './commands/device.ts';
 import { statusOf } from './commands/machine.ts';
@@ -30,7 +31,7 @@ const INFO: Readonly<Record<string, Entry>> = {
   blockstats: { help: 'show what each disk did', tell: blockstats },
   chardev: {
     help: 'show consoles',
-    tell: ({ machine }) => machine.consoles.map((name) => `${name}: filename=console`),
+    tell: (monitor) => queryChardev(monitor).map(({ label, filename }) => `${label}: filename=${filename}`),
   },
   cpus: {
     help: 'show vCPUs and their threads',

@@ -1,6 +1,7 @@
 import type { LiveRequest, PlugInput } from '../client/live.ts';
 import type { MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { BlockNodes } from './block_nodes.ts';
+import { Chardevs } from './chardevs.ts';
 import type { Caller, Command } from './command.ts';
 import type { DumpStatus } from './commands/dump.ts';
 import { COMMANDS } from './commands/index.ts';
@@ -21,6 +22,8 @@ import { introspect, type SchemaInfo } from './introspect.ts';
 import type { Json } from './json.ts';
 import { ramSize } from './memory_object.ts';
 import { Netdevs } from './netdevs.ts';
+import type { SerialBus } from './serial_drivers.ts';
+import type { Surroundings } from './surroundings.ts';
 import { parseArguments } from './types.ts';
 
 /** `query-status` has these for a machine that stands still. */
@@ -35,6 +38,12 @@ export class Monitor {
   readonly objects = new Map<string, MemoryBackend>();
   readonly nodes = new BlockNodes();
   readonly netdevs = new Netdevs();
+  readonly chardevs: Chardevs;
+  readonly surroundings: Surroundings;
+  /** What `virtio-serial-pci` made, by the machine's ids. */
+  readonly serialBuses = new Map<string, SerialBus>();
+  /** Consoles and ports that the guest has open. */
+  readonly openPorts = new Set<string>();
   /** `guest-stats-polling-interval` of the balloon, which peers set and read back. */
   balloonPolling = 0;
   dump: DumpStatus = { status: 'none', completed: 0, total: 0 };
@@ -53,8 +62,10 @@ export class Monitor {
   #ended = false;
   #schema: SchemaInfo[] | undefined;
 
-  constructor(machine: MachineClient) {
+  constructor(machine: MachineClient, surroundings: Surroundings = {}) {
     this.machine = machine;
+    this.surroundings = surroundings;
+    this.chardevs = new Chardevs(surroundings);
     this.names = new DeviceNames(machine);
     this.#running = machine.state === 'created' ? undefined : machine.state === 'running';
     this.#unlisten = machine.onEvent((event) => this.#happened(event));
@@ -181,6 +192,8 @@ export class Monitor {
       this.failedDisks.set(event.disk, event.errno === 'ENOSPC' ? 'nospace' : 'failed');
     } else if (event.type === 'watchdog' && event.action === 'pause') this.pausedBy = 'watchdog';
     else if (event.type === 'panic' && this.machine.description.onPanic === 'pause') this.pausedBy = 'guest-panicked';
+    else if (event.type === 'port') this.openPorts[event.open ? 'add' : 'delete'](event.name);
+    else if (event.type === 'console') this.chardevs.changed(event.name, event.change);
     else if (event.type === 'request') this.#rememberRequest(event.request);
   }
 
@@ -215,10 +228,15 @@ export class Monitor {
     for (const object of this.objects.values()) if (object.usedBy === id) object.usedBy = undefined;
     this.nodes.release(id);
     this.netdevs.release(id);
+    this.chardevs.release(id);
+    this.openPorts.delete(id);
+    this.serialBuses.delete(id);
+    for (const { ports } of this.serialBuses.values()) ports.delete(id);
   }
 
   close(): void {
     this.#unlisten();
     this.#listeners.clear();
+    this.chardevs.close();
   }
 }

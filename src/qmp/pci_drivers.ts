@@ -5,33 +5,9 @@ import type { PciPlugInput } from '../client/live.ts';
 import { type Driver, driver } from './driver.ts';
 import { QmpError } from './errors.ts';
 import { claim, memoryObject } from './memory_object.ts';
-import type { Monitor } from './monitor.ts';
+import { idOf, pciProperties, placeOf } from './pci_place.ts';
+import { SERIAL_DRIVERS } from './serial_drivers.ts';
 import { bool, int, str } from './types.ts';
-
-const place = {
-  bus: str.optional().describe('a root port or switch port by its id; pci.0 of a pc'),
-  addr: z.union([int, str]).optional().describe('device number of a slot: 5, or 05.0'),
-};
-
-/** QEMU's bus and address as a place of ours; undefined where any will do. @throws QmpError */
-function placeOf(bus: string | undefined, addr: number | string | undefined): { port?: string } {
-  if (bus === 'pcie.0') throw new QmpError(`Bus 'pcie.0' does not support hotplugging`);
-  const device = typeof addr === 'number' ? addr : Number.parseInt(addr ?? '0', 16);
-  if (!(device >= 0 && device < 32)) throw new QmpError(`Parameter 'addr' expects a value of 0 to 31`);
-  if (bus !== undefined && bus !== 'pci.0') {
-    // Behind a port there is one device.
-    if (device !== 0) throw new QmpError(`PCI: slot ${device} function 0 is not available behind ${bus}`);
-    return { port: bus };
-  }
-  return addr === undefined ? {} : { port: `slot${device}` };
-}
-
-/** The id that the machine takes: the peer's, or the first of these names that is free. */
-async function idOf({ machine }: Monitor, given: string | undefined, name: (index: number) => string): Promise<string> {
-  if (given !== undefined) return given;
-  const { devices } = (await machine.plugged()).pci;
-  for (let index = 0; ; index++) if (!devices.some(({ id }) => id === name(index))) return name(index);
-}
 
 const ERROR_POLICY = z.enum(['auto', 'report', 'ignore', 'stop', 'enospc']);
 
@@ -45,7 +21,7 @@ const blk = driver({
     packed: bool.optional(),
     werror: ERROR_POLICY.optional(),
     rerror: ERROR_POLICY.optional(),
-    ...place,
+    ...pciProperties,
   }),
   plan: async (monitor, given, { drive, serial, packed, werror, rerror, bus, addr, ...rest }) => {
     if (drive === undefined) throw new QmpError('drive property not set');
@@ -82,7 +58,7 @@ const net = driver({
     packed: bool.optional(),
     mq: bool.optional(),
     vectors: int.optional(),
-    ...place,
+    ...pciProperties,
   }),
   plan: async (monitor, given, { netdev: name, mac, host_mtu: mtu, packed, bus, addr }) => {
     if (name === undefined) throw new QmpError("'netdev' property must be set");
@@ -109,7 +85,7 @@ const net = driver({
 const rng = driver({
   name: 'virtio-rng-pci',
   summary: "random bytes of the host's",
-  properties: z.strictObject({ ...place }),
+  properties: z.strictObject({ ...pciProperties }),
   plan: async (monitor, given, { bus, addr }) => {
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'rng' : `rng${index}`));
     return { device: { kind: 'pci', type: 'virtio-rng', id, ...placeOf(bus, addr) }, id, take: () => {} };
@@ -122,7 +98,7 @@ const balloon = driver({
   properties: z.strictObject({
     'deflate-on-oom': bool.optional(),
     'free-page-reporting': bool.optional(),
-    ...place,
+    ...pciProperties,
   }),
   plan: async (monitor, given, { 'deflate-on-oom': deflate, 'free-page-reporting': reporting, bus, addr }) => {
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'balloon' : `balloon${index}`));
@@ -144,7 +120,7 @@ const memory = driver({
     'requested-size': int.nonnegative().optional(),
     'block-size': int.positive().optional(),
     node: int.nonnegative().optional(),
-    ...place,
+    ...pciProperties,
   }),
   plan: async (monitor, given, { memdev, node, bus, addr, ...sizes }) => {
     const object = memoryObject(monitor, memdev);
@@ -168,7 +144,7 @@ const memory = driver({
 const pmem = driver({
   name: 'virtio-pmem-pci',
   summary: 'persistent memory on a `memory-backend-file` object',
-  properties: z.strictObject({ memdev: str.optional(), ...place }),
+  properties: z.strictObject({ memdev: str.optional(), ...pciProperties }),
   plan: async (monitor, given, { memdev, bus, addr }) => {
     const object = memoryObject(monitor, memdev);
     const { path, share } = object.plug;
@@ -185,11 +161,11 @@ const pmem = driver({
 const watchdog = driver({
   name: 'i6300esb',
   summary: 'a watchdog, on a machine with slots of conventional PCI',
-  properties: z.strictObject({ ...place }),
+  properties: z.strictObject({ ...pciProperties }),
   plan: async (monitor, given, { bus, addr }) => {
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'watchdog' : `watchdog${index}`));
     return { device: { kind: 'pci', type: 'i6300esb', id, ...placeOf(bus, addr) }, id, take: () => {} };
   },
 });
 
-export const PCI_DRIVERS: readonly Driver[] = [blk, net, rng, balloon, memory, pmem, watchdog];
+export const PCI_DRIVERS: readonly Driver[] = [blk, net, rng, balloon, memory, pmem, watchdog, ...SERIAL_DRIVERS];

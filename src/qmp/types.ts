@@ -56,14 +56,16 @@ function problemOf(issue: z.core.$ZodIssue): string {
   const missing = (path: readonly PropertyKey[]) => `Parameter '${nameOf(path)}' is missing`;
   const wrongType = (expected: string) =>
     `Invalid parameter type for '${name}', expected: ${EXPECTED[expected] ?? expected}`;
+  const last = issue.path.at(-1);
+  // Of a value that is none of a list, QEMU names the member alone.
+  const notAccepted = (value: string) =>
+    `Parameter '${typeof last === 'string' ? last : name}' does not accept value '${value}'`;
   switch (issue.code) {
     case 'invalid_type':
       return issue.input === undefined ? missing(issue.path) : wrongType(issue.expected);
     case 'invalid_value':
       if (issue.input === undefined) return missing(issue.path);
-      return typeof issue.input === 'string'
-        ? `Parameter '${name}' does not accept value '${issue.input}'`
-        : wrongType('string');
+      return typeof issue.input === 'string' ? notAccepted(issue.input) : wrongType('string');
     case 'invalid_union': {
       const tag = issue.discriminator;
       if (issue.input === undefined) return missing(issue.path);
@@ -77,7 +79,7 @@ function problemOf(issue: z.core.$ZodIssue): string {
       const value = (issue.input as Record<string, unknown> | undefined)?.[tag];
       // The path of the issue is the tag's already.
       if (value === undefined) return missing(issue.path);
-      return typeof value === 'string' ? `Parameter '${name}' does not accept value '${value}'` : wrongType('string');
+      return typeof value === 'string' ? notAccepted(value) : wrongType('string');
     }
     case 'unrecognized_keys':
       return `Parameter '${nameOf([...issue.path, issue.keys[0]])}' is unexpected`;

@@ -5,6 +5,7 @@ import { NemuError } from '../../src/client/errors.ts';
 import type { LiveRequest, PlugInput, Stage } from '../../src/client/live.ts';
 import type { MachineClient, MachineEvent } from '../../src/client/machine_client.ts';
 import { serveQmp } from '../../src/qmp/server.ts';
+import type { Surroundings } from '../../src/qmp/surroundings.ts';
 
 export interface Message {
   readonly QMP?: { readonly version: unknown; readonly capabilities: readonly string[] };
@@ -99,8 +100,8 @@ export class QmpPeer {
 }
 
 /** A server of a machine, and what connects to it without a socket. */
-export function qmpServer(machine: MachineClient) {
-  const server = serveQmp(machine);
+export function qmpServer(machine: MachineClient, surroundings: Surroundings = {}) {
+  const server = serveQmp(machine, surroundings);
   const attach = () => {
     const [ours, theirs] = duplexPair();
     return { peer: new QmpPeer(ours), served: server.connect(theirs), theirs };
@@ -151,7 +152,7 @@ export class FakeMachine {
         return state();
       },
       end: undefined,
-      consoles: ['com1'],
+      consoles: ['com1', 'com4'],
       pause: async () => {
         await this.gate;
         this.calls.push('pause');

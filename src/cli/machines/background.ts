@@ -14,6 +14,7 @@ import type { ConsoleTap } from '../../console/hub.ts';
 import { MachineConsoles } from '../../console/machine_consoles.ts';
 import { PtyBridge, type PtyEnd } from '../../console/pty_bridge.ts';
 import { PseudoTerminal } from '../../ffi/pty.ts';
+import type { ConsoleTerminal } from '../../qmp/surroundings.ts';
 import { serveControl, serveQmpSocket, serveSockets } from '../control_socket.ts';
 import { describe } from '../describe.ts';
 import { EventLog, note } from '../event_log.ts';
@@ -281,8 +282,9 @@ export class ServedMachine {
     const shared = { consoles: this.consoles, guest: this.guest, history: this.#history };
     const { control, qmp } = runtimePaths(this.#name);
     this.#ends.push(await serveControl(control, this.#machine, shared));
-    this.#ends.push(await serveQmpSocket(qmp, this.#machine));
-    this.#ends.push(await serveSockets(this.#machine, this.#options, shared));
+    const surroundings = { consoles: this.consoles, terminal: () => this.#terminal() };
+    this.#ends.push(await serveQmpSocket(qmp, this.#machine, surroundings));
+    this.#ends.push(await serveSockets(this.#machine, this.#options, shared, surroundings));
     for (const console of this.consoles.names) {
       try {
         const bridge = new PtyBridge(this.consoles.hub(console), ptyEnd(new PseudoTerminal()));
@@ -291,6 +293,18 @@ export class ServedMachine {
         this.#history.note(`${console} has no pseudo-terminal: ${(error as Error).message}`);
       }
     }
+  }
+
+  #terminal(): ConsoleTerminal {
+    const end = ptyEnd(new PseudoTerminal());
+    let bridge: PtyBridge | undefined;
+    return {
+      path: end.path,
+      connect: (console) => {
+        bridge = new PtyBridge(this.consoles.hub(console), end);
+      },
+      close: () => (bridge ?? end).close(),
+    };
   }
 
   /** Waits until the guest, a signal or the time ends the machine. */

@@ -46,6 +46,7 @@ export async function deviceAdd(monitor: Monitor, args: JsonObject): Promise<voi
   // From here on another peer finds what the device uses taken; and its events have the peer's name for it.
   plan.take();
   if (id !== undefined) monitor.names.give(id, plan.id);
+  if (!plan.device) return;
   try {
     await monitor.plug(plan.device, plan.id);
   } catch (error) {
@@ -57,6 +58,15 @@ export async function deviceAdd(monitor: Monitor, args: JsonObject): Promise<voi
 /** @throws QmpError */
 export async function deviceDel(monitor: Monitor, id: string): Promise<void> {
   const own = monitor.names.own(id);
+  const bus = monitor.serialBuses.get(own);
+  if (bus) {
+    const [port] = bus.ports;
+    if (port !== undefined) throw new QmpError(`'${id}' has ports: remove '${monitor.names.peer(port)}' first`);
+    const device = monitor.names.peer(own);
+    monitor.forget(own);
+    monitor.emit('DEVICE_DELETED', { device, path: `/machine/peripheral/${device}` });
+    return;
+  }
   if (!(await monitor.hasDevice(id))) throw deviceNotFound(id);
   await monitor.unplug(own);
 }

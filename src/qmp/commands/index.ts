@@ -1,6 +1,7 @@
 /** Every command of the protocol. */
 import type { Command } from '../command.ts';
 import { BLOCK } from './block.ts';
+import { CHARDEV } from './chardev.ts';
 import { CONTROL } from './control.ts';
 import { CPUS } from './cpus.ts';
 import { DEVICE } from './device.ts';
@@ -14,5 +15,5 @@ import { QOM } from './qom.ts';
 
 export const COMMANDS: readonly Command[] = [
   ...[...CONTROL, ...MACHINE, ...CPUS, ...MEMORY, ...DUMP, ...DEVICE],
-  ...[...BLOCK, ...MEDIUM, ...NET, ...PCI, ...QOM],
+  ...[...BLOCK, ...MEDIUM, ...NET, ...CHARDEV, ...PCI, ...QOM],
 ].sort((a, b) => (a.name < b.name ? -1 : 1));

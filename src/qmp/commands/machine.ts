@@ -237,13 +237,6 @@ export const MACHINE = [
     run: (_monitor, { option }) => commandLine().filter((each) => option === undefined || each.option === option),
   }),
   command({
-    name: 'query-chardev',
-    summary: 'serial ports and consoles',
-    args: none,
-    returns: z.array(z.strictObject({ label: str, filename: str, 'frontend-open': bool })),
-    run: ({ machine }) => machine.consoles.map((label) => ({ label, filename: 'console', 'frontend-open': true })),
-  }),
-  command({
     name: 'query-iothreads',
     summary: 'threads for devices: none, all devices have one thread',
     args: none,

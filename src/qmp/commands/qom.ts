@@ -107,6 +107,10 @@ async function tree(monitor: Monitor): Promise<Node> {
     const where = isOnBoard(view) ? unattached : peripheral;
     where[names.peer(view.report.name)] = await pciNode(monitor, view);
   }
+  for (const id of monitor.serialBuses.keys()) {
+    const properties = { realized: flag(true), hotplugged: flag(true) };
+    peripheral[names.peer(id)] = { type: 'virtio-serial-pci', properties, children: {} };
+  }
   if (machine.description.rtc) {
     unattached[RTC_PATH.slice(RTC_PATH.lastIndexOf('/') + 1)] = {
       ...{ type: 'mc146818rtc', properties: { realized: flag(true), hotplugged: flag(false) }, children: {} },
