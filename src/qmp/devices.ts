@@ -7,11 +7,23 @@ export interface MemoryBackend {
   readonly id: string;
   readonly type: 'memory-backend-ram' | 'memory-backend-file' | 'memory-backend-memfd';
   readonly size: number;
+  /** As they were asked for: a host's dump of this process, its merging of equal pages and its swap are the host's. */
+  readonly dump: boolean;
+  readonly merge: boolean;
+  readonly reserve: boolean;
   /** What a DIMM takes of it. */
   readonly plug: Omit<MemoryPlug, 'kind' | 'id' | 'slot' | 'address' | 'node' | 'size'>;
   /** The device that it is in, by the machine's id. */
   usedBy: string | undefined;
 }
+
+/** Something that a device may name, and that nothing more becomes of. */
+export interface NamedObject {
+  readonly id: string;
+  readonly type: 'rng-random' | 'rng-builtin' | 'iothread';
+  readonly settings: Readonly<Record<string, unknown>>;
+}
+export type QmpObject = MemoryBackend | NamedObject;
 
 /**
  * What peers call the devices of a machine. A device that came through QMP has the id that it was given there, which

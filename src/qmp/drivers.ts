@@ -83,6 +83,20 @@ const nvdimmDriver = driver({
   },
 });
 
+/** Names that do not say the bus. */
+const ALIASES: Readonly<Record<string, string>> = {
+  'virtio-balloon': 'virtio-balloon-pci',
+  'virtio-blk': 'virtio-blk-pci',
+  'virtio-net': 'virtio-net-pci',
+  'virtio-rng': 'virtio-rng-pci',
+  'virtio-serial': 'virtio-serial-pci',
+};
+
+export const findDriver = (name: unknown): Driver | undefined =>
+  typeof name === 'string'
+    ? DRIVERS.find((each) => each.name === (Object.hasOwn(ALIASES, name) ? ALIASES[name] : name))
+    : undefined;
+
 export const DRIVERS: readonly Driver[] = [
   ...[cpuDriver(CPU_TYPE), cpuDriver('max-x86_64-cpu'), dimmDriver, nvdimmDriver],
   ...PCI_DRIVERS,

@@ -5,7 +5,7 @@ import { Chardevs } from './chardevs.ts';
 import type { Caller, Command } from './command.ts';
 import type { DumpStatus } from './commands/dump.ts';
 import { COMMANDS } from './commands/index.ts';
-import { DeviceNames, type MemoryBackend } from './devices.ts';
+import { DeviceNames, type MemoryBackend, type QmpObject } from './devices.ts';
 import { QmpError, toQmpError } from './errors.ts';
 import {
   EVENTS,
@@ -35,7 +35,7 @@ export class Monitor {
   readonly commands: ReadonlyMap<string, Command> = new Map(COMMANDS.map((each) => [each.name, each]));
   readonly names: DeviceNames;
   /** What `object-add` made, by id. */
-  readonly objects = new Map<string, MemoryBackend>();
+  readonly objects = new Map<string, QmpObject>();
   readonly nodes = new BlockNodes();
   readonly netdevs = new Netdevs();
   readonly chardevs: Chardevs;
@@ -46,6 +46,8 @@ export class Monitor {
   readonly openPorts = new Set<string>();
   /** `guest-stats-polling-interval` of the balloon, which peers set and read back. */
   balloonPolling = 0;
+  /** What a watchdog does that is plugged through QMP. */
+  watchdogAction: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none' = 'reset';
   dump: DumpStatus = { status: 'none', completed: 0, total: 0 };
   /** Why the machine stands still, where nobody asked for it. */
   pausedBy: PauseReason | undefined;
@@ -69,6 +71,11 @@ export class Monitor {
     this.names = new DeviceNames(machine);
     this.#running = machine.state === 'created' ? undefined : machine.state === 'running';
     this.#unlisten = machine.onEvent((event) => this.#happened(event));
+  }
+
+  /** Objects that are memory. */
+  get memory(): MemoryBackend[] {
+    return [...this.objects.values()].flatMap((object) => ('plug' in object ? [object] : []));
   }
 
   get schema(): SchemaInfo[] {
@@ -225,7 +232,7 @@ export class Monitor {
   forget(id: string): void {
     this.names.forget(id);
     this.#ost.delete(id);
-    for (const object of this.objects.values()) if (object.usedBy === id) object.usedBy = undefined;
+    for (const object of this.memory) if (object.usedBy === id) object.usedBy = undefined;
     this.nodes.release(id);
     this.netdevs.release(id);
     this.chardevs.release(id);

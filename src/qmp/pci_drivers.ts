@@ -3,11 +3,26 @@ import * as z from 'zod';
 import { diskName } from '../client/description.ts';
 import type { PciPlugInput } from '../client/live.ts';
 import { type Driver, driver } from './driver.ts';
-import { QmpError } from './errors.ts';
+import { deviceNotFound, QmpError } from './errors.ts';
 import { claim, memoryObject } from './memory_object.ts';
-import { idOf, pciProperties, placeOf } from './pci_place.ts';
+import type { Monitor } from './monitor.ts';
+import { OBJECT_TYPES } from './objects.ts';
+import { idOf, pciProperties, placeOf, requireModern, virtioProperties } from './pci_place.ts';
 import { SERIAL_DRIVERS } from './serial_drivers.ts';
 import { bool, int, str } from './types.ts';
+
+const bootindex = int.min(-1).optional().describe('not used: the machine boots its kernel itself');
+
+/** What a device names and does not need has to be there. @throws QmpError */
+function requireObject({ objects }: Monitor, property: string, given: string | undefined, parent: string): void {
+  if (given === undefined) return;
+  const object = objects.get(given.replace(/^\/objects\//, ''));
+  if (!object) throw deviceNotFound(given);
+  const type = OBJECT_TYPES.find(({ name }) => name === object.type);
+  if (type?.name !== parent && type?.parent !== parent) {
+    throw new QmpError(`Invalid parameter type for '${property}', expected: ${parent}`);
+  }
+}
 
 const ERROR_POLICY = z.enum(['auto', 'report', 'ignore', 'stop', 'enospc']);
 
@@ -21,9 +36,17 @@ const blk = driver({
     packed: bool.optional(),
     werror: ERROR_POLICY.optional(),
     rerror: ERROR_POLICY.optional(),
-    ...pciProperties,
+    'write-cache': z.enum(['on', 'off', 'auto']).optional().describe('on: the guest flushes, as it always does here'),
+    'share-rw': bool.optional().describe('off: an image that is written to has one user'),
+    iothread: str.optional().describe('an iothread object; all devices have one thread'),
+    bootindex,
+    ...virtioProperties,
   }),
-  plan: async (monitor, given, { drive, serial, packed, werror, rerror, bus, addr, ...rest }) => {
+  plan: async (monitor, given, { drive, serial, packed, werror, rerror, bus, addr, iothread, ...rest }) => {
+    requireModern('virtio-blk-pci', rest);
+    if (rest['write-cache'] === 'off') throw new QmpError('A disk here has a write cache: write-cache must be on');
+    if (rest['share-rw']) throw new QmpError('An image that is written to has one user: share-rw must be off');
+    requireObject(monitor, 'iothread', iothread, 'iothread');
     if (drive === undefined) throw new QmpError('drive property not set');
     const node = monitor.nodes.get(drive);
     if (!node) throw new QmpError(`Property 'virtio-blk-pci.drive' can't find value '${drive}'`);
@@ -58,9 +81,11 @@ const net = driver({
     packed: bool.optional(),
     mq: bool.optional(),
     vectors: int.optional(),
-    ...pciProperties,
+    bootindex,
+    ...virtioProperties,
   }),
-  plan: async (monitor, given, { netdev: name, mac, host_mtu: mtu, packed, bus, addr }) => {
+  plan: async (monitor, given, { netdev: name, mac, host_mtu: mtu, packed, bus, addr, ...rest }) => {
+    requireModern('virtio-net-pci', rest);
     if (name === undefined) throw new QmpError("'netdev' property must be set");
     const netdev = monitor.netdevs.all.find(({ id }) => id === name);
     if (!netdev) throw new QmpError(`Property 'virtio-net-pci.netdev' can't find value '${name}'`);
@@ -85,8 +110,13 @@ const net = driver({
 const rng = driver({
   name: 'virtio-rng-pci',
   summary: "random bytes of the host's",
-  properties: z.strictObject({ ...pciProperties }),
-  plan: async (monitor, given, { bus, addr }) => {
+  properties: z.strictObject({
+    rng: str.optional().describe('an rng-random or rng-builtin object'),
+    ...virtioProperties,
+  }),
+  plan: async (monitor, given, { rng: source, bus, addr, ...rest }) => {
+    requireModern('virtio-rng-pci', rest);
+    requireObject(monitor, 'rng', source, 'rng-backend');
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'rng' : `rng${index}`));
     return { device: { kind: 'pci', type: 'virtio-rng', id, ...placeOf(bus, addr) }, id, take: () => {} };
   },
@@ -98,9 +128,10 @@ const balloon = driver({
   properties: z.strictObject({
     'deflate-on-oom': bool.optional(),
     'free-page-reporting': bool.optional(),
-    ...pciProperties,
+    ...virtioProperties,
   }),
-  plan: async (monitor, given, { 'deflate-on-oom': deflate, 'free-page-reporting': reporting, bus, addr }) => {
+  plan: async (monitor, given, { 'deflate-on-oom': deflate, 'free-page-reporting': reporting, bus, addr, ...rest }) => {
+    requireModern('virtio-balloon-pci', rest);
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'balloon' : `balloon${index}`));
     const device: PciPlugInput = {
       ...{ kind: 'pci', type: 'virtio-balloon', id },
@@ -164,8 +195,22 @@ const watchdog = driver({
   properties: z.strictObject({ ...pciProperties }),
   plan: async (monitor, given, { bus, addr }) => {
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'watchdog' : `watchdog${index}`));
-    return { device: { kind: 'pci', type: 'i6300esb', id, ...placeOf(bus, addr) }, id, take: () => {} };
+    const { watchdogAction: action } = monitor;
+    return { device: { kind: 'pci', type: 'i6300esb', id, action, ...placeOf(bus, addr) }, id, take: () => {} };
   },
 });
 
-export const PCI_DRIVERS: readonly Driver[] = [blk, net, rng, balloon, memory, pmem, watchdog, ...SERIAL_DRIVERS];
+const rootPort = driver({
+  name: 'pcie-root-port',
+  summary: 'a root port: those of the start are all',
+  properties: z.strictObject({ chassis: int.optional(), port: int.optional(), slot: int.optional(), ...pciProperties }),
+  plan: (_monitor, _given, { bus = 'pcie.0', addr }) => {
+    placeOf(bus, addr);
+    throw new QmpError('A machine has its root ports from the start: nemu run --pcie root-ports=N');
+  },
+});
+
+export const PCI_DRIVERS: readonly Driver[] = [
+  ...[blk, net, rng, balloon, memory, pmem, watchdog, rootPort],
+  ...SERIAL_DRIVERS,
+];

@@ -4,8 +4,6 @@ import { QmpError } from './errors.ts';
 import type { Monitor } from './monitor.ts';
 import { bool, int, str } from './types.ts';
 
-const onOffAuto = z.enum(['on', 'off', 'auto']);
-
 /** Properties of every device of PCI. */
 export const pciProperties = {
   bus: str.optional().describe('a root port or switch port by its id; pci.0 of a pc'),
@@ -15,14 +13,13 @@ export const pciProperties = {
 /** Properties of every virtio device of PCI: ours have no registers of the time before virtio 1.0. */
 export const virtioProperties = {
   ...pciProperties,
-  'disable-legacy': z.union([bool, onOffAuto]).optional().describe('on: virtio 1.0 and later alone, as always here'),
+  'disable-legacy': z.enum(['on', 'off', 'auto']).optional().describe('on: virtio 1.0 and later alone, as always here'),
   'disable-modern': bool.optional().describe('off: virtio 1.0 and later, as always here'),
 };
 
 /** @throws QmpError for what only a device of the time before virtio 1.0 could be. */
 export function requireModern(driver: string, properties: z.output<z.ZodObject<typeof virtioProperties>>): void {
-  const legacy = properties['disable-legacy'];
-  if (properties['disable-modern'] || legacy === false || legacy === 'off') {
+  if (properties['disable-modern'] || properties['disable-legacy'] === 'off') {
     throw new QmpError(`A ${driver} speaks virtio 1.0 and later alone: disable-legacy is on, and disable-modern off`);
   }
 }

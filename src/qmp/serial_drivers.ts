@@ -8,7 +8,7 @@ import type { Chardev } from './chardevs.ts';
 import { type Driver, driver } from './driver.ts';
 import { QmpError } from './errors.ts';
 import type { Monitor } from './monitor.ts';
-import { idOf, pciProperties, placeOf } from './pci_place.ts';
+import { idOf, placeOf, requireModern, virtioProperties } from './pci_place.ts';
 import { int, str } from './types.ts';
 
 /** QEMU's bound: a controller has 31 ports. */
@@ -53,8 +53,13 @@ function busOf({ serialBuses }: Monitor, name: string | undefined, nr: number | 
 const controller = driver({
   name: 'virtio-serial-pci',
   summary: 'a bus for virtio consoles and ports',
-  properties: z.strictObject({ max_ports: int.min(1).max(31).optional(), vectors: int.optional(), ...pciProperties }),
-  plan: ({ serialBuses }, given, { bus, addr }) => {
+  properties: z.strictObject({
+    max_ports: int.min(1).max(31).optional(),
+    vectors: int.optional(),
+    ...virtioProperties,
+  }),
+  plan: ({ serialBuses }, given, { bus, addr, ...rest }) => {
+    requireModern('virtio-serial-pci', rest);
     let id = given;
     for (let index = 0; id === undefined; index++) {
       if (!serialBuses.has(`virtio-serial${index}`)) id = `virtio-serial${index}`;

@@ -2,11 +2,12 @@
 import * as z from 'zod';
 import { command } from '../command.ts';
 import type { Driver } from '../driver.ts';
-import { DRIVERS } from '../drivers.ts';
+import { findDriver } from '../drivers.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import type { JsonObject } from '../json.ts';
 import type { Monitor } from '../monitor.ts';
-import { none, parseArguments, requireId, str } from '../types.ts';
+import { OBJECT_TYPES } from '../objects.ts';
+import { any, none, parseArguments, requireId, str } from '../types.ts';
 
 const typeOf = (schema: z.ZodType): string => (schema.def as { type: string; innerType?: z.ZodType }).type;
 const inner = (schema: z.ZodType): z.ZodType => {
@@ -14,14 +15,17 @@ const inner = (schema: z.ZodType): z.ZodType => {
   return innerType ? inner(innerType) : schema;
 };
 
-/** Properties may come as text, as on QEMU's command line. */
-function fromText(schema: z.ZodType, value: unknown): unknown {
-  if (typeof value !== 'string') return value;
+/** Properties may come as text, as on QEMU's command line. @throws QmpError */
+function fromText(name: string, schema: z.ZodType, value: unknown): unknown {
   const type = typeOf(inner(schema));
-  if (type === 'number' && /^-?\d+$/.test(value)) return Number(value);
-  if (type === 'literal' && /^\d+$/.test(value)) return Number(value);
-  if (type === 'boolean' && (value === 'on' || value === 'off')) return value === 'on';
-  return value;
+  if (type === 'number' || type === 'literal') {
+    const number = typeof value === 'string' && /^-?\d+$/.test(value) ? Number(value) : value;
+    if (!Number.isInteger(number)) throw new QmpError(`Parameter '${name}' expects integer`);
+    return number;
+  }
+  if (type !== 'boolean' || typeof value === 'boolean') return value;
+  if (value === 'on' || value === 'off') return value === 'on';
+  throw new QmpError(`Parameter '${name}' expects 'on' or 'off'`);
 }
 
 function propertiesOf({ name, properties }: Driver, given: JsonObject): JsonObject {
@@ -29,7 +33,7 @@ function propertiesOf({ name, properties }: Driver, given: JsonObject): JsonObje
   const unknown = Object.keys(given).find((key) => !Object.hasOwn(shape, key));
   if (unknown !== undefined) throw new QmpError(`Property '${name}.${unknown}' not found`);
   const converted = Object.fromEntries(
-    Object.entries(given).map(([key, value]) => [key, fromText(shape[key], value)]),
+    Object.entries(given).map(([key, value]) => [key, fromText(key, shape[key], value)]),
   ) as JsonObject;
   return parseArguments(properties, converted) as JsonObject;
 }
@@ -37,7 +41,7 @@ function propertiesOf({ name, properties }: Driver, given: JsonObject): JsonObje
 /** @throws QmpError */
 export async function deviceAdd(monitor: Monitor, args: JsonObject): Promise<void> {
   const { driver: name, id, ...given } = args;
-  const driver = DRIVERS.find((each) => each.name === name);
+  const driver = findDriver(name);
   if (!driver) throw new QmpError(`'${String(name)}' is not a valid device model name`);
   if (id !== undefined) requireId(id);
   const properties = propertiesOf(driver, given);
@@ -99,14 +103,34 @@ export const DEVICE = [
     args: z.strictObject({ typename: str }),
     returns: z.array(z.strictObject({ name: str, type: str, description: str.optional() })),
     run: (_monitor, { typename }) => {
-      const driver = DRIVERS.find(({ name }) => name === typename);
+      const driver = findDriver(typename);
       if (!driver) throw deviceNotFound(typename);
-      return Object.entries(driver.properties.shape as Record<string, z.ZodType>).map(([name, schema]) => ({
-        ...{ name, type: PROPERTY_TYPES[typeOf(inner(schema))] ?? 'str' },
-        ...(inner(schema).description !== undefined && { description: inner(schema).description }),
-      }));
+      return properties(driver.properties.shape as Record<string, z.ZodType>);
+    },
+  }),
+  command({
+    name: 'qom-list-properties',
+    summary: 'properties of a type of device or object',
+    args: z.strictObject({ typename: str }),
+    returns: z.array(
+      z.strictObject({ name: str, type: str, description: str.optional(), 'default-value': any.optional() }),
+    ),
+    run: (_monitor, { typename }) => {
+      const driver = findDriver(typename);
+      const object = OBJECT_TYPES.find(({ name }) => name === typename);
+      if (driver) return [...OF_EVERY_DEVICE, ...properties(driver.properties.shape as Record<string, z.ZodType>)];
+      if (object) return [TYPE, ...properties(object.properties)];
+      throw new QmpError(`Class '${typename}' not found`, 'DeviceNotFound');
     },
   }),
 ];
 
 const PROPERTY_TYPES: Readonly<Record<string, string>> = { number: 'int64', literal: 'int64', boolean: 'bool' };
+const TYPE = { name: 'type', type: 'string' };
+const OF_EVERY_DEVICE = [TYPE, ...['realized', 'hotplugged', 'hotpluggable'].map((name) => ({ name, type: 'bool' }))];
+
+const properties = (shape: Readonly<Record<string, z.ZodType>>) =>
+  Object.entries(shape).map(([name, schema]) => ({
+    ...{ name, type: PROPERTY_TYPES[typeOf(inner(schema))] ?? 'str' },
+    ...(inner(schema).description !== undefined && { description: inner(schema).description }),
+  }));

@@ -10,10 +10,12 @@ import { MACHINE } from './machine.ts';
 import { MEDIUM } from './medium.ts';
 import { MEMORY } from './memory.ts';
 import { NET } from './net.ts';
+import { OBJECT } from './object.ts';
 import { PCI } from './pci.ts';
+import { PROBE } from './probe.ts';
 import { QOM } from './qom.ts';
 
 export const COMMANDS: readonly Command[] = [
-  ...[...CONTROL, ...MACHINE, ...CPUS, ...MEMORY, ...DUMP, ...DEVICE],
-  ...[...BLOCK, ...MEDIUM, ...NET, ...CHARDEV, ...PCI, ...QOM],
+  ...[...CONTROL, ...MACHINE, ...CPUS, ...OBJECT, ...MEMORY, ...DUMP, ...DEVICE],
+  ...[...BLOCK, ...MEDIUM, ...NET, ...CHARDEV, ...PROBE, ...PCI, ...QOM],
 ].sort((a, b) => (a.name < b.name ? -1 : 1));

@@ -211,15 +211,6 @@ export const MACHINE = [
     run: () => ({ 'wakeup-suspend-support': false }),
   }),
   command({
-    name: 'query-cpu-definitions',
-    summary: 'CPU models: the host',
-    args: none,
-    returns: z.array(
-      z.strictObject({ name: str, typename: str, static: bool, deprecated: bool, 'migration-safe': bool.optional() }),
-    ),
-    run: () => [{ name: 'host', typename: CPU_TYPE, static: false, deprecated: false, 'migration-safe': false }],
-  }),
-  command({
     name: 'query-command-line-options',
     summary: "options of the machine's description",
     args: z.strictObject({ option: str.optional() }),
@@ -237,18 +228,6 @@ export const MACHINE = [
     run: (_monitor, { option }) => commandLine().filter((each) => option === undefined || each.option === option),
   }),
   command({
-    name: 'query-iothreads',
-    summary: 'threads for devices: none, all devices have one thread',
-    args: none,
-    returns: z.array(
-      z.strictObject({
-        ...{ id: str, 'thread-id': int, 'poll-max-ns': int, 'poll-grow': int, 'poll-shrink': int },
-        'aio-max-batch': int,
-      }),
-    ),
-    run: () => [],
-  }),
-  command({
     name: 'query-jobs',
     summary: 'long operations: none',
     args: none,
@@ -258,20 +237,6 @@ export const MACHINE = [
         error: str.optional(),
       }),
     ),
-    run: () => [],
-  }),
-  command({
-    name: 'query-migrate',
-    summary: 'migration: there was none',
-    args: none,
-    returns: none,
-    run: () => ({}),
-  }),
-  command({
-    name: 'query-migrate-capabilities',
-    summary: 'what migration can do: nothing yet',
-    args: none,
-    returns: z.array(z.strictObject({ capability: z.enum(['events']), state: bool })),
     run: () => [],
   }),
 ];

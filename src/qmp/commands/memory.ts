@@ -2,72 +2,12 @@
 import * as z from 'zod';
 import { AddressSpace } from '../../client/guest_kernel/address_space.ts';
 import { command } from '../command.ts';
-import type { MemoryBackend } from '../devices.ts';
 import { QmpError } from '../errors.ts';
 import { ospmStatus } from '../events.ts';
 import { createFile } from '../files.ts';
 import { pluggedSize } from '../memory_object.ts';
 import type { Monitor } from '../monitor.ts';
-import { bool, int, int64, none, requireId, str, withBase } from '../types.ts';
-
-const policy = z.enum(['default', 'preferred', 'bind', 'interleave']);
-const id = str.min(1).max(64);
-const backend = {
-  id,
-  size: int,
-  'host-nodes': z.array(int).optional(),
-  policy: policy.optional(),
-  prealloc: bool.optional(),
-  'prealloc-threads': int.optional(),
-  share: bool.optional(),
-};
-const objectSchema = withBase(
-  z.discriminatedUnion('qom-type', [
-    z.strictObject({ 'qom-type': z.literal('memory-backend-ram'), ...backend }),
-    z.strictObject({ 'qom-type': z.literal('memory-backend-file'), ...backend, 'mem-path': str }),
-    z.strictObject({
-      ...{ 'qom-type': z.literal('memory-backend-memfd'), ...backend },
-      ...{ hugetlb: bool.optional(), hugetlbsize: int.optional() },
-    }),
-  ]),
-  ['id'],
-);
-type ObjectInput = z.output<typeof objectSchema>;
-
-/** Types that `object-add` makes. */
-export const OBJECT_TYPES = objectSchema.options.map((each) => each.shape['qom-type'].value);
-
-const HUGE: Readonly<Record<number, '2M' | '1G'>> = { [2 << 20]: '2M', [1 << 30]: '1G' };
-
-function hugePages(object: ObjectInput): '2M' | '1G' | undefined {
-  if (object['qom-type'] !== 'memory-backend-memfd' || !object.hugetlb) return undefined;
-  const size = object.hugetlbsize ?? 2 << 20;
-  const pages = HUGE[size];
-  if (pages === undefined) throw new QmpError(`Pages of ${size} bytes cannot be had: hugetlbsize is 2 MiB or 1 GiB`);
-  return pages;
-}
-
-const BACKENDS = {
-  'memory-backend-ram': 'anonymous',
-  'memory-backend-file': 'file',
-  'memory-backend-memfd': 'memfd',
-} as const;
-
-function backendOf(object: ObjectInput): MemoryBackend {
-  const { 'host-nodes': hostNodes, policy: how, prealloc = false, share = false, 'qom-type': type } = object;
-  const hugepages = hugePages(object);
-  return {
-    ...{ id: object.id, type, size: object.size, usedBy: undefined },
-    plug: {
-      ...{ backend: BACKENDS[type], share, prealloc, thp: true, lock: false },
-      preallocThreads: object['prealloc-threads'] ?? 4,
-      policy: how === undefined || how === 'default' ? 'bind' : how,
-      ...(hostNodes && hostNodes.length > 0 && { hostNodes }),
-      ...(hugepages !== undefined && { hugepages }),
-      ...(type === 'memory-backend-file' && 'mem-path' in object && { path: object['mem-path'] }),
-    },
-  };
-}
+import { bool, int, int64, none, str } from '../types.ts';
 
 const dimm = z.strictObject({
   ...{ id: str.optional(), addr: int, size: int, slot: int, node: int },
@@ -90,8 +30,8 @@ const pmemOf = (
 });
 
 /** What stands behind a DIMM: an object of the peer's, or one that the machine made. */
-export function memdevOf({ objects }: Monitor, device: { readonly id: string }): string {
-  const own = [...objects.values()].find(({ usedBy }) => usedBy === device.id);
+export function memdevOf({ memory }: Monitor, device: { readonly id: string }): string {
+  const own = memory.find(({ usedBy }) => usedBy === device.id);
   return `/objects/${own?.id ?? `mem${device.id}`}`;
 }
 
@@ -167,50 +107,6 @@ async function virtualMemory({ machine }: Monitor, index: number): Promise<Addre
 }
 
 export const MEMORY = [
-  command({
-    name: 'object-add',
-    summary: 'makes memory for a DIMM',
-    args: objectSchema,
-    returns: none,
-    run: ({ objects }, object) => {
-      requireId(object.id);
-      if (objects.has(object.id)) {
-        throw new QmpError(`attempt to add duplicate property '${object.id}' to object (type 'container')`);
-      }
-      objects.set(object.id, backendOf(object));
-      return {};
-    },
-  }),
-  command({
-    name: 'object-del',
-    summary: 'takes back what `object-add` made',
-    args: z.strictObject({ id: str }),
-    returns: none,
-    run: ({ objects }, args) => {
-      const object = objects.get(args.id);
-      if (!object) throw new QmpError(`object '${args.id}' not found`);
-      if (object.usedBy !== undefined) throw new QmpError(`object '${args.id}' is in use, can not be deleted`);
-      objects.delete(args.id);
-      return {};
-    },
-  }),
-  command({
-    name: 'query-memdev',
-    summary: 'what `object-add` made',
-    args: none,
-    returns: z.array(
-      z.strictObject({
-        ...{ id: str.optional(), size: int, merge: bool, dump: bool, prealloc: bool, share: bool },
-        ...{ 'host-nodes': z.array(int), policy },
-      }),
-    ),
-    run: ({ objects }) =>
-      [...objects.values()].map(({ id: name, size, plug }) => ({
-        ...{ id: name, size, merge: false, dump: true, prealloc: plug.prealloc, share: plug.share },
-        'host-nodes': plug.hostNodes ?? [],
-        policy: plug.hostNodes ? plug.policy : ('default' as const),
-      })),
-  }),
   command({
     name: 'query-memory-devices',
     summary: 'DIMMs that were plugged, and virtio-mem and virtio-pmem devices',

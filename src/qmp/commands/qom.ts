@@ -7,9 +7,10 @@ import { DRIVERS } from '../drivers.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import { RTC_PATH } from '../events.ts';
 import type { Monitor } from '../monitor.ts';
+import { OBJECT_TYPES } from '../objects.ts';
 import type { PciView } from '../pci_view.ts';
 import { any, bool, none, str } from '../types.ts';
-import { memdevOf, OBJECT_TYPES } from './memory.ts';
+import { memdevOf } from './memory.ts';
 import { isOnBoard, pciViews } from './pci.ts';
 
 interface Property {
@@ -117,9 +118,9 @@ async function tree(monitor: Monitor): Promise<Node> {
     };
   }
   const objects = Object.fromEntries(
-    [...monitor.objects.values()].map(({ id, type, size }): [string, Node] => [
-      id,
-      { type, properties: { size: number('int', size) }, children: {} },
+    [...monitor.objects.values()].map((object): [string, Node] => [
+      object.id,
+      { type: object.type, properties: 'size' in object ? { size: number('int', object.size) } : {}, children: {} },
     ]),
   );
   const { memory, name } = machine.description;
@@ -168,7 +169,7 @@ async function qomSet(monitor: Monitor, path: string, name: string, value: unkno
 
 /** Parents of types, as far as clients ask: what can be plugged, and what it is made of. */
 const TYPES: readonly { readonly name: string; readonly parent: string }[] = [
-  ...OBJECT_TYPES.map((name) => ({ name, parent: 'memory-backend' })),
+  ...OBJECT_TYPES.map(({ name, parent }) => ({ name, parent })),
   ...DRIVERS.map(({ name }) => ({ name, parent: 'device' })),
 ];
 

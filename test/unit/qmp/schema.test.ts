@@ -88,13 +88,13 @@ describe('lines of the shell', () => {
     });
     expect(parse(`qom-get '{"path": "/", "property": "type"}'`).args).toMatchObject({ path: '/', property: 'type' });
     expect(parse('memsave val=-140737488355328 size=1 filename=f').args).toMatchObject({ val: -140737488355328 });
-    expect(() => parse('query-statu')).toThrow(expect.objectContaining({ hint: 'Did you mean query-status?' }));
+    expect(() => parse('query-targe')).toThrow(expect.objectContaining({ hint: 'Did you mean query-target?' }));
     expect(() => parse('device_del x')).toThrow(expect.objectContaining({ hint: expect.stringContaining('id') }));
   });
 
   test('complete to commands, arguments that are not given yet, and values', () => {
     const ends = (line: string) => complete(line, SCHEMA, ['exit'])[0];
-    expect(ends('query-st')).toEqual(['query-status']);
+    expect(ends('query-tar')).toEqual(['query-target']);
     expect(ends('ex')).toEqual(['exit']);
     expect(ends('device_del ')).toEqual(['id=']);
     expect(ends('pmemsave val=0 ')).toEqual(['size=', 'filename=']);
