@@ -1,8 +1,9 @@
 /** What `blockdev-add` makes: files, and images in them. A disk takes the topmost one. */
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import * as z from 'zod';
 import { QmpError } from './errors.ts';
 import { reasonOf } from './files.ts';
+import { readQcow2Header } from './qcow2_header.ts';
 import { bool, str, withBase } from './types.ts';
 
 const base = {
@@ -11,16 +12,21 @@ const base = {
   'auto-read-only': bool.optional(),
   discard: z.enum(['ignore', 'unmap']).optional(),
   cache: z.strictObject({ direct: bool.optional(), 'no-flush': bool.optional() }).optional(),
+  'detect-zeroes': z.enum(['off', 'on', 'unmap']).optional(),
 };
-const fileNode = z.strictObject({ driver: z.literal('file'), ...base, filename: str });
-const hostDevice = z.strictObject({ driver: z.literal('host_device'), ...base, filename: str });
+const ofFile = {
+  ...{ ...base, filename: str, locking: z.enum(['auto', 'on', 'off']).optional() },
+  aio: z.enum(['threads', 'native', 'io_uring']).optional(),
+};
+const fileNode = z.strictObject({ driver: z.literal('file'), ...ofFile });
+const hostDevice = z.strictObject({ driver: z.literal('host_device'), ...ofFile });
 const below = z.union([str, withBase(z.discriminatedUnion('driver', [fileNode, hostDevice]), Object.keys(base))]);
 export const blockdevOptions = withBase(
   z.discriminatedUnion('driver', [
     fileNode,
     hostDevice,
     z.strictObject({ driver: z.literal('raw'), ...base, file: below }),
-    z.strictObject({ driver: z.literal('qcow2'), ...base, file: below }),
+    z.strictObject({ driver: z.literal('qcow2'), ...base, file: below, backing: z.union([z.null(), str]).optional() }),
   ]),
   Object.keys(base),
 );
@@ -63,12 +69,22 @@ export class BlockNodes {
   #add(options: Options, implicit: boolean): BlockNode {
     const name = options['node-name'] ?? `#block${String(this.#next++).padStart(3, '0')}`;
     if (this.#nodes.has(name)) throw new QmpError(`Duplicate nodes with node-name='${name}'`);
+    requireZeroes(options);
     const { driver, cache, 'read-only': readOnly } = options;
     let child: BlockNode | undefined;
     if (driver === 'raw' || driver === 'qcow2') {
       const { file } = options;
       child = typeof file === 'string' ? this.#free(file) : this.#add(file, true);
-    } else requireAccess(options.filename, readOnly ?? options['auto-read-only'] ?? false);
+      try {
+        if (driver === 'qcow2') requireQcow2(child.filename, options.backing);
+      } catch (error) {
+        if (child.implicit) this.#nodes.delete(child.name);
+        throw error;
+      }
+    } else {
+      requireAccess(options.filename, readOnly ?? options['auto-read-only'] ?? false);
+      requireFile(options);
+    }
     const node: BlockNode = {
       ...{ name, driver, implicit, child: child?.name, parent: undefined, usedBy: undefined },
       filename: child?.filename ?? ('filename' in options ? options.filename : ''),
@@ -111,6 +127,42 @@ export class BlockNodes {
     if (!child) return;
     child.parent = undefined;
     if (child.implicit) this.#nodes.delete(child.name);
+  }
+}
+
+/** @throws QmpError for what is done to zeros: nothing. */
+function requireZeroes({ 'detect-zeroes': detect = 'off', discard }: Options): void {
+  if (detect === 'unmap' && discard !== 'unmap') {
+    throw new QmpError('setting detect-zeroes to unmap is not allowed without setting discard operation to unmap');
+  }
+  if (detect !== 'off') throw new QmpError('Zeros are written as the guest writes them: detect-zeroes must be off');
+}
+
+/** @throws QmpError for ways to use a file that there are not. */
+function requireFile({ driver, filename, aio, cache, locking }: Extract<Options, { filename: string }>): void {
+  const stats = statSync(filename);
+  if (driver === 'file' && !stats.isFile()) {
+    throw new QmpError(`'file' driver requires '${filename}' to be a regular file`);
+  }
+  if (driver === 'host_device' && !stats.isBlockDevice() && !stats.isCharacterDevice()) {
+    throw new QmpError(`'host_device' driver requires '${filename}' to be either a character or block device`);
+  }
+  if (aio === 'native' && !cache?.direct) {
+    throw new QmpError('aio=native was specified, but it requires cache.direct=on, which was not specified.');
+  }
+  if (locking === 'off')
+    throw new QmpError('An image is always locked while a disk has it: locking must be auto or on');
+}
+
+/** @throws QmpError for what is no qcow2 image, or for another file behind it than its own. */
+function requireQcow2(filename: string, backing: string | null | undefined): void {
+  const header = readQcow2Header(filename);
+  if (!header) throw new QmpError('Image is not in qcow2 format');
+  if (typeof backing === 'string') {
+    throw new QmpError(`Behind an image is the file that it names itself: '${backing}' cannot be put there`);
+  }
+  if (backing === null && header.backing !== undefined) {
+    throw new QmpError(`'${filename}' has a backing file, '${header.backing}', and is nothing without it`);
   }
 }
 

@@ -7,16 +7,26 @@ import { blockdevOptions } from '../block_nodes.ts';
 import { command } from '../command.ts';
 import { deviceNotFound } from '../errors.ts';
 import type { Monitor } from '../monitor.ts';
+import { imageFacts } from '../qcow2_header.ts';
 import { bool, int, none, str } from '../types.ts';
 import { jobStatus } from './jobs.ts';
 
 const image = z.strictObject({
   ...{ filename: str, format: str, 'virtual-size': int, 'actual-size': int.optional(), 'dirty-flag': bool.optional() },
+  ...{ 'backing-filename': str.optional(), 'full-backing-filename': str.optional() },
 });
 const limits = { bps: int, bps_rd: int, bps_wr: int, iops: int, iops_rd: int, iops_wr: int };
 const bursts = { bps_max: int.optional(), iops_max: int.optional() };
 const inserted = z.strictObject({
-  ...{ file: str, 'node-name': str.optional(), ro: bool, drv: str, backing_file_depth: int, encrypted: bool },
+  ...{
+    file: str,
+    'node-name': str.optional(),
+    ro: bool,
+    drv: str,
+    backing_file: str.optional(),
+    backing_file_depth: int,
+    encrypted: bool,
+  },
   ...{ detect_zeroes: z.enum(['off', 'on', 'unmap']), ...limits, ...bursts, image },
   ...{ cache: z.strictObject({ writeback: bool, direct: bool, 'no-flush': bool }), write_threshold: int },
 });
@@ -42,8 +52,10 @@ export interface BlockImageInfo {
 
 function insertedOf({ nodeName, file, format, size, readOnly, direct, throttle }: BlockImageInfo) {
   const actual = fileSize(file);
+  const { backing, fullBacking, depth } = imageFacts(file, format);
   return {
-    ...{ file, 'node-name': nodeName, ro: readOnly, drv: format, backing_file_depth: 0, encrypted: false },
+    ...{ file, 'node-name': nodeName, ro: readOnly, drv: format, backing_file_depth: depth, encrypted: false },
+    ...(fullBacking !== undefined && { backing_file: fullBacking }),
     detect_zeroes: 'off' as const,
     ...{ bps: throttle.bps ?? 0, bps_rd: throttle.bpsRead ?? 0, bps_wr: throttle.bpsWrite ?? 0 },
     ...{ iops: throttle.iops ?? 0, iops_rd: throttle.iopsRead ?? 0, iops_wr: throttle.iopsWrite ?? 0 },
@@ -52,6 +64,8 @@ function insertedOf({ nodeName, file, format, size, readOnly, direct, throttle }
     image: {
       ...{ filename: file, format, 'virtual-size': size, 'dirty-flag': false },
       ...(actual !== undefined && { 'actual-size': actual }),
+      ...(backing !== undefined && { 'backing-filename': backing }),
+      ...(fullBacking !== undefined && { 'full-backing-filename': fullBacking }),
     },
     cache: { writeback: true, direct, 'no-flush': false },
     write_threshold: 0,
@@ -173,7 +187,8 @@ export const BLOCK = [
       const others = monitor.nodes.all
         .filter(({ name }) => !disks.some(({ nodeName }) => nodeName === name))
         .map(({ name, driver, filename, readOnly, direct }) => ({
-          ...{ nodeName: name, file: filename, format: driver as string, size: statSize(filename), readOnly, direct },
+          ...{ nodeName: name, file: filename, format: driver as string, size: imageFacts(filename, driver).size },
+          ...{ readOnly, direct },
           throttle: {},
         }));
       return [...disks, ...others].map(insertedOf);
@@ -229,11 +244,3 @@ export const BLOCK = [
     },
   }),
 ];
-
-function statSize(file: string): number {
-  try {
-    return statSync(file).size;
-  } catch {
-    return 0;
-  }
-}

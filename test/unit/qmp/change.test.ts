@@ -27,7 +27,7 @@ test('a disk has another size, by its name, its path or its node', async () => {
     expect(fake.calls.pop()).toBe('changeDisk vda {"action":"resize","size":1024,"shrink":true}');
   }
   await expect(peer.execute('block_resize', { device: 'vda', size: -1 })).rejects.toThrow(/expects a >0 size/);
-  await peer.execute('blockdev-add', { driver: 'file', 'node-name': 'n0', filename: '/dev/null' });
+  await peer.execute('blockdev-add', { driver: 'file', 'node-name': 'n0', filename: import.meta.filename });
   await expect(peer.execute('block_resize', { 'node-name': 'n0', size: 512 })).rejects.toThrow(/'n0' is in no disk/);
   expect(fake.calls).toEqual([]);
 });

@@ -95,7 +95,7 @@ describe('properties', () => {
   test('that mean what is so anyway are taken, and others are refused', async () => {
     const { peer, plug } = await start();
     await peer.execute('object-add', { 'qom-type': 'iothread', id: 'io' });
-    await peer.execute('blockdev-add', { driver: 'file', 'node-name': 'n', filename: '/dev/null' });
+    await peer.execute('blockdev-add', { driver: 'file', 'node-name': 'n', filename: import.meta.filename });
     const disk = { driver: 'virtio-blk', id: 'd', drive: 'n' };
     for (const [more, what] of [
       [{ 'write-cache': 'off' }, /write-cache must be on/],
@@ -112,7 +112,7 @@ describe('properties', () => {
     const same = { 'write-cache': 'on', 'share-rw': 'off', bootindex: '1', iothread: 'io' };
     const modern = { 'disable-legacy': 'on', 'disable-modern': false };
     expect(await plug({ ...disk, ...same, ...modern })).toEqual({
-      ...{ kind: 'pci', type: 'virtio-blk', id: 'd', file: '/dev/null', readonly: false, format: 'raw' },
+      ...{ kind: 'pci', type: 'virtio-blk', id: 'd', file: import.meta.filename, readonly: false, format: 'raw' },
     });
   });
 
