@@ -107,6 +107,19 @@ const PCI_DRIVERS: Readonly<Record<PciDevice['type'], string>> = {
   'virtio-pmem': 'virtio-pmem-pci',
 };
 
+/** What is behind a virtio device's bus, by virtio device type. */
+export const VIRTIO_BACKENDS: Readonly<Record<number, string>> = {
+  1: 'virtio-net-device',
+  2: 'virtio-blk-device',
+  3: 'virtio-serial-device',
+  4: 'virtio-rng-device',
+  5: 'virtio-balloon-device',
+  19: 'vhost-vsock-device',
+  24: 'virtio-mem',
+  26: 'vhost-user-fs-device',
+  27: 'virtio-pmem',
+};
+
 /** Drivers of PCI functions, by virtio device type. */
 export const VIRTIO_DRIVERS: Readonly<Record<number, string>> = {
   1: 'virtio-net-pci',

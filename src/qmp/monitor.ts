@@ -42,6 +42,8 @@ export class Monitor {
   readonly surroundings: Surroundings;
   /** What `virtio-serial-pci` made, by the machine's ids. */
   readonly serialBuses = new Map<string, SerialBus>();
+  /** Devices that have come since the machine began, by its ids. */
+  readonly hotplugged = new Set<string>();
   /** Consoles and ports that the guest has open. */
   readonly openPorts = new Set<string>();
   /** `guest-stats-polling-interval` of the balloon, which peers set and read back. */
@@ -207,6 +209,7 @@ export class Monitor {
   #rememberRequest(request: LiveRequest): void {
     const { action, device, stage } = request;
     this.#watchers.get(`${action} ${device.id}`)?.(request);
+    if (action === 'plug' && stage === 'reserved') this.hotplugged.add(device.id);
     if (request.ost) {
       const peer = this.names.isAnonymous(device) ? undefined : this.names.peer(device.id);
       this.#ost.set(device.id, { key: ostKey(request), status: ospmStatusOf(request, peer) });
@@ -231,6 +234,7 @@ export class Monitor {
   /** A device is gone, or did not come: its names and what it used are free. */
   forget(id: string): void {
     this.names.forget(id);
+    this.hotplugged.delete(id);
     this.#ost.delete(id);
     for (const object of this.memory) if (object.usedBy === id) object.usedBy = undefined;
     this.nodes.release(id);

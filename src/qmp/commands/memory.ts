@@ -41,7 +41,12 @@ export async function memoryDevices(monitor: Monitor) {
     type: device.kind === 'nvdimm' ? ('nvdimm' as const) : ('dimm' as const),
     data: {
       ...{ id: monitor.names.peer(device.id), addr: device.address, size: device.size, slot: device.slot },
-      ...{ node: device.node, memdev: memdevOf(monitor, device), hotplugged: true, hotpluggable: true },
+      ...{
+        node: device.node,
+        memdev: memdevOf(monitor, device),
+        hotplugged: monitor.hotplugged.has(device.id),
+        hotpluggable: true,
+      },
     },
   }));
   const blocks = memory.virtio.map((device) => ({

@@ -1,17 +1,18 @@
 /** The machine as a tree of objects, as far as clients look at it: devices below /machine/peripheral, and /objects. */
 import * as z from 'zod';
 import type { LiveDevice } from '../../client/live.ts';
+import type { VirtioReport } from '../../client/machine_client.ts';
 import { command } from '../command.ts';
-import { driverOf, VIRTIO_DRIVERS } from '../devices.ts';
+import { driverOf, VIRTIO_BACKENDS, VIRTIO_DRIVERS } from '../devices.ts';
 import { DRIVERS } from '../drivers.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import { RTC_PATH } from '../events.ts';
 import type { Monitor } from '../monitor.ts';
 import { OBJECT_TYPES } from '../objects.ts';
-import type { PciView } from '../pci_view.ts';
+import { PciView } from '../pci_view.ts';
 import { any, bool, none, str } from '../types.ts';
 import { memdevOf } from './memory.ts';
-import { isOnBoard, pciViews } from './pci.ts';
+import { isOnBoard } from './pci.ts';
 
 interface Property {
   readonly type: string;
@@ -33,7 +34,7 @@ const number = (type: string, value: number): Property => ({ type, value });
 const container = (children: Readonly<Record<string, Node>>): Node => ({ type: 'container', properties: {}, children });
 
 function liveNode(monitor: Monitor, device: LiveDevice): Node {
-  const hot = !monitor.names.isAnonymous(device);
+  const hot = monitor.hotplugged.has(device.id);
   const common = { realized: flag(true), hotplugged: flag(hot), hotpluggable: flag(true) };
   return { type: driverOf(device), properties: { ...common, ...liveProperties(monitor, device) }, children: {} };
 }
@@ -48,8 +49,9 @@ function liveProperties(monitor: Monitor, device: LiveDevice): Record<string, Pr
       'apic-id': number('uint32', device.apicId),
     };
   }
-  if (device.kind !== 'memory') return {};
+  if (device.kind !== 'memory' && device.kind !== 'nvdimm') return {};
   return {
+    ...(device.kind === 'nvdimm' && { 'label-size': number('int', device.labelSize) }),
     memdev: { type: 'link<memory-backend>', value: memdevOf(monitor, device) },
     ...{ addr: number('uint64', device.address), size: number('uint64', device.size) },
     ...{ slot: number('int32', device.slot), node: number('uint32', device.node) },
@@ -66,7 +68,7 @@ export function pciDriver(view: PciView): string {
 async function pciNode(monitor: Monitor, view: PciView): Promise<Node> {
   const properties: Record<string, Property> = {
     realized: flag(true),
-    hotplugged: flag(false),
+    hotplugged: flag(monitor.hotplugged.has(view.report.name)),
     addr: text(`${view.slot.toString(16).padStart(2, '0')}.${view.function}`),
   };
   const type = pciDriver(view);
@@ -78,7 +80,14 @@ async function pciNode(monitor: Monitor, view: PciView): Promise<Node> {
     properties['guest-stats-polling-interval'] = number('int', monitor.balloonPolling);
   }
   if (type === 'virtio-mem-pci') Object.assign(properties, await virtioMemProperties(monitor, view.report.name));
-  return { type, properties, children: {} };
+  return { type, properties, children: backendOf(view.report.virtio) };
+}
+
+/** Clients find a disk by the device behind its bus. */
+function backendOf(virtio: VirtioReport | undefined): Readonly<Record<string, Node>> {
+  if (!virtio) return {};
+  const type = VIRTIO_BACKENDS[virtio.type] ?? 'virtio-device';
+  return { 'virtio-backend': { type, properties: { realized: flag(true) }, children: {} } };
 }
 
 async function virtioMemProperties(monitor: Monitor, id: string): Promise<Record<string, Property>> {
@@ -96,15 +105,19 @@ const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.to
 
 async function tree(monitor: Monitor): Promise<Node> {
   const { machine, names } = monitor;
-  const [plugged, pci] = await Promise.all([machine.plugged(), pciViews(monitor)]);
+  const [plugged, { pci, mmio }] = await Promise.all([machine.plugged(), machine.devices()]);
   const peripheral: Record<string, Node> = {};
   const unattached: Record<string, Node> = {};
-  for (const device of [...plugged.cpus.present, ...plugged.memory.dimms] as const) {
+  for (const device of [...plugged.cpus.present, ...plugged.memory.dimms, ...plugged.nvdimms] as const) {
     const path = names.path(device);
     const name = path.slice(path.lastIndexOf('/') + 1);
     (names.isAnonymous(device) ? unattached : peripheral)[name] = liveNode(monitor, device);
   }
-  for (const view of pci) {
+  for (const virtio of mmio) {
+    const properties = { realized: flag(true), hotplugged: flag(false) };
+    peripheral[names.peer(virtio.name)] = { type: 'virtio-mmio', properties, children: backendOf(virtio) };
+  }
+  for (const view of pci.map((report) => new PciView(report))) {
     const where = isOnBoard(view) ? unattached : peripheral;
     where[names.peer(view.report.name)] = await pciNode(monitor, view);
   }
@@ -167,10 +180,21 @@ async function qomSet(monitor: Monitor, path: string, name: string, value: unkno
   monitor.balloonPolling = seconds.data;
 }
 
-/** Parents of types, as far as clients ask: what can be plugged, and what it is made of. */
-const TYPES: readonly { readonly name: string; readonly parent: string }[] = [
-  ...OBJECT_TYPES.map(({ name, parent }) => ({ name, parent })),
-  ...DRIVERS.map(({ name }) => ({ name, parent: 'device' })),
+/** What a type of device is, as far as clients ask: the nearest first. */
+function ancestorsOf(name: string): readonly string[] {
+  if (name.endsWith('-cpu')) return ['x86_64-cpu', 'cpu', 'device'];
+  if (name === 'pc-dimm') return ['device'];
+  if (name === 'nvdimm') return ['pc-dimm', 'device'];
+  if (name === 'virtserialport') return ['virtio-serial-port', 'device'];
+  if (name === 'virtconsole') return ['virtserialport', 'virtio-serial-port', 'device'];
+  if (name === 'pcie-root-port') return ['pcie-root-port-base', 'pcie-port', 'pci-device', 'device'];
+  return name.startsWith('virtio-') ? ['virtio-pci', 'pci-device', 'device'] : ['pci-device', 'device'];
+}
+
+/** What can be plugged, and what it is made of. */
+const TYPES: readonly { readonly name: string; readonly ancestors: readonly string[] }[] = [
+  ...OBJECT_TYPES.map(({ name, parent }) => ({ name, ancestors: [parent] })),
+  ...DRIVERS.map(({ name }) => ({ name, ancestors: ancestorsOf(name) })),
 ];
 
 export const QOM = [
@@ -217,10 +241,8 @@ export const QOM = [
     args: z.strictObject({ implements: str.optional(), abstract: bool.optional() }),
     returns: z.array(z.strictObject({ name: str, abstract: bool.optional(), parent: str.optional() })),
     run: (_monitor, args) =>
-      TYPES.filter(({ name, parent }) =>
-        args.implements === undefined || args.implements === 'object'
-          ? true
-          : args.implements === name || args.implements === parent,
+      TYPES.filter(({ name, ancestors }) => [undefined, 'object', name, ...ancestors].includes(args.implements)).map(
+        ({ name, ancestors }) => ({ name, parent: ancestors[0] }),
       ),
   }),
 ];
