@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline/promises';
 import { NemuError } from '../client/errors.ts';
 import { QmpClient, QmpCommandError, type QmpNotice } from '../qmp/client.ts';
 import { encode, type Json } from '../qmp/json.ts';
-import { complete, parseLine, splitWords } from '../qmp/shell.ts';
+import { complete, parseLine, readLine, splitWords } from '../qmp/shell.ts';
 import { EXIT } from './exit_codes.ts';
 
 /** Where a machine's QMP server listens: a path, as QEMU writes it too. */
@@ -28,7 +28,7 @@ export async function runQmp(name: string, words: readonly string[]): Promise<nu
 }
 
 async function runOnce(client: QmpClient, words: readonly string[]): Promise<number> {
-  const { command, args } = parseLine(words, await client.schema());
+  const { command, args } = await readLine(client, words);
   try {
     process.stdout.write(`${pretty(await client.execute(command, args))}\n`);
     return EXIT.OK;
@@ -90,7 +90,7 @@ async function runLine(client: QmpClient, line: string, say: (text: string) => v
       say(words[1] === undefined ? HELP.trimEnd() : await usage(client, words[1]));
       return true;
     }
-    const { command, args } = parseLine(words, await client.schema());
+    const { command, args } = await readLine(client, words);
     say(pretty(await client.execute(command, args)));
     return true;
   } catch (error) {

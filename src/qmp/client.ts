@@ -19,6 +19,12 @@ export interface QmpNotice {
   readonly timestamp: { readonly seconds: number; readonly microseconds: number };
 }
 
+/** A property's type as the schema would have it: what is no number and no truth value is written as text. */
+function typeOfProperty(type: string): string {
+  if (type === 'bool') return type;
+  return /^(u?int\d*|size)$/.test(type) ? 'int' : 'str';
+}
+
 const text = (value: Json | undefined) => (typeof value === 'string' ? value : '');
 
 /** Answers of QEMU's schema are large; a server is trusted more than a client. */
@@ -116,6 +122,17 @@ export class QmpClient {
     return this.#schema;
   }
 
+  /** What a device takes besides what the schema has of `device_add`; nothing for one that there is not. */
+  async propertiesOf(driver: string): Promise<Member[]> {
+    try {
+      const listed = (await this.execute('device-list-properties', { typename: driver })) as readonly JsonObject[];
+      return listed.map(({ name, type }) => ({ name: text(name), type: typeOfProperty(text(type)), optional: true }));
+    } catch (error) {
+      if (error instanceof QmpCommandError) return [];
+      throw error;
+    }
+  }
+
   close(): void {
     this.#socket.end();
     this.#socket.destroy();
@@ -151,6 +168,24 @@ export class Schema {
   argumentsOf(command: string): Member[] {
     const info = this.#infos.get(command);
     return info?.['meta-type'] === 'command' ? this.#members(info['arg-type']) : [];
+  }
+
+  /** The type of a member of a command's arguments, or of a member of that. */
+  typeOf(command: string, [first, ...rest]: readonly string[]): string | undefined {
+    const found = this.argumentsOf(command).find(({ name }) => name === first);
+    return rest.reduce<string | undefined>(
+      (type, step) => (type === undefined ? undefined : this.#memberType(type, step)),
+      found?.type,
+    );
+  }
+
+  #memberType(type: string, name: string): string | undefined {
+    const info = this.#infos.get(type);
+    // Of an alternate, the branch that has members is meant.
+    if (info?.['meta-type'] === 'alternate') {
+      return info.members.map((each) => this.#memberType(each.type, name)).find((each) => each !== undefined);
+    }
+    return this.#members(type).find((each) => each.name === name)?.type;
   }
 
   #members(type: string): Member[] {

@@ -2,18 +2,18 @@
 import * as z from 'zod';
 import type { MachineInput } from '../client/description.ts';
 import { deviceNotFound, QmpError } from './errors.ts';
-import { bool, int, str, withBase } from './types.ts';
+import { bool, int, requireId, str, withBase } from './types.ts';
 
-const id = str.min(1).max(64);
+const id = str.max(64);
 export const netdevOptions = withBase(
   z.discriminatedUnion('type', [
     z.strictObject({
       ...{ type: z.literal('user'), id, net: str.optional(), hostname: str.optional(), restrict: bool.optional() },
-      hostfwd: z.array(z.strictObject({ str })).optional(),
+      ...{ hostfwd: z.array(z.strictObject({ str })).optional(), ipv4: bool.optional(), ipv6: bool.optional() },
     }),
     z.strictObject({
       ...{ type: z.literal('tap'), id, ifname: str.optional(), queues: int.optional() },
-      ...{ script: str.optional(), downscript: str.optional() },
+      ...{ script: str.optional(), downscript: str.optional(), vhost: bool.optional() },
     }),
   ]),
   ['id'],
@@ -48,12 +48,14 @@ function forwardOf({ str: text }: { readonly str: string }): Forward {
 
 function netOf(options: Options): NetInput {
   if (options.type === 'tap') {
-    const { ifname, queues, script = 'no', downscript = 'no' } = options;
+    const { ifname, queues, script = 'no', downscript = 'no', vhost } = options;
+    if (vhost) throw new QmpError('Packets of a tap go through this process: vhost must be off');
     const run = [script, downscript].find((each) => each !== 'no' && each !== '');
     if (run !== undefined) throw new QmpError(`No script is run for an interface: '${run}' must be 'no'`);
     return { type: 'tap', ...(ifname !== undefined && { ifname }), ...(queues !== undefined && { queues }) };
   }
-  const { net, hostname, restrict, hostfwd } = options;
+  const { net, hostname, restrict, hostfwd, ipv4 = true, ipv6 } = options;
+  if (!ipv4 || ipv6) throw new QmpError('User networking has IPv4 alone: ipv4 must be on, and ipv6 off');
   return {
     type: 'user',
     ...(net !== undefined && { net }),
@@ -72,6 +74,7 @@ export class Netdevs {
 
   /** @throws QmpError */
   add(options: Options): void {
+    requireId(options.id);
     if (this.#all.has(options.id)) throw new QmpError(`Duplicate ID '${options.id}'`);
     this.#all.set(options.id, { id: options.id, net: netOf(options), link: true, usedBy: undefined });
   }

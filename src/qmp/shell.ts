@@ -1,7 +1,7 @@
 /** Lines of `nemu qmp`: `command key=value…`, and how they are completed from the server's schema. */
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
-import type { Schema } from './client.ts';
+import type { Member, QmpClient, Schema } from './client.ts';
 import { isObject, type Json, JsonError, type JsonObject, JsonStream } from './json.ts';
 
 /** Words of a line as a shell splits them: quotes hold them together. @throws NemuError USAGE */
@@ -35,9 +35,14 @@ export interface QmpLine {
 
 /**
  * A command and its arguments: `key=value`, `a.b=value` for a member of a member, or JSON for all of them.
+ * @param more what the command takes besides what the schema has.
  * @throws NemuError USAGE
  */
-export function parseLine([command, ...words]: readonly string[], schema: Schema): QmpLine {
+export function parseLine(
+  [command, ...words]: readonly string[],
+  schema: Schema,
+  more: readonly Member[] = [],
+): QmpLine {
   const commands = schema.commands;
   if (!commands.includes(command)) {
     const near = didYouMean(command, commands);
@@ -63,10 +68,18 @@ export function parseLine([command, ...words]: readonly string[], schema: Schema
       });
     }
     const [path, typed] = [word.slice(0, equals), word.slice(equals + 1)];
-    const type = members.find(({ name }) => name === path)?.type ?? '';
+    const type = schema.typeOf(command, path.split('.')) ?? more.find(({ name }) => name === path)?.type ?? '';
     set(args, path.split('.'), schema.convert(type, typed));
   }
   return { command, args };
+}
+
+/** A line for this server; what a device takes is asked for, by its driver. @throws NemuError USAGE */
+export async function readLine(client: QmpClient, words: readonly string[]): Promise<QmpLine> {
+  const schema = await client.schema();
+  const driver = words.find((word) => word.startsWith('driver='))?.slice('driver='.length);
+  const more = words[0] === 'device_add' && driver ? await client.propertiesOf(driver) : [];
+  return parseLine(words, schema, more);
 }
 
 function set(object: Record<string, Json>, [first, ...rest]: readonly string[], value: Json): void {

@@ -4,6 +4,7 @@ import { cpusSchema, diskSchema, MACHINE_TYPES, memorySchema, netSchema } from '
 import type { EndReason } from '../../client/machine_client.ts';
 import { command } from '../command.ts';
 import { CPU_TYPE } from '../devices.ts';
+import { QmpError } from '../errors.ts';
 import { humanMonitor } from '../human_monitor.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, none, str } from '../types.ts';
@@ -225,7 +226,11 @@ export const MACHINE = [
         ),
       }),
     ),
-    run: (_monitor, { option }) => commandLine().filter((each) => option === undefined || each.option === option),
+    run: (_monitor, { option }) => {
+      const found = commandLine().filter((each) => option === undefined || each.option === option);
+      if (found.length === 0) throw new QmpError(`invalid option name: ${option}`);
+      return found;
+    },
   }),
   command({
     name: 'query-jobs',

@@ -84,3 +84,14 @@ test('cards let everything through', async () => {
   expect(filter).toMatchObject({ name: 'net0', promiscuous: true, 'main-mac': CARD.mac, 'broadcast-allowed': true });
   expect(await peer.execute('query-rx-filter')).toEqual([filter]);
 });
+
+test('a back end is what it is: members that ask for more are refused', async () => {
+  const { peer } = await start();
+  const add = (more: object) => peer.execute('netdev_add', { id: 'n', ...more });
+  await expect(add({ type: 'user', ipv6: true })).rejects.toThrow(/ipv4 must be on, and ipv6 off/);
+  await expect(add({ type: 'user', ipv4: false })).rejects.toThrow(/ipv4 must be on/);
+  await expect(add({ type: 'tap', vhost: true })).rejects.toThrow(/vhost must be off/);
+  await add({ type: 'tap', vhost: false });
+  await peer.execute('netdev_del', { id: 'n' });
+  await add({ type: 'user', ipv4: true, ipv6: false });
+});

@@ -86,6 +86,20 @@ describe('lines of the shell', () => {
     expect(parse('blockdev-add driver=raw node-name=d file.driver=file file.filename=/x').args).toEqual({
       ...{ driver: 'raw', 'node-name': 'd', file: { driver: 'file', filename: '/x' } },
     });
+    expect(parse('blockdev-add driver=file node-name=1 filename=2').args).toMatchObject({ filename: '2' });
+    expect(parse('blockdev-add driver=raw node-name=1 file.driver=file file.filename=3').args).toMatchObject({
+      file: { filename: '3' },
+    });
+    // What a device takes is no business of the schema's.
+    const more = [
+      { name: 'serial', type: 'str', optional: true },
+      { name: 'num-queues', type: 'int', optional: true },
+      { name: 'packed', type: 'bool', optional: true },
+    ];
+    const words = ['device_add', 'driver=virtio-blk', 'serial=1234', 'num-queues=2', 'packed=on'];
+    expect(parseLine(words, SCHEMA, more).args).toEqual({
+      ...{ driver: 'virtio-blk', serial: '1234', 'num-queues': 2, packed: true },
+    });
     expect(parse(`qom-get '{"path": "/", "property": "type"}'`).args).toMatchObject({ path: '/', property: 'type' });
     expect(parse('memsave val=-140737488355328 size=1 filename=f').args).toMatchObject({ val: -140737488355328 });
     expect(() => parse('query-targe')).toThrow(expect.objectContaining({ hint: 'Did you mean query-target?' }));
