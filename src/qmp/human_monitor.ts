@@ -3,23 +3,18 @@
 import { queryBlock, queryBlockStats } from './commands/block.ts';
 import { queryChardev } from './commands/chardev.ts';
 import { cpusFast, hotpluggableCpus } from './commands/cpus.ts';
-import { deviceAdd, deviceDel } from './commands/device.ts';
 import { statusOf } from './commands/machine.ts';
 import { balloonSize, memoryDevices, memorySummary } from './commands/memory.ts';
 import { pciViews } from './commands/pci.ts';
-import { pciDriver } from './commands/qom.ts';
+import { findObject, pciDriver, type QomNode } from './commands/qom.ts';
 import { toQmpError } from './errors.ts';
+import { CHANGE_ACTIONS } from './human_actions.ts';
+import { done, type Entry, expression, hex, optionsOf, run, UsageError, wanted } from './human_line.ts';
+import { MEMORY_ACTIONS } from './human_memory.ts';
 import type { Monitor } from './monitor.ts';
 import type { PciView } from './pci_view.ts';
 import { VERSION } from './version.ts';
 
-type Teller = (monitor: Monitor, words: readonly string[], cpu: number) => Promise<string[]> | string[];
-interface Entry {
-  readonly help: string;
-  readonly tell: Teller;
-}
-
-const hex = (value: number, digits = 0) => `0x${value.toString(16).padStart(digits, '0')}`;
 const MiB = 2 ** 20;
 
 const INFO: Readonly<Record<string, Entry>> = {
@@ -51,9 +46,11 @@ const INFO: Readonly<Record<string, Entry>> = {
     },
   },
   mtree: { help: 'show what the guest finds at which address', tell: mtree },
+  numa: { help: 'show nodes of processors and memory', tell: numa },
   name: { help: "show the machine's name", tell: ({ machine }) => [machine.description.name] },
   network: { help: 'show network cards', tell: network },
   pci: { help: 'show PCI functions', tell: pci },
+  'qom-tree': { help: 'show the tree of objects, or what is below a path', tell: qomTree },
   qtree: { help: 'show devices by bus', tell: qtree },
   registers: { help: "show a vCPU's registers; with -a, of all", tell: registers },
   status: { help: 'show what the machine does', tell: status },
@@ -61,32 +58,31 @@ const INFO: Readonly<Record<string, Entry>> = {
   version: { help: 'show whose monitor this is', tell: () => [VERSION.package] },
 };
 
-const done = async (action: Promise<unknown>): Promise<string[]> => {
-  await action;
-  return [];
-};
-
-/** What acts: the same as the command of the protocol. */
-const run = (monitor: Monitor, name: string, args = {}) =>
-  monitor.execute(name, args, { negotiated: true, negotiate: () => {} });
-
 const ACTIONS: Readonly<Record<string, Entry>> = {
   balloon: {
     help: 'target in MiB -- ask the guest to make do with so much',
-    tell: (monitor, [size]) => done(balloonSize(monitor, Number(size) * MiB)),
+    tell: (monitor, [size]) => done(run(monitor, 'balloon', { value: Number(expression(size)) * MiB })),
   },
   cont: { help: 'go on', tell: (monitor) => done(run(monitor, 'cont')) },
   device_add: {
     help: 'driver[,property=value…] -- plug a device',
-    tell: (monitor, words) => done(deviceAdd(monitor, deviceOptions(words.join(' ')))),
+    tell: (monitor, words) => {
+      const { first, pairs } = optionsOf(words.join(' '));
+      return done(run(monitor, 'device_add', { driver: first, ...Object.fromEntries(pairs) }));
+    },
   },
-  device_del: { help: 'id -- unplug a device', tell: (monitor, [id = '']) => done(deviceDel(monitor, id)) },
+  device_del: {
+    help: 'id -- unplug a device',
+    tell: (monitor, [id]) => done(run(monitor, 'device_del', { id: wanted('device_del', id) })),
+  },
   info: { help: 'topic -- show information; `info` alone lists the topics', tell: info },
   nmi: { help: 'send an NMI to every vCPU', tell: (monitor) => done(run(monitor, 'inject-nmi')) },
   quit: { help: 'end the machine', tell: (monitor) => done(run(monitor, 'quit')) },
   stop: { help: 'stop', tell: (monitor) => done(run(monitor, 'stop')) },
   system_powerdown: { help: 'press the power button', tell: (monitor) => done(run(monitor, 'system_powerdown')) },
   system_reset: { help: 'reset', tell: (monitor) => done(run(monitor, 'system_reset')) },
+  ...CHANGE_ACTIONS,
+  ...MEMORY_ACTIONS,
 };
 const ALIASES: Readonly<Record<string, string>> = { c: 'cont', s: 'stop', q: 'quit', '?': 'help' };
 
@@ -95,13 +91,19 @@ export async function humanMonitor(monitor: Monitor, line: string, cpu = 0): Pro
   const [word = '', ...words] = line.trim().split(/\s+/);
   if (word === '') return '';
   const name = Object.hasOwn(ALIASES, word) ? ALIASES[word] : word;
-  if (name === 'help') return lines(list(ACTIONS, ''));
+  if (name === 'help') return lines(help(words[0]));
   if (!Object.hasOwn(ACTIONS, name)) return lines([`unknown command: '${word}'`]);
   try {
     return lines(await ACTIONS[name].tell(monitor, words, cpu));
   } catch (error) {
+    if (error instanceof UsageError) return lines([error.message, `Try "help ${name}" for more information`]);
     return lines([`Error: ${toQmpError(error).message}`]);
   }
+}
+
+function help(wanted: string | undefined): string[] {
+  const entries = Object.entries(ACTIONS).filter(([name]) => wanted === undefined || name === wanted);
+  return list(Object.fromEntries(entries), '');
 }
 
 const lines = (list: readonly string[]) => list.map((each) => `${each}\r\n`).join('');
@@ -113,16 +115,6 @@ async function info(monitor: Monitor, [topic, ...words]: readonly string[], cpu:
   if (topic === undefined) return list(INFO, 'info ');
   if (!Object.hasOwn(INFO, topic)) return [`unknown command: 'info ${topic}'`];
   return INFO[topic].tell(monitor, words, cpu);
-}
-
-/** `pc-dimm,id=d1,memdev=m1` */
-function deviceOptions(text: string): Record<string, string> {
-  const [driver, ...rest] = text.split(',');
-  const pairs = rest.map((item) => {
-    const equals = item.indexOf('=');
-    return equals < 0 ? [item, 'on'] : [item.slice(0, equals), item.slice(equals + 1)];
-  });
-  return { driver, ...Object.fromEntries(pairs) };
 }
 
 function status(monitor: Monitor): string[] {
@@ -208,12 +200,60 @@ async function mtree({ machine }: Monitor): Promise<string[]> {
   ];
 }
 
-function network({ machine }: Monitor): string[] {
-  return machine.description.nets.map(({ id, type, mac }, index) =>
-    [`${id ?? `net${index}`}: type=nic,model=virtio-net-pci`, ...(mac ? [`macaddr=${mac}`] : []), `peer=${type}`].join(
-      ',',
-    ),
-  );
+/** Cards with what they are plugged into, and back ends that no card has. */
+async function network({ machine, names, netdevs }: Monitor): Promise<string[]> {
+  const backEnd = (type: string, text: readonly string[]) => ['index=0', `type=${type}`, ...text].join(',');
+  const user = (net: string | undefined, restrict: boolean | undefined) => [
+    `net=${(net ?? '10.0.2.0').replace(/\/.*/, '')}`,
+    `restrict=${restrict ? 'on' : 'off'}`,
+  ];
+  const cards = (await machine.nets()).flatMap((card) => {
+    const { name, mac, type, ifname = '', link } = card;
+    const mine = netdevs.all.find(({ usedBy }) => usedBy === name)?.id ?? type;
+    const end = backEnd(type, type === 'user' ? user(card.net, card.restrict) : [`ifname=${ifname}`]);
+    const out = link ? '' : ',link=off';
+    return [`${names.peer(name)}: index=0,type=nic,model=virtio-net-pci,macaddr=${mac}${out}`, ` \\ ${mine}: ${end}`];
+  });
+  const unused = netdevs.all.filter(({ usedBy }) => usedBy === undefined);
+  return [
+    ...cards,
+    ...unused.map(({ id, net }) => {
+      const own = net.type === 'user' ? user(net.net, net.restrict) : [`ifname=${net.ifname ?? ''}`];
+      return `${id}: ${backEnd(net.type, own)}`;
+    }),
+  ];
+}
+
+async function numa(monitor: Monitor): Promise<string[]> {
+  const { description } = monitor.machine;
+  const { cpus, memory } = await monitor.machine.plugged();
+  const nodes = description.numa?.nodes ?? [{ memory: memory.boot }];
+  const mebi = (bytes: number) => Math.floor(bytes / MiB);
+  return [
+    `${nodes.length} nodes`,
+    ...nodes.flatMap((node, index) => {
+      const own = cpus.present.filter((each) => (each.node ?? 0) === index).map((each) => ` ${each.index}`);
+      const plugged = [...memory.dimms.filter((each) => each.node === index)].reduce((sum, { size }) => sum + size, 0);
+      const blocks = memory.virtio.filter((each) => each.node === index).reduce((sum, each) => sum + each.plugged, 0);
+      return [
+        `node ${index} cpus:${own.join('')}`,
+        `node ${index} size: ${mebi(node.memory + plugged + blocks)} MB`,
+        `node ${index} plugged: ${mebi(plugged + blocks)} MB`,
+      ];
+    }),
+  ];
+}
+
+async function qomTree(monitor: Monitor, [path = '/machine']: readonly string[]): Promise<string[]> {
+  const show = (name: string, node: QomNode, indent: string): string[] => [
+    `${indent}/${name} (${node.type})`,
+    ...Object.entries(node.children).flatMap(([child, below]) => show(child, below, `${indent}  `)),
+  ];
+  try {
+    return show(path.slice(path.lastIndexOf('/') + 1), await findObject(monitor, path), '');
+  } catch {
+    return [`Path '${path}' could not be resolved.`];
+  }
 }
 
 async function pci(monitor: Monitor): Promise<string[]> {

@@ -32,8 +32,8 @@ export interface Netdev {
   usedBy: string | undefined;
 }
 
-/** `tcp::2222-:22` */
-function forwardOf({ str: text }: { readonly str: string }): Forward {
+/** `tcp::2222-:22`. @throws QmpError */
+export function forwardOf({ str: text }: { readonly str: string }): Forward {
   const match = /^(tcp|udp)?:([\d.]*):(\d+)-([\d.]*):(\d+)$/.exec(text);
   if (!match) throw new QmpError(`Invalid host forwarding rule '${text}'`);
   const [, protocol = 'tcp', hostAddress, hostPort, guestAddress, guestPort] = match;

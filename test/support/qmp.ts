@@ -130,6 +130,8 @@ export class FakeMachine {
   disks: object[] = [];
   nets: object[] = [];
   functions: object[] = [];
+  /** What stands in memory, from address 0 on; zeros elsewhere. */
+  ram = Buffer.alloc(0);
   balloonHeld: number | undefined;
   /** What `pause` waits for. */
   gate: Promise<void> = Promise.resolve();
@@ -172,7 +174,10 @@ export class FakeMachine {
       inspect: async () => [{ index: 0, registers: { rip: '0x1000', cr3: '0x0', cr4: '0x0' } }],
       devices: async () => ({ pci: this.functions, mmio: [] }),
       memoryMap: async () => [{ address: 0, size: description.memory.size, resident: 0, huge: 0 }],
-      readMemory: async (_address: number, length: number) => new Uint8Array(length),
+      readMemory: async (address: number, length: number) => {
+        if (address >= 2 ** 40) throw new NemuError('ADDRESS', 'There is no RAM.');
+        return Buffer.concat([this.ram.subarray(address, address + length), Buffer.alloc(length)], length);
+      },
       disks: async () => this.disks,
       nets: async () => this.nets,
       throttle: async (disk: string, limits: object) => {

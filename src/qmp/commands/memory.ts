@@ -101,7 +101,7 @@ async function save(
 }
 
 /** The memory as a vCPU has it now. */
-async function virtualMemory({ machine }: Monitor, index: number): Promise<AddressSpace> {
+export async function virtualMemory({ machine }: Monitor, index: number): Promise<AddressSpace> {
   const vcpu = (await machine.inspect()).find((each) => each.index === index);
   if (!vcpu?.registers) throw new QmpError("Parameter 'cpu-index' expects a CPU number");
   const { cr3 = '0', cr4 = '0' } = vcpu.registers;

@@ -18,10 +18,10 @@ interface Property {
   readonly type: string;
   readonly value: unknown;
 }
-interface Node {
+export interface QomNode {
   readonly type: string;
   readonly properties: Readonly<Record<string, Property>>;
-  readonly children: Readonly<Record<string, Node>>;
+  readonly children: Readonly<Record<string, QomNode>>;
 }
 
 /** What a virtio-mem device is asked to have plugged. */
@@ -31,9 +31,13 @@ const text = (value: string): Property => ({ type: 'string', value });
 const flag = (value: boolean): Property => ({ type: 'bool', value });
 const number = (type: string, value: number): Property => ({ type, value });
 
-const container = (children: Readonly<Record<string, Node>>): Node => ({ type: 'container', properties: {}, children });
+const container = (children: Readonly<Record<string, QomNode>>): QomNode => ({
+  type: 'container',
+  properties: {},
+  children,
+});
 
-function liveNode(monitor: Monitor, device: LiveDevice): Node {
+function liveNode(monitor: Monitor, device: LiveDevice): QomNode {
   const hot = monitor.hotplugged.has(device.id);
   const common = { realized: flag(true), hotplugged: flag(hot), hotpluggable: flag(true) };
   return { type: driverOf(device), properties: { ...common, ...liveProperties(monitor, device) }, children: {} };
@@ -65,7 +69,7 @@ export function pciDriver(view: PciView): string {
   return view.isBridge ? 'pcie-root-port' : view.report.name;
 }
 
-async function pciNode(monitor: Monitor, view: PciView): Promise<Node> {
+async function pciNode(monitor: Monitor, view: PciView): Promise<QomNode> {
   const properties: Record<string, Property> = {
     realized: flag(true),
     hotplugged: flag(monitor.hotplugged.has(view.report.name)),
@@ -84,7 +88,7 @@ async function pciNode(monitor: Monitor, view: PciView): Promise<Node> {
 }
 
 /** Clients find a disk by the device behind its bus. */
-function backendOf(virtio: VirtioReport | undefined): Readonly<Record<string, Node>> {
+function backendOf(virtio: VirtioReport | undefined): Readonly<Record<string, QomNode>> {
   if (!virtio) return {};
   const type = VIRTIO_BACKENDS[virtio.type] ?? 'virtio-device';
   return { 'virtio-backend': { type, properties: { realized: flag(true) }, children: {} } };
@@ -103,11 +107,11 @@ async function virtioMemProperties(monitor: Monitor, id: string): Promise<Record
 
 const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replaceAll('_', '-');
 
-async function tree(monitor: Monitor): Promise<Node> {
+async function tree(monitor: Monitor): Promise<QomNode> {
   const { machine, names } = monitor;
   const [plugged, { pci, mmio }] = await Promise.all([machine.plugged(), machine.devices()]);
-  const peripheral: Record<string, Node> = {};
-  const unattached: Record<string, Node> = {};
+  const peripheral: Record<string, QomNode> = {};
+  const unattached: Record<string, QomNode> = {};
   for (const device of [...plugged.cpus.present, ...plugged.memory.dimms, ...plugged.nvdimms] as const) {
     const path = names.path(device);
     const name = path.slice(path.lastIndexOf('/') + 1);
@@ -131,13 +135,13 @@ async function tree(monitor: Monitor): Promise<Node> {
     };
   }
   const objects = Object.fromEntries(
-    [...monitor.objects.values()].map((object): [string, Node] => [
+    [...monitor.objects.values()].map((object): [string, QomNode] => [
       object.id,
       { type: object.type, properties: 'size' in object ? { size: number('int', object.size) } : {}, children: {} },
     ]),
   );
   const { memory, name } = machine.description;
-  const board: Node = {
+  const board: QomNode = {
     type: `${machine.description.machine}-machine`,
     properties: { 'memory-size': number('int', memory.size), 'guest-name': text(name) },
     children: {
@@ -149,8 +153,9 @@ async function tree(monitor: Monitor): Promise<Node> {
   return container({ machine: board, objects: container(objects), chardevs: container({}) });
 }
 
-async function find(monitor: Monitor, path: string): Promise<Node> {
-  let node: Node | undefined = await tree(monitor);
+/** @throws QmpError for a path where nothing is. */
+export async function findObject(monitor: Monitor, path: string): Promise<QomNode> {
+  let node: QomNode | undefined = await tree(monitor);
   for (const step of path.split('/').filter((each) => each !== '')) {
     node = Object.hasOwn(node.children, step) ? node.children[step] : undefined;
     if (!node) throw deviceNotFound(path);
@@ -162,7 +167,7 @@ async function find(monitor: Monitor, path: string): Promise<Node> {
 const property = z.strictObject({ name: str, type: str, description: str.optional() });
 
 async function qomSet(monitor: Monitor, path: string, name: string, value: unknown): Promise<void> {
-  const node = await find(monitor, path);
+  const node = await findObject(monitor, path);
   const known = Object.hasOwn(node.properties, name);
   if (!known) throw new QmpError(`Property '${node.type}.${name}' not found`);
   if (name === REQUESTED_SIZE && node.type === 'virtio-mem-pci') {
@@ -204,7 +209,7 @@ export const QOM = [
     args: z.strictObject({ path: str }),
     returns: z.array(property),
     run: async (monitor, { path }) => {
-      const node = await find(monitor, path);
+      const node = await findObject(monitor, path);
       return [
         { name: 'type', type: 'string' },
         ...Object.entries(node.properties).map(([name, { type }]) => ({ name, type })),
@@ -218,7 +223,7 @@ export const QOM = [
     args: z.strictObject({ path: str, property: str }),
     returns: any,
     run: async (monitor, { path, property: name }) => {
-      const node = await find(monitor, path);
+      const node = await findObject(monitor, path);
       if (name === 'type') return node.type;
       if (Object.hasOwn(node.children, name)) return `${path.replace(/\/$/, '')}/${name}`;
       if (!Object.hasOwn(node.properties, name)) throw new QmpError(`Property '${node.type}.${name}' not found`);
