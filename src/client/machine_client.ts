@@ -64,6 +64,8 @@ export type MachineEvent =
   | { readonly type: 'memory-size'; readonly device: string; readonly plugged: number; readonly requested: number }
   /** A request of `plug`, `unplug` or `resizeMemory`, or of the guest itself, has come to another stage. */
   | { readonly type: 'request'; readonly request: LiveRequest }
+  /** Somebody has asked for a change by another protocol: what it was, as `note` was told. */
+  | { readonly type: 'action'; readonly text: string }
   | { readonly type: 'phase'; readonly name: string; readonly ms: number }
   | { readonly type: 'ended'; readonly end: EndState };
 
@@ -374,6 +376,8 @@ export interface MachineClient {
   readonly consoles: readonly string[];
   /** @returns the function that takes the listener off. */
   onEvent(listener: (event: MachineEvent) => void): () => void;
+  /** Tells all who listen to this machine, in an event of type `action`, what somebody has asked of it. */
+  note(text: string): void;
   /** Resolves when the machine has ended, by itself or not. */
   ended(): Promise<EndState>;
   /** Ends the machine at once and frees everything it has. Can be called in any state, more than once. */

@@ -370,6 +370,10 @@ export class RemoteMachine implements MachineClient {
     return () => this.#listeners.delete(listener);
   }
 
+  note(text: string): void {
+    for (const listener of this.#listeners) listener({ type: 'action', text });
+  }
+
   ended(): Promise<EndState> {
     return this.#ended.promise;
   }

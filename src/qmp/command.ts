@@ -6,6 +6,8 @@ export interface Caller {
   /** Capabilities that may be asked for, and whether this caller has made its choice. */
   readonly negotiated: boolean;
   negotiate(capabilities: readonly string[]): void;
+  /** What it asks for is a part of something that is written down already. */
+  readonly inner?: boolean;
 }
 
 /** One command of the protocol: everything that is known of it, once. */
@@ -20,6 +22,8 @@ export interface Command<A extends z.ZodType = z.ZodType, R extends z.ZodType = 
   /** Before capabilities are negotiated. */
   readonly first?: boolean;
   readonly features?: readonly string[];
+  /** It changes the machine, or something that the machine can have: it is written down. */
+  readonly changes?: boolean;
   run(monitor: Monitor, args: z.output<A>, caller: Caller): z.input<R> | Promise<z.input<R>>;
 }
 

@@ -20,7 +20,7 @@ export const done = async (action: Promise<unknown>): Promise<string[]> => {
 
 /** What acts: the same as the command of the protocol. */
 export const run = (monitor: Monitor, name: string, args = {}) =>
-  monitor.execute(name, args, { negotiated: true, negotiate: () => {} });
+  monitor.execute(name, args, { negotiated: true, inner: true, negotiate: () => {} });
 
 /** A word that has to be there. @throws UsageError */
 export function wanted(command: string, word: string | undefined, what = 'string'): string {

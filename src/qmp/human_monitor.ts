@@ -84,6 +84,8 @@ const ACTIONS: Readonly<Record<string, Entry>> = {
   ...CHANGE_ACTIONS,
   ...MEMORY_ACTIONS,
 };
+/** These change nothing. */
+const LOOKING = new Set(['info', 'x', 'xp']);
 const ALIASES: Readonly<Record<string, string>> = { c: 'cont', s: 'stop', q: 'quit', '?': 'help' };
 
 /** @returns what the monitor prints, errors and all: this is for people. */
@@ -93,6 +95,7 @@ export async function humanMonitor(monitor: Monitor, line: string, cpu = 0): Pro
   const name = Object.hasOwn(ALIASES, word) ? ALIASES[word] : word;
   if (name === 'help') return lines(help(words[0]));
   if (!Object.hasOwn(ACTIONS, name)) return lines([`unknown command: '${word}'`]);
+  if (!LOOKING.has(name)) monitor.machine.note(`QMP: ${[name, ...words].join(' ')}`);
   try {
     return lines(await ACTIONS[name].tell(monitor, words, cpu));
   } catch (error) {

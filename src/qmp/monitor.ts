@@ -19,7 +19,7 @@ import {
   translate,
 } from './events.ts';
 import { introspect, type SchemaInfo } from './introspect.ts';
-import type { Json } from './json.ts';
+import { isObject, type Json } from './json.ts';
 import { ramSize } from './memory_object.ts';
 import { Netdevs } from './netdevs.ts';
 import type { SerialBus } from './serial_drivers.ts';
@@ -28,6 +28,20 @@ import { parseArguments } from './types.ts';
 
 /** `query-status` has these for a machine that stands still. */
 type PauseReason = 'io-error' | 'watchdog' | 'guest-panicked';
+
+const MAX_NOTE = 200;
+
+/** `device_add driver=pc-dimm id=d1`, as `nemu qmp` takes it. */
+function lineOf(name: string, args: Json): string {
+  const words = Object.entries(isObject(args) ? args : {}).map(
+    ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value, withDigits)}`,
+  );
+  const line = [name, ...words].join(' ');
+  return line.length > MAX_NOTE ? `${line.slice(0, MAX_NOTE)}…` : line;
+}
+
+/** JSON of the language has no whole numbers beyond 2^53. */
+const withDigits = (_key: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
 
 /** A machine as all peers of the protocol share it: what they made, what things are called, what happens. */
 export class Monitor {
@@ -110,10 +124,15 @@ export class Monitor {
   async execute(name: string, args: Json, caller: Caller): Promise<unknown> {
     const command = this.commands.get(name);
     if (!command) throw new QmpError(`The command ${name} has not been found`, 'CommandNotFound');
+    const noted = command.changes && !caller.inner;
     try {
-      return await command.run(this, parseArguments(command.args, args), caller);
+      const parsed = parseArguments(command.args, args);
+      if (noted) this.machine.note(`QMP: ${lineOf(name, args)}`);
+      return await command.run(this, parsed, caller);
     } catch (error) {
-      throw toQmpError(error);
+      const told = toQmpError(error);
+      if (noted) this.machine.note(`QMP: ${name} was refused: ${told.message}`);
+      throw told;
     }
   }
 

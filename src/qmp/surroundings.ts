@@ -15,6 +15,4 @@ export interface Surroundings {
   readonly consoles?: ConsoleProvider;
   /** @throws SystemError where the host has no more. */
   readonly terminal?: () => ConsoleTerminal;
-  /** Writes a sentence into what is kept of the machine. */
-  readonly note?: (text: string) => void;
 }

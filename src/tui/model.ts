@@ -299,6 +299,9 @@ export class MachineModel {
       case 'request':
         this.#requested(event.request);
         return;
+      case 'action':
+        this.say('action', event.text);
+        return;
       case 'phase':
         this.say('boot', `${event.name} after ${Math.round(event.ms)} ms`);
         return;

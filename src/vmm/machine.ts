@@ -554,6 +554,10 @@ export class Machine implements MachineClient {
     return () => this.#listeners.delete(listener);
   }
 
+  note(text: string): void {
+    this.#emit({ type: 'action', text });
+  }
+
   ended(): Promise<EndState> {
     return this.#ended.promise;
   }

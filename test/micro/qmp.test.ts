@@ -145,10 +145,13 @@ test('a guest that sets its clock is told of', async () => {
 test('quit answers, tells everybody, and ends the machine', async () => {
   const { guest, path } = await start();
   const [client, other] = [await modern(path), await modern(path)];
+  const actions: string[] = [];
+  guest.machine.onEvent((event) => event.type === 'action' && actions.push(event.text));
   const told = nextEvent(other, 'SHUTDOWN');
   await client.quit();
   expect(await told).toEqual({ guest: false, reason: 'host-qmp-quit' });
   expect(await guest.machine.ended()).toMatchObject({ reason: 'quit' });
+  expect(actions).toEqual(['QMP: quit']);
 });
 
 test.each(['q35', 'pc', 'minimal'] as const)(

@@ -133,6 +133,7 @@ export class FakeMachine {
   /** What stands in memory, from address 0 on; zeros elsewhere. */
   ram = Buffer.alloc(0);
   balloonHeld: number | undefined;
+  readonly notes: string[] = [];
   /** What `pause` waits for. */
   gate: Promise<void> = Promise.resolve();
 
@@ -205,6 +206,7 @@ export class FakeMachine {
         nvdimms: this.nvdimms,
         pci: { devices: this.pci, ports: [] },
       }),
+      note: (text: string) => void this.notes.push(text),
       onEvent: (listener: (event: MachineEvent) => void) => {
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);

@@ -153,7 +153,11 @@ function crashText(known: KnownMachine): string {
 }
 
 /** An event in a line. */
-function eventText({ time, ...event }: NotedEvent): string {
+export function eventText({ time, ...event }: NotedEvent): string {
+  if (event.type === 'request') {
+    const { action, device, stage, reason } = event.request;
+    return `${time} ${action} ${device.id}: ${stage}${reason ? ` (${printable(reason)})` : ''}`;
+  }
   const { type, ...rest } = event;
   const words = Object.entries(rest).map(([key, value]) =>
     key === 'text' || key === 'detail' ? printable(String(value)) : `${key} ${printable(JSON.stringify(value))}`,

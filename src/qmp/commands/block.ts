@@ -210,6 +210,7 @@ export const BLOCK = [
   command({
     name: 'blockdev-add',
     summary: 'opens a file, or an image in a file, for a disk',
+    changes: true,
     args: blockdevOptions,
     returns: none,
     run: ({ nodes }, options) => {
@@ -220,6 +221,7 @@ export const BLOCK = [
   command({
     name: 'blockdev-del',
     summary: 'closes what `blockdev-add` opened',
+    changes: true,
     args: z.strictObject({ 'node-name': str }),
     returns: none,
     run: ({ nodes }, args) => {
@@ -230,6 +232,7 @@ export const BLOCK = [
   command({
     name: 'block_set_io_throttle',
     summary: "a disk's limits on requests and bytes in a second; 0 for none",
+    changes: true,
     args: z.strictObject({ device: str.optional(), id: str.optional(), ...limits, ...bursts }),
     returns: none,
     run: async (monitor, { device, id, ...given }) => {

@@ -52,6 +52,7 @@ export const CHARDEV = [
   command({
     name: 'chardev-add',
     summary: "makes the host's end of a virtio console or port",
+    changes: true,
     args: z.strictObject({ id: str.min(1).max(64), backend: chardevBackend }),
     returns: z.strictObject({ pty: str.optional() }),
     run: ({ chardevs }, { id, backend }) => chardevs.add(id, backend),
@@ -59,6 +60,7 @@ export const CHARDEV = [
   command({
     name: 'chardev-remove',
     summary: 'takes back what `chardev-add` made',
+    changes: true,
     args: z.strictObject({ id: str }),
     returns: none,
     run: ({ chardevs }, { id }) => {
@@ -80,6 +82,7 @@ export const CHARDEV = [
   command({
     name: 'ringbuf-write',
     summary: 'puts bytes into a ring buffer, as if the guest had written them',
+    changes: true,
     args: z.strictObject({ device: str, data: str, format }),
     returns: none,
     run: (monitor, { device, data, format: how = 'utf8' }) => {

@@ -68,6 +68,7 @@ export const CONTROL = [
   command({
     name: 'yank',
     summary: 'cuts connections, of which there are none',
+    changes: true,
     args: z.strictObject({ instances: z.array(yankInstance) }),
     returns: none,
     oob: true,

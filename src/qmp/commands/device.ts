@@ -79,6 +79,7 @@ export const DEVICE = [
   command({
     name: 'device_add',
     summary: 'plugs a device, and does not wait for the guest',
+    changes: true,
     args: z.looseObject({ driver: str, bus: str.optional(), id: str.optional() }),
     returns: none,
     features: ['json-cli', 'json-cli-hotplug'],
@@ -90,6 +91,7 @@ export const DEVICE = [
   command({
     name: 'device_del',
     summary: 'asks the guest to let go of a device; DEVICE_DELETED follows',
+    changes: true,
     args: z.strictObject({ id: str }),
     returns: none,
     run: async (monitor, { id }) => {

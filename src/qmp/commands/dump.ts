@@ -105,6 +105,7 @@ export const DUMP = [
   command({
     name: 'dump-guest-memory',
     summary: "writes the guest's memory and registers to an ELF core file, while the guest stands still",
+    changes: true,
     args: argumentsSchema,
     returns: none,
     run: async (monitor, args) => {

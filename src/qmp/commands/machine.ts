@@ -90,6 +90,7 @@ export const MACHINE = [
   command({
     name: 'stop',
     summary: 'stops every vCPU',
+    changes: true,
     args: none,
     returns: none,
     oob: true,
@@ -101,6 +102,7 @@ export const MACHINE = [
   command({
     name: 'cont',
     summary: 'lets the vCPUs go on',
+    changes: true,
     args: none,
     returns: none,
     run: async ({ machine }) => {
@@ -111,6 +113,7 @@ export const MACHINE = [
   command({
     name: 'system_reset',
     summary: 'hard reset, as by the button',
+    changes: true,
     args: none,
     returns: none,
     run: async (monitor) => {
@@ -121,6 +124,7 @@ export const MACHINE = [
   command({
     name: 'system_powerdown',
     summary: 'presses the ACPI power button',
+    changes: true,
     args: none,
     returns: none,
     run: async (monitor) => {
@@ -132,6 +136,7 @@ export const MACHINE = [
   command({
     name: 'quit',
     summary: 'ends the machine at once',
+    changes: true,
     args: none,
     returns: none,
     oob: true,
@@ -144,6 +149,7 @@ export const MACHINE = [
   command({
     name: 'inject-nmi',
     summary: 'sends an NMI to every vCPU',
+    changes: true,
     args: none,
     returns: none,
     oob: true,

@@ -52,6 +52,7 @@ export const MEDIUM = [
   command({
     name: 'block_resize',
     summary: "gives a disk's image another size, and tells the guest",
+    changes: true,
     args: z.strictObject({ device: str.optional(), 'node-name': str.optional(), size: int }),
     returns: none,
     run: async (monitor, args) => {
@@ -62,6 +63,7 @@ export const MEDIUM = [
   command({
     name: 'blockdev-change-medium',
     summary: 'puts another image behind a disk, and tells the guest of its size',
+    changes: true,
     args: z.strictObject({
       ...{ ...which, filename: str, format: str.optional(), force: bool.optional() },
       'read-only-mode': z.enum(['retain', 'read-only', 'read-write']).optional(),
@@ -87,6 +89,7 @@ export const MEDIUM = [
   command({
     name: 'eject',
     summary: "takes a disk's medium out: none of these disks is removable",
+    changes: true,
     args: z.strictObject({ ...which, force: bool.optional() }),
     returns: none,
     run: (monitor, { device, id }) => refuse(monitor, device, id),
@@ -94,6 +97,7 @@ export const MEDIUM = [
   command({
     name: 'blockdev-open-tray',
     summary: 'opens the tray of a drive: no disk has one',
+    changes: true,
     args: z.strictObject({ ...which, force: bool.optional() }),
     returns: none,
     run: (monitor, { device, id }) => refuse(monitor, device, id),
@@ -101,6 +105,7 @@ export const MEDIUM = [
   command({
     name: 'blockdev-close-tray',
     summary: 'closes the tray of a drive: no disk has one',
+    changes: true,
     args: z.strictObject(which),
     returns: none,
     run: (monitor, { device, id }) => refuse(monitor, device, id),
@@ -108,6 +113,7 @@ export const MEDIUM = [
   command({
     name: 'blockdev-insert-medium',
     summary: 'puts a node into an empty drive: no disk can be without one',
+    changes: true,
     args: z.strictObject({ id: str, 'node-name': str }),
     returns: none,
     run: (monitor, { id }) => refuse(monitor, undefined, id),
@@ -115,6 +121,7 @@ export const MEDIUM = [
   command({
     name: 'blockdev-remove-medium',
     summary: 'takes the node out of a drive: no disk can be without one',
+    changes: true,
     args: z.strictObject({ id: str }),
     returns: none,
     run: (monitor, { id }) => refuse(monitor, undefined, id),

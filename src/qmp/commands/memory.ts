@@ -143,6 +143,7 @@ export const MEMORY = [
   command({
     name: 'balloon',
     summary: 'asks the guest to make do with so many bytes of RAM',
+    changes: true,
     args: z.strictObject({ value: int }),
     returns: none,
     run: async (monitor, { value }) => {

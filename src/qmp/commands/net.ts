@@ -45,6 +45,7 @@ export const NET = [
   command({
     name: 'netdev_add',
     summary: "makes the host's side of a network card",
+    changes: true,
     args: netdevOptions,
     returns: none,
     run: ({ netdevs }, options) => {
@@ -55,6 +56,7 @@ export const NET = [
   command({
     name: 'netdev_del',
     summary: 'takes back what `netdev_add` made',
+    changes: true,
     args: z.strictObject({ id: str }),
     returns: none,
     run: ({ netdevs }, { id }) => {
@@ -78,6 +80,7 @@ export const NET = [
   command({
     name: 'set_link',
     summary: "puts a card's cable in, or takes it out",
+    changes: true,
     args: z.strictObject({ name: str, up: bool }),
     returns: none,
     run: async (monitor, { name, up }) => {

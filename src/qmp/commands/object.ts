@@ -9,6 +9,7 @@ export const OBJECT = [
   command({
     name: 'object-add',
     summary: 'makes memory for a device, or a name for its random bytes or its thread',
+    changes: true,
     args: objectSchema,
     returns: none,
     run: ({ objects }, object) => {
@@ -23,6 +24,7 @@ export const OBJECT = [
   command({
     name: 'object-del',
     summary: 'takes back what `object-add` made',
+    changes: true,
     args: z.strictObject({ id: str }),
     returns: none,
     run: ({ objects, memory }, { id }) => {

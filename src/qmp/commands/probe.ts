@@ -164,6 +164,7 @@ export const PROBE = [
   command({
     name: 'watchdog-set-action',
     summary: 'what a watchdog does that is plugged from now on',
+    changes: true,
     args: z.strictObject({ action: watchdogAction }),
     returns: none,
     run: async (monitor, { action }) => {
@@ -174,6 +175,7 @@ export const PROBE = [
   command({
     name: 'set-action',
     summary: 'what resets, panics and watchdogs do: as it was said at the start, but for the watchdog',
+    changes: true,
     args: actions,
     returns: none,
     run: async (monitor, wanted) => {

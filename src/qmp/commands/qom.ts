@@ -233,6 +233,7 @@ export const QOM = [
   command({
     name: 'qom-set',
     summary: 'sets `guest-stats-polling-interval` of a balloon, or `requested-size` of a virtio-mem device',
+    changes: true,
     args: z.strictObject({ path: str, property: str, value: any }),
     returns: none,
     run: async (monitor, { path, property: name, value }) => {
