@@ -59,14 +59,36 @@ test('processors and memory come and go, and everything can be asked', { timeout
   truncateSync(image, 8 << 20);
   const file = { driver: 'file', filename: image };
   await client.execute('blockdev-add', { driver: 'raw', 'node-name': 'n0', file });
-  await client.execute('device_add', { driver: 'virtio-blk-pci', id: 'disk0', drive: 'n0', serial: 'QMP' });
+  // A serial number of digits is text, whatever else it looks like.
+  const disk = ['driver=virtio-blk-pci', 'id=disk0', 'drive=n0', 'serial=0123', 'num-queues=2', 'write-cache=on'];
+  expect(await nemuQmp('device_add', ...disk)).toMatchObject({ status: 0, stderr: '' });
   expect(await guest.sh('until [ -e /sys/block/vda/serial ]; do sleep 0.1; done; cat /sys/block/vda/serial')).toBe(
-    'QMP',
+    '0123',
+  );
+  await client.execute('block_resize', { device: 'disk0', size: 16 << 20 });
+  expect(await guest.sh('until [ $(cat /sys/block/vda/size) = 32768 ]; do sleep 0.1; done; echo resized')).toBe(
+    'resized',
   );
   const diskGone = next('DEVICE_DELETED');
   await client.deviceDel('disk0');
   expect(await diskGone).toEqual({ device: 'disk0', path: '/machine/peripheral/disk0' });
   await client.execute('blockdev-del', { 'node-name': 'n0' });
+
+  // A port on a bus of its own.
+  await client.execute('device_add', { driver: 'virtio-serial-pci', id: 'vs' });
+  await client.execute('chardev-add', { id: 'c0', backend: { type: 'null', data: {} } });
+  const opened = next('VSERPORT_CHANGE');
+  const port = { driver: 'virtserialport', id: 'p0', bus: 'vs.0', chardev: 'c0', name: 'org.nemu.test' };
+  await client.execute('device_add', port);
+  // Its file is there before it may be opened, and would be made if it were not.
+  const node = '/dev/vport0p0';
+  await guest.sh(`until [ -c ${node} ] && (: >${node}) 2>/dev/null; do sleep 0.1; done`);
+  expect(await opened).toEqual({ id: 'p0', open: true });
+  const portGone = next('DEVICE_DELETED');
+  await client.deviceDel('p0');
+  expect(await portGone).toEqual({ device: 'p0', path: '/machine/peripheral/p0' });
+  await client.execute('chardev-remove', { id: 'c0' });
+  await client.deviceDel('vs');
 
   expect(await nemuQmp('device_del', 'id=d0')).toEqual({
     ...{ status: 1, stdout: '', stderr: "nemu: DeviceNotFound: Device 'd0' not found\n" },
