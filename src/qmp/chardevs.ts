@@ -1,5 +1,5 @@
 /** What `chardev-add` makes: what is at the host's end of a virtio console or port. */
-import { chmodSync, existsSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import * as z from 'zod';
@@ -39,6 +39,8 @@ export interface Chardev {
   readonly ring?: RingBuffer;
   /** Name of the console or port whose device has it. */
   usedBy: string | undefined;
+  /** A console is to have it. @throws SystemError where the host has no more of what it needs. */
+  prepare?(): void;
   /** The console is there. */
   connect?(console: string): void;
   /** It is gone. */
@@ -49,14 +51,12 @@ export interface Chardev {
 /** A program at a unix socket, one at a time as in QEMU. */
 class SocketChardev {
   readonly #server: Server;
-  readonly #path: string;
   readonly #open: (console: string) => SharedConsole | undefined;
   #console: string | undefined;
   #peer: { readonly socket: Socket; readonly viewer: SharedConsole } | undefined;
 
-  private constructor(server: Server, path: string, open: (console: string) => SharedConsole | undefined) {
+  private constructor(server: Server, open: (console: string) => SharedConsole | undefined) {
     this.#server = server;
-    this.#path = path;
     this.#open = open;
     server.on('connection', (socket) => this.#come(socket));
   }
@@ -70,7 +70,7 @@ class SocketChardev {
     // Whoever opens it drives the console.
     chmodSync(path, 0o600);
     server.unref();
-    return new SocketChardev(server, path, open);
+    return new SocketChardev(server, open);
   }
 
   get connected(): boolean {
@@ -103,6 +103,8 @@ class SocketChardev {
     });
     let unsent: Uint8Array = new Uint8Array();
     const type = (bytes: Uint8Array) => {
+      // To write is to ask for it: a program has no other way.
+      if (viewer.role !== 'driver' && bytes.length > 0) viewer.takeOver();
       unsent = bytes.subarray(viewer.write(bytes));
       if (unsent.length > 0) socket.pause();
       else socket.resume();
@@ -119,7 +121,6 @@ class SocketChardev {
   close(): void {
     this.disconnect();
     this.#server.close();
-    rmSync(this.#path, { force: true });
   }
 }
 
@@ -192,19 +193,21 @@ export class Chardevs {
   #pty(id: string, failed: (why: string) => QmpError): Chardev {
     const { terminal } = this.#surroundings;
     if (!terminal) throw failed('a machine whose consoles are shared has terminals: nemu run --name');
-    let made: ConsoleTerminal = terminal();
+    let made: ConsoleTerminal | undefined = terminal();
+    // It goes with the console that it stood for: the next one has another.
+    const disconnect = () => {
+      made?.close();
+      made = undefined;
+    };
     return {
-      ...{ id, usedBy: undefined },
+      ...{ id, usedBy: undefined, disconnect, close: disconnect },
       get filename() {
-        return `pty:${made.path}`;
+        return made ? `pty:${made.path}` : 'pty';
       },
-      connect: (console) => made.connect(console),
-      disconnect: () => {
-        // It has gone with the console that it stood for.
-        made.close();
-        made = terminal();
+      prepare: () => {
+        made ??= terminal();
       },
-      close: () => made.close(),
+      connect: (console) => made?.connect(console),
     };
   }
 

@@ -37,6 +37,7 @@ function chardevOf({ chardevs, surroundings }: Monitor, driver: string, name: st
   if (chardev.connect && !surroundings.consoles) {
     throw new QmpError(`'${name}' needs a machine whose consoles are shared: nemu run --name`);
   }
+  chardev.prepare?.();
   return chardev;
 }
 

@@ -168,7 +168,10 @@ test.each(['q35', 'pc', 'minimal'] as const)(
       rng: true,
       devices: [{ type: 'virtio-balloon' }],
     });
-    const { path } = await start({ machine, ...(machine === 'minimal' ? MINIMAL : full(machine)) });
+    const { path } = await start({
+      machine,
+      ...(machine === 'minimal' ? { ...MINIMAL, disks: [{ file: imageOf(machine) }] } : full(machine)),
+    });
     const peer = new QmpPeer(connect(path));
     await peer.negotiate();
     for (const { name, args, returns } of COMMANDS) {
@@ -189,6 +192,9 @@ test.each(['q35', 'pc', 'minimal'] as const)(
       if (machine === 'minimal' && line.includes('balloon')) continue;
       const said = (await peer.execute('human-monitor-command', { 'command-line': line.trim() })) as string;
       expect(said, line).not.toMatch(/^(Error|unknown)|undefined/);
+    }
+    for (const { qdev } of (await peer.execute('query-block')) as { qdev: string }[]) {
+      expect(await peer.execute('qom-get', { path: qdev, property: 'type' })).toBe('virtio-blk-device');
     }
     if (machine === 'minimal') return;
     const names = (await peer.execute('qom-list', { path: '/machine/peripheral' })) as { name: string; type: string }[];

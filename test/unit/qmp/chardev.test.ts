@@ -110,6 +110,16 @@ describe('ports', () => {
     const { request } = await plug(fake, peer, { driver: 'virtconsole', id: 'p0', chardev: 'c0' }, 'p0');
     expect(request).toEqual({ kind: 'pci', type: 'virtio-console', id: 'p0' });
     expect(terminals).toEqual(['p0']);
+    // It goes with the console, and the next one has another.
+    fake.emit({ type: 'console', name: 'p0', change: 'removed' });
+    expect(terminals).toEqual(['p0', 'closed']);
+    expect(await peer.execute('query-chardev')).toContainEqual({
+      ...{ label: 'c0', filename: 'pty', 'frontend-open': false },
+    });
+    fake.stage('unplug', { kind: 'pci', id: 'p0', type: 'virtio-console', port: 'rp0', streams: [] }, ['removed']);
+    fake.pci = [];
+    await plug(fake, peer, { driver: 'virtconsole', id: 'p0', chardev: 'c0' }, 'p0');
+    expect(terminals).toEqual(['p0', 'closed', 'p0']);
     await peer.execute('chardev-add', { id: 'c1', backend: { type: 'null', data: {} } });
     const silent = await plug(fake, peer, { driver: 'virtserialport', id: 'p1', chardev: 'c1' }, 'p1');
     expect(silent.request).toEqual({ kind: 'pci', type: 'virtio-port', name: 'p1', flow: 'drop' });
