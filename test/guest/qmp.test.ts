@@ -1,5 +1,15 @@
 /** A stock guest whose machine is changed through QMP: by a client of npm, and by `nemu qmp`. */
-import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { QMPClient } from 'node-qemu';
@@ -11,6 +21,16 @@ import { LiveGuest } from '../support/live_guest.ts';
 const LIMIT_MS = 300_000;
 const ROOM = ['--cpus', '1,max=4', '--memory', '512M,max=4G,slots=4', '--net', 'none', '--timeout', '280'];
 const KIB_OF_256M = 256 * 1024;
+
+/** Leads the first entry of the top table to where no table can begin (docs/interop/qcow2 of QEMU). */
+function breakQcow2(path: string): void {
+  const table = Number(readFileSync(path).readBigUInt64BE(40));
+  const entry = Buffer.alloc(8);
+  entry.writeBigUInt64BE(0x8000_0000_0000_0200n);
+  const file = openSync(path, 'r+');
+  writeSync(file, entry, 0, entry.length, table);
+  closeSync(file);
+}
 
 test('processors and memory come and go, and everything can be asked', { timeout: LIMIT_MS }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'nemu-qmp-'));
@@ -131,6 +151,21 @@ test('processors and memory come and go, and everything can be asked', { timeout
   expect(second).toBe(first);
   await client.cont();
   expectNoWarnings(await guest.sh(`{ ${PRINT_WARNINGS}; } 2>&1`), TAKEN_OFFLINE);
+
+  // An image whose first table is nowhere: the guest is told of the error, and the machine goes on.
+  const bad = join(folder, 'bad.qcow2');
+  expect(await runNemu(['image', 'create', bad, '4M'])).toMatchObject({ status: 0, stderr: '' });
+  breakQcow2(bad);
+  const failed = next('BLOCK_IO_ERROR');
+  const badFile = { driver: 'file', filename: bad };
+  await client.execute('blockdev-add', { driver: 'qcow2', 'node-name': 'n1', file: badFile });
+  await client.execute('device_add', { driver: 'virtio-blk', id: 'bad', drive: 'n1', rerror: 'report' });
+  expect(await guest.sh('until [ -b /dev/vda ]; do sleep 0.1; done; cat /dev/vda 2>&1')).toContain('error');
+  expect(await failed).toEqual({
+    ...{ device: 'bad', 'node-name': 'n1', operation: 'read', action: 'report', nospace: false },
+    reason: expect.stringMatching(/^EIO at byte \d+$/),
+  });
+  expect(guest.machine.state).toBe('running');
 
   // The button, and the end.
   const [pressed, over] = [next('POWERDOWN'), next('SHUTDOWN')];
