@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { NemuError } from '../client/errors.ts';
 import { parseCast, playCast } from '../console/asciicast.ts';
+import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
 import { EXIT } from './exit_codes.ts';
-import { AlternateScreen, RESET_MODES } from './terminal_modes.ts';
 
 export interface PlayOptions {
   readonly speed: string;

@@ -166,8 +166,7 @@ const LOOKING: readonly Action[] = [
     title: 'type into it',
     help: 'every key goes to the console or the REPL until Ctrl-]',
     footer: 'type',
-    disabled: (station) =>
-      station.readonly && station.focus === 'console' ? 'the workstation is read-only' : undefined,
+    changes: true,
     run: (station) => station.type(),
   },
   {
@@ -175,10 +174,8 @@ const LOOKING: readonly Action[] = [
     keys: ['z'],
     panes: TERMINALS,
     title: 'zoom',
-    help: 'the console has the whole terminal until Ctrl-]',
+    help: 'the console has the whole terminal until Ctrl-]; read-only, to look at it',
     footer: 'zoom',
-    disabled: (station) =>
-      station.readonly && station.focus === 'console' ? 'the workstation is read-only' : undefined,
     run: (station) => station.zoom(),
   },
   {

@@ -132,7 +132,8 @@ function paneLines(station: Station, pane: PaneName, width: number, height: numb
 function terminalContent(station: Station, pane: PaneName, width: number, height: number): PaneLines {
   const terminal = station.terminalOf(pane);
   if (!terminal) return { title: pane, lines: [line('This machine has no console.', 'dim')], keys: [] };
-  terminal.resize(width, height);
+  // One that has the whole terminal has its size.
+  if (station.zoomed !== terminal) terminal.resize(width, height);
   const lines = terminalLines(terminal.terminal, {
     width,
     height,

@@ -47,6 +47,8 @@ export class TerminalInput {
   raw: ((bytes: Buffer) => void) | undefined;
   /** Ctrl-] was pressed while keys were raw. */
   onLeave: (() => void) | undefined;
+  /** Mouse reports are a guest's too, as they are: it has asked the terminal for them. */
+  everything = false;
   #begun = '';
   #timer: NodeJS.Timeout | undefined;
 
@@ -55,6 +57,10 @@ export class TerminalInput {
     clearTimeout(this.#timer);
     const text = this.#begun + bytes.toString('latin1');
     this.#begun = '';
+    if (this.everything) {
+      this.#deliver(text);
+      return;
+    }
     const rest = text.replaceAll(MOUSE, (_, button: string, column: string, row: string, end: string) => {
       this.#mouse(Number(button), Number(column) - 1, Number(row) - 1, end === 'M');
       return '';

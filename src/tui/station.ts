@@ -73,6 +73,8 @@ export class Station {
   notice: Notice | undefined;
   /** The terminal that keys go to. */
   typingInto: TerminalPane | undefined;
+  /** The one that has the whole terminal. */
+  zoomed: TerminalPane | undefined;
   /** The pane whose filter is being typed. */
   filtering: PaneName | undefined;
   readonly #consoles: TerminalPane[];
@@ -492,9 +494,15 @@ export class Station {
     this.changed();
   }
 
-  zoom(): Promise<void> | undefined {
+  async zoom(): Promise<void> {
     const pane = this.terminalOf(this.focus);
-    return pane && this.#host.zoom(pane);
+    if (!pane) return;
+    this.zoomed = pane;
+    try {
+      await this.#host.zoom(pane);
+    } finally {
+      this.zoomed = undefined;
+    }
   }
 
   filterOf(pane: PaneName): string {

@@ -1,6 +1,7 @@
 /** A terminal emulated for a pane: a console of the guest, or the REPL. */
 import xterm from '@xterm/headless';
 import { cellWidths } from './cell_widths.ts';
+import { ScreenCopy } from './screen_copy.ts';
 import { scrollbackOf } from './terminal_view.ts';
 
 const SCROLLBACK = 10_000;
@@ -37,12 +38,17 @@ export class TerminalPane {
   scrolledBack = 0;
   /** Bytes that were not drawn, since newer ones came faster than could be. */
   skipped = 0;
+  /** It answers the guest's questions about its terminal: nobody else does while it is in a pane. */
+  answers = true;
   readonly #options: TerminalPaneOptions;
   /** What waits to be parsed, the oldest first. */
   #pending: Uint8Array[] = [];
   #waiting = 0;
   #parsing = false;
   #timer: NodeJS.Timeout | undefined;
+  readonly #copy: ScreenCopy;
+  /** What waits until a piece has been parsed. */
+  readonly #between: (() => void)[] = [];
 
   constructor(options: TerminalPaneOptions) {
     this.#options = options;
@@ -51,8 +57,8 @@ export class TerminalPane {
     this.terminal = new xterm.Terminal({ cols: 80, rows: 24, scrollback: SCROLLBACK, allowProposedApi: true });
     this.terminal.unicode.register(cellWidths);
     this.terminal.unicode.activeVersion = cellWidths.version;
-    // Nobody else answers a guest's questions about its terminal while it is in a pane.
-    this.terminal.onData((answer) => this.send(Buffer.from(answer, 'latin1')));
+    this.#copy = new ScreenCopy(this.terminal);
+    this.terminal.onData((answer) => this.answers && this.send(Buffer.from(answer, 'latin1')));
   }
 
   write(bytes: Uint8Array): void {
@@ -87,6 +93,7 @@ export class TerminalPane {
     const began = performance.now();
     this.terminal.write(bytes, () => {
       this.#parsing = false;
+      for (const next of this.#between.splice(0)) next();
       // Who looks at older lines goes on to look at them.
       if (this.scrolledBack > 0) this.scroll(scrollbackOf(this.terminal) - before);
       this.#options.changed();
@@ -97,6 +104,16 @@ export class TerminalPane {
         this.#parse();
       }, pause);
     });
+  }
+
+  /**
+   * What draws the screen on an empty terminal of the same size, with its colours and modes, and what came after it.
+   * @param ready told now, or when what is being parsed has been.
+   */
+  copy(ready: (screen: string, rest: readonly Uint8Array[]) => void): void {
+    const give = () => ready(this.#copy.drawing, [...this.#pending]);
+    if (this.#parsing) this.#between.push(give);
+    else give();
   }
 
   /** Sends what was typed on a terminal whose cursor keys are in their normal mode. */

@@ -20,7 +20,7 @@ import { MachineModel } from './model.ts';
 import { Station } from './station.ts';
 import type { ThemeName } from './style.ts';
 import { TerminalPane } from './terminal_pane.ts';
-import { ZoomedOutput } from './zoomed_output.ts';
+import { Zoom } from './zoom.ts';
 
 /**
  * DECAWM: terminals do not agree on the width of every character that a guest may print. Where one takes more cells than
@@ -82,7 +82,6 @@ export async function runWorkstation(
   const terminal = new TerminalInput();
   let suspend: (() => Promise<{ resume(): Promise<void> }>) | undefined;
   let frame: Frame | undefined;
-  let zoomed: TerminalPane | undefined;
 
   const draw = new Drawing();
   const openConsole = (name: string): TerminalPane => {
@@ -107,20 +106,21 @@ export async function runWorkstation(
     stream.onData = (bytes) => {
       if (name === 'com1') model.watchConsole(bytes);
       pane.write(bytes);
-      if (zoomed === pane) zoomedOutput.write(bytes);
+      zoom.saw(pane, bytes);
     };
     return pane;
   };
   const closeConsole = (pane: TerminalPane) => {
-    if (zoomed === pane) terminal.onLeave?.();
+    if (zoom.pane === pane) zoom.end();
     station.removeConsole(pane);
     pane.close();
   };
   const repl = replPane(vm, options, () => draw.request());
 
-  const zoomedOutput = new ZoomedOutput(output, (skipped) => {
-    if (zoomed) output.write(`\x18\x1b[0m\x1b[2J\x1b[H${screenText(zoomed)}`);
-    model.say('device', `this terminal was too slow for ${skipped} bytes of a console, and was drawn afresh`, 'warn');
+  const zoom = new Zoom(output, terminal, {
+    mute: options.readonly ?? false,
+    skipped: (count) =>
+      model.say('device', `this terminal was too slow for ${count} bytes of a console, and was drawn afresh`, 'warn'),
   });
 
   const typing = (pane: TerminalPane | undefined) => {
@@ -141,30 +141,25 @@ export async function runWorkstation(
       typing,
       leave: () => left.resolve(),
       ...(options.shell && { shell: () => openShell(options.shell as NonNullable<typeof options.shell>) }),
-      zoom: async (pane) => {
-        const suspension = await suspend?.();
-        output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
-        input.setRawMode(true);
-        input.resume();
-        output.write(`\x1b[2J\x1b[H\x1b[2m[nemu] ${pane.name}; Ctrl-] comes back\x1b[0m\r\n`);
-        pane.resize(output.columns, output.rows);
-        output.write(screenText(pane));
-        zoomed = pane;
-        await new Promise<void>((resolve) => {
-          terminal.raw = (bytes) => pane.send(bytes);
-          terminal.onLeave = resolve;
-        });
-        zoomed = undefined;
-        terminal.raw = undefined;
-        terminal.onLeave = leaveTyping;
-        output.write(FIRST_COLUMN);
-        await suspension?.resume();
-        input.setRawMode(true);
-        output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
-        draw.request();
+      zoom: (pane) => {
+        zooming = giveTo(pane);
+        return zooming;
       },
     },
   });
+  let zooming: Promise<void> | undefined;
+  const giveTo = async (pane: TerminalPane) => {
+    const suspension = await suspend?.();
+    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
+    input.setRawMode(true);
+    input.resume();
+    await zoom.show(pane);
+    output.write(FIRST_COLUMN);
+    await suspension?.resume();
+    input.setRawMode(true);
+    output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
+    draw.request();
+  };
   const programs = new Set<HostProgram>();
   const openShell = (start: NonNullable<WorkstationOptions['shell']>) => {
     const taken = station.consoles.map(({ name }) => name);
@@ -180,7 +175,7 @@ export async function runWorkstation(
     });
     program.onData = (bytes) => {
       pane.write(bytes);
-      if (zoomed === pane) zoomedOutput.write(bytes);
+      zoom.saw(pane, bytes);
     };
     program.onEnd = (why) => {
       programs.delete(program);
@@ -254,6 +249,8 @@ export async function runWorkstation(
   } finally {
     process.off('SIGHUP', hangUp);
     process.off('SIGTERM', hangUp);
+    zoom.end();
+    await zooming;
     unlisten();
     model.close();
     draw.close();
@@ -324,16 +321,6 @@ function replPane(vm: Vm, options: WorkstationOptions, changed: () => void) {
     ...(options.history !== undefined && { history: options.history }),
   });
   return { pane, session };
-}
-
-/** What is on a pane's screen, to be written to a terminal of the same size. */
-function screenText({ terminal }: TerminalPane): string {
-  const buffer = terminal.buffer.active;
-  const rows = Array.from({ length: terminal.rows }, (_, row) =>
-    (buffer.getLine(buffer.baseY + row)?.translateToString(true) ?? '').trimEnd(),
-  );
-  const used = rows.slice(0, Math.max(buffer.cursorY + 1, rows.findLastIndex((text) => text !== '') + 1));
-  return `${used.join('\r\n')}\x1b[${buffer.cursorX + 1}G`;
 }
 
 function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent): void {

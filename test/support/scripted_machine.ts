@@ -51,6 +51,8 @@ class ScriptedConsole implements ConsoleStream {
   readonly name: string;
   onLost: ((count: number) => void) | undefined;
   onWritable: (() => void) | undefined;
+  /** What it was told of its terminal; Ctrl-t prints it. */
+  size = 'none';
   #onData: ((bytes: Uint8Array) => void) | undefined;
   #first: string;
 
@@ -71,7 +73,8 @@ class ScriptedConsole implements ConsoleStream {
 
   /** A terminal of a guest echoes. */
   write(bytes: Uint8Array): number {
-    this.#onData?.(bytes);
+    if (bytes.includes(0x14)) this.print(`\r\nsize ${this.size}\r\n`);
+    else this.#onData?.(bytes);
     return bytes.length;
   }
 
@@ -296,7 +299,8 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
     return [];
   }
 
-  async resizeConsole(): Promise<boolean> {
+  async resizeConsole(name: string, rows: number, columns: number): Promise<boolean> {
+    if (name === 'com1') this.com1.size = `${rows} ${columns}`;
     return true;
   }
 

@@ -54,6 +54,13 @@ export class Terminal {
     return this.#tmux('capture-pane', '-p', '-e');
   }
 
+  /** What tmux knows of the terminal, by the names in its manual: `mouse_all_flag`. */
+  knows(...names: string[]): string[] {
+    return this.#tmux('display-message', '-p', names.map((name) => `#{${name}}`).join(' '))
+      .trim()
+      .split(' ');
+  }
+
   /** Waits until the screen shows `what`. @throws Error with the screen when it does not within the time. */
   async until(what: string | RegExp, timeoutMs = 60_000): Promise<string> {
     const deadline = performance.now() + timeoutMs;

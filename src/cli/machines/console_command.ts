@@ -6,6 +6,7 @@ import { NemuError } from '../../client/errors.ts';
 import type { ConsoleReport, SharedConsole } from '../../client/shared_console.ts';
 import { table } from '../../client/text_table.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
+import { AlternateScreen, RESET_MODES } from '../../console/terminal_modes.ts';
 import { ReplSession } from '../../repl/session.ts';
 import { Vm } from '../../repl/vm.ts';
 import {
@@ -18,7 +19,6 @@ import {
 import { EXIT } from '../exit_codes.ts';
 import { terminalStreams } from '../repl_run.ts';
 import { printable } from '../report.ts';
-import { AlternateScreen, RESET_MODES } from '../terminal_modes.ts';
 import type { AttachedMachine } from './connection.ts';
 
 export interface ConsoleOptions {

@@ -3,8 +3,8 @@ import type { ReadStream } from 'node:tty';
 import { NemuError } from '../../client/errors.ts';
 import type { GuestChannel } from '../../client/guest_session.ts';
 import type { TerminalSize } from '../../client/guest_terminal.ts';
+import { AlternateScreen, RESET_MODES } from '../../console/terminal_modes.ts';
 import { parsePrefix, prefixName } from '../console_session.ts';
-import { AlternateScreen, RESET_MODES } from '../terminal_modes.ts';
 import type { AttachedMachine } from './connection.ts';
 
 export interface ExecOptions {

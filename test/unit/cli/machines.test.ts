@@ -34,12 +34,12 @@ import {
 import { tailFile } from '../../../src/cli/machines/tail.ts';
 import { servePrivately } from '../../../src/cli/private_socket.ts';
 import { program } from '../../../src/cli/program.ts';
-import { AlternateScreen } from '../../../src/cli/terminal_modes.ts';
 import type { ConsoleStream } from '../../../src/client/machine_client.ts';
 import { CastRecorder, parseCast, playCast } from '../../../src/console/asciicast.ts';
 import { ConsoleLog, LogReader, previousLog } from '../../../src/console/console_log.ts';
 import { ConsoleHub } from '../../../src/console/hub.ts';
 import { PtyBridge } from '../../../src/console/pty_bridge.ts';
+import { AlternateScreen } from '../../../src/console/terminal_modes.ts';
 import { PseudoTerminal } from '../../../src/ffi/pty.ts';
 import { random as randomOf } from '../../support/random.ts';
 

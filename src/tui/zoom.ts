@@ -1,0 +1,117 @@
+/** The whole terminal for one pane: its screen and its size, keys as they are, and the terminal as it was afterwards. */
+import type { WriteStream } from 'node:tty';
+import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
+import type { TerminalInput } from './input.ts';
+import type { TerminalPane } from './terminal_pane.ts';
+import { ZoomedOutput } from './zoomed_output.ts';
+
+/** Ends a sequence that has begun (ECMA-48: CAN), and clears the screen. */
+const AFRESH = '\x18\x1b[0m\x1b[2J\x1b[H';
+/** DECOM: rows are counted from the top of the screen again. */
+const ORIGIN_OFF = '\x1b[?6l';
+
+export interface ZoomOptions {
+  /** What is typed goes nowhere. */
+  readonly mute: boolean;
+  /** The terminal was too slow for so many bytes. */
+  readonly skipped: (count: number) => void;
+}
+
+export class Zoom {
+  readonly #terminal: WriteStream;
+  readonly #input: TerminalInput;
+  readonly #options: ZoomOptions;
+  readonly #output: ZoomedOutput;
+  #pane: TerminalPane | undefined;
+  /** The pane's bytes go to the terminal as they come: what was before them is on its screen. */
+  #live = false;
+  #alternate = new AlternateScreen();
+  #hinted = false;
+  #left: (() => void) | undefined;
+
+  constructor(terminal: WriteStream, input: TerminalInput, options: ZoomOptions) {
+    this.#terminal = terminal;
+    this.#input = input;
+    this.#options = options;
+    this.#output = new ZoomedOutput(terminal, (count) => {
+      if (this.#pane) this.#draw(this.#pane);
+      options.skipped(count);
+    });
+  }
+
+  /** The one that has the terminal. */
+  get pane(): TerminalPane | undefined {
+    return this.#pane;
+  }
+
+  /** A pane has got these bytes, and draws them for itself. */
+  saw(pane: TerminalPane, bytes: Uint8Array): void {
+    if (this.#live && this.#pane === pane) this.#show(bytes);
+  }
+
+  /** Gives the terminal to a pane until Ctrl-]. */
+  async show(pane: TerminalPane): Promise<void> {
+    this.#pane = pane;
+    pane.answers = false;
+    const resized = () => pane.resize(this.#terminal.columns, this.#terminal.rows);
+    this.#terminal.on('resize', resized);
+    resized();
+    this.#alternate = new AlternateScreen();
+    this.#draw(pane, true);
+    const { raw, onLeave } = this.#input;
+    this.#input.everything = true;
+    try {
+      await new Promise<void>((resolve) => {
+        this.#left = resolve;
+        this.#input.raw = this.#options.mute ? () => {} : (bytes) => pane.type(bytes);
+        this.#input.onLeave = resolve;
+      });
+    } finally {
+      this.#input.everything = false;
+      this.#input.raw = raw;
+      this.#input.onLeave = onLeave;
+      this.#terminal.off('resize', resized);
+      this.#live = false;
+      this.#pane = undefined;
+      pane.answers = true;
+      this.#terminal.write(`${this.#alternate.leave()}${RESET_MODES}${ORIGIN_OFF}`);
+    }
+  }
+
+  /** Takes the terminal back, as Ctrl-] does. */
+  end(): void {
+    this.#left?.();
+  }
+
+  #draw(pane: TerminalPane, hint = false): void {
+    this.#live = false;
+    pane.copy((screen, rest) => {
+      if (this.#pane !== pane) return;
+      this.#alternate.saw(Buffer.from(screen));
+      this.#terminal.write(AFRESH + screen);
+      this.#live = true;
+      if (hint) this.#hint(pane);
+      for (const bytes of rest) this.#show(bytes);
+    });
+  }
+
+  #show(bytes: Uint8Array): void {
+    if (this.#hinted) this.#lastRow('');
+    this.#hinted = false;
+    this.#alternate.saw(bytes);
+    this.#output.write(bytes);
+  }
+
+  /** Says how to come back, where the guest has nothing yet, and until it prints more. */
+  #hint({ name, terminal }: TerminalPane): void {
+    const buffer = terminal.buffer.active;
+    const last = buffer.getLine(buffer.baseY + terminal.rows - 1);
+    if (buffer.cursorY === terminal.rows - 1 || last?.translateToString(true) !== '') return;
+    this.#lastRow(`\x1b[0;2m[nemu] ${name}; Ctrl-] comes back${this.#options.mute ? '; read-only' : ''}`);
+    this.#hinted = true;
+  }
+
+  #lastRow(text: string): void {
+    this.#terminal.write(`\x1b7\x1b[${this.#terminal.rows};1H${text}\x1b[0m\x1b[K\x1b8`);
+  }
+}
