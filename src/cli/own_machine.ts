@@ -23,6 +23,8 @@ export interface OwnMachine {
   readonly guest: GuestSession | undefined;
   /** Others may join: its events, logs and recordings are written where it is served. */
   readonly joinable: boolean;
+  /** A signal asks for its end; where there is no such promise, it ends this process. */
+  readonly interrupted?: Promise<void>;
   start(): Promise<void>;
   /** This terminal's end of a console; it drives. */
   console(name: string): ConsoleStream | SharedConsole;
@@ -92,8 +94,8 @@ async function withNamedMachine(
   }
 }
 
-const ofNamed = ({ served, machine, place, started }: Named, own: readonly string[]): OwnMachine => ({
-  ...{ place, machine, guest: served.guest, joinable: true },
+const ofNamed = ({ served, machine, place, started, interrupted }: Named, own: readonly string[]): OwnMachine => ({
+  ...{ place, machine, guest: served.guest, joinable: true, interrupted },
   start: async () => {
     await machine.start();
     started();

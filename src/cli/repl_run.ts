@@ -21,6 +21,8 @@ export interface ReplTask {
   readonly script?: string;
 }
 
+/** As a shell has it of a program that SIGINT has ended. */
+const INTERRUPTED = 130;
 const TAIL_BYTES = 1 << 20;
 /** A guest that is ready may have modules that never finish loading. */
 const SETTLE_MS = 20_000;
@@ -60,6 +62,7 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
             note(events, `--timeout ${options.timeout} ran out. The console's last lines:\n${tail()}`);
             late.resolve(EXIT.TIMEOUT);
           }, timeout);
+    void own.interrupted?.then(() => late.resolve(INTERRUPTED));
     const work = async () => {
       const up =
         guest && Promise.race([guest.settled, guest.ready.then(() => sleep(SETTLE_MS, undefined, { ref: false }))]);

@@ -11,6 +11,7 @@ import type { ThemeName } from '../tui/style.ts';
 import { describe } from './describe.ts';
 import { EventLog } from './event_log.ts';
 import { openHostShell } from './host_shell.ts';
+import { canLetGo, letGoOfTerminal } from './let_go.ts';
 import { ownConsoles } from './machines/attach_command.ts';
 import { type Named, type NamedEnd, runNamed, takeName } from './machines/background.ts';
 import { connectMachine, ownLabel } from './machines/connection.ts';
@@ -61,8 +62,11 @@ export async function workstation(kernel: string | undefined, options: Workstati
   }
 }
 
-/** The workstation joins the machine as every other terminal does, and ends it when it is left. */
-async function show({ served, machine, place, started }: Named, options: WorkstationOptions): Promise<NamedEnd> {
+/** The workstation joins the machine as every other terminal does. When it is left, so is the machine, or it ends. */
+async function show(
+  { served, machine, place, started, interrupted }: Named,
+  options: WorkstationOptions,
+): Promise<NamedEnd> {
   mkdirSync(stateFolder(), { recursive: true, mode: 0o700 });
   const { name } = machine.description;
   const connection = await connectMachine(name);
@@ -81,6 +85,8 @@ async function show({ served, machine, place, started }: Named, options: Worksta
       history: join(stateFolder(), 'repl_history'),
       shell: openHostShell,
       consoles: share.names,
+      interrupted,
+      canStay: canLetGo(),
       ...(options.readonly !== undefined && { readonly: options.readonly }),
       ...(options.theme !== undefined && { theme: options.theme }),
       ...(options.graphs !== undefined && { glyphs: options.graphs }),
@@ -89,8 +95,14 @@ async function show({ served, machine, place, started }: Named, options: Worksta
     const running = machine.start().then(started);
     // What it could not start for is said when the screen is the user's again.
     running.catch(() => {});
-    await shown;
+    const left = await shown;
     await running;
+    if (left === 'stays' && machine.end === undefined) {
+      connection.close();
+      process.stdout.write(`${name} runs in the background: nemu attach ${name}, nemu stop ${name}\n`);
+      letGoOfTerminal(statePaths(name).engine);
+      return await served.toTheEnd(interrupted);
+    }
   } finally {
     connection.close();
   }

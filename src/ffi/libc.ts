@@ -42,6 +42,8 @@ export const raw = {
   // Declared without varargs: on x86-64 and AArch64 integer arguments travel alike in both.
   ioctl: libc.func('int ioctl(int, unsigned long, uintptr_t)'),
   fcntl: libc.func('int fcntl(int, int, long)'),
+  dup3: libc.func('int dup3(int, int, int)'),
+  setsid: libc.func('int setsid()'),
   mmap: libc.func('uintptr_t mmap(uintptr_t, size_t, int, int, int, long)'),
   munmap: libc.func('int munmap(uintptr_t, size_t)'),
   madvise: libc.func('int madvise(uintptr_t, size_t, int)'),
@@ -87,6 +89,16 @@ export function open(path: string, flags: number, mode = 0): number {
 
 export function close(fd: number): void {
   check(raw.close(fd), 'close', fd);
+}
+
+/** Makes `onto` a descriptor of the same file, whatever it was before; it is not passed on to other programs. */
+export function duplicateOnto(fd: number, onto: number): void {
+  check(raw.dup3(fd, onto, O_CLOEXEC), 'dup3', fd, onto);
+}
+
+/** Makes this process the leader of a session of its own, without a terminal. */
+export function setSession(): void {
+  check(raw.setsid(), 'setsid');
 }
 
 export const PROT_NONE = 0;

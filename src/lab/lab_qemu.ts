@@ -54,6 +54,8 @@ export class LabQemu {
       // setpriv has the kernel end QEMU when the thread that started it is gone, crashes and SIGKILL included.
       this.#child = spawn('setpriv', ['--pdeathsig', 'KILL', qemu, ...args], {
         stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe', 'pipe', state ?? 'ignore'],
+        // A terminal's Ctrl-C and its hang-up are the engine's to answer: a lab that they end takes the machine with it.
+        detached: true,
       });
     } finally {
       if (state !== undefined) closeSync(state);

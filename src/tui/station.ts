@@ -28,7 +28,8 @@ export interface StationHost {
   typing(pane: TerminalPane | undefined): void;
   /** A shell of the host, in a terminal beside the consoles. */
   shell?(): TerminalPane;
-  leave(): void;
+  /** @param machine what is to become of it, where it is this process's. */
+  leave(machine: 'ends' | 'stays'): void;
 }
 
 export interface StationOptions {
@@ -40,6 +41,8 @@ export interface StationOptions {
   readonly readonly: boolean;
   /** The machine is another process's, and goes on without the workstation. */
   readonly attached: boolean;
+  /** It is this process's, and can go on in the background. */
+  readonly canStay: boolean;
   readonly theme: ThemeName;
   readonly glyphs: Glyphs;
   readonly unicode: boolean;
@@ -81,9 +84,10 @@ export class Station {
   readonly #host: StationHost;
   readonly #exports: string;
   readonly #attached: boolean;
+  readonly #canStay: boolean;
 
   constructor(options: StationOptions) {
-    const { model, consoles, repl, place, readonly, attached, theme, glyphs, unicode, exports, host } = options;
+    const { model, consoles, repl, place, readonly, theme, glyphs, unicode, host } = options;
     this.model = model;
     this.vm = model.vm;
     this.#consoles = [...consoles];
@@ -93,8 +97,9 @@ export class Station {
     this.theme = themeNamed(theme);
     this.glyphs = glyphs;
     this.unicode = unicode;
-    this.#exports = exports;
-    this.#attached = attached;
+    this.#exports = options.exports;
+    this.#attached = options.attached;
+    this.#canStay = options.canStay;
     this.#host = host;
     this.lists = Object.fromEntries(PANES.map((pane) => [pane, new ListState(pane === 'events')])) as Record<
       PaneName,
@@ -541,19 +546,29 @@ export class Station {
   leave(): void {
     const { state } = this.machine;
     if (this.#attached || state === 'ended' || state === 'closed') {
-      this.#host.leave();
+      this.#host.leave('ends');
       return;
     }
+    const { name } = this.machine.description;
     this.ask('The guest is running, and this process is its machine.', [
       {
         key: 'o',
         text: 'press the power button, and leave when the guest has powered off',
         run: () => {
-          void this.machine.ended().then(() => this.#host.leave());
+          void this.machine.ended().then(() => this.#host.leave('ends'));
           this.#follow('power button', this.machine.powerButton());
         },
       },
-      { key: 'y', text: 'end the guest at once, and leave', run: () => this.#host.leave() },
+      ...(this.#canStay
+        ? [
+            {
+              key: 'b',
+              text: `leave it running in the background; nemu attach ${name} comes back`,
+              run: () => this.#host.leave('stays'),
+            },
+          ]
+        : []),
+      { key: 'y', text: 'end the guest at once, and leave', run: () => this.#host.leave('ends') },
     ]);
   }
 }

@@ -52,6 +52,10 @@ export interface WorkstationOptions {
   readonly mouse?: boolean;
   /** The machine is another process's, and goes on when the user leaves: what happened to it before. */
   readonly attached?: { readonly history: readonly NotedEvent[] };
+  /** Asks the user to leave, as SIGHUP and SIGTERM do. */
+  readonly interrupted?: Promise<void>;
+  /** The machine can go on in the background without this terminal. */
+  readonly canStay?: boolean;
   /** Those that are shown; all that are for people without it. */
   readonly consoles?: readonly string[];
   /** Where exported files go. */
@@ -64,6 +68,9 @@ export interface WorkstationOptions {
   readonly shell?: (rows: number, columns: number) => HostProgram;
 }
 
+/** What is to become of the machine. */
+export type Left = 'ends' | 'stays';
+
 /**
  * Shows a machine until the user leaves.
  * The machine is not started, and not closed: that is the caller's.
@@ -72,13 +79,13 @@ export async function runWorkstation(
   machine: MachineClient,
   guest: GuestChannel | undefined,
   options: WorkstationOptions,
-): Promise<void> {
+): Promise<Left> {
   const { input, output } = options;
   const unicode = isUnicode();
   const vm = new Vm({ machine, guest });
   const model = new MachineModel(vm, guest, options.clock);
   if (options.attached) model.remember(options.attached.history);
-  const left = Promise.withResolvers<void>();
+  const left = Promise.withResolvers<Left>();
   const terminal = new TerminalInput();
   let suspend: (() => Promise<{ resume(): Promise<void> }>) | undefined;
   let frame: Frame | undefined;
@@ -133,13 +140,14 @@ export async function runWorkstation(
     place: options.place,
     readonly: options.readonly ?? false,
     attached: options.attached !== undefined,
+    canStay: options.canStay ?? false,
     theme: process.env.NO_COLOR ? 'plain' : (options.theme ?? 'dark'),
     glyphs: unicode ? (options.glyphs ?? 'braille') : 'plain',
     unicode,
     exports: options.exports,
     host: {
       typing,
-      leave: () => left.resolve(),
+      leave: (how) => left.resolve(how),
       ...(options.shell && { shell: () => openShell(options.shell as NonNullable<typeof options.shell>) }),
       zoom: (pane) => {
         zooming = giveTo(pane);
@@ -241,11 +249,12 @@ export async function runWorkstation(
     },
   );
   model.watch();
-  const hangUp = () => left.resolve();
+  const hangUp = () => left.resolve('ends');
+  void options.interrupted?.then(hangUp);
   process.once('SIGHUP', hangUp);
   process.once('SIGTERM', hangUp);
   try {
-    await left.promise;
+    return await left.promise;
   } finally {
     process.off('SIGHUP', hangUp);
     process.off('SIGTERM', hangUp);

@@ -33,6 +33,7 @@ const shown = runWorkstation(machine.client, undefined, {
   theme: values.theme as ThemeName,
   glyphs: values.graphs as Glyphs,
   exports: '/nonexistent',
+  canStay: true,
   ...(!values.live && { clock: new HeldClock(48) }),
 });
 machine.tellPast();

@@ -17,6 +17,7 @@ import { PseudoTerminal } from '../../ffi/pty.ts';
 import type { ConsoleTerminal } from '../../qmp/surroundings.ts';
 import { serveControl, serveQmpSocket, serveSockets } from '../control_socket.ts';
 import { describe } from '../describe.ts';
+import { EndSignals } from '../end_signals.ts';
 import { EventLog, note } from '../event_log.ts';
 import { EXIT, exitStatusOf } from '../exit_codes.ts';
 import { openPlace, type Place } from '../place.ts';
@@ -102,12 +103,12 @@ async function serveNamed(
   const events = new EventLog(options.json);
   const { status } = await runNamed(
     { description, command, options, events, ...(starter?.log !== undefined && { engineLog: starter.log }) },
-    async ({ served, machine, started }) => {
+    async ({ served, machine, started, interrupted }) => {
       await machine.start();
       started();
       starter?.ready(name);
       if (!starter) note(events, `The machine ${name} runs: nemu attach ${name}`);
-      return served.toTheEnd();
+      return served.toTheEnd(interrupted);
     },
   );
   return status;
@@ -131,6 +132,8 @@ export interface Named {
   readonly place: Place;
   /** It runs: from now on what it leaves is kept. */
   started(): void;
+  /** A signal asks for its end. */
+  readonly interrupted: Promise<void>;
 }
 
 export interface NamedEnd {
@@ -162,6 +165,8 @@ export async function runNamed(
     writeRecord(record);
   };
   update({});
+  const forget = () => rmSync(state.folder, { recursive: true, force: true });
+  const signals = new EndSignals(forget);
   try {
     const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress(events) });
     try {
@@ -170,8 +175,9 @@ export async function runNamed(
       const served = new ServedMachine({ machine, place, command, options, events, own });
       try {
         await served.open();
+        signals.hold();
         const started = () => update({ running: true, place: place.kind, consoles: [...served.consoles.names] });
-        const ended = await drive({ served, machine, place, started });
+        const ended = await drive({ served, machine, place, started, interrupted: signals.came });
         const { end, status } = ended;
         update({ end: { at: new Date().toISOString(), reason: end.reason, detail: end.detail, status } });
         if (end.reason !== 'engine-error') rmSync(state.postMortem, { force: true });
@@ -185,7 +191,7 @@ export async function runNamed(
     }
   } finally {
     // One that never ran leaves nothing to look at.
-    if (!record.running) rmSync(state.folder, { recursive: true, force: true });
+    if (!record.running) forget();
   }
 }
 
@@ -308,9 +314,8 @@ export class ServedMachine {
   }
 
   /** Waits until the guest, a signal or the time ends the machine. */
-  async toTheEnd(): Promise<{ readonly end: EndState; readonly status: number }> {
-    const terminate = () => this.#quit.resolve(EXIT.OK);
-    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, terminate);
+  async toTheEnd(interrupted: Promise<void>): Promise<NamedEnd> {
+    void interrupted.then(() => this.#quit.resolve(EXIT.OK));
     const { timeout } = this.#options;
     const timer =
       timeout === undefined
@@ -329,7 +334,6 @@ export class ServedMachine {
     } finally {
       clearTimeout(timer);
       clearInterval(counters);
-      for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.off(signal, terminate);
     }
   }
 

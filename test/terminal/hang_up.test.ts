@@ -1,0 +1,113 @@
+/** Terminals that are closed, and machines that are left: what becomes of a machine that was started in one. */
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { nemu, runNemu } from '../support/cli.ts';
+import { hasTmux, Terminal } from '../support/tmux.ts';
+
+const LIMIT_MS = 300_000;
+const BOOT_MS = 120_000;
+
+describe.skipIf(!hasTmux)('a terminal that goes (needs tmux)', { timeout: LIMIT_MS }, () => {
+  let folder: string;
+  let env: Record<string, string>;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nemu-hang-up-'));
+    env = { XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: join(folder, 'run') };
+    mkdirSync(env.XDG_RUNTIME_DIR, { mode: 0o700 });
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  const open = () => {
+    const terminal = new Terminal(120, 40, { ...env, LC_ALL: 'C.UTF-8', TERM: 'xterm-256color' });
+    onTestFinished(() => terminal.close());
+    return terminal;
+  };
+  const said = async (...args: string[]) => {
+    const { status, stdout, stderr } = await runNemu(args, { env });
+    expect(status, stderr).toBe(0);
+    return stdout.toString();
+  };
+  const stateOf = async (name: string): Promise<string | undefined> =>
+    JSON.parse(await said('ps', '-a', '--json')).find((each: { name: string }) => each.name === name)?.state;
+  const gone = async () => {
+    for (let look = 0; look < 200 && processes(folder).length > 0; look++) await sleep(100);
+    expect(processes(folder)).toEqual([]);
+    // Neither run folders nor sockets.
+    expect(readdirSync(env.XDG_RUNTIME_DIR).filter((name) => name.startsWith('nemu.'))).toEqual([]);
+    expect(readdirSync(join(env.XDG_RUNTIME_DIR, 'nemu'))).toEqual([]);
+  };
+
+  test('the workstation ends its machine when its terminal is closed, and the name is free', async () => {
+    const terminal = open();
+    terminal.line(`${nemu} workstation --name hung`);
+    await terminal.until('guest settled', BOOT_MS);
+    terminal.close();
+    await gone();
+    expect(await stateOf('hung')).toBe('ended');
+    expect(await said('logs', 'hung', '--json')).not.toContain('killed by');
+  });
+
+  test('a machine that is left runs on in the background, and is stopped by its name', async () => {
+    const terminal = open();
+    terminal.line(`stty -a | md5sum; ${nemu} workstation --name left; echo "status $?"`);
+    await terminal.until('guest settled', BOOT_MS);
+    terminal.press('q');
+    await terminal.until('leave it running in the background');
+    terminal.press('b');
+    await terminal.until(/left runs in the background: nemu attach left[\s\S]*status 0/);
+    terminal.line('stty -a | md5sum; echo "again $((40 + 2))"');
+    const screen = await terminal.until('again 42');
+    const [before, after] = screen.match(/^[0-9a-f]{32}/gm) ?? [];
+    expect(after).toBe(before);
+    // Nothing of it has the terminal any more.
+    terminal.line(`${nemu} console left`);
+    await terminal.until('~ # ');
+    terminal.press('C-]');
+    terminal.line('echo "back $((40 + 3))"');
+    await terminal.until('back 43');
+    terminal.close();
+    await sleep(500);
+    expect(await stateOf('left')).toBe('running');
+    expect(await said('exec', 'left', '--', 'echo $((6 * 7))')).toBe('42\n');
+    expect(await said('stop', 'left')).toBe('left\n');
+    expect(await stateOf('left')).toBe('ended');
+    await gone();
+  });
+
+  test.each([
+    ['run', 'SIGHUP'],
+    ['serve', 'SIGTERM'],
+  ] as const)('nemu %s with a name that gets %s twice writes down that it has ended', async (command, signal) => {
+    const name = `twice-${command}`;
+    const child = spawn(nemu, [command, '--name', name], { env: { ...process.env, ...env }, stdio: 'ignore' });
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    while ((await stateOf(name)) !== 'running') await sleep(200);
+    const engine = JSON.parse(await said('ps', '--json')).find((each: { name: string }) => each.name === name).pid;
+    process.kill(engine, signal);
+    child.kill(signal);
+    await sleep(5);
+    process.kill(engine, signal);
+    await exited;
+    expect(await stateOf(name)).toBe('ended');
+    await gone();
+  });
+});
+
+/** Engines, labs and supervisors whose environment has this folder. */
+function processes(folder: string): string[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+        const ours = readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`XDG_RUNTIME_DIR=${folder}`);
+        return ours && /node|qemu|bin\/nemu/.test(command) ? [`${pid} ${command.slice(0, 300)}`] : [];
+      } catch {
+        return [];
+      }
+    });
+}
