@@ -75,9 +75,9 @@ export class ConsoleHub {
     for (const viewer of this.#viewers) viewer.pump();
   }
 
-  /** The guest's questions are answered once: by a real terminal where one is attached, else by ours. */
+  /** The guest's questions are answered once: by the driver's real terminal, else by ours. Nobody else is heard. */
   #answer(bytes: Buffer): void {
-    if ([...this.#viewers].some(({ answers }) => answers)) {
+    if (this.#driver?.answers) {
       this.#answers = Buffer.alloc(0);
       return;
     }

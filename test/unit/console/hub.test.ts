@@ -118,7 +118,7 @@ describe('a hub', () => {
     expect(console.screenText).toMatch(/line 99\nred> typed$/);
   });
 
-  test("the guest's questions are answered once: by a real terminal, or by ours", async () => {
+  test("the guest's questions are answered once: by the driver's terminal, or by ours", async () => {
     const { guest, hub: console } = hub();
     guest.print('\x1b[6n');
     await console.drawn();
@@ -127,6 +127,15 @@ describe('a hub', () => {
     guest.print('\x1b[6n');
     await console.drawn();
     expect(guest.typed).toBe('\x1b[1;1R');
+    // One that does not drive could not be heard: a program without a terminal, or nobody, drives.
+    const program = console.open({ role: 'takeover' });
+    guest.print('\x1b[6n');
+    await console.drawn();
+    expect(guest.typed).toBe('\x1b[1;1R'.repeat(2));
+    program.close();
+    guest.print('\x1b[6n');
+    await console.drawn();
+    expect(guest.typed).toBe('\x1b[1;1R'.repeat(3));
     terminal.close();
     // The screen that is replayed asks nothing again.
     let screen = '';
