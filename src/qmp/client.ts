@@ -19,6 +19,9 @@ export interface QmpNotice {
   readonly timestamp: { readonly seconds: number; readonly microseconds: number };
 }
 
+/** How long a server may take to greet a client. */
+const GREETING_MS = 5000;
+
 /** A property's type as the schema would have it: what is no number and no truth value is written as text. */
 function typeOfProperty(type: string): string {
   if (type === 'bool') return type;
@@ -64,9 +67,10 @@ export class QmpClient {
 
   /**
    * Connects and negotiates.
-   * @throws NemuError QMP_SOCKET where nobody listens, CONNECTION when the server hangs up.
+   * @throws NemuError QMP_SOCKET where nobody listens, CONNECTION when the server hangs up, NO_ANSWER when it says
+   * nothing.
    */
-  static async connect(path: string): Promise<QmpClient> {
+  static async connect(path: string, patience = GREETING_MS): Promise<QmpClient> {
     const socket = connect(path);
     const client = new QmpClient(socket);
     await new Promise<void>((resolve, reject) => {
@@ -80,8 +84,21 @@ export class QmpClient {
         ),
       );
     });
-    await client.#greeting.promise;
-    await client.execute('qmp_capabilities');
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      late.reject(
+        new NemuError('NO_ANSWER', `The QMP server at ${path} does not answer.`, {
+          hint: 'Its process hangs or is stopped, or it has another client: QEMU serves one at a time.',
+        }),
+      );
+      socket.destroy();
+    }, patience);
+    try {
+      const ready = client.#greeting.promise.then(() => client.execute('qmp_capabilities'));
+      await Promise.race([ready, late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
     return client;
   }
 

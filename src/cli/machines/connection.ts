@@ -65,12 +65,17 @@ async function connectNamed(name: string): Promise<{ connection: EngineConnectio
 /** A connection to a machine that this process itself serves. @throws NemuError MACHINE */
 export const connectMachine = async (name: string): Promise<EngineConnection> => (await connectNamed(name)).connection;
 
-/** @throws NemuError MACHINE for one that does not run, NO_ANSWER for one whose engine hangs. */
-export async function attachMachine(name: string | undefined): Promise<AttachedMachine> {
+/**
+ * @param signal gives up.
+ * @throws NemuError MACHINE for one that does not run, NO_ANSWER for one whose engine hangs.
+ */
+export async function attachMachine(name: string | undefined, signal?: AbortSignal): Promise<AttachedMachine> {
   const known = runningMachine(name);
   const { connection, socket } = await connectNamed(known.name);
   const pid = credentialsOf(socket)?.pid ?? known.record.pid;
   let timer: NodeJS.Timeout | undefined;
+  const giveUp = () => connection.close();
+  signal?.addEventListener('abort', giveUp, { once: true });
   try {
     const machine = await Promise.race([
       connection.attach(ownLabel()),
@@ -94,5 +99,6 @@ export async function attachMachine(name: string | undefined): Promise<AttachedM
     throw error;
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener('abort', giveUp);
   }
 }

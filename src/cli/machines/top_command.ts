@@ -87,10 +87,24 @@ function loadOf(known: KnownMachine, state: string, before: Sample | undefined, 
   };
 }
 
+/** How long the others wait for a machine's numbers. */
+const ANSWER_MS = 2000;
+const SILENT = 'no answer';
+
 /** Looks at all machines again and again, with a connection to each. */
-class Watch {
+export class Watch {
   readonly #attached = new Map<string, AttachedMachine>();
-  #samples = new Map<string, Sample>();
+  /** Looks that have not ended: a machine that hangs is not asked again meanwhile. */
+  readonly #looking = new Map<string, Promise<Load>>();
+  /** Machines that have been waited for once. */
+  readonly #silent = new Set<string>();
+  readonly #left: AbortSignal;
+  readonly #samples = new Map<string, Sample>();
+
+  /** @param left ends what is under way. */
+  constructor(left: AbortSignal) {
+    this.#left = left;
+  }
 
   async look(): Promise<Load[]> {
     const machines = listMachines().filter(({ status }) => status !== 'ended');
@@ -100,20 +114,41 @@ class Watch {
       attached.close();
       this.#attached.delete(name);
     }
-    const samples = new Map<string, Sample>();
-    const loads = await Promise.all(
-      machines.map(async (known) => {
-        if (known.status !== 'running') return loadOf(known, known.status, undefined, undefined);
-        const attached = this.#attached.get(known.name) ?? (await attachMachine(known.name).catch(() => undefined));
-        if (!attached) return loadOf(known, 'no answer', undefined, undefined);
-        this.#attached.set(known.name, attached);
-        const now = await sample(attached.machine);
-        if (now) samples.set(known.name, now);
-        return loadOf(known, attached.machine.state, this.#samples.get(known.name), now);
-      }),
-    );
-    this.#samples = samples;
-    return loads;
+    for (const name of this.#samples.keys()) if (!up.has(name)) this.#samples.delete(name);
+    return Promise.all(machines.map((known) => this.#within(known)));
+  }
+
+  /** One machine's numbers, or that it does not answer: a hanging engine holds nobody up. */
+  async #within(known: KnownMachine): Promise<Load> {
+    const { name, status } = known;
+    if (status !== 'running') return loadOf(known, status, undefined, undefined);
+    let looking = this.#looking.get(name);
+    if (!looking) {
+      looking = this.#look(known).finally(() => {
+        this.#looking.delete(name);
+        this.#silent.delete(name);
+      });
+      this.#looking.set(name, looking);
+    }
+    const patience = this.#silent.has(name) ? 0 : ANSWER_MS;
+    const late = sleep(patience, undefined, { signal: this.#left, ref: false }).catch(() => undefined);
+    const load = await Promise.race([looking, late]);
+    if (load) return load;
+    this.#silent.add(name);
+    return loadOf(known, SILENT, undefined, undefined);
+  }
+
+  async #look(known: KnownMachine): Promise<Load> {
+    const { name } = known;
+    const attached = this.#attached.get(name) ?? (await attachMachine(name, this.#left).catch(() => undefined));
+    if (!attached) return loadOf(known, SILENT, undefined, undefined);
+    this.#attached.set(name, attached);
+    if (this.#left.aborted) attached.close();
+    const now = await sample(attached.machine);
+    const before = this.#samples.get(name);
+    if (now) this.#samples.set(name, now);
+    else this.#samples.delete(name);
+    return loadOf(known, attached.machine.state, before, now);
   }
 
   close(): void {
@@ -149,7 +184,8 @@ const NOTHING = 'No machine runs in the background; nemu run -d starts one.';
 /** @returns the exit status. */
 export async function top({ interval, once, json }: TopOptions): Promise<number> {
   const every = parseDuration(interval);
-  const watch = new Watch();
+  const left = new AbortController();
+  const watch = new Watch(left.signal);
   try {
     if (once || json || !process.stdout.isTTY) {
       await watch.look();
@@ -160,16 +196,16 @@ export async function top({ interval, once, json }: TopOptions): Promise<number>
       );
       return EXIT.OK;
     }
-    await show(watch, every);
+    await show(watch, every, left);
     return EXIT.OK;
   } finally {
+    left.abort();
     watch.close();
   }
 }
 
 /** The screen until `q`. */
-async function show(watch: Watch, every: number): Promise<void> {
-  const left = new AbortController();
+async function show(watch: Watch, every: number, left: AbortController): Promise<void> {
   const keys = (typed: Buffer) => {
     // The last two are Ctrl-c and Ctrl-].
     if (['q', 'Q', '\x03', '\x1d'].some((key) => typed.includes(key))) left.abort();
