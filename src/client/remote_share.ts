@@ -140,6 +140,7 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
     this.credit(WINDOW);
     if (this.#size) this.resize(...this.#size);
     if (this.#closed) this.#end(channel);
+    else this.onRole?.(role, role === 'driver' ? 'Nobody drove the console.' : 'Others may drive the console.');
   }
 
   get role(): ConsoleRole {

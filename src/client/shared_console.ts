@@ -32,7 +32,7 @@ export interface SharedConsole extends ConsoleStream {
   readonly role: ConsoleRole;
   /** What draws the screen as it is; output goes on from there. */
   onScreen: ((screen: Uint8Array) => void) | undefined;
-  /** The role is another now, and why. */
+  /** The role is another now, and why; told too when a console that was asked for by its name has been opened. */
   onRole: ((role: ConsoleRole, why: string) => void) | undefined;
   takeOver(): void;
   resize(rows: number, columns: number): void;

@@ -167,6 +167,8 @@ const LOOKING: readonly Action[] = [
     help: 'every key goes to the console or the REPL until Ctrl-]',
     footer: 'type',
     changes: true,
+    disabled: (station) =>
+      station.terminalOf(station.focus)?.watching ? 'somebody else drives it; O takes it over' : undefined,
     run: (station) => station.type(),
   },
   {
@@ -249,18 +251,21 @@ const LOOKING: readonly Action[] = [
 ];
 
 /** Of a machine that others look at too. */
-const SHARING: readonly Action[] = [
-  {
-    id: 'take-over',
-    keys: ['O'],
-    panes: ['console'],
-    title: 'take over',
-    help: 'what you type reaches the guest, in place of whoever drives the console now',
-    changes: true,
-    disabled: (station) => (station.terminalOf('console')?.takeOver ? undefined : 'nobody else is at this console'),
-    run: (station) => station.terminalOf('console')?.takeOver?.(),
+export const TAKE_OVER: Action = {
+  id: 'take-over',
+  keys: ['O'],
+  panes: ['console'],
+  title: 'take over',
+  help: 'what you type reaches the guest, in place of whoever drives the console now',
+  words: 'drive watch',
+  changes: true,
+  disabled: (station) => {
+    const pane = station.terminalOf('console');
+    if (!pane?.takeOver) return 'nobody else is at this console';
+    return pane.watching ? undefined : 'you drive it already';
   },
-];
+  run: (station) => station.terminalOf('console')?.takeOver?.(),
+};
 
 const WORKSTATION: readonly Action[] = [
   {
@@ -353,7 +358,7 @@ const WORKSTATION: readonly Action[] = [
   },
 ];
 
-export const ACTIONS: readonly Action[] = [...MACHINE, ...LOOKING, ...SHARING, ...WORKSTATION];
+export const ACTIONS: readonly Action[] = [...MACHINE, ...LOOKING, TAKE_OVER, ...WORKSTATION];
 
 /** What a key does in a pane: an action of the pane goes before one for all. */
 export function actionFor(key: string, pane: PaneName): Action | undefined {

@@ -1,6 +1,6 @@
 /** A whole screen as lines of spans: header, panes in their frames, what stands in front of them, footer. */
 import { formatSize } from '../client/sizes.ts';
-import { actionsIn } from './actions.ts';
+import { actionsIn, TAKE_OVER } from './actions.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
 import { activityPane } from './panes/activity.ts';
@@ -154,10 +154,17 @@ function terminalTitle(station: Station, pane: PaneName, terminal: TerminalPane)
   return [
     name,
     filter,
-    station.typingInto === terminal ? ' · typing, Ctrl-] leaves' : '',
+    terminal.watching ? ` · ${watchingNote(station, terminal)}` : '',
+    station.typingInto === terminal ? ` · ${terminal.watching ? '' : 'typing, '}Ctrl-] leaves` : '',
     terminal.scrolledBack > 0 ? ` · ${terminal.scrolledBack} lines back` : '',
     terminal.skipped > 0 ? ` · ${compact(terminal.skipped)} bytes too fast to draw` : '',
   ].join('');
+}
+
+function watchingNote(station: Station, terminal: TerminalPane): string {
+  if (station.readonly) return 'watching';
+  if (station.typingInto === terminal) return 'watching: keys go nowhere';
+  return `watching · ${keyLabel(TAKE_OVER.keys[0], station.unicode)} takes over`;
 }
 
 const LINES = { unicode: ['┌', '┐', '└', '┘', '─', '│'], plain: ['+', '+', '+', '+', '-', '|'] } as const;

@@ -28,6 +28,8 @@ export interface TerminalPaneOptions {
   readonly changed: () => void;
   /** A console that several look at: asks to be the one who types. */
   readonly takeOver?: () => void;
+  /** What is typed reaches the guest; always without it. */
+  readonly drives?: () => boolean;
 }
 
 export class TerminalPane {
@@ -153,6 +155,11 @@ export class TerminalPane {
 
   get takeOver(): (() => void) | undefined {
     return this.#options.takeOver;
+  }
+
+  /** Somebody else types: what is typed here goes nowhere. */
+  get watching(): boolean {
+    return this.#options.drives?.() === false;
   }
 
   close(): void {

@@ -5,7 +5,7 @@ import { render } from 'ink';
 import type { NotedEvent } from '../client/event_history.ts';
 import type { GuestChannel } from '../client/guest_session.ts';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
-import type { SharedConsole } from '../client/shared_console.ts';
+import type { ConsoleRole, SharedConsole } from '../client/shared_console.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
@@ -94,6 +94,8 @@ export async function runWorkstation(
   const openConsole = (name: string): TerminalPane => {
     const stream = machine.console(name);
     const shared = isShared(stream) ? stream : undefined;
+    // Until the console has been opened nobody knows.
+    let role: ConsoleRole | undefined;
     const pane = new TerminalPane({
       name,
       send: (bytes) => sendAll(stream, bytes),
@@ -102,11 +104,16 @@ export async function runWorkstation(
         if (shared) shared.resize(rows, columns);
         else void tellSize(machine, guest, name, rows, columns);
       },
-      ...(shared && { takeOver: () => shared.takeOver() }),
+      ...(shared && { takeOver: () => shared.takeOver(), drives: () => role !== 'viewer' }),
     });
     if (shared) {
-      shared.onRole = (role, why) =>
-        model.say('action', `${name}: ${why} You ${role === 'driver' ? 'drive it' : 'watch'}.`);
+      shared.onRole = (now, why) => {
+        // To drive one's own console is no news.
+        const news = role !== undefined || (now === 'viewer' && !options.readonly);
+        role = now;
+        if (news) model.say('action', `${name}: ${why} You ${now === 'driver' ? 'drive it' : 'watch'}.`);
+        draw.request();
+      };
     }
     stream.onLost = (count) =>
       model.say('device', `${name}: ${count} bytes were lost: nobody took them in time`, 'warn');

@@ -103,11 +103,12 @@ export class Zoom {
   }
 
   /** Says how to come back, where the guest has nothing yet, and until it prints more. */
-  #hint({ name, terminal }: TerminalPane): void {
+  #hint({ name, terminal, watching }: TerminalPane): void {
+    const more = this.#options.mute ? '; read-only' : watching ? '; somebody else drives it' : '';
     const buffer = terminal.buffer.active;
     const last = buffer.getLine(buffer.baseY + terminal.rows - 1);
     if (buffer.cursorY === terminal.rows - 1 || last?.translateToString(true) !== '') return;
-    this.#lastRow(`\x1b[0;2m[nemu] ${name}; Ctrl-] comes back${this.#options.mute ? '; read-only' : ''}`);
+    this.#lastRow(`\x1b[0;2m[nemu] ${name}; Ctrl-] comes back${more}`);
     this.#hinted = true;
   }
 

@@ -69,6 +69,42 @@ describe.skipIf(!hasTmux)('a terminal that goes (needs tmux)', { timeout: LIMIT_
     terminal.press('C-]');
     terminal.line('echo "back $((40 + 3))"');
     await terminal.until('back 43');
+
+    // Of two workstations on it one drives, and the other one knows that it does not.
+    terminal.line(`clear; ${nemu} attach left`);
+    await terminal.until('vCPUs');
+    const other = open();
+    other.line(`${nemu} attach left`);
+    await other.until('com1 · watching · O takes over');
+    expect(terminal.visible).not.toContain('watching');
+    other.type('5i');
+    await other.until('somebody else drives it; O takes it over');
+    other.type('O');
+    await terminal.until('com1 · watching · O takes over');
+    other.type('iecho "driven $((40 + 4))"\r');
+    await terminal.until('driven 44');
+    other.press('C-]');
+    for (const each of [other, terminal]) {
+      each.press('q');
+      await each.until('Left left; nemu attach left comes back.');
+    }
+
+    // An engine that hangs holds nobody up who looks at it.
+    const engine = JSON.parse(await said('ps', '--json')).find((each: { name: string }) => each.name === 'left').pid;
+    process.kill(engine, 'SIGSTOP');
+    try {
+      terminal.line(`clear; ${nemu} top; echo "top $?"`);
+      await terminal.until(/left +no answer/);
+      terminal.press('q');
+      await terminal.until('top 0', 2000);
+      const { status, stderr } = await runNemu(['qmp', 'left', 'query-status'], { env });
+      expect(status).toBe(1);
+      expect(stderr).toContain('does not answer');
+    } finally {
+      process.kill(engine, 'SIGCONT');
+    }
+    terminal.line('echo "back $((40 + 4))"');
+    await terminal.until('back 44');
     terminal.close();
     await sleep(500);
     expect(await stateOf('left')).toBe('running');

@@ -67,7 +67,7 @@ describe.skipIf(!hasTmux)('a zoomed console (needs tmux)', { timeout: LIMIT_MS }
     terminal.press('C-]');
     await terminal.until(BACK);
     terminal.type('iagain ');
-    await until(terminal, new RegExp(`again[sS]*${pane}`));
+    await until(terminal, new RegExp(`again[\\s\\S]*${pane}`));
   });
 
   test('it is drawn with its colours and modes, and cursor keys are what the guest asked for', async () => {

@@ -10,6 +10,7 @@ import type { ConsoleStream, MachineClient, MachineEvent } from '../../../src/cl
 import { FRAME_BYTES, FRAME_CONTROL, SHARED_METHODS, WINDOW } from '../../../src/client/protocol.ts';
 import { EngineConnection } from '../../../src/client/remote.ts';
 import { serveMachine } from '../../../src/client/serve.ts';
+import type { SharedConsole } from '../../../src/client/shared_console.ts';
 import { ConsoleHub } from '../../../src/console/hub.ts';
 import { random as randomOf } from '../../support/random.ts';
 
@@ -106,6 +107,13 @@ describe('consoles of a shared machine', () => {
     await settled();
     expect(seen).toEqual(['<login: >root', '<login: >root']);
     expect(com1.typed).toBe('a');
+    // A console that is asked for by its name is opened after that, and then says whose it is.
+    const own = bob.machine.console('com1') as SharedConsole;
+    const opened: string[] = [];
+    own.onRole = (role) => opened.push(role);
+    await settled();
+    expect(opened).toEqual(['viewer']);
+    own.close();
     const told: string[] = [];
     first.onRole = (role, why) => told.push(`${role}: ${why}`);
     second.takeOver();
