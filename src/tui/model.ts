@@ -3,6 +3,7 @@ import type { NotedEvent } from '../client/event_history.ts';
 import type { GuestChannel, GuestPhase } from '../client/guest_session.ts';
 import type { LiveRequest, PluggedReport } from '../client/live.ts';
 import type {
+  BalloonReport,
   CountersReport,
   DevicesReport,
   DiskReport,
@@ -55,6 +56,13 @@ export interface Activity {
   readonly written: readonly number[];
 }
 
+/** RAM that the host has in memory, in bytes: a value a second, oldest first. */
+export interface ResidenceHistory {
+  readonly bytes: readonly number[];
+  /** Bytes more than before, a second: what the guest touched for the first time, or again after it was given back. */
+  readonly grown: readonly number[];
+}
+
 const sum = (counts: Readonly<Record<string, number>>) => Object.values(counts).reduce((a, b) => a + b, 0);
 /** @param count values that the interval stands for: one a second. */
 const push = (series: readonly number[] | undefined, value: number, count: number) =>
@@ -75,6 +83,9 @@ export class MachineModel {
   devices: DevicesReport | undefined;
   disks: readonly DiskReport[] = [];
   memory: readonly MemoryRangeReport[] = [];
+  /** The balloon of a machine that has one. */
+  balloon: BalloonReport | undefined;
+  residence: ResidenceHistory = { bytes: [], grown: [] };
   activity: Activity = { exits: [], read: [], written: [] };
   readonly vcpus = new Map<number, VcpuHistory>();
   readonly events: TimelineEvent[] = [];
@@ -93,6 +104,7 @@ export class MachineModel {
   #offPoll: (() => void) | undefined;
   #polledAt = 0;
   #seldomAt = Number.NEGATIVE_INFINITY;
+  #residenceAt = 0;
   #touchedAt: number;
   #closed = false;
   #partial = '';
@@ -216,10 +228,34 @@ export class MachineModel {
   async #askSeldom(): Promise<void> {
     const { machine } = this.vm;
     this.#seldomAt = this.clock.monotonic();
-    const [plugged, devices, memory] = await Promise.all([machine.plugged(), machine.devices(), machine.memoryMap()]);
+    const [plugged, devices, memory, balloon] = await Promise.all([
+      machine.plugged(),
+      machine.devices(),
+      machine.memoryMap(),
+      // Most machines have none.
+      machine.balloon().catch(() => undefined),
+    ]);
     this.plugged = plugged;
     this.devices = devices;
+    this.balloon = balloon;
+    this.#measureResidence(memory);
+  }
+
+  #measureResidence(memory: readonly MemoryRangeReport[]): void {
+    const now = this.clock.monotonic();
+    const seconds = (now - this.#residenceAt) / 1000;
+    const all = (ranges: readonly MemoryRangeReport[]) => ranges.reduce((bytes, { resident }) => bytes + resident, 0);
+    const [bytes, before] = [all(memory), all(this.memory)];
+    const known = this.memory.length > 0;
     this.memory = memory;
+    // What is asked again at once, for a device that has come, tells nothing of a second.
+    if (known && seconds < 0.5) return;
+    const count = known ? Math.max(1, Math.min(HISTORY, Math.round(seconds))) : 1;
+    this.#residenceAt = now;
+    this.residence = {
+      bytes: push(this.residence.bytes, bytes, count),
+      grown: push(this.residence.grown, known ? Math.max(0, bytes - before) / seconds : 0, count),
+    };
   }
 
   #measure(counters: CountersReport, disks: readonly DiskReport[]): void {

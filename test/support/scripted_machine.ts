@@ -11,6 +11,7 @@ import type {
   Stage,
 } from '../../src/client/live.ts';
 import type {
+  BalloonReport,
   ConsoleStream,
   CountersReport,
   DiskReport,
@@ -118,6 +119,7 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
   readonly #exits = [0, 0, 0, 0];
   #second = 0;
   #requests = 0;
+  #balloon = 256 * MiB;
 
   constructor({ busy }: ScriptedOptions) {
     this.#busy = busy;
@@ -216,12 +218,17 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
 
   async memoryMap(): Promise<MemoryRangeReport[]> {
     return [
-      { address: 0, size: GiB, resident: 389 * MiB, huge: 128 * MiB },
+      { address: 0, size: GiB, resident: (200 + 4 * Math.min(this.#second, 48)) * MiB, huge: 128 * MiB },
       { dimm: 'dimm0', address: 4 * GiB, size: GiB, resident: GiB, huge: 0 },
       { dimm: 'dimm1', address: 5 * GiB, size: 512 * MiB, resident: 0, huge: 0 },
       { dimm: 'nvdimm0', address: 6 * GiB, size: 2 * GiB, resident: 20 * MiB, huge: 0 },
       { dimm: BLOCKS.id, address: BLOCKS.address, size: BLOCKS.size, resident: BLOCKS.plugged, huge: 0 },
     ];
+  }
+
+  async balloon(target = this.#balloon): Promise<BalloonReport> {
+    this.#balloon = target;
+    return { target, actual: 128 * MiB, statistics: { 'stat-available-memory': 300 * MiB } };
   }
 
   async plugged(): Promise<PluggedReport> {

@@ -1,10 +1,11 @@
 import { formatSize } from '../../client/sizes.ts';
 import type { VirtioMemReport } from '../../client/virtio_mem.ts';
+import { plot } from '../graph.ts';
 import { line, span, withParts } from '../style.ts';
 import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
 
 /** RAM by range: where it is, what backs it, how much of it the host has. */
-export function memoryPane({ model, width, unicode }: PaneContext): PaneContent {
+export function memoryPane({ model, width, height, glyphs, unicode }: PaneContext): PaneContent {
   const { description } = model.vm.machine;
   const { memory } = description;
   const dimms = model.plugged?.memory.dimms ?? [];
@@ -48,7 +49,33 @@ export function memoryPane({ model, width, unicode }: PaneContext): PaneContent 
     const cpus = node.cpus.length > 0 ? `, vCPUs ${node.cpus.join(',')}` : '';
     rows.push({ line: line(`node ${index}: ${formatSize(node.memory ?? 0)}${cpus}`, 'dim') });
   }
-  return { title, rows: rows.length > 0 ? rows : [{ line: line('Waiting for the machine.', 'dim') }] };
+  if (rows.length === 0) return { title, rows: [{ line: line('Waiting for the machine.', 'dim') }] };
+  const { balloon } = model;
+  if (balloon) {
+    const asked = balloon.target === balloon.actual ? '' : `, ${compactBytes(balloon.target)} asked for`;
+    const left = balloon.statistics['stat-available-memory'] ?? balloon.statistics['stat-free-memory'];
+    const parts = left === undefined ? [] : [span(`the guest has ${compactBytes(left)} left`, 'dim')];
+    const head = [span('balloon', 'bold'), span(` ${compactBytes(balloon.actual)} in it${asked}`)];
+    rows.push({ key: 'balloon', line: withParts(head, parts, width) });
+  }
+  return { title, rows: [...rows, ...history(model, size, width, height - rows.length, glyphs)] };
+}
+
+/** Rows of a picture below its caption: fewer show nothing. */
+const LEAST_PLOT = 2;
+
+/** What the host has of the RAM, over time, where there is room for it. */
+function history(
+  { residence: { bytes, grown } }: PaneContext['model'],
+  size: number,
+  width: number,
+  height: number,
+  glyphs: PaneContext['glyphs'],
+): Row[] {
+  if (height <= LEAST_PLOT) return [];
+  const caption = `resident of ${compactBytes(size)} over time, +${compactBytes(grown.at(-1) ?? 0)}/s`;
+  const rows = plot(bytes, width, height - 1, size, glyphs);
+  return [{ line: line(caption, 'dim') }, ...rows.map((text): Row => ({ line: [span(text, 'graph')] }))];
 }
 
 function virtioBackend(blocks: readonly VirtioMemReport[], id: string | undefined) {

@@ -1,0 +1,39 @@
+/** The memory pane: the balloon, and what the host has of the RAM over time. */
+import { expect, onTestFinished, test } from 'vitest';
+import { Vm } from '../../../src/repl/vm.ts';
+import { MachineModel } from '../../../src/tui/model.ts';
+import { memoryPane } from '../../../src/tui/panes/memory.ts';
+import { plainText } from '../../../src/tui/style.ts';
+import { HeldClock } from '../../support/held_clock.ts';
+import { ScriptedMachine } from '../../support/scripted_machine.ts';
+
+const MiB = 2 ** 20;
+
+async function shown(machine: ScriptedMachine, height: number) {
+  const model = new MachineModel(new Vm({ machine: machine.client, guest: undefined }), undefined, new HeldClock(48));
+  onTestFinished(() => model.close());
+  model.watch();
+  while (model.residence.bytes.length < 40) await new Promise((resolve) => setImmediate(resolve));
+  const context = { model, width: 70, height, glyphs: 'plain', unicode: false } as const;
+  return { model, rows: memoryPane(context).rows.map(({ line }) => plainText(line)) };
+}
+
+test('the balloon has its size and what was asked of it', async () => {
+  const { rows } = await shown(new ScriptedMachine({ busy: true }), 6);
+  expect(rows.at(-1)).toBe('balloon 128M in it, 256M asked for the guest has 300M left');
+});
+
+test('where there is room, what the host has is drawn over time, with how fast it grows', async () => {
+  const { rows, model } = await shown(new ScriptedMachine({ busy: true }), 12);
+  expect(rows).toHaveLength(12);
+  expect(rows).toContain('resident of 2.8G over time, +4M/s');
+  expect(model.residence.grown.at(-1)).toBe(4 * MiB);
+  expect(rows.at(-1)).toMatch(/@{40}$/);
+});
+
+test('a machine without a balloon has no row for it', async () => {
+  const machine = new ScriptedMachine({ busy: true });
+  machine.balloon = () => Promise.reject(new Error('no balloon'));
+  const { rows } = await shown(machine, 6);
+  expect(rows.join()).not.toContain('balloon');
+});
