@@ -62,7 +62,7 @@ function convert(option: string, name: string, kind: Kind, value: string): unkno
 }
 
 /** `0-3+8` as numbers. */
-function numberList(option: string, text: string): number[] {
+export function numberList(option: string, text: string): number[] {
   return text.split('+').flatMap((part) => {
     const match = /^(\d+)(?:-(\d+))?$/.exec(part);
     const first = Number(match?.[1]);
@@ -244,6 +244,12 @@ function takeLimits(raw: Record<string, unknown>, keys: Keys): Record<string, nu
   return Object.keys(limits).length > 0 ? limits : undefined;
 }
 
+/** `iops=500,bps=10M`: limits of a disk or of a network card, of which all are given or not. @throws NemuError USAGE */
+export function parseLimits(text: string, what: 'disk' | 'net'): Record<string, number> {
+  const keys = what === 'disk' ? THROTTLE_KEYS : NET_THROTTLE_KEYS;
+  return (text === '' ? undefined : takeLimits(parseKeyValues('throttle', text, keys), keys)) ?? {};
+}
+
 /** `user,hostfwd=tcp::2222-:22`, `tap,ifname=tap0`, or `none`, which gives undefined. */
 export function parseNet(text: string, option = '--net'): NonNullable<MachineInput['nets']>[number] | undefined {
   if (text === 'none') return undefined;
@@ -259,7 +265,7 @@ export function parseNet(text: string, option = '--net'): NonNullable<MachineInp
 }
 
 /** QEMU's form, `[tcp|udp]:[address]:port-[address]:port`; and the short one, `2222:22`. */
-function parseForward(text: string) {
+export function parseForward(text: string) {
   const short = /^(\d+):(\d+)$/.exec(text);
   if (short) return { protocol: 'tcp' as const, hostPort: Number(short[1]), guestPort: Number(short[2]) };
   const full = /^(tcp|udp)?:([\d.]*):(\d+)-([\d.]*):(\d+)$/.exec(text);

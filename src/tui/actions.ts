@@ -1,4 +1,16 @@
 /** Every action of the workstation, once: keys, help, palette, footer, mouse and the README's table come from here. */
+import {
+  balloonChange,
+  type Change,
+  diskMedium,
+  diskResize,
+  diskThrottle,
+  memoryChange,
+  netThrottle,
+  type Part,
+  partMeant,
+  whyNotPart,
+} from './changes.ts';
 import type { PaneName } from './layout.ts';
 import type { Station } from './station.ts';
 
@@ -7,6 +19,8 @@ export interface Action {
   readonly keys: readonly string[];
   /** Only while this pane has the focus; everywhere without it. */
   readonly panes?: readonly PaneName[];
+  /** The palette does it from every pane: its keys alone belong to those. */
+  readonly anywhere?: boolean;
   readonly title: string;
   readonly help: string;
   /** More words to find it by. */
@@ -20,6 +34,8 @@ export interface Action {
   readonly changes?: boolean;
   /** Why it cannot be done now, in half a sentence. */
   readonly disabled?: (station: Station) => string | undefined;
+  /** It is a form, or asks more, and tells what it does when that is known. */
+  readonly asks?: boolean;
   /** What is asked before. */
   readonly confirm?: (station: Station) => string | undefined;
   readonly run: (station: Station) => unknown;
@@ -32,6 +48,27 @@ const ended = ({ machine }: Station) =>
   machine.state === 'ended' || machine.state === 'closed' ? 'the machine has ended' : undefined;
 const notRunning = (station: Station) =>
   ended(station) ?? (station.machine.state === 'running' ? undefined : `the machine is ${station.machine.state}`);
+
+interface PartAction extends Pick<Action, 'id' | 'keys' | 'title' | 'help' | 'words'> {
+  readonly panes: readonly PaneName[];
+  readonly part: Part;
+  readonly change: (station: Station, name: string) => Change;
+  /** @param name of the part that is meant, where that is clear. */
+  readonly repl: (name: string | undefined) => string;
+  readonly qmp?: (name: string | undefined) => string;
+}
+
+/** A form that changes a part of the machine: the one that is chosen, or one that is chosen then. */
+function part({ part: what, change, repl, qmp, ...action }: PartAction): Action {
+  return {
+    ...action,
+    ...{ anywhere: true, changes: true, asks: true },
+    repl: (station) => repl(partMeant(station, what)),
+    ...(qmp && { qmp: (station: Station) => qmp(partMeant(station, what)) }),
+    disabled: (station) => notRunning(station) ?? whyNotPart(station, what, action.panes),
+    run: (station) => station.withPart(what, action.title, (name) => station.fillInChange(change(station, name))),
+  };
+}
 
 const MACHINE: readonly Action[] = [
   {
@@ -62,6 +99,7 @@ const MACHINE: readonly Action[] = [
   {
     id: 'plug',
     keys: ['a'],
+    asks: true,
     title: 'plug a device',
     help: 'chooses a device, fills its options in, and follows the stages',
     words: 'add device_add hotplug cpu memory dimm disk',
@@ -86,6 +124,81 @@ const MACHINE: readonly Action[] = [
     disabled: (station) => notRunning(station) ?? station.whyNotUnplug,
     confirm: (station) => `Unplug ${station.chosen}? The guest must let go of it first.`,
     run: (station) => station.unplug(),
+  },
+  {
+    id: 'force-unplug',
+    keys: ['D'],
+    panes: ['pci'],
+    anywhere: true,
+    asks: true,
+    title: 'take out by force',
+    help: 'at once, without asking the guest, which loses what it has not written to it',
+    words: 'unplug remove surprise pull force',
+    repl: (station) => `await vm.unplug('${partMeant(station, 'device of PCI that can go') ?? 'ID'}', { force: true })`,
+    changes: true,
+    disabled: (station) => notRunning(station) ?? whyNotPart(station, 'device of PCI that can go', ['pci']),
+    run: (station) => station.withPart('device of PCI that can go', 'take out', (id) => station.forceUnplug(id)),
+  },
+  {
+    id: 'balloon',
+    keys: ['b'],
+    panes: ['memory'],
+    anywhere: true,
+    asks: true,
+    title: 'balloon',
+    help: 'asks the guest to leave memory to the host, or gives it back',
+    words: 'memory inflate deflate',
+    repl: () => "await vm.memory.balloon('SIZE')",
+    qmp: () => 'balloon value=BYTES',
+    changes: true,
+    disabled: (station) => notRunning(station) ?? (station.model.balloon ? undefined : 'the machine has no balloon'),
+    run: (station) => station.fillInChange(balloonChange(station)),
+  },
+  part({
+    ...{ id: 'resize-memory', keys: ['m'], panes: ['memory'], part: 'virtio-mem device', change: memoryChange },
+    ...{ title: 'resize virtio-mem', help: 'how much of it the guest is to have plugged' },
+    words: 'memory requested size grow shrink',
+    repl: (id) => `await vm.memory.resize('${id ?? 'ID'}', 'SIZE')`,
+    qmp: (id) => `qom-set path=/machine/peripheral/${id ?? 'ID'} property=requested-size value=BYTES`,
+  }),
+  part({
+    ...{ id: 'resize-disk', keys: ['s'], panes: ['pci'], part: 'disk', change: diskResize },
+    ...{ title: 'resize disk', help: 'the guest is told of its new size', words: 'grow shrink capacity block' },
+    repl: (name) => `await vm.disks.${name ?? 'DISK'}.resize('SIZE')`,
+  }),
+  part({
+    ...{ id: 'change-medium', keys: ['m'], panes: ['pci'], part: 'disk', change: diskMedium },
+    ...{ title: 'change medium', help: 'puts another image into a disk', words: 'disk insert eject image' },
+    repl: (name) => `await vm.disks.${name ?? 'DISK'}.change('FILE')`,
+  }),
+  part({
+    ...{ id: 'throttle-disk', keys: ['t'], panes: ['pci'], part: 'disk', change: diskThrottle },
+    ...{ title: 'limit disk', help: 'its requests and bytes in a second', words: 'throttle iops bps' },
+    repl: (name) => `await vm.disks.${name ?? 'DISK'}.throttle({…})`,
+    qmp: (name) => `block_set_io_throttle id=${name ?? 'DISK'} …`,
+  }),
+  part({
+    ...{ id: 'throttle-net', keys: ['w'], panes: ['pci'], part: 'network card', change: netThrottle },
+    ...{ title: 'limit network card', help: 'its packets and bytes in a second', words: 'throttle pps bps bandwidth' },
+    repl: (name) => `await vm.nets.${name ?? 'NET'}.throttle({…})`,
+  }),
+  {
+    id: 'link',
+    keys: ['L'],
+    panes: ['pci'],
+    anywhere: true,
+    asks: true,
+    title: 'cable out or in',
+    help: "of a network card: the guest's link goes down, or up",
+    words: 'link network net set_link unplug',
+    repl: (station) => {
+      const name = partMeant(station, 'network card');
+      const up = station.model.nets.find((net) => net.name === name)?.link;
+      return `await vm.nets.${name ?? 'NET'}.link(${up === false})`;
+    },
+    changes: true,
+    disabled: (station) => notRunning(station) ?? whyNotPart(station, 'network card', ['pci']),
+    run: (station) => station.withPart('network card', 'cable', (name) => station.toggleLink(name)),
   },
   {
     id: 'undo',

@@ -9,6 +9,7 @@ import type {
   DiskReport,
   MachineEvent,
   MemoryRangeReport,
+  NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
 import type { Vm } from '../repl/vm.ts';
@@ -82,6 +83,7 @@ export class MachineModel {
   plugged: PluggedReport | undefined;
   devices: DevicesReport | undefined;
   disks: readonly DiskReport[] = [];
+  nets: readonly NetReport[] = [];
   memory: readonly MemoryRangeReport[] = [];
   /** The balloon of a machine that has one. */
   balloon: BalloonReport | undefined;
@@ -228,15 +230,17 @@ export class MachineModel {
   async #askSeldom(): Promise<void> {
     const { machine } = this.vm;
     this.#seldomAt = this.clock.monotonic();
-    const [plugged, devices, memory, balloon] = await Promise.all([
+    const [plugged, devices, nets, memory, balloon] = await Promise.all([
       machine.plugged(),
       machine.devices(),
+      machine.nets(),
       machine.memoryMap(),
       // Most machines have none.
       machine.balloon().catch(() => undefined),
     ]);
     this.plugged = plugged;
     this.devices = devices;
+    this.nets = nets;
     this.balloon = balloon;
     this.#measureResidence(memory);
   }

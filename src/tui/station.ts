@@ -4,9 +4,13 @@ import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import { INFO } from '../repl/info.ts';
+import { Net } from '../repl/nets.ts';
+import { literal } from '../repl/values.ts';
 import type { Vm } from '../repl/vm.ts';
 import { ACTIONS, type Action, actionFor, actionsIn } from './actions.ts';
+import { type Change, PARTS, type Part, partMeant } from './changes.ts';
 import { GLYPHS, type Glyphs } from './graph.ts';
+import { functionText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';
 import { LAYOUTS, type LayoutName, PANES, type PaneName } from './layout.ts';
 import { ListState } from './list_state.ts';
@@ -16,7 +20,7 @@ import type { Overlay } from './overlays/overlay.ts';
 import { type Choice, Picker } from './overlays/picker.ts';
 import { type Answer, Question } from './overlays/question.ts';
 import { Viewer } from './overlays/viewer.ts';
-import { checkPlug, costOf, plugInput, plugKinds } from './plug_form.ts';
+import { checkPlug, costOf, plugForms, plugKinds } from './plug_form.ts';
 import { THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 
@@ -207,7 +211,8 @@ export class Station {
   /** Why an action cannot be done now. */
   whyNot(action: Action): string | undefined {
     if (action.changes && this.readonly) return 'the workstation is read-only';
-    if (action.panes && !action.panes.includes(this.focus)) return `it belongs to ${action.panes.join(', ')}`;
+    if (action.panes && !action.anywhere && !action.panes.includes(this.focus))
+      return `it belongs to ${action.panes.join(', ')}`;
     return action.disabled?.(this);
   }
 
@@ -226,13 +231,13 @@ export class Station {
 
   #do(action: Action): void {
     const form = action.repl?.(this);
-    if (action.changes && form !== undefined && action.id !== 'plug') this.model.say('action', form);
+    if (action.changes && form !== undefined && !action.asks) this.model.say('action', form);
     const result = action.run(this);
-    if (result instanceof Promise) this.#follow(action.title, result);
+    if (result instanceof Promise) this.follow(action.title, result);
   }
 
   /** Tells how something ended. */
-  #follow(title: string, result: Promise<unknown>): void {
+  follow(title: string, result: Promise<unknown>): void {
     result.then(
       (value) => this.say(typeof value === 'string' ? `${title}: ${value}` : `${title}: done.`, 'good'),
       (error: Error) => {
@@ -311,6 +316,30 @@ export class Station {
     return this.vm.unplug(this.chosen ?? '');
   }
 
+  /** Takes a device out without the guest, after a question. */
+  forceUnplug(id: string): void {
+    const form = `await vm.unplug('${id}', { force: true })`;
+    const run = () => {
+      this.model.say('action', form);
+      this.follow(`take ${id} out`, this.vm.unplug(id, { force: true }));
+    };
+    this.ask(
+      `Take ${id} out at once? What the guest has not written to it is lost, and what uses it fails.\nREPL: ${form}`,
+      [{ key: 'y', text: 'take out by force', run }],
+    );
+  }
+
+  /** Pulls the cable of a network card out, or puts it in. */
+  toggleLink(name: string): void {
+    const up = this.model.nets.find((net) => net.name === name)?.link === false;
+    this.model.say('action', `await vm.nets.${name}.link(${up})`);
+    const done = new Net(this.vm, name).link(up).then(() => this.model.refresh());
+    this.follow(
+      'cable',
+      done.then(() => `${name} is ${up ? 'in' : 'out'}`),
+    );
+  }
+
   // --- looking inside -------------------------------------------------------------------------------------
 
   get lookForm(): string | undefined {
@@ -323,8 +352,8 @@ export class Station {
   open(): void {
     const { chosen, focus, vm } = this;
     if (chosen === undefined) return;
-    if (focus === 'vcpus') this.#view(`vCPU ${chosen.slice(3)}`, () => this.#vcpuText(Number(chosen.slice(3))));
-    else if (focus === 'pci') this.#view(chosen, () => this.#functionText(chosen));
+    if (focus === 'vcpus') this.#view(`vCPU ${chosen.slice(3)}`, () => vcpuText(vm, Number(chosen.slice(3))));
+    else if (focus === 'pci') this.#view(chosen, () => functionText(vm, chosen));
     else if (focus === 'memory') this.#view(chosen, async () => (await vm.info('memory')).text);
     else {
       const event = this.model.events[Number(chosen) - this.model.forgotten];
@@ -339,53 +368,6 @@ export class Station {
       () => this.changed(),
       () => this.closeOverlay(),
     );
-  }
-
-  async #vcpuText(index: number): Promise<string> {
-    const cpu = this.vm.cpus[index];
-    const report = await cpu.report();
-    const where = await cpu.where().catch(() => report.registers?.rip ?? '');
-    const reasons = Object.entries(report.exits).toSorted(([, a], [, b]) => b - a);
-    const registers = Object.entries(report.registers ?? {}).map(([name, value]) => `${name.padStart(7)} ${value}`);
-    const rows = Array.from({ length: Math.ceil(registers.length / 2) }, (_, row) =>
-      registers
-        .slice(row * 2, row * 2 + 2)
-        .map((cell) => cell.padEnd(30))
-        .join(''),
-    );
-    return [
-      `${report.activity ?? report.state} at ${where}`,
-      `APIC ID ${report.apicId}, thread ${report.threadId}, ${(report.cpuTime / 1e9).toFixed(2)} s of processor time`,
-      '',
-      ...rows,
-      '',
-      `exits: ${reasons.reduce((sum, [, count]) => sum + count, 0)}, of which ${report.forwarded} went to the machine thread; ${report.kicks} kicks`,
-      ...reasons.map(([name, count]) => `${String(count).padStart(12)} ${name}`),
-      ...Object.entries(report.local).map(
-        ([name, count]) => `${String(count).padStart(12)} ${name}, served by the vCPU's thread`,
-      ),
-    ].join('\n');
-  }
-
-  async #functionText(name: string): Promise<string> {
-    const report = (await this.machine.devices()).pci.find((each) => each.name === name);
-    if (!report) return `${name} is not in the machine any more.`;
-    const { text } = (await this.vm.pci(name)).decode();
-    const queues = report.virtio?.queues.map(
-      ({ index, enabled, size, available, used, inFlight, descriptors }) =>
-        `queue ${index}: ${enabled ? `${size} entries at 0x${descriptors.toString(16)}, available ${available}, used ${used}, ${inFlight} in flight` : 'off'}`,
-    );
-    const features = report.virtio
-      ? [
-          `features: offered ${report.virtio.offered}, negotiated ${report.virtio.negotiated}${report.virtio.packed ? ', packed rings' : ''}`,
-        ]
-      : [];
-    const bars = report.bars.map(
-      ({ index, kind, size, base }) =>
-        `BAR ${index}: ${kind}, 0x${size.toString(16)} bytes${base === undefined ? ', not decoded' : ` at 0x${base.toString(16)}`}`,
-    );
-    const [head, ...rest] = text.split('\n');
-    return [head, ...bars, ...features, ...(queues ?? []), ...rest].join('\n');
   }
 
   chooseInfo(): void {
@@ -418,14 +400,46 @@ export class Station {
       title: `plug: ${kind}`,
       fields,
       check: (values) => checkPlug(kind, values),
-      tell: (values) => [
-        costOf(kind, values, this.model),
-        `REPL: await vm.plug(${JSON.stringify(plugInput(kind, values))})`,
-      ],
+      tell: (values) => [costOf(kind, values, this.model), ...plugForms(kind, values, this.model)],
       submit: (values) => {
         const device = checkPlug(kind, values);
-        this.model.say('action', `await vm.plug(${JSON.stringify(device)})`);
-        this.#follow(`plug ${kind}`, this.vm.plug(device));
+        this.model.say('action', `await vm.plug(${literal(device)})`);
+        this.follow(`plug ${kind}`, this.vm.plug(device));
+      },
+      close: () => this.closeOverlay(),
+    });
+    this.changed();
+  }
+
+  // --- changing parts of the machine ----------------------------------------------------------------------
+
+  /** Does something to a part of the machine, after a choice where several may be meant. */
+  withPart(part: Part, title: string, run: (name: string) => void): void {
+    const meant = partMeant(this, part);
+    if (meant !== undefined) {
+      run(meant);
+      return;
+    }
+    const choices = PARTS[part](this).map((name): Choice => ({ label: name, detail: '', run: () => run(name) }));
+    this.#pick(`${title}: which ${part}?`, '', () => choices);
+  }
+
+  /** Has a change filled in, and does it. */
+  fillInChange(change: Change): void {
+    const { title, fields, check, tell, repl, qmp, run } = change;
+    this.overlay = new Form({
+      ...{ title, fields, check },
+      tell: (values) => {
+        try {
+          check(values);
+        } catch {
+          return tell({});
+        }
+        return [...tell(values), `REPL: ${repl(values)}`, ...(qmp ? [`QMP: ${qmp(values)}`] : [])];
+      },
+      submit: (values) => {
+        this.model.say('action', repl(values));
+        this.follow(title, run(values));
       },
       close: () => this.closeOverlay(),
     });
@@ -556,7 +570,7 @@ export class Station {
         text: 'press the power button, and leave when the guest has powered off',
         run: () => {
           void this.machine.ended().then(() => this.#host.leave('ends'));
-          this.#follow('power button', this.machine.powerButton());
+          this.follow('power button', this.machine.powerButton());
         },
       },
       ...(this.#canStay

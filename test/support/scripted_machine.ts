@@ -10,6 +10,7 @@ import type {
   PlugInput,
   Stage,
 } from '../../src/client/live.ts';
+import type { NetChangeInput } from '../../src/client/live_change.ts';
 import type {
   BalloonReport,
   ConsoleStream,
@@ -20,6 +21,7 @@ import type {
   MachineEvent,
   MachineState,
   MemoryRangeReport,
+  NetReport,
   VcpuReport,
 } from '../../src/client/machine_client.ts';
 import type { VirtioMemReport } from '../../src/client/virtio_mem.ts';
@@ -120,6 +122,7 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
   #second = 0;
   #requests = 0;
   #balloon = 256 * MiB;
+  #link = true;
 
   constructor({ busy }: ScriptedOptions) {
     this.#busy = busy;
@@ -212,6 +215,21 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
     ];
   }
 
+  async nets(): Promise<NetReport[]> {
+    const idle = { packets: 0, bytes: 0, dropped: 0, errors: 0, throttled: false, waited: 0, totalWaitUs: 0, wait: [] };
+    return [
+      {
+        ...{ name: 'net0', mac: '52:54:00:12:34:56', link: this.#link, type: 'user', queues: 1, hostForwards: [] },
+        ...{ throttle: {}, waitBoundsUs: [], rx: idle, tx: idle },
+      },
+    ];
+  }
+
+  async changeNet(_name: string, change: NetChangeInput): Promise<NetReport> {
+    if (change.action === 'link') this.#link = change.up;
+    return (await this.nets())[0];
+  }
+
   async devices() {
     return { pci: pciFunctions, mmio: [] };
   }
@@ -228,7 +246,7 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
 
   async balloon(target = this.#balloon): Promise<BalloonReport> {
     this.#balloon = target;
-    return { target, actual: 128 * MiB, statistics: { 'stat-available-memory': 300 * MiB } };
+    return { target, actual: 128 * MiB, statistics: { availableMemory: 300 * MiB } };
   }
 
   async plugged(): Promise<PluggedReport> {

@@ -67,7 +67,10 @@ export class Form implements Overlay {
       ...wrap(fields[this.#selected]?.description ?? '', inside).map((text): Line => [span(text, 'dim')]),
       ...(problem !== undefined && (!missing || this.#insisted)
         ? wrap(problem, inside).map((text): Line => [span(text, 'bad')])
-        : this.#options.tell(this.values).map((text): Line => [span(text, 'accent')])),
+        : this.#options
+            .tell(this.values)
+            .flatMap((text) => wrap(text, inside))
+            .map((text): Line => [span(text, 'accent')])),
     ];
     const { shown, from } = windowAround(fields, this.#selected, Math.max(1, height - below.length));
     const rows = shown.map(({ name, choices, required, standard, type }, index): Line => {

@@ -53,7 +53,7 @@ export function memoryPane({ model, width, height, glyphs, unicode }: PaneContex
   const { balloon } = model;
   if (balloon) {
     const asked = balloon.target === balloon.actual ? '' : `, ${compactBytes(balloon.target)} asked for`;
-    const left = balloon.statistics['stat-available-memory'] ?? balloon.statistics['stat-free-memory'];
+    const left = balloon.statistics.availableMemory ?? balloon.statistics.freeMemory;
     const parts = left === undefined ? [] : [span(`the guest has ${compactBytes(left)} left`, 'dim')];
     const head = [span('balloon', 'bold'), span(` ${compactBytes(balloon.actual)} in it${asked}`)];
     rows.push({ key: 'balloon', line: withParts(head, parts, width) });

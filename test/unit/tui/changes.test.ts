@@ -1,0 +1,174 @@
+/** Parts of the machine that are changed from the workstation: forms, their other forms, and what asks first. */
+import { expect, onTestFinished, test } from 'vitest';
+import { ACTIONS } from '../../../src/tui/actions.ts';
+import { plugForms, plugInput, plugKinds } from '../../../src/tui/plug_form.ts';
+import { plainText } from '../../../src/tui/style.ts';
+import { ScriptedMachine } from '../../support/scripted_machine.ts';
+import { scriptedStation } from '../../support/scripted_station.ts';
+
+async function open() {
+  const machine = new ScriptedMachine({ busy: true });
+  const done: string[] = [];
+  const note =
+    (name: string) =>
+    async (...words: unknown[]) => {
+      done.push(`${name} ${JSON.stringify(words)}`);
+      return {};
+    };
+  Object.assign(machine, {
+    changeDisk: note('changeDisk'),
+    throttle: note('throttle'),
+    resizeMemory: note('resizeMemory'),
+    changeNet: note('changeNet'),
+  });
+  const asked = machine.unplug.bind(machine);
+  Object.assign(machine, {
+    unplug: (id: string, options: object) => {
+      done.push(`unplug ${id} ${JSON.stringify(options)}`);
+      return asked(id);
+    },
+  });
+  const station = scriptedStation({ machine });
+  onTestFinished(() => station.model.close());
+  await station.model.refresh();
+  const type = (text: string) => {
+    for (const char of text) station.key(char, char);
+  };
+  const shown = () => station.overlay?.view(100, 40).lines.map(plainText).join('\n') ?? '';
+  const perform = (id: string) => {
+    const action = ACTIONS.find((each) => each.id === id);
+    if (!action) throw new Error(`There is no action ${id}.`);
+    station.perform(action);
+  };
+  return { station, machine, done, type, shown, perform };
+}
+
+test('a balloon: its size is checked, and its forms are shown', async () => {
+  const { station, machine, type, shown, perform } = await open();
+  perform('balloon');
+  type('9G');
+  station.key('enter', '');
+  expect(shown()).toContain('leave it nothing');
+  station.key('ctrl-u', '');
+  type('128M');
+  expect(shown()).toContain("REPL: await vm.memory.balloon('128M')");
+  // 1 GiB at boot, 1.5 GiB of DIMMs, 256 MiB of virtio-mem, less what is given back.
+  expect(shown()).toContain(`QMP: balloon value=${(1024 + 1536 + 256 - 128) * 2 ** 20}`);
+  station.key('enter', '');
+  expect(station.overlay).toBeUndefined();
+  await expect.poll(async () => (await machine.balloon()).target).toBe(128 * 2 ** 20);
+  expect(station.model.events.at(-1)?.text).toBe("await vm.memory.balloon('128M')");
+});
+
+test('virtio-mem: multiples of its block alone', async () => {
+  const { station, done, type, shown, perform } = await open();
+  perform('resize-memory');
+  type('3M');
+  station.key('enter', '');
+  expect(shown()).toContain('in blocks of 2 MiB');
+  station.key('ctrl-u', '');
+  type('768M');
+  expect(shown()).toContain(`QMP: qom-set path=/machine/peripheral/vm0 property=requested-size value=${768 * 2 ** 20}`);
+  station.key('enter', '');
+  await expect.poll(() => done).toEqual([expect.stringMatching(/^resizeMemory \["vm0","?(768M|805306368)/)]);
+});
+
+test('a disk: less must be meant, a medium and limits have their forms', async () => {
+  const { station, done, type, shown, perform } = await open();
+  perform('resize-disk');
+  type('1G');
+  station.key('enter', '');
+  expect(shown()).toContain('shrink says that less is meant');
+  station.key('down', '');
+  station.key('right', '');
+  expect(shown()).toContain('What is behind the new end is lost');
+  expect(shown()).toContain("REPL: await vm.disks.vda.resize('1G', { shrink: true })");
+  station.key('enter', '');
+  await expect.poll(() => done).toHaveLength(1);
+  expect(done[0]).toContain('"shrink":true');
+  perform('change-medium');
+  type('/images/other.img');
+  expect(shown()).toContain('/images/debian.qcow2 is in it now.');
+  expect(shown()).toContain("REPL: await vm.disks.vda.change('/images/other.img')");
+  station.key('enter', '');
+  await expect.poll(() => done).toHaveLength(2);
+  expect(done[1]).toContain('"file":"/images/other.img"');
+  perform('throttle-disk');
+  type('500');
+  for (let i = 0; i < 4; i++) station.key('down', '');
+  type('10M');
+  expect(shown()).toContain('REPL: await vm.disks.vda.throttle({ iops: 500, bps: 10485760 })');
+  expect(shown().replaceAll(/\s+/g, ' ')).toContain(
+    'QMP: block_set_io_throttle id=vda bps=10485760 bps_rd=0 bps_wr=0 iops=500 iops_rd=0 iops_wr=0',
+  );
+  station.key('enter', '');
+  await expect.poll(() => done[2]).toBe('throttle ["vda",{"iops":500,"bps":10485760}]');
+});
+
+test('the cable of a network card, and what is limited of it', async () => {
+  const { station, done, type, shown, perform } = await open();
+  perform('link');
+  await expect.poll(() => done).toEqual(['changeNet ["net0",{"action":"link","up":false}]']);
+  perform('throttle-net');
+  type('1000');
+  expect(shown()).toContain('REPL: await vm.nets.net0.throttle({ pps: 1000 })');
+  station.key('enter', '');
+  await expect.poll(() => done).toHaveLength(2);
+  expect(done[1]).toContain('"limits":{"pps":1000}');
+});
+
+test('what is taken out by force is asked for, chosen where several may be meant, and says what it risks', async () => {
+  const { station, done, shown, perform } = await open();
+  perform('force-unplug');
+  expect(shown()).toMatch(/net0[\s\S]*rng0/);
+  station.key('enter', '');
+  expect(shown()).toMatch(/What the guest has not written to it is\s+lost/);
+  expect(shown()).toContain("REPL: await vm.unplug('net0', { force: true })");
+  expect(done).toEqual([]);
+  station.key('y', 'y');
+  await expect.poll(() => done).toEqual(['unplug net0 {"force":true}']);
+});
+
+test('all of them are in the palette, whatever has the focus; not for a read-only workstation', async () => {
+  const { station } = await open();
+  const changes = ACTIONS.filter(({ anywhere }) => anywhere);
+  expect(changes).toHaveLength(8);
+  expect(changes.map((action) => station.whyNot(action))).toEqual(changes.map(() => undefined));
+  const readonly = scriptedStation({ readonly: true });
+  onTestFinished(() => readonly.model.close());
+  expect(changes.every((action) => readonly.whyNot(action) === 'the workstation is read-only')).toBe(true);
+});
+
+test('lists and groups of a plug are written as on the command line; QMP has its line beside the REPL', async () => {
+  const { station } = await open();
+  const fields = (kind: string) =>
+    plugKinds()
+      .find(({ name }) => name === kind)
+      ?.fields.map(({ name }) => name);
+  expect(fields('virtio-net')).toContain('hostForwards');
+  expect(fields('memory')).toContain('hostNodes');
+  expect(fields('virtio-blk')).toContain('throttle');
+  expect(plugInput('virtio-net', { hostForwards: '2222:22, udp::53-:53', throttle: 'pps=10' })).toEqual({
+    ...{ kind: 'pci', type: 'virtio-net', throttle: { pps: 10 } },
+    hostForwards: [
+      { protocol: 'tcp', hostPort: 2222, guestPort: 22 },
+      { protocol: 'udp', hostPort: 53, guestPort: 53 },
+    ],
+  });
+  const forms = (kind: string, values: Record<string, unknown>) => plugForms(kind, values, station.model);
+  expect(forms('virtio-net', { hostForwards: '22' })).toEqual([]);
+  expect(forms('virtio-net', { id: 'n1', hostForwards: '2222:22' })).toEqual([
+    "REPL: await vm.plug({ kind: 'pci', type: 'virtio-net', id: 'n1', hostForwards: [ { protocol: 'tcp', hostPort: 2222, guestPort: 22 } ] })",
+    'QMP: netdev_add {"type":"user","id":"netdev-n1","hostfwd":[{"str":"tcp::2222-:22"}]}',
+    'QMP: device_add driver=virtio-net-pci id=n1 netdev=netdev-n1',
+  ]);
+  expect(forms('memory', { size: '256M', hostNodes: '0-1' }).slice(1)).toEqual([
+    'QMP: object-add qom-type=memory-backend-ram id=mem-new size=268435456 policy=bind host-nodes=[0,1]',
+    'QMP: device_add driver=pc-dimm memdev=mem-new',
+  ]);
+  expect(forms('cpu', {})[1]).toMatch(/^QMP: device_add driver=host-x86_64-cpu socket-id=\d core-id=\d thread-id=\d$/);
+  expect(forms('virtio-blk', { file: 'a.qcow2' }).slice(1)).toEqual([
+    'QMP: blockdev-add driver=qcow2 node-name=node-new file.driver=file file.filename=a.qcow2',
+    'QMP: device_add driver=virtio-blk-pci drive=node-new',
+  ]);
+});
