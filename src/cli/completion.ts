@@ -9,6 +9,10 @@ interface Entry {
   readonly path: string;
   /** It takes the name of a machine in the background. */
   readonly machine: boolean;
+  /** Its second argument is the name of one of that machine's consoles. */
+  readonly console: boolean;
+  /** Options that take the name of a machine. */
+  readonly machineOptions: readonly string[];
   readonly words: { readonly name: string; readonly description: string }[];
 }
 
@@ -16,6 +20,9 @@ interface Entry {
 const MACHINE_NAMES = new Set(['name', 'machine']);
 /** Every machine has a folder, whether it runs or has ended. */
 const MACHINES = `"\${XDG_STATE_HOME:-$HOME/.local/state}/nemu/machines"`;
+
+/** Every console of a machine has a log. */
+const CONSOLE_LOG = '^console-(.*)\\.log$';
 
 interface HiddenCommand {
   readonly _hidden?: boolean;
@@ -35,7 +42,12 @@ function entries(command: Command, path: string[] = []): Entry[] {
     {
       path: path.join(' '),
       words,
-      machine: command.registeredArguments.some((each) => MACHINE_NAMES.has(each.name())),
+      // Consoles without a machine are those of any: they begin with its name.
+      machine: command.registeredArguments.some(
+        (each, index) => MACHINE_NAMES.has(each.name()) || (index === 0 && each.name() === 'console'),
+      ),
+      console: command.registeredArguments.at(1)?.name() === 'console',
+      machineOptions: command.options.flatMap(({ long, flags }) => (long && /<name>$/.test(flags) ? [long] : [])),
     },
     ...visible(command).flatMap((each) => entries(each, [...path, each.name()])),
   ];
@@ -48,7 +60,7 @@ export function completionScript(shell: Shell, root: Command): string {
   const all = entries(root);
   if (shell === 'fish') {
     return `${all
-      .flatMap(({ path, words, machine }) => {
+      .flatMap(({ path, words, machine, console, machineOptions }) => {
         const condition =
           path === ''
             ? '__fish_use_subcommand'
@@ -57,6 +69,14 @@ export function completionScript(shell: Shell, root: Command): string {
                 .map((word) => `__fish_seen_subcommand_from ${word}`)
                 .join('; and ');
         const names = machine ? [`complete -c nemu -f -n ${single(condition)} -a '(nemu ps -aq)' -d machine`] : [];
+        if (console) {
+          const named = `${condition}; and test (count (commandline -opc)) -eq 3`;
+          const list = `nemu console (commandline -opc)[3] --list --json | string replace -rf '.*"name": *"([^"]*)".*' '$1'`;
+          names.push(`complete -c nemu -f -n ${single(named)} -a ${single(`(${list})`)} -d console`);
+        }
+        for (const option of machineOptions) {
+          names.push(`complete -c nemu -n ${single(condition)} -l ${option.slice(2)} -x -a '(nemu ps -aq)'`);
+        }
         return names.concat(
           words.map(({ name, description }) =>
             name.startsWith('--')
@@ -71,7 +91,8 @@ export function completionScript(shell: Shell, root: Command): string {
     .map(({ path, words }) => `    ${single(path)}) words=${single(words.map(({ name }) => name).join(' '))} ;;`)
     .join('\n');
   const body = `_nemu() {
-  local path='' word words='' current="\${COMP_WORDS[COMP_CWORD]}"
+  local path='' word words='' current="\${COMP_WORDS[COMP_CWORD]}" before="\${COMP_WORDS[COMP_CWORD-1]}"
+  local -a given=()
   for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     case "$word" in
       --) return 0 ;;
@@ -81,6 +102,7 @@ ${all
   .filter(({ path }) => path !== '')
   .map(({ path }) => `        ${single(path)}) path=${single(path)} ;;`)
   .join('\n')}
+        *) given+=("$word") ;;
       esac ;;
     esac
   done
@@ -92,6 +114,18 @@ ${cases}
       .filter(({ machine }) => machine)
       .map(({ path }) => single(path))
       .join('|')}) [[ "$current" != -* ]] && words="$words $(command ls ${MACHINES} 2>/dev/null)" ;;
+  esac
+  case "$path" in
+    ${all
+      .filter(({ console }) => console)
+      .map(({ path }) => single(path))
+      .join('|')}) [[ "$current" != -* && \${#given[@]} = 1 ]] &&
+      words="$(command ls ${MACHINES}/"\${given[0]}" 2>/dev/null | sed -nE 's/${CONSOLE_LOG}/\\1/p')" ;;
+  esac
+  case "$path $before" in
+    ${all
+      .flatMap(({ path, machineOptions }) => machineOptions.map((option) => single(`${path} ${option}`)))
+      .join('|')}) words="$(command ls ${MACHINES} 2>/dev/null)" ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   [ "$path" = run ] && [[ "$current" != -* ]] && COMPREPLY+=($(compgen -f -- "$current"))

@@ -139,7 +139,7 @@ function terminalContent(station: Station, pane: PaneName, width: number, height
     height,
     scrolledBack: terminal.scrolledBack,
     cursor: station.typingInto === terminal && terminal.scrolledBack === 0,
-    colours: station.theme.name !== 'plain',
+    colours: station.theme.name === 'plain' ? 'none' : station.colours,
   });
   return { title: terminalTitle(station, pane, terminal), lines, keys: [] };
 }

@@ -9,6 +9,7 @@ import { literal } from '../repl/values.ts';
 import type { Vm } from '../repl/vm.ts';
 import { ACTIONS, type Action, actionFor, actionsIn } from './actions.ts';
 import { type Change, PARTS, type Part, partMeant } from './changes.ts';
+import type { Colours } from './colours.ts';
 import { GLYPHS, type Glyphs } from './graph.ts';
 import { functionText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';
@@ -50,6 +51,8 @@ export interface StationOptions {
   readonly theme: ThemeName;
   readonly glyphs: Glyphs;
   readonly unicode: boolean;
+  /** What the terminal can show of a guest's colours. */
+  readonly colours: Colours;
   /** Where exported files go. */
   readonly exports: string;
   readonly host: StationHost;
@@ -68,6 +71,7 @@ export class Station {
   readonly place: string;
   readonly readonly: boolean;
   readonly unicode: boolean;
+  readonly colours: Colours;
   readonly lists: Readonly<Record<PaneName, ListState>>;
   focus: PaneName = 'console';
   layout: LayoutName = 'normal';
@@ -101,6 +105,7 @@ export class Station {
     this.theme = themeNamed(theme);
     this.glyphs = glyphs;
     this.unicode = unicode;
+    this.colours = options.colours;
     this.#exports = options.exports;
     this.#attached = options.attached;
     this.#canStay = options.canStay;

@@ -1,5 +1,6 @@
 /** Cells of a terminal that was emulated here, as lines of spans. */
 import type { IBufferCell, Terminal } from '@xterm/headless';
+import { type Colours, nearestOf16, rgbOfPalette } from './colours.ts';
 import type { Line, Span } from './style.ts';
 
 /** What of a terminal a pane shows. */
@@ -10,8 +11,8 @@ export interface TerminalWindow {
   readonly scrolledBack: number;
   /** The cursor is drawn as an inverted cell. */
   readonly cursor: boolean;
-  /** No colours of the guest's either. */
-  readonly colours: boolean;
+  /** Those of the guest's that are shown. */
+  readonly colours: Colours;
   /** Cells that are drawn inverted. */
   readonly selection?: Selection | undefined;
 }
@@ -125,7 +126,7 @@ function rowSpans(
 }
 
 /** SGR parameters of a cell, each behind a semicolon. */
-function sgrOf(cell: IBufferCell, colours: boolean): string {
+function sgrOf(cell: IBufferCell, colours: Colours): string {
   if (cell.isAttributeDefault()) return '';
   let codes = '';
   if (cell.isBold()) codes += ';1';
@@ -135,15 +136,18 @@ function sgrOf(cell: IBufferCell, colours: boolean): string {
   if (cell.isInverse()) codes += ';7';
   if (cell.isInvisible()) codes += ';8';
   if (cell.isStrikethrough()) codes += ';9';
-  if (!colours) return codes;
+  if (colours === 'none') return codes;
+  const few = colours === 'few';
   const foreground = cell.getFgColor();
-  if (cell.isFgRGB()) codes += `;38;2;${rgb(foreground)}`;
-  else if (cell.isFgPalette()) codes += paletteColour(foreground, 30);
+  if (cell.isFgRGB()) codes += few ? paletteColour(nearestOf16(foreground), 30) : `;38;2;${rgb(foreground)}`;
+  else if (cell.isFgPalette()) codes += paletteColour(few ? among16(foreground) : foreground, 30);
   const background = cell.getBgColor();
-  if (cell.isBgRGB()) codes += `;48;2;${rgb(background)}`;
-  else if (cell.isBgPalette()) codes += paletteColour(background, 40);
+  if (cell.isBgRGB()) codes += few ? paletteColour(nearestOf16(background), 40) : `;48;2;${rgb(background)}`;
+  else if (cell.isBgPalette()) codes += paletteColour(few ? among16(background) : background, 40);
   return codes;
 }
+
+const among16 = (index: number): number => (index < 16 ? index : nearestOf16(rgbOfPalette(index)));
 
 const rgb = (value: number): string => `${(value >> 16) & 0xff};${(value >> 8) & 0xff};${value & 0xff}`;
 

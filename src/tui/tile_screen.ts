@@ -1,5 +1,6 @@
 /** Puts tiles on a terminal: keys, mouse, frames, and the terminal as it was when all is over. */
 import type { ReadStream, WriteStream } from 'node:tty';
+import { coloursOf } from './colours.ts';
 import { Drawing } from './drawing.ts';
 import { DRAG_OFF, DRAG_ON, type MouseEvent, TerminalInput } from './input.ts';
 import { SegmentScreen } from './segment_screen.ts';
@@ -41,7 +42,10 @@ export interface TileScreen {
 export function showTiles(list: readonly Tile[], options: TileScreenOptions): TileScreen {
   const { input, output } = options;
   const themeName = process.env.NO_COLOR ? 'plain' : (options.theme ?? 'dark');
-  const tiles = new Tiles(list, { unicode: options.unicode, colours: themeName !== 'plain' });
+  const tiles = new Tiles(list, {
+    unicode: options.unicode,
+    colours: themeName === 'plain' ? 'none' : coloursOf(output, process.env),
+  });
   tiles.broadcast = options.broadcast ?? false;
   tiles.footer = options.unicode ? KEYS : KEYS.replaceAll('·', '|');
   const screen = new SegmentScreen(themeNamed(themeName));

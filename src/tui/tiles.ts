@@ -1,4 +1,5 @@
 /** Several terminals side by side: what is where, who gets what is typed, what is selected. Knows no real terminal. */
+import type { Colours } from './colours.ts';
 import { type Line, lineWidth, span, toWidth } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { type BufferCell, type Selection, scrollbackOf, selectedText, terminalLines, topRow } from './terminal_view.ts';
@@ -82,7 +83,7 @@ export type Direction = 'left' | 'right' | 'up' | 'down';
 export class Tiles {
   readonly tiles: readonly Tile[];
   readonly #unicode: boolean;
-  readonly #colours: boolean;
+  readonly #colours: Colours;
   focus = 0;
   /** What is typed goes to every tile that drives its console. */
   broadcast = false;
@@ -98,7 +99,7 @@ export class Tiles {
   #grid: readonly TileBox[] = [];
   #selection: { readonly tile: number; readonly anchor: BufferCell; readonly end: BufferCell } | undefined;
 
-  constructor(tiles: readonly Tile[], look: { readonly unicode: boolean; readonly colours: boolean }) {
+  constructor(tiles: readonly Tile[], look: { readonly unicode: boolean; readonly colours: Colours }) {
     this.tiles = tiles;
     this.#unicode = look.unicode;
     this.#colours = look.colours;

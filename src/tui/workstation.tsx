@@ -10,6 +10,7 @@ import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
 import type { StationClock } from './clock.ts';
+import { coloursOf } from './colours.ts';
 import { Drawing } from './drawing.ts';
 import type { Frame } from './frame.ts';
 import type { Glyphs } from './graph.ts';
@@ -151,6 +152,7 @@ export async function runWorkstation(
     theme: process.env.NO_COLOR ? 'plain' : (options.theme ?? 'dark'),
     glyphs: unicode ? (options.glyphs ?? 'braille') : 'plain',
     unicode,
+    colours: coloursOf(output, process.env),
     exports: options.exports,
     host: {
       typing,

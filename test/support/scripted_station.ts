@@ -16,7 +16,7 @@ export function scriptedStation({ host, machine, ...options }: ScriptedStationOp
   return new Station({
     model: new MachineModel(new Vm({ machine: client, guest: undefined })),
     ...{ consoles: [pane('com1')], repl: pane('REPL'), place: 'here', readonly: false, attached: false },
-    ...{ canStay: false, theme: 'dark', glyphs: 'braille', unicode: true, exports: '/nonexistent' },
+    ...{ canStay: false, theme: 'dark', glyphs: 'braille', unicode: true, colours: 'all', exports: '/nonexistent' },
     ...options,
     host: { zoom: async () => {}, typing: () => {}, leave: () => {}, ...host },
   });

@@ -296,5 +296,15 @@ test('names of machines complete', () => {
   expect(ask('nemu', 'console', 'al')).toBe('alpha');
   expect(ask('nemu', 'qmp', 'al')).toBe('alpha');
   expect(ask('nemu', 'image', 'info', 'al')).toBe('');
+  // Several of them side by side, the value of an option, and the consoles that one has.
+  expect(ask('nemu', 'tile', 'beta', 'al')).toBe('alpha');
+  expect(ask('nemu', 'apply', '--to', 'al')).toBe('alpha');
+  for (const name of ['com1', 'hvc0']) {
+    for (const end of ['', '.times', '.1']) {
+      writeFileSync(join(state, 'nemu', 'machines', 'alpha', `console-${name}.log${end}`), '');
+    }
+  }
+  expect(ask('nemu', 'console', 'alpha', '')).toBe('com1 hvc0');
+  expect(ask('nemu', 'logs', '-f', 'alpha', 'h')).toBe('hvc0');
   expect(ask('nemu', 'cons')).toBe('console');
 });

@@ -27,7 +27,7 @@ function setUp(count: number, watching: readonly number[] = []) {
       ...{ title: pane.name, pane, drives: () => !watching.includes(index), ended: () => ended[index] },
     }),
   );
-  const tiles = new Tiles(list, { unicode: true, colours: true });
+  const tiles = new Tiles(list, { unicode: true, colours: 'all' });
   const print = (index: number, text: string) =>
     new Promise<void>((resolve) => panes[index].terminal.write(text, () => resolve()));
   /** The screen as text, row by row. */
