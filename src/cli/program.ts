@@ -294,6 +294,8 @@ function addWorkstation(nemu: Command): void {
     .argument('[kernel]', KERNEL_HELP);
   machineOptions(command)
     .option('--qmp <socket>', QMP_HELP)
+    .option('--log <file>', "writes the console's output to a file too")
+    .option('--record <file>', "records the console's output as an asciicast: nemu play shows it")
     .option('--readonly', 'nothing can be changed or typed')
     .addOption(new Option('--theme <name>', 'colours; NO_COLOR is heeded').choices(THEMES))
     .addOption(new Option('--graphs <glyphs>', 'what graphs are drawn with').choices(GLYPHS))

@@ -5,10 +5,12 @@ import {
   diskMedium,
   diskResize,
   diskThrottle,
+  forceUnplug,
   memoryChange,
   netThrottle,
   type Part,
   partMeant,
+  toggleLink,
   whyNotPart,
 } from './changes.ts';
 import type { PaneName } from './layout.ts';
@@ -48,6 +50,8 @@ const ended = ({ machine }: Station) =>
   machine.state === 'ended' || machine.state === 'closed' ? 'the machine has ended' : undefined;
 const notRunning = (station: Station) =>
   ended(station) ?? (station.machine.state === 'running' ? undefined : `the machine is ${station.machine.state}`);
+
+const noConsole = (station: Station) => (station.terminalOf('console') ? undefined : 'the machine has no console');
 
 interface PartAction extends Pick<Action, 'id' | 'keys' | 'title' | 'help' | 'words'> {
   readonly panes: readonly PaneName[];
@@ -137,7 +141,7 @@ const MACHINE: readonly Action[] = [
     repl: (station) => `await vm.unplug('${partMeant(station, 'device of PCI that can go') ?? 'ID'}', { force: true })`,
     changes: true,
     disabled: (station) => notRunning(station) ?? whyNotPart(station, 'device of PCI that can go', ['pci']),
-    run: (station) => station.withPart('device of PCI that can go', 'take out', (id) => station.forceUnplug(id)),
+    run: (station) => station.withPart('device of PCI that can go', 'take out', (id) => forceUnplug(station, id)),
   },
   {
     id: 'balloon',
@@ -198,7 +202,7 @@ const MACHINE: readonly Action[] = [
     },
     changes: true,
     disabled: (station) => notRunning(station) ?? whyNotPart(station, 'network card', ['pci']),
-    run: (station) => station.withPart('network card', 'cable', (name) => station.toggleLink(name)),
+    run: (station) => station.withPart('network card', 'cable', (name) => toggleLink(station, name)),
   },
   {
     id: 'undo',
@@ -335,6 +339,35 @@ const LOOKING: readonly Action[] = [
     help: 'for what was searched last',
     disabled: (station) => (station.filterOf(station.focus) === '' ? 'nothing was searched yet' : undefined),
     run: (station) => station.find(false),
+  },
+  {
+    id: 'timestamps',
+    keys: ['t'],
+    panes: ['console'],
+    title: 'times of lines',
+    help: 'shows when each line of the console was begun, or does not',
+    words: 'timestamps clock',
+    run: (station) => station.toggleTimestamps(),
+  },
+  {
+    id: 'log-console',
+    keys: ['f'],
+    panes: ['console'],
+    title: 'log to a file',
+    help: "writes the console's output to a file from now on, or ends that",
+    words: 'save write',
+    disabled: noConsole,
+    run: (station) => station.toggleFile('log'),
+  },
+  {
+    id: 'record-console',
+    keys: ['r'],
+    panes: ['console'],
+    title: 'record',
+    help: 'as an asciicast from now on, or ends that; `nemu play` shows it',
+    words: 'asciicast asciinema cast video',
+    disabled: noConsole,
+    run: (station) => station.toggleFile('recording'),
   },
   {
     id: 'info',

@@ -1,5 +1,6 @@
 /** A whole screen as lines of spans: header, panes in their frames, what stands in front of them, footer. */
 import { formatSize } from '../client/sizes.ts';
+import { timeOfDay } from '../console/time_of_day.ts';
 import { actionsIn, TAKE_OVER } from './actions.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
@@ -12,7 +13,7 @@ import { vcpusPane } from './panes/vcpus.ts';
 import type { Station } from './station.ts';
 import { type Line, line, lineWidth, plainText, type Style, span, toWidth, widthOf } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
-import { terminalLines } from './terminal_view.ts';
+import { terminalLines, topRow } from './terminal_view.ts';
 
 export interface Box {
   readonly rect: Rect;
@@ -133,15 +134,32 @@ function terminalContent(station: Station, pane: PaneName, width: number, height
   const terminal = station.terminalOf(pane);
   if (!terminal) return { title: pane, lines: [line('This machine has no console.', 'dim')], keys: [] };
   // One that has the whole terminal has its size.
-  if (station.zoomed !== terminal) terminal.resize(width, height);
+  const gutter = terminal.timestamps ? TIME_CELLS : 0;
+  if (station.zoomed !== terminal) terminal.resize(width - gutter, height);
   const lines = terminalLines(terminal.terminal, {
-    width,
+    width: width - gutter,
     height,
     scrolledBack: terminal.scrolledBack,
     cursor: station.typingInto === terminal && terminal.scrolledBack === 0,
     colours: station.theme.name === 'plain' ? 'none' : station.colours,
   });
-  return { title: terminalTitle(station, pane, terminal), lines, keys: [] };
+  const shown = gutter > 0 ? withTimes(terminal, lines, height) : lines;
+  return { title: terminalTitle(station, pane, terminal), lines: shown, keys: [] };
+}
+
+/** `15:04:05.678 ` */
+const TIME_CELLS = 13;
+
+/** Rows with the time when they were begun, in front of those that a program wrote as lines. */
+function withTimes({ terminal, scrolledBack, times }: TerminalPane, lines: readonly Line[], height: number): Line[] {
+  const top = topRow(terminal, { height, scrolledBack });
+  const buffer = terminal.buffer.active;
+  const end = buffer.baseY + buffer.cursorY;
+  return lines.map((each, index) => {
+    const row = top + index;
+    const at = row > end || buffer.getLine(row)?.isWrapped ? undefined : times.of(row);
+    return [span((at === undefined ? '' : timeOfDay(at)).padEnd(TIME_CELLS), 'dim'), ...each];
+  });
 }
 
 function terminalTitle(station: Station, pane: PaneName, terminal: TerminalPane): string {
@@ -157,6 +175,7 @@ function terminalTitle(station: Station, pane: PaneName, terminal: TerminalPane)
     terminal.watching ? ` · ${watchingNote(station, terminal)}` : '',
     station.typingInto === terminal ? ` · ${terminal.watching ? '' : 'typing, '}Ctrl-] leaves` : '',
     terminal.scrolledBack > 0 ? ` · ${terminal.scrolledBack} lines back` : '',
+    ...station.files.of(terminal).map((kind) => ` · ${kind}`),
     terminal.skipped > 0 ? ` · ${compact(terminal.skipped)} bytes too fast to draw` : '',
   ].join('');
 }

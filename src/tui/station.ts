@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import { INFO } from '../repl/info.ts';
-import { Net } from '../repl/nets.ts';
 import { literal } from '../repl/values.ts';
 import type { Vm } from '../repl/vm.ts';
 import { ACTIONS, type Action, actionFor, actionsIn } from './actions.ts';
 import { type Change, PARTS, type Part, partMeant } from './changes.ts';
 import type { Colours } from './colours.ts';
+import { ConsoleFiles, type FileKind } from './console_files.ts';
 import { GLYPHS, type Glyphs } from './graph.ts';
 import { functionText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';
@@ -88,6 +88,7 @@ export class Station {
   zoomed: TerminalPane | undefined;
   /** The pane whose filter is being typed. */
   filtering: PaneName | undefined;
+  readonly files: ConsoleFiles;
   readonly #consoles: TerminalPane[];
   readonly #host: StationHost;
   readonly #exports: string;
@@ -107,6 +108,7 @@ export class Station {
     this.unicode = unicode;
     this.colours = options.colours;
     this.#exports = options.exports;
+    this.files = new ConsoleFiles(options.exports, this.machine.description.name, (text) => this.say(text, 'bad'));
     this.#attached = options.attached;
     this.#canStay = options.canStay;
     this.#host = host;
@@ -138,6 +140,7 @@ export class Station {
     const at = this.#consoles.indexOf(pane);
     if (at < 0) return;
     if (this.typingInto === pane) this.stopTyping();
+    this.files.end(pane);
     this.#consoles.splice(at, 1);
     if (this.console > at || this.console === this.#consoles.length) this.console = Math.max(0, this.console - 1);
     this.changed();
@@ -319,30 +322,6 @@ export class Station {
 
   unplug(): Promise<unknown> {
     return this.vm.unplug(this.chosen ?? '');
-  }
-
-  /** Takes a device out without the guest, after a question. */
-  forceUnplug(id: string): void {
-    const form = `await vm.unplug('${id}', { force: true })`;
-    const run = () => {
-      this.model.say('action', form);
-      this.follow(`take ${id} out`, this.vm.unplug(id, { force: true }));
-    };
-    this.ask(
-      `Take ${id} out at once? What the guest has not written to it is lost, and what uses it fails.\nREPL: ${form}`,
-      [{ key: 'y', text: 'take out by force', run }],
-    );
-  }
-
-  /** Pulls the cable of a network card out, or puts it in. */
-  toggleLink(name: string): void {
-    const up = this.model.nets.find((net) => net.name === name)?.link === false;
-    this.model.say('action', `await vm.nets.${name}.link(${up})`);
-    const done = new Net(this.vm, name).link(up).then(() => this.model.refresh());
-    this.follow(
-      'cable',
-      done.then(() => `${name} is ${up ? 'in' : 'out'}`),
-    );
   }
 
   // --- looking inside -------------------------------------------------------------------------------------
@@ -552,6 +531,17 @@ export class Station {
       this.filtering = undefined;
       if (this.terminalOf(pane) && list.filter !== '') this.find(true);
     } else list.type(name, text);
+  }
+
+  toggleTimestamps(): void {
+    const pane = this.terminalOf(this.focus);
+    if (pane) pane.timestamps = !pane.timestamps;
+  }
+
+  /** Begins or ends a file of the console in focus. @throws Error of the system. */
+  async toggleFile(kind: FileKind): Promise<string> {
+    const pane = this.terminalOf(this.focus);
+    return pane ? this.files.toggle(pane, kind) : 'there is no console';
   }
 
   // --- leaving --------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 /** A terminal emulated for a pane: a console of the guest, or the REPL. */
 import xterm from '@xterm/headless';
+import type { ConsoleTap } from '../console/hub.ts';
 import { cellWidths } from './cell_widths.ts';
+import { RowTimes } from './row_times.ts';
 import { ScreenCopy } from './screen_copy.ts';
 import { scrollbackOf } from './terminal_view.ts';
 
@@ -42,7 +44,11 @@ export class TerminalPane {
   skipped = 0;
   /** It answers the guest's questions about its terminal: nobody else does while it is in a pane. */
   answers = true;
+  /** Rows are shown with the time when they were begun. */
+  timestamps = false;
+  readonly times: RowTimes;
   readonly #options: TerminalPaneOptions;
+  readonly #taps = new Set<ConsoleTap>();
   /** What waits to be parsed, the oldest first. */
   #pending: Uint8Array[] = [];
   #waiting = 0;
@@ -60,10 +66,12 @@ export class TerminalPane {
     this.terminal.unicode.register(cellWidths);
     this.terminal.unicode.activeVersion = cellWidths.version;
     this.#copy = new ScreenCopy(this.terminal);
+    this.times = new RowTimes(this.terminal);
     this.terminal.onData((answer) => this.answers && this.send(Buffer.from(answer, 'latin1')));
   }
 
   write(bytes: Uint8Array): void {
+    for (const tap of this.#taps) tap.bytes(bytes);
     for (let at = 0; at < bytes.length; at += PIECE) this.#pending.push(bytes.subarray(at, at + PIECE));
     this.#waiting += bytes.length;
     if (this.#waiting > MAX_PENDING) this.#skip();
@@ -93,6 +101,7 @@ export class TerminalPane {
     this.#waiting -= bytes.length;
     const before = scrollbackOf(this.terminal);
     const began = performance.now();
+    this.times.note(Date.now());
     this.terminal.write(bytes, () => {
       this.#parsing = false;
       for (const next of this.#between.splice(0)) next();
@@ -118,6 +127,17 @@ export class TerminalPane {
     else give();
   }
 
+  /** Gives every byte to somebody else too. @returns what ends that. */
+  tap(tap: ConsoleTap): () => void {
+    this.#taps.add(tap);
+    return () => this.#taps.delete(tap);
+  }
+
+  /** So many bytes were lost before they came here. */
+  lost(count: number): void {
+    for (const tap of this.#taps) tap.lost?.(count);
+  }
+
   /** Sends what was typed on a terminal whose cursor keys are in their normal mode. */
   type(bytes: Uint8Array): void {
     if (!this.terminal.modes.applicationCursorKeysMode) this.send(bytes);
@@ -128,6 +148,7 @@ export class TerminalPane {
     if (columns === this.terminal.cols && rows === this.terminal.rows) return;
     this.terminal.resize(columns, rows);
     this.#options.resized?.(rows, columns);
+    for (const tap of this.#taps) tap.resized?.(rows, columns);
   }
 
   /** @param rows back in time, when positive. */

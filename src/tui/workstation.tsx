@@ -116,8 +116,10 @@ export async function runWorkstation(
         draw.request();
       };
     }
-    stream.onLost = (count) =>
+    stream.onLost = (count) => {
+      pane.lost(count);
       model.say('device', `${name}: ${count} bytes were lost: nobody took them in time`, 'warn');
+    };
     stream.onData = (bytes) => {
       if (name === 'com1') model.watchConsole(bytes);
       pane.write(bytes);
@@ -280,6 +282,7 @@ export async function runWorkstation(
     input.setRawMode(false);
     input.pause();
     repl.session.close();
+    station.files.close();
     for (const program of programs) program.close();
     for (const pane of [...station.consoles, repl.pane]) pane.close();
   }

@@ -43,12 +43,15 @@ describe.skipIf(!hasTmux)('a terminal that goes (needs tmux)', { timeout: LIMIT_
 
   test('the workstation ends its machine when its terminal is closed, and the name is free', async () => {
     const terminal = open();
-    terminal.line(`${nemu} workstation --name hung`);
+    const [log, cast] = [join(folder, 'hung.log'), join(folder, 'hung.cast')];
+    terminal.line(`${nemu} workstation --name hung --log ${log} --record ${cast}`);
     await terminal.until('guest settled', BOOT_MS);
     terminal.close();
     await gone();
     expect(await stateOf('hung')).toBe('ended');
     expect(await said('logs', 'hung', '--json')).not.toContain('killed by');
+    expect(readFileSync(log, 'utf8')).toContain('~ # ');
+    expect(await said('play', cast, '--speed', '10000')).toContain('~ # ');
   });
 
   test('a machine that is left runs on in the background, and is stopped by its name', async () => {
@@ -64,8 +67,12 @@ describe.skipIf(!hasTmux)('a terminal that goes (needs tmux)', { timeout: LIMIT_
     const [before, after] = screen.match(/^[0-9a-f]{32}/gm) ?? [];
     expect(after).toBe(before);
     // Nothing of it has the terminal any more.
-    terminal.line(`${nemu} console left`);
+    terminal.line(`${nemu} console left -t`);
     await terminal.until('~ # ');
+    await sleep(700);
+    terminal.line('                echo "stamped $((40 + 5))"; stty size');
+    await terminal.until(/\n\d\d:\d\d:\d\d\.\d{3} stamped 45\n/);
+    await terminal.until(/ 40 107\n/);
     terminal.press('C-]');
     terminal.line('echo "back $((40 + 3))"');
     await terminal.until('back 43');

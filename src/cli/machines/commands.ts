@@ -169,6 +169,7 @@ function addJoining(nemu: Command): void {
     .option('--watch', 'looks on; what is typed goes nowhere')
     .option('--take', 'takes the console over from whoever drives it')
     .option('--record <file>', 'records what is shown, for nemu play')
+    .option('-t, --timestamps', 'when each line came')
     .option('--history <rows>', 'rows above the screen that are shown at first', HISTORY)
     .option('--prefix <key>', 'key before the other commands', '^A')
     .addHelpText(

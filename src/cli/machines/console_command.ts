@@ -6,7 +6,9 @@ import { NemuError } from '../../client/errors.ts';
 import type { ConsoleReport, SharedConsole } from '../../client/shared_console.ts';
 import { table } from '../../client/text_table.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
+import { LineStamper } from '../../console/line_stamper.ts';
 import { AlternateScreen, RESET_MODES } from '../../console/terminal_modes.ts';
+import { timeOfDay } from '../../console/time_of_day.ts';
 import { ReplSession } from '../../repl/session.ts';
 import { Vm } from '../../repl/vm.ts';
 import {
@@ -25,6 +27,7 @@ export interface ConsoleOptions {
   readonly watch?: boolean;
   readonly take?: boolean;
   readonly record?: string;
+  readonly timestamps?: boolean;
   readonly list?: boolean;
   readonly json?: boolean;
   readonly history: string;
@@ -62,7 +65,7 @@ export async function runConsole(
     replay: terminal,
     history: historyRows(options.history),
     terminal: terminal && !options.watch,
-    ...(terminal && { rows: process.stdout.rows, columns: process.stdout.columns }),
+    ...(terminal && { rows: process.stdout.rows, columns: process.stdout.columns - stampCells(options) }),
   });
   const recorder =
     options.record === undefined
@@ -77,12 +80,17 @@ export async function runConsole(
   try {
     return terminal
       ? await new AttachedTerminal(attached, viewer, recorder, options).toTheEnd()
-      : await pipe(attached, viewer, recorder, options.take ?? false);
+      : await pipe(attached, viewer, recorder, options);
   } finally {
     recorder?.close();
     viewer.close();
   }
 }
+
+/** `15:04:05.678 ` */
+const STAMP_CELLS = 13;
+/** Cells that the guest's terminal does not have for it. */
+const stampCells = ({ timestamps }: ConsoleOptions) => (timestamps ? STAMP_CELLS : 0);
 
 function historyRows(text: string): number {
   if (/^\d{1,5}$/.test(text)) return Number(text);
@@ -105,6 +113,7 @@ class AttachedTerminal {
   readonly #session: ConsoleSession;
   readonly #left = Promise.withResolvers<'left'>();
   readonly #alternate = new AlternateScreen();
+  readonly #stamper: LineStamper | undefined;
   /** Output that came while something else had the terminal. */
   #held: Uint8Array[] | undefined;
   /** Nothing more goes to the terminal. */
@@ -120,6 +129,10 @@ class AttachedTerminal {
     this.#attached = attached;
     this.#viewer = viewer;
     this.#recorder = recorder;
+    if (options.timestamps) {
+      const stamp = () => `\x1b[2m${timeOfDay(Date.now())}\x1b[22m `;
+      this.#stamper = new LineStamper({ stamp, cells: STAMP_CELLS });
+    }
     const prefix = parsePrefix(options.prefix);
     if (prefix === undefined) throw new NemuError('USAGE', `--prefix ${options.prefix} is not a control key.`);
     const leave = () => this.#left.resolve('left');
@@ -134,7 +147,7 @@ class AttachedTerminal {
         { key: '/', help: 'search what the console has printed', takesTerminal: true, run: () => this.#search() },
       ],
       resized: (rows, columns) => {
-        viewer.resize(rows, columns);
+        viewer.resize(rows, columns - stampCells(options));
         recorder?.resized(rows, columns);
       },
     });
@@ -146,8 +159,11 @@ class AttachedTerminal {
       this.#session.say(
         `${count} bytes came faster than this terminal takes them; nemu logs ${attached.name} has all.`,
       );
-    viewer.onScreen = (screen) => this.#print(screen);
-    viewer.onData = (bytes) => this.#print(bytes);
+    viewer.onScreen = (screen) => {
+      this.#stamper?.restart();
+      this.#print(screen, screen);
+    };
+    viewer.onData = (bytes) => this.#print(bytes, this.#stamped(bytes));
     if (!options.watch && viewer.role !== 'driver') {
       this.#session.say(`Somebody else drives this console: what you type goes nowhere. ${prefixHelp(options)}`);
     }
@@ -168,12 +184,18 @@ class AttachedTerminal {
     ];
   }
 
-  #print(bytes: Uint8Array): void {
+  #stamped(bytes: Uint8Array): Uint8Array {
+    // A program that has the whole screen has no lines.
+    return this.#stamper && this.#alternate.leave() === '' ? this.#stamper.take(bytes) : bytes;
+  }
+
+  /** @param shown the same with its times. */
+  #print(bytes: Uint8Array, shown: Uint8Array): void {
     this.#recorder?.bytes(bytes);
     this.#alternate.saw(bytes);
-    if (this.#held) this.#held.push(bytes);
+    if (this.#held) this.#held.push(shown);
     else if (!this.#leaving) {
-      process.stdout.write(bytes);
+      process.stdout.write(shown);
       this.#session.printed(bytes);
     }
   }
@@ -235,12 +257,13 @@ async function pipe(
   { machine, name }: AttachedMachine,
   viewer: SharedConsole,
   recorder: CastRecorder | undefined,
-  drives: boolean,
+  { take: drives, timestamps }: ConsoleOptions,
 ): Promise<number> {
+  const stamper = timestamps ? new LineStamper({ stamp: () => `${new Date().toISOString()} ` }) : undefined;
   const left = Promise.withResolvers<void>();
   const take = (bytes: Uint8Array) => {
     recorder?.bytes(bytes);
-    if (process.stdout.write(bytes)) return;
+    if (process.stdout.write(stamper?.take(bytes) ?? bytes)) return;
     viewer.onData = undefined;
     process.stdout.once('drain', () => {
       viewer.onData = take;
