@@ -54,7 +54,7 @@ export function memoryPane({ model, width, height, glyphs, unicode }: PaneContex
   if (balloon) {
     const asked = balloon.target === balloon.actual ? '' : `, ${compactBytes(balloon.target)} asked for`;
     const left = balloon.statistics.availableMemory ?? balloon.statistics.freeMemory;
-    const parts = left === undefined ? [] : [span(`the guest has ${compactBytes(left)} left`, 'dim')];
+    const parts = left === undefined ? [] : [span(`· the guest has ${compactBytes(left)} left`, 'dim')];
     const head = [span('balloon', 'bold'), span(` ${compactBytes(balloon.actual)} in it${asked}`)];
     rows.push({ key: 'balloon', line: withParts(head, parts, width) });
   }

@@ -20,7 +20,7 @@ async function shown(machine: ScriptedMachine, height: number) {
 
 test('the balloon has its size and what was asked of it', async () => {
   const { rows } = await shown(new ScriptedMachine({ busy: true }), 6);
-  expect(rows.at(-1)).toBe('balloon 128M in it, 256M asked for the guest has 300M left');
+  expect(rows.at(-1)).toBe('balloon 128M in it, 256M asked for · the guest has 300M left');
 });
 
 test('where there is room, what the host has is drawn over time, with how fast it grows', async () => {
