@@ -169,17 +169,19 @@ const MACHINE: readonly Action[] = [
     ...{ id: 'resize-disk', keys: ['s'], panes: ['pci'], part: 'disk', change: diskResize },
     ...{ title: 'resize disk', help: 'the guest is told of its new size', words: 'grow shrink capacity block' },
     repl: (name) => `await vm.disks.${name ?? 'DISK'}.resize('SIZE')`,
+    qmp: (name) => `block_resize device=${name ?? 'DISK'} size=BYTES`,
   }),
   part({
     ...{ id: 'change-medium', keys: ['m'], panes: ['pci'], part: 'disk', change: diskMedium },
     ...{ title: 'change medium', help: 'puts another image into a disk', words: 'disk insert eject image' },
     repl: (name) => `await vm.disks.${name ?? 'DISK'}.change('FILE')`,
+    qmp: (name) => `blockdev-change-medium id=${name ?? 'DISK'} filename=FILE`,
   }),
   part({
     ...{ id: 'throttle-disk', keys: ['t'], panes: ['pci'], part: 'disk', change: diskThrottle },
     ...{ title: 'limit disk', help: 'its requests and bytes in a second', words: 'throttle iops bps' },
     repl: (name) => `await vm.disks.${name ?? 'DISK'}.throttle({…})`,
-    qmp: (name) => `block_set_io_throttle id=${name ?? 'DISK'} …`,
+    qmp: (name) => `block_set_io_throttle id=${name ?? 'DISK'} bps=… iops=…`,
   }),
   part({
     ...{ id: 'throttle-net', keys: ['w'], panes: ['pci'], part: 'network card', change: netThrottle },
@@ -199,6 +201,11 @@ const MACHINE: readonly Action[] = [
       const name = partMeant(station, 'network card');
       const up = station.model.nets.find((net) => net.name === name)?.link;
       return `await vm.nets.${name ?? 'NET'}.link(${up === false})`;
+    },
+    qmp: (station) => {
+      const name = partMeant(station, 'network card');
+      const down = station.model.nets.find((net) => net.name === name)?.link === false;
+      return `set_link name=${name ?? 'NET'} up=${down}`;
     },
     changes: true,
     disabled: (station) => notRunning(station) ?? whyNotPart(station, 'network card', ['pci']),

@@ -124,6 +124,7 @@ export function diskResize({ vm, model }: Station, name: string): Change {
       ...(smaller(values) ? ['What is behind the new end is lost; a guest that uses it fails.'] : []),
     ],
     repl: (values) => `await vm.disks.${name}.resize(${literal(text(values.size))}${options(values)})`,
+    qmp: (values) => `block_resize device=${name} size=${bytesOf(values)}`,
     run: async (values) => {
       await new Disk(vm, name).resize(text(values.size), values.shrink === true ? { shrink: true } : {});
     },
@@ -149,6 +150,8 @@ export function diskMedium({ vm, model }: Station, name: string): Change {
       'The guest keeps what it has cached of it: nothing there should be mounted.',
     ],
     repl: (values) => `await vm.disks.${name}.change(${literal(text(values.file))}${code(values)})`,
+    qmp: ({ file, format }) =>
+      `blockdev-change-medium id=${name} filename=${text(file)}${format === undefined ? '' : ` format=${text(format)}`}`,
     run: async (values) => {
       await new Disk(vm, name).change(text(values.file), options(values));
     },

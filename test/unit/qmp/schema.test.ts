@@ -51,7 +51,8 @@ describe('others speak of commands that there are', () => {
   const names = new Set(COMMANDS.map(({ name }) => name));
 
   test('the workstation', () => {
-    const station = (state: string) => ({ machine: { state }, chosen: 'x' }) as unknown as Station;
+    const model = { disks: [], nets: [], plugged: undefined };
+    const station = (state: string) => ({ machine: { state }, model, chosen: 'x' }) as unknown as Station;
     const forms = ['running', 'paused'].flatMap((state) => ACTIONS.flatMap(({ qmp }) => qmp?.(station(state)) ?? []));
     expect(forms).toContain('device_del id=x');
     for (const form of forms) {
