@@ -5,7 +5,7 @@ import { NemuError } from '../client/errors.ts';
 import type { DiskChangeInput } from '../client/live_change.ts';
 import type { DiskReport } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
-import { literal } from './values.ts';
+import { literal, memberCode } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A disk, by its name. */
@@ -28,10 +28,11 @@ export class Disk {
   /** Limits its requests and bytes in a second: `{ iops: 500, bps: 10e6 }`; `{}` for none. */
   async throttle(limits: ThrottleInput): Promise<void> {
     const before = (await this.statistics()).throttle;
-    const code = (which: ThrottleInput) => `vm.disks.${this.name}.throttle(${literal(which)})`;
+    const code = (which: ThrottleInput) => `${this.#code}.throttle(${literal(which)})`;
     const set = (which: ThrottleInput) => this.#vm.machine.throttle(this.name, which);
     await this.#vm.journal.do({
       code: code(limits),
+      gives: this.#gives('throttle', limits),
       run: () => set(limits),
       inverse: { code: code(before), run: () => set(before) },
     });
@@ -52,11 +53,12 @@ export class Disk {
     // Taking growth back loses what was written there since, so that is said to be meant; what was cut off is gone.
     const grown = bytes !== undefined && bytes > before;
     return this.#vm.journal.do({
-      code: `vm.disks.${this.name}.resize(${given})`,
+      code: `${this.#code}.resize(${given})`,
+      ...(bytes !== undefined && { gives: this.#gives('size', bytes) }),
       run: () => this.#change({ action: 'resize', ...(bytes !== undefined && { size: bytes }), ...options }),
       ...(grown && {
         inverse: {
-          code: `vm.disks.${this.name}.resize(${before}, { shrink: true })`,
+          code: `${this.#code}.resize(${before}, { shrink: true })`,
           run: () => this.#change({ action: 'resize', size: before, shrink: true }),
         },
       }),
@@ -72,15 +74,25 @@ export class Disk {
     const before = await this.statistics();
     const format = before.probed ? {} : { format: before.format };
     const code = (path: string, how: object) =>
-      `vm.disks.${this.name}.change(${literal(path)}${Object.keys(how).length > 0 ? `, ${literal(how)}` : ''})`;
+      `${this.#code}.change(${literal(path)}${Object.keys(how).length > 0 ? `, ${literal(how)}` : ''})`;
     return this.#vm.journal.do({
       code: code(file, options),
+      gives: this.#gives('file', file),
       run: () => this.#change({ action: 'medium', file, ...options }),
       inverse: {
         code: code(before.file, format),
         run: () => this.#change({ action: 'medium', file: before.file, ...format }),
       },
     });
+  }
+
+  get #code(): string {
+    return memberCode('vm.disks', this.name);
+  }
+
+  /** What a field of the statistics is after a change. */
+  #gives(field: keyof DiskReport, value: unknown) {
+    return [`(await ${this.#code}.statistics()).${field}`, value] as const;
   }
 
   async #change(change: DiskChangeInput): Promise<DiskState> {

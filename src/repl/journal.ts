@@ -1,6 +1,7 @@
 /** What was done to a machine, in the order in which it was done, and how each is taken back. */
 import { NemuError } from '../client/errors.ts';
 import { writeNewFile } from './new_file.ts';
+import { literal } from './values.ts';
 
 /** One live action. `code` is its typed form, which a script may repeat. */
 export interface Action {
@@ -10,6 +11,8 @@ export interface Action {
   readonly inverse?: { readonly code: string; run(): Promise<unknown> };
   /** What holds afterwards, as an expression for a script to assert; asked for once it was done. */
   readonly holds?: string;
+  /** The same where it is a value: an expression that gives it, and what it is. */
+  readonly gives?: readonly [code: string, value: unknown];
 }
 
 interface Entry {
@@ -20,6 +23,8 @@ interface Entry {
 export class Journal {
   readonly #done: Entry[] = [];
   readonly #undone: Entry[] = [];
+  /** The undo or redo that is under way: the next one begins when it has ended, and sees what it left. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   /** Does an action and writes it down. What was undone before cannot be redone after it. */
   async do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
@@ -29,26 +34,42 @@ export class Journal {
     return result;
   }
 
-  /** Takes the last action back. @returns what was done for it. @throws NemuError UNDO. */
-  async undo(): Promise<string> {
-    const last = this.#done.at(-1);
-    if (!last) throw new NemuError('UNDO', 'Nothing was done yet that could be undone.');
-    const { inverse, code } = last.action;
-    if (!inverse) throw new NemuError('UNDO', `${code} cannot be undone.`);
-    await inverse.run();
-    this.#done.pop();
-    this.#undone.push(last);
-    return inverse.code;
+  /**
+   * Takes the last action back that something takes back; those after it stay done.
+   * @returns what was done for it, and what was stepped over. @throws NemuError UNDO.
+   */
+  undo(): Promise<string> {
+    return this.#inTurn(async () => {
+      const at = this.#done.findLastIndex(({ action }) => action.inverse);
+      const over = this.#done.slice(at + 1).map(({ action }) => action.code);
+      const [last, inverse] = [this.#done[at], this.#done[at]?.action.inverse];
+      if (!last || !inverse) {
+        if (over.length === 0) throw new NemuError('UNDO', 'Nothing was done yet that could be undone.');
+        throw new NemuError('UNDO', `Nothing is left that could be undone: ${over.join(', ')} cannot be.`);
+      }
+      await inverse.run();
+      this.#done.splice(this.#done.indexOf(last), 1);
+      this.#undone.push(last);
+      return over.length === 0 ? inverse.code : `${inverse.code} (${over.join(', ')} cannot be undone)`;
+    });
   }
 
   /** Does again what was undone last. @returns what was done. @throws NemuError UNDO. */
-  async redo(): Promise<string> {
-    const last = this.#undone.at(-1);
-    if (!last) throw new NemuError('UNDO', 'Nothing was undone that could be done again.');
-    await last.action.run();
-    this.#undone.pop();
-    this.#done.push(last);
-    return last.action.code;
+  redo(): Promise<string> {
+    return this.#inTurn(async () => {
+      const last = this.#undone.at(-1);
+      if (!last) throw new NemuError('UNDO', 'Nothing was undone that could be done again.');
+      await last.action.run();
+      this.#undone.splice(this.#undone.indexOf(last), 1);
+      this.#done.push(last);
+      return last.action.code;
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {});
+    return result;
   }
 
   /** One line an action, oldest first. */
@@ -61,6 +82,7 @@ export class Journal {
     const steps = this.#done.flatMap(({ action }) => [
       `await ${action.code};`,
       ...(action.holds ? [`assert.ok(${action.holds});`] : []),
+      ...(action.gives ? [`assert.deepEqual(${action.gives[0]}, ${literal(action.gives[1])});`] : []),
     ]);
     return ["import assert from 'node:assert/strict';", '', 'declare const vm: any;', '', ...steps, ''].join('\n');
   }

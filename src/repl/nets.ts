@@ -4,7 +4,8 @@ import type { HostForward, HostForwardInput, NetBackendInput, NetThrottleInput }
 import { NemuError } from '../client/errors.ts';
 import type { NetChangeInput } from '../client/live_change.ts';
 import type { NetReport } from '../client/machine_client.ts';
-import { literal } from './values.ts';
+import type { Action } from './journal.ts';
+import { literal, memberCode } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A network card, by its name. */
@@ -27,19 +28,23 @@ export class Net {
   /** Limits its packets and bytes in a second: `{ pps: 1000, bpsRx: 10e6 }`; `{}` for none. */
   async throttle(limits: NetThrottleInput): Promise<void> {
     const before = (await this.statistics()).throttle;
-    await this.#do('throttle', [limits, before], (which) => ({ action: 'throttle', limits: which }));
+    await this.#do('throttle', [limits, before], this.#gives('throttle', limits), (which) => ({
+      action: 'throttle',
+      limits: which,
+    }));
   }
 
   /** Pulls the cable out, with false, or puts it in. */
   async link(up: boolean): Promise<void> {
     const before = (await this.statistics()).link;
-    await this.#do('link', [up, before], (which) => ({ action: 'link', up: which }));
+    await this.#do('link', [up, before], this.#gives('link', up), (which) => ({ action: 'link', up: which }));
   }
 
   /** Plugs the card into another network: `{ type: 'tap', ifname: 'tap0' }`, `{ type: 'user' }`. */
   async backend(backend: NetBackendInput): Promise<NetState> {
     const before = backendOf(await this.statistics());
-    return this.#do('backend', [backend, before], (which) => ({ action: 'backend', backend: which }));
+    const gives = this.#gives('type', backend.type);
+    return this.#do('backend', [backend, before], gives, (which) => ({ action: 'backend', backend: which }));
   }
 
   /** Leads a port of the host into the guest: `forward({ hostPort: 2222, guestPort: 22 })`. */
@@ -64,19 +69,39 @@ export class Net {
   }
 
   #forwarding(code: string, change: Forwarding, undo: string, inverse: Forwarding): Promise<NetState> {
+    let forwards: NetReport['hostForwards'] = [];
+    const gives = (): Action['gives'] => this.#gives('hostForwards', forwards);
     return this.#vm.journal.do({
       code: `${this.#code}.${code}`,
-      run: () => this.#change({ action: 'forward', ...change }),
+      run: async () => {
+        const state = await this.#change({ action: 'forward', ...change });
+        forwards = state.report.hostForwards;
+        return state;
+      },
+      get gives() {
+        return gives();
+      },
       inverse: { code: `${this.#code}.${undo}`, run: () => this.#change({ action: 'forward', ...inverse }) },
     });
   }
 
   get #code(): string {
-    return `vm.nets.${this.name}`;
+    return memberCode('vm.nets', this.name);
   }
 
-  #do<T>(method: string, [wanted, before]: readonly [T, T], change: (which: T) => NetChangeInput): Promise<NetState> {
+  /** What a field of the statistics is after a change. */
+  #gives(field: keyof NetReport, value: unknown): NonNullable<Action['gives']> {
+    return [`(await ${this.#code}.statistics()).${field}`, value];
+  }
+
+  #do<T>(
+    method: string,
+    [wanted, before]: readonly [T, T],
+    gives: NonNullable<Action['gives']>,
+    change: (which: T) => NetChangeInput,
+  ): Promise<NetState> {
     return this.#vm.journal.do({
+      gives,
       code: `${this.#code}.${method}(${literal(wanted)})`,
       run: () => this.#change(change(wanted)),
       inverse: { code: `${this.#code}.${method}(${literal(before)})`, run: () => this.#change(change(before)) },

@@ -8,6 +8,10 @@ import { writeNewFile } from './new_file.ts';
 /** A value as code. */
 export const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
 
+/** A member of an object, as code has it: `vm.disks.vda`, `vm.disks['data-1']`. */
+export const memberCode = (object: string, name: string) =>
+  /^[A-Za-z_$][\w$]*$/.test(name) ? `${object}.${name}` : `${object}[${literal(name)}]`;
+
 /** Text that the REPL prints as it is. */
 export class Text {
   readonly text: string;

@@ -1,11 +1,17 @@
+import { stripTypeScriptTypes } from 'node:module';
+import { inspect } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { COMMANDS, commandCode, commandHelp } from '../../../src/repl/commands.ts';
+import { Disk } from '../../../src/repl/disks.ts';
 import { HELP } from '../../../src/repl/help.ts';
 import { INFO } from '../../../src/repl/info.ts';
 import { Journal } from '../../../src/repl/journal.ts';
+import { Net } from '../../../src/repl/nets.ts';
 import { ConfigView } from '../../../src/repl/pci_config.ts';
 import { typedCompletions } from '../../../src/repl/plug_options.ts';
+import { Vm } from '../../../src/repl/vm.ts';
 import { random as seeded } from '../../support/random.ts';
+import { ScriptedMachine } from '../../support/scripted_machine.ts';
 
 describe('the short form', () => {
   test.each([
@@ -135,8 +141,69 @@ describe('the journal', () => {
     await expect(journal.do({ code: 'x', run: () => Promise.reject(new Error('no')) })).rejects.toThrow('no');
     expect(journal.lines).toEqual([]);
     await journal.do({ code: 'reset', run: async () => {} });
-    await expect(journal.undo()).rejects.toThrow('reset cannot be undone');
+    await expect(journal.undo()).rejects.toThrow('Nothing is left that could be undone: reset cannot be.');
     expect(journal.lines.length).toBe(1);
+  });
+
+  test('what cannot be undone is stepped over, and stays', async () => {
+    const log: string[] = [];
+    const journal = new Journal();
+    await journal.do(action(log, 'a'));
+    await journal.do({ code: 'nmi', run: async () => {} });
+    expect(await journal.undo()).toBe('una (nmi cannot be undone)');
+    expect(journal.lines).toEqual([expect.stringContaining('nmi')]);
+    expect(await journal.redo()).toBe('a');
+    expect(log).toEqual(['a', 'una', 'a']);
+  });
+
+  test('one undo at a time', async () => {
+    const log: string[] = [];
+    const journal = new Journal();
+    for (const name of ['a', 'b']) await journal.do(action(log, name));
+    expect(await Promise.all([journal.undo(), journal.undo(), journal.redo()])).toEqual(['unb', 'una', 'a']);
+    await expect(Promise.all([journal.undo(), journal.undo()])).rejects.toThrow(/Nothing was done/);
+    expect(log).toEqual(['a', 'b', 'unb', 'una', 'a', 'una']);
+  });
+
+  test('disks and cards by any name, with what holds afterwards', async () => {
+    const { client } = new ScriptedMachine({ busy: false });
+    const disk = { ...(await client.disks())[0], name: 'data-1', size: 2 ** 20 };
+    const net = { name: 'net-0', type: 'user', link: true, throttle: {}, hostForwards: [] };
+    const forward = { protocol: 'tcp', hostAddress: '127.0.0.1', hostPort: 2222, guestPort: 22 };
+    const vm = new Vm({
+      guest: undefined,
+      machine: Object.assign(client, {
+        disks: async () => [disk],
+        nets: async () => [net],
+        throttle: async () => {},
+        changeDisk: async () => disk,
+        changeNet: async (_: string, { action }: { action: string }) =>
+          action === 'forward' ? { ...net, hostForwards: [forward] } : net,
+      }),
+    });
+    await new Disk(vm, 'data-1').throttle({ iops: 5 });
+    await new Disk(vm, 'data-1').resize('2M');
+    await new Disk(vm, 'data-1').change('b.img');
+    await new Net(vm, 'net-0').link(false);
+    await new Net(vm, 'net-0').forward({ hostPort: 2222, guestPort: 22 });
+    await new Net(vm, 'net-0').backend({ type: 'tap' });
+    const { script } = vm.journal;
+    expect(() => stripTypeScriptTypes(script)).not.toThrow();
+    for (const [doing, holds] of [
+      ["vm.disks['data-1'].throttle({ iops: 5 })", "(await vm.disks['data-1'].statistics()).throttle, { iops: 5 }"],
+      ["vm.disks['data-1'].resize('2M')", "(await vm.disks['data-1'].statistics()).size, 2097152"],
+      ["vm.disks['data-1'].change('b.img')", "(await vm.disks['data-1'].statistics()).file, 'b.img'"],
+      ["vm.nets['net-0'].link(false)", "(await vm.nets['net-0'].statistics()).link, false"],
+      [
+        "vm.nets['net-0'].forward({ hostPort: 2222, guestPort: 22 })",
+        `(await vm.nets['net-0'].statistics()).hostForwards, [ ${inspect(forward, { breakLength: Number.POSITIVE_INFINITY })} ]`,
+      ],
+      ["vm.nets['net-0'].backend({ type: 'tap' })", "(await vm.nets['net-0'].statistics()).type, 'tap'"],
+    ]) {
+      expect(script).toContain(`await ${doing};\nassert.deepEqual(${holds});`);
+    }
+    await vm.journal.undo();
+    expect(await vm.journal.undo()).toBe("vm.nets['net-0'].unforward({ hostPort: 2222, guestPort: 22 })");
   });
 });
 
