@@ -13,6 +13,7 @@ import type { FieldPath } from '../client/explain.ts';
 import type { PlugInput } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
 import type { Net } from './nets.ts';
+import { behind } from './room.ts';
 import { literal } from './values.ts';
 import type { Vm } from './vm.ts';
 
@@ -25,11 +26,13 @@ export interface Step {
   readonly detail: string;
   /** What does it; undefined where only a new start does. */
   readonly code?: string;
+  /** What it plugs. */
+  readonly plugs?: PlugInput;
   readonly run?: (vm: Vm) => Promise<unknown>;
 }
 
 type Fields = Readonly<Record<string, unknown>>;
-const SIZES = new Set(['size', 'max', 'labelSize', 'requested', 'block']);
+const SIZES = new Set(['size', 'memory.size', 'memory.max', 'labelSize', 'requested', 'block']);
 
 const shown = (field: string, value: unknown) =>
   value === undefined ? 'none' : SIZES.has(field) ? formatSize(value as number) : literal(value);
@@ -192,6 +195,7 @@ function* listSteps(wanted: readonly Item[] | undefined, now: readonly Fields[],
       const plug = kind.plug(item);
       yield {
         ...{ action: 'plug', subject: item.id, detail: plugText(plug), code: `vm.plug(${literal(plug)})` },
+        plugs: plug,
         run: (vm) => vm.plug(plug),
       };
       continue;
@@ -216,9 +220,16 @@ function plugText(plug: PlugInput): string {
   return [type, ...words.filter((word) => word !== undefined)].join(' ');
 }
 
+/** How many switches a device is behind. @param ports where each stands, by id. */
+function depthOf(id: string, ports: ReadonlyMap<string, string>): number {
+  const seen = new Set<string>();
+  for (let at = ports.get(id); at !== undefined && !seen.has(at); at = ports.get(behind(at) as string)) seen.add(at);
+  return seen.size;
+}
+
 /** Names that devices have which are given none. */
 const DEFAULT_IDS: Readonly<Record<string, (index: number) => string>> = {
-  'virtio-rng': () => 'rng',
+  'virtio-rng': (index) => (index === 0 ? 'rng' : `rng${index}`),
   'virtio-balloon': () => 'balloon',
   i6300esb: () => 'watchdog',
   'pcie-switch': (index) => `sw${index}`,
@@ -228,14 +239,21 @@ const DEFAULT_IDS: Readonly<Record<string, (index: number) => string>> = {
   'virtio-console': (index) => `hvc${index}`,
 };
 
+/** The first name that nobody has; the name itself where a type has but one. */
+function firstFree(name: (index: number) => string, taken: ReadonlySet<string | undefined>): string {
+  for (let index = 0; ; index++) {
+    if (!taken.has(name(index)) || name(index) === name(index + 1)) return name(index);
+  }
+}
+
 /** Devices of a description, each with its id; `rng: true` is one of them. */
 function deviceItems(given: readonly object[], wanted: readonly object[]): Item[] {
-  const counts = new Map<string, number>();
+  const named = (device: Fields) => (device.id ?? device.name) as string | undefined;
+  const taken = new Set((wanted as readonly Fields[]).map(named));
   return (wanted as readonly Fields[]).map((device, index) => {
     const type = device.type as string;
-    const count = counts.get(type) ?? 0;
-    counts.set(type, count + 1);
-    const id = (device.id ?? device.name ?? DEFAULT_IDS[type]?.(count) ?? type) as string;
+    const id = named(device) ?? firstFree(DEFAULT_IDS[type] ?? (() => type), taken);
+    taken.add(id);
     return { id, given: (given[index] ?? device) as Fields, wanted: device };
   });
 }
@@ -263,8 +281,10 @@ const WHOLES = [
 
 function* cpuSteps(given: NonNullable<ConfigInput['cpus']>, wanted: MachineDescription, now: MachineDescription) {
   const { count } = wanted.cpus;
-  for (const field of differing(given, wanted.cpus, now.cpus)) {
-    if (field !== 'count') yield restart(`cpus.${field}`, change(wanted.cpus, now.cpus, field).slice(field.length + 2));
+  const [from, to]: readonly [Fields, Fields] = [now.cpus, wanted.cpus];
+  for (const field of differing(given, to, from)) {
+    if (field === 'count') continue;
+    yield restart(`cpus.${field}`, `${shown('cpus', from[field])} → ${shown('cpus', to[field])}`);
   }
   if (given.count === undefined || count === now.cpus.count) return;
   const detail = `${now.cpus.count} → ${count}`;
@@ -309,7 +329,7 @@ export function planSteps(
   for (const part of PARTS) {
     for (const field of differing(given[part] ?? {}, wanted[part], now[part])) {
       const [from, to] = [(now[part] as Fields)[field], (wanted[part] as Fields)[field]];
-      steps.push(restart(`${part}.${field}`, `${shown(field, from)} → ${shown(field, to)}`));
+      steps.push(restart(`${part}.${field}`, `${shown(`${part}.${field}`, from)} → ${shown(`${part}.${field}`, to)}`));
     }
   }
   if (given.cpus) steps.push(...cpuSteps(given.cpus, wanted, now));
@@ -339,8 +359,22 @@ export function planSteps(
       ),
     );
   }
-  // What goes makes room for what comes; a switch has the ports of what comes behind it.
-  const order = ({ action, detail }: Step) =>
-    ['restart', 'unplug', 'change', 'plug'].indexOf(action) * 2 + (detail === 'pcie-switch' ? 0 : 1);
-  return steps.toSorted((a, b) => order(a) - order(b));
+  // What goes makes room for what comes. A switch comes before what stands behind it, and goes after it.
+  const order = ({ action }: Step) => ['restart', 'unplug', 'change', 'plug'].indexOf(action);
+  const ports = new Map(
+    [now, wanted].flatMap(({ disks, nets, devices }) =>
+      [
+        ...disks.map((disk, index) => ({ ...disk, id: disk.id ?? diskName(index) })),
+        ...nets.map((net, index) => ({ ...net, id: net.id ?? `net${index}` })),
+        ...deviceItems([], devices).map(({ id, wanted: { port } }) => ({ id, port: port as string | undefined })),
+      ].flatMap(({ id, port }): [string, string][] => (port === undefined ? [] : [[id, port]])),
+    ),
+  );
+  const depth = ({ action, subject, detail }: Step) => {
+    if (action !== 'plug' && action !== 'unplug') return 0;
+    // A device that names a switch is behind it; one that names nothing may have a port of a switch that comes.
+    const behindIt = depthOf(subject, ports) * 2 + (detail === 'pcie-switch' ? 0 : 1);
+    return action === 'plug' ? behindIt : -behindIt;
+  };
+  return steps.toSorted((a, b) => order(a) - order(b) || depth(a) - depth(b));
 }

@@ -30,6 +30,7 @@ import { Kernel } from './kernel.ts';
 import { Net } from './nets.ts';
 import { Nvdimms } from './nvdimm.ts';
 import { planSteps } from './plan.ts';
+import { requireRoom } from './room.ts';
 import { address, Bytes, Description, Done, literal, ShellResult, Text } from './values.ts';
 import { resizeMemory, VirtioMem } from './virtio_mem.ts';
 
@@ -256,6 +257,9 @@ export class Memory {
   }
 }
 
+/** An object of fields; one of another context too. */
+const isPlain = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value);
+
 const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
 
 /** What plugs a device again that was taken out, in the same place. */
@@ -429,10 +433,17 @@ export class Vm {
    * @throws NemuError DESCRIPTION for one that could not be, APPLY for a step that failed, with how far it came.
    */
   async apply(wanted: string | ConfigInput, { dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<Plan> {
+    if (typeof wanted !== 'string' && !isPlain(wanted)) {
+      throw new NemuError('USAGE', `vm.apply takes a file or a description, not ${literal(wanted)}.`, {
+        hint: "vm.apply('machine.yaml'), or vm.apply({ cpus: { count: 4 } }); vm.describe() has all fields.",
+      });
+    }
     const config = typeof wanted === 'string' ? await readConfig(wanted) : undefined;
     const input = config?.input ?? withDevicesApart(wanted as ConfigInput);
     const now = await describeNow(this.machine);
     const steps = planSteps(now, withAbsolutePaths(input), (path) => config?.locate(path));
+    const { numa, nvdimms } = this.machine.description;
+    requireRoom(steps, await this.machine.plugged(), numa?.nodes.length ?? 1, nvdimms.length);
     return dryRun ? new Plan(steps, false) : doSteps(this, steps);
   }
 

@@ -7,6 +7,7 @@ import type { DiskReport, MachineClient, NetReport } from '../../../src/client/m
 import { doSteps, Plan } from '../../../src/repl/apply.ts';
 import { describeNow } from '../../../src/repl/description.ts';
 import { planSteps, type Step } from '../../../src/repl/plan.ts';
+import { requireRoom } from '../../../src/repl/room.ts';
 import type { Vm } from '../../../src/repl/vm.ts';
 
 const MiB = 2 ** 20;
@@ -103,6 +104,73 @@ describe('a plan', () => {
       [...['unplug vm0: not in the description', 'plug sw0: pcie-switch', 'plug balloon: virtio-balloon']],
     ],
   ])('%s', (_, given, expected) => expect(lines(given)).toEqual(expected));
+
+  test('what is behind a switch goes before it; devices without a name have one each', () => {
+    const behind = parseMachine({
+      ...NOW,
+      nets: [{ id: 'net0', type: 'user', port: 'sw1.0' }],
+      devices: [
+        { type: 'pcie-switch', id: 'sw0', port: 'rp0' },
+        { type: 'virtio-rng', id: 'rng', port: 'sw0.0' },
+        { type: 'pcie-switch', id: 'sw1', port: 'sw0.1' },
+      ],
+    });
+    expect(planSteps(behind, { devices: [], nets: [] }).map(({ subject }) => subject)).toEqual([
+      ...['net0', 'rng', 'sw1', 'sw0'],
+    ]);
+    expect(
+      lines({ devices: [{ type: 'virtio-rng' }, { type: 'virtio-rng' }, { type: 'virtio-mem', size: '1G' }] }),
+    ).toEqual(['plug rng1: virtio-rng']);
+    expect(lines({ devices: [{ type: 'virtio-rng', id: 'rng' }, { type: 'virtio-rng' }] })).toContain(
+      'plug rng1: virtio-rng',
+    );
+    expect(lines({ cpus: { max: 16 } })).toEqual(['restart cpus.max: 8 → 16']);
+    expect(lines({ memory: { max: '8G' } })).toEqual(['restart memory.max: 4 GiB → 8 GiB']);
+  });
+
+  test('is refused where there is no room', () => {
+    const here = {
+      cpus: { present: [] },
+      memory: { boot: 512 * MiB, max: 4096 * MiB, slots: 2, dimms: [{ id: 'd', size: 128 * MiB }], virtio: [] },
+      nvdimms: [],
+      pci: {
+        devices: [
+          { id: 'sw0', type: 'pcie-switch', port: 'rp0' },
+          { id: 'rng', type: 'virtio-rng', port: 'sw0.0' },
+        ],
+        ports: [
+          { id: 'rp0', kind: 'port', device: 'sw0' },
+          { id: 'rp1', kind: 'port' },
+          { id: 'sw0.0', kind: 'port', device: 'rng' },
+        ],
+      },
+    } as unknown as PluggedReport;
+    const check = (given: ConfigInput) => () => requireRoom(plan(given), here, 1, 0);
+    const data = { id: 'data', file: '/b.img' };
+    const keep = { id: 'd', size: '128M' };
+    expect(check({ dimms: [keep, { size: '1G' }] })).not.toThrow();
+    expect(check({ disks: [data], dimms: [keep, { id: 'e', size: '100G' }] })).toThrow(
+      "e (100 GiB) would make 100.63 GiB of memory, above the machine's limit of 4 GiB. Nothing was done.",
+    );
+    expect(check({ dimms: [keep, { size: '128M' }, { size: '128M' }] })).toThrow(
+      'There would be 3 DIMMs and NVDIMMs: the machine has 2 slots.',
+    );
+    expect(check({ dimms: [{ size: '128M' }, { size: '128M' }] })).not.toThrow();
+    expect(check({ dimms: [keep, { id: 'e', size: '128M', node: 1 }] })).toThrow(
+      'e is for node 1: the machine has nodes 0 to 0.',
+    );
+    const more = (port?: string) => ({ type: 'virtio-rng', ...(port && { port }) }) as const;
+    const rest = [{ type: 'virtio-rng' }, { type: 'virtio-mem', id: 'vm0', size: '1G' }] as const;
+    expect(check({ devices: [...rest, more()] })).not.toThrow();
+    expect(check({ devices: [...rest, more(), more()] })).toThrow(
+      'There is no port left for rng2 (virtio-rng): all are taken.',
+    );
+    expect(check({ devices: [...rest, more('sw0.0')] })).toThrow('rng1 is for sw0.0, which has rng in it.');
+    expect(check({ devices: [...rest, more('sw9.0')] })).toThrow('There is no place sw9.0 for rng1.');
+    expect(check({ devices: [...rest, { type: 'pcie-switch', id: 'sw9' }, more('sw9.0'), more('sw9')] })).not.toThrow();
+    const step = { action: 'unplug', subject: 'sw0', detail: '' } as const;
+    expect(() => requireRoom([step], here, 1, 0)).toThrow('sw0 cannot go: rng, which stays, is behind it.');
+  });
 
   test('says the code of each step', () => {
     const steps = plan({ cpus: { count: 4 }, nets: [], disks: [{ file: '/a.img', throttle: { iops: 5 } }] });

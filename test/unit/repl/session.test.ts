@@ -30,6 +30,12 @@ test('an error in the code says what is wrong, and where', async () => {
   expect(await told(session, 'vmm')).toBe('There is no "vmm". Did you mean vm?');
 });
 
+test('what is no description is none', async () => {
+  const session = open();
+  expect(await told(session, 'vm.apply(5)')).toMatch(/^vm\.apply takes a file or a description, not 5\.\n/);
+  expect(await told(session, 'vm.apply()')).toMatch(/^vm\.apply takes a file or a description, not undefined\.\n/);
+});
+
 test('a question gets help: on an object, and on what it does', async () => {
   const session = open();
   const answer = async (line: string) => session.print(await session.evaluate(line));
