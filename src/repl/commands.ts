@@ -18,8 +18,11 @@ export interface ReplCommand {
 }
 
 const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
-/** A number as it is, anything else as a string. */
-const value = (word: string) => (/^(0x[0-9a-f]+|\d+)n?$/i.test(word) ? word : quote(word));
+/** A number as it is, in all its digits, anything else as a string. */
+const value = (word: string) => {
+  if (!/^(0x[0-9a-f]+|\d+)n?$/i.test(word)) return quote(word);
+  return word.endsWith('n') || BigInt(word) <= Number.MAX_SAFE_INTEGER ? word : `${word}n`;
+};
 
 function needed(words: readonly string[], usage: string): string {
   if (words.length === 0) throw new NemuError('USAGE', `Something is missing: ${usage}`);

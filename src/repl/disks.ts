@@ -2,10 +2,11 @@
 import { inspect } from 'node:util';
 import type { ThrottleInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import type { UnplugOptions } from '../client/live.ts';
 import type { DiskChangeInput } from '../client/live_change.ts';
 import type { DiskReport } from '../client/machine_client.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
-import { literal, memberCode } from './values.ts';
+import { type Done, literal, memberCode } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A disk, by its name. */
@@ -84,6 +85,11 @@ export class Disk {
         run: () => this.#change({ action: 'medium', file: before.file, ...format }),
       },
     });
+  }
+
+  /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */
+  unplug(options: UnplugOptions = {}): Promise<Done> {
+    return this.#vm.unplug(this.name, options);
   }
 
   get #code(): string {

@@ -7,6 +7,7 @@ import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
 import { Net } from './nets.ts';
 import { Nvdimm, Nvdimms } from './nvdimm.ts';
+import { VirtioMem } from './virtio_mem.ts';
 import { Cpu, Cpus, Dimm, Memory, Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
@@ -17,6 +18,23 @@ interface Topic {
   readonly what: string;
   readonly members: Members;
 }
+
+/** `vm.pci`, which is a function. */
+const PCI_ACCESS: Topic = {
+  what: 'PCI: functions, and devices that come and go',
+  members: {
+    call: ["await vm.pci('vda'), await vm.pci()", 'one function by its name or address, or all'],
+    plug: ["await vm.pci.plug('virtio-blk', { file: 'a.qcow2' })", 'plugs a device; help plug lists types and options'],
+    devices: ['vm.pci.devices', 'devices that come and go, also those of the start; each has unplug()'],
+    ports: ['vm.pci.ports', 'hot-plug ports and slots, and what is in them'],
+  },
+};
+
+const isPciAccess = (value: unknown) => typeof value === 'function' && 'ports' in value && 'plug' in value;
+
+/** What there is to say of a value and its members. */
+export const topicOf = (value: unknown): Topic | undefined =>
+  isPciAccess(value) ? PCI_ACCESS : HELP.find(([type]) => value instanceof type)?.[1];
 
 /** By class. Every public member has its line; a test holds that. */
 export const HELP: readonly (readonly [Type, Topic])[] = [
@@ -133,6 +151,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         backend: ["await net.backend({ type: 'tap', ifname: 'tap0' })", 'plugs it into another network'],
         forward: ['await net.forward({ hostPort: 2222, guestPort: 22 })', "leads a host's port into the guest"],
         unforward: ['await net.unforward(2222)', 'ends that'],
+        unplug: ['await net.unplug()', 'takes it out'],
       },
     },
   ],
@@ -144,6 +163,19 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         id: ['dimm.id', 'its name'],
         device: ['dimm.device', 'size, slot, address, node, backend'],
         unplug: ['await dimm.unplug()', 'takes it out'],
+      },
+    },
+  ],
+  [
+    VirtioMem,
+    {
+      what: 'memory that the guest plugs and unplugs by blocks, as it was when it was looked up',
+      members: {
+        id: ['device.id', 'its name'],
+        plugged: ['device.plugged', 'bytes that the guest has plugged'],
+        requested: ['device.requested', 'bytes that it is asked to have plugged'],
+        report: ['device.report', 'size, block, address, node, requests by kind'],
+        resize: ["await device.resize('512M')", 'asks for so much, and resolves when it is so'],
       },
     },
   ],
@@ -221,6 +253,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         lines: ['vm.journal.lines', 'one line an action'],
         script: ['vm.journal.script', 'all of it, for nemu run --script'],
         save: ["vm.journal.save('x.ts')", 'writes that into a file'],
+        idle: ['await vm.journal.idle()', 'resolves when no action is under way'],
         do: ['await vm.journal.do({ code, run, inverse })', 'does an action and writes it down'],
       },
     },
@@ -242,17 +275,23 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
   ],
 ];
 
-/** Help on a value, as `value?` shows it; undefined for what has none. */
-export function helpOn(value: unknown): string | undefined {
-  for (const [type, { what, members }] of HELP) {
+/**
+ * Help on a value, as `value?` shows it; undefined for what has none.
+ * @param member of what it is, where it is one of something: `disks` of `vm`.
+ */
+export function helpOn(value: unknown, member?: { readonly of: unknown; readonly name: string }): string | undefined {
+  const topic = topicOf(value);
+  if (topic) {
+    const rows = Object.values(topic.members);
+    const width = Math.max(...rows.map(([signature]) => signature.length));
+    return [topic.what, ...rows.map(([signature, text]) => `  ${signature.padEnd(width)}  ${text}`)].join('\n');
+  }
+  for (const [type, { members }] of HELP) {
     const method = Object.entries(members).find(
       ([name]) => Object.getOwnPropertyDescriptor(type.prototype, name)?.value === value,
     );
     if (typeof value === 'function' && method) return method[1].join('\n  ');
-    if (!(value instanceof type)) continue;
-    const rows = Object.values(members);
-    const width = Math.max(...rows.map(([signature]) => signature.length));
-    return [what, ...rows.map(([signature, text]) => `  ${signature.padEnd(width)}  ${text}`)].join('\n');
   }
-  return undefined;
+  const members = member && topicOf(member.of)?.members;
+  return members && Object.hasOwn(members, member.name) ? members[member.name].join('\n  ') : undefined;
 }

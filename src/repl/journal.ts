@@ -26,8 +26,26 @@ export class Journal {
   /** The undo or redo that is under way: the next one begins when it has ended, and sees what it left. */
   #turn: Promise<unknown> = Promise.resolve();
 
+  /** Actions that are under way. */
+  readonly #running = new Set<Promise<unknown>>();
+
   /** Does an action and writes it down. What was undone before cannot be redone after it. */
-  async do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
+  do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
+    return this.#watched(this.#do(action));
+  }
+
+  /** Resolves when no action is under way. */
+  async idle(): Promise<void> {
+    while (this.#running.size > 0) await Promise.allSettled(this.#running);
+  }
+
+  /** The same as another promise: a failure that its caller does not handle is told as one. */
+  #watched<T>(result: Promise<T>): Promise<T> {
+    this.#running.add(result);
+    return result.finally(() => this.#running.delete(result));
+  }
+
+  async #do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
     const result = await action.run();
     this.#done.push({ at: new Date(), action });
     this.#undone.length = 0;
@@ -69,7 +87,7 @@ export class Journal {
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#turn.then(work);
     this.#turn = result.catch(() => {});
-    return result;
+    return this.#watched(result);
   }
 
   /** One line an action, oldest first. */

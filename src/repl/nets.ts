@@ -2,10 +2,11 @@
 import { inspect } from 'node:util';
 import type { HostForward, HostForwardInput, NetBackendInput, NetThrottleInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import type { UnplugOptions } from '../client/live.ts';
 import type { NetChangeInput } from '../client/live_change.ts';
 import type { NetReport } from '../client/machine_client.ts';
 import type { Action } from './journal.ts';
-import { literal, memberCode } from './values.ts';
+import { type Done, literal, memberCode } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A network card, by its name. */
@@ -66,6 +67,11 @@ export class Net {
     return this.#forwarding(`unforward(${literal(which)})`, { remove: [listener] }, `forward(${literal(found)})`, {
       add: found ? [found] : [],
     });
+  }
+
+  /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */
+  unplug(options: UnplugOptions = {}): Promise<Done> {
+    return this.#vm.unplug(this.name, options);
   }
 
   #forwarding(code: string, change: Forwarding, undo: string, inverse: Forwarding): Promise<NetState> {

@@ -4,11 +4,12 @@ import { stripTypeScriptTypes } from 'node:module';
 import { type REPLServer, Recoverable, start } from 'node:repl';
 import { PassThrough } from 'node:stream';
 import { inspect, types } from 'node:util';
-import type { Context } from 'node:vm';
+import { type Context, runInContext } from 'node:vm';
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { COMMANDS, commandCode, commandHelp } from './commands.ts';
 import { helpOn } from './help.ts';
+import { missingMember, mistypedCommand } from './members.ts';
 import { plugTypes, typedCompletions } from './plug_options.ts';
 import type { Vm } from './vm.ts';
 
@@ -25,13 +26,21 @@ type Callback = (error: Error | null, value?: unknown) => void;
 type Eval = (code: string, context: Context, file: string, callback: Callback) => void;
 
 /** `value?` shows help on a value. */
-const QUESTION = /^\s*([\w$.[\]'"()]+)\?\s*$/;
+const QUESTION = /^\s*((?:\(?await\s+)?[\w$.[\]'"(),:-]+)\?\s*$/;
+/** The same as a member of something. */
+const MEMBER = /^(.+)\.([\w$]+)$/;
 
 export class ReplSession {
   readonly #server: REPLServer;
   readonly #base: Eval;
   readonly #streams: ReplStreams;
   readonly #interactive: boolean;
+  readonly #vm: Vm;
+  /** Failures of what nobody waited for, since they were asked for last. */
+  readonly #strays: Error[] = [];
+  readonly #stray = (reason: unknown) => {
+    this.#strays.push(types.isNativeError(reason) ? reason : new Error(String(reason)));
+  };
   /** The evaluation that is under way. */
   #waiting: Callback | undefined;
   /** When the person at it has left. */
@@ -40,6 +49,7 @@ export class ReplSession {
   /** @param streams of a person or a pipe; without them, for `evaluate` alone. */
   constructor(vm: Vm, streams?: ReplStreams) {
     this.#interactive = streams !== undefined;
+    this.#vm = vm;
     this.#streams = streams ?? {
       input: new PassThrough(),
       output: new PassThrough(),
@@ -84,6 +94,7 @@ export class ReplSession {
       },
     });
     this.#takeErrors();
+    if (!this.#interactive) process.on('unhandledRejection', this.#stray);
     if (terminal) this.#showStages(vm);
     if (history) this.#server.setupHistory(history, () => {});
     this.left = new Promise((resolve) => this.#server.once('exit', resolve));
@@ -113,6 +124,7 @@ export class ReplSession {
       const waiting = this.#waiting;
       this.#waiting = undefined;
       if (waiting) waiting(error);
+      else if (!this.#interactive) this.#stray(error);
       else for (const each of others) each.call(domain, error);
     });
   }
@@ -123,13 +135,25 @@ export class ReplSession {
       : inspect(value, { colors: this.#streams.colors, depth: 3, maxArrayLength: 200 });
   }
 
-  /** Runs code and awaits what it gives. @throws what it throws. */
+  /** Runs code and awaits what it gives, and what it began with the machine. @throws what it throws. */
   async evaluate(code: string): Promise<unknown> {
     try {
-      return await this.#once(code.endsWith('\n') ? code : `${code}\n`);
+      const value = await this.#once(code.endsWith('\n') ? code : `${code}\n`);
+      const [stray] = await this.#straysOf();
+      if (stray) throw stray;
+      return value;
     } catch (error) {
       throw error instanceof Recoverable ? error.err : error;
     }
+  }
+
+  /** What failed of that for which the code did not wait, once what it began with the machine is done. */
+  async #straysOf(): Promise<Error[]> {
+    await this.#vm.journal.idle();
+    // Unhandled rejections are told when all else of this turn is done.
+    await turn();
+    await turn();
+    return this.#strays.splice(0);
   }
 
   /** Several lines of which the first is one of the machine's commands. */
@@ -161,6 +185,7 @@ export class ReplSession {
       try {
         const value = await this.#once(pending);
         if (value !== undefined) write(`${this.print(value)}\n`);
+        for (const stray of await this.#straysOf()) failed(stray);
       } catch (error) {
         // The next line goes on with it.
         if (error instanceof Recoverable) continue;
@@ -180,6 +205,7 @@ export class ReplSession {
   }
 
   close(): void {
+    process.off('unhandledRejection', this.#stray);
     this.#server.close();
   }
 
@@ -203,7 +229,7 @@ export class ReplSession {
         callback(null, new Help(commandHelp(help[1], help[2])));
         return;
       }
-      const short = commandCode(line.trimEnd());
+      const short = this.#isBound(line, context) ? undefined : commandCode(line.trimEnd());
       if (short !== undefined && this.#streams.terminal) {
         this.#streams.output.write(this.#streams.colors ? `\x1b[2m${short}\x1b[22m\n` : `${short}\n`);
       }
@@ -213,23 +239,59 @@ export class ReplSession {
       return;
     }
     const question = QUESTION.exec(line);
+    const fail = (error: Error) => finish(this.#meant(error, line, code) ?? error);
+    const settle = async (value: unknown): Promise<unknown> => {
+      const settled = await value;
+      if (question) {
+        const [, parent, name] = MEMBER.exec(question[1]) ?? [];
+        const of = parent === undefined || name === undefined ? undefined : { of: lookUp(parent, context), name };
+        return new Help(helpOn(settled, of) ?? `${inspect(settled, { depth: 0 })} has no help.`);
+      }
+      const missing = settled === undefined ? missingMember(code, this.#vm) : undefined;
+      if (missing) throw missing;
+      return settled;
+    };
     const done: Callback = (error, value) => {
       this.#waiting = undefined;
       if (error) {
-        finish(error);
+        fail(error);
         return;
       }
-      Promise.resolve(value).then(
-        (settled) =>
-          finish(
-            null,
-            question ? new Help(helpOn(settled) ?? `${inspect(settled, { depth: 0 })} has no help.`) : settled,
-          ),
-        (reason: unknown) => finish(types.isNativeError(reason) ? reason : new Error(String(reason))),
+      settle(value).then(
+        (settled) => finish(null, settled),
+        (reason: unknown) => fail(types.isNativeError(reason) ? reason : new Error(String(reason))),
       );
     };
     this.#waiting = done;
     this.#base.call(this.#server, question ? `${question[1]}\n` : code, context, file, done);
+  }
+
+  /** What was meant by code that names what is not there; undefined for an error of another kind. */
+  #meant(error: Error, line: string, code: string): NemuError | undefined {
+    if (error instanceof Recoverable) return undefined;
+    if (error.name === 'SyntaxError') return mistypedCommand(line);
+    return error.name === 'TypeError' ? missingMember(code, this.#vm) : undefined;
+  }
+
+  /** A name of the user's own is not the command of that name, unless words follow that are no code. */
+  #isBound(line: string, context: Context): boolean {
+    const [, name, rest = ''] = /^\s*([a-z]+)(?:\s+(\S.*?))?\s*$/.exec(line) ?? [];
+    if (name === undefined || !Object.hasOwn(COMMANDS, name)) return false;
+    if (rest !== '' && !/^(in|instanceof)\s/.test(rest)) return false;
+    const value = lookUp(name, context);
+    // Node's REPL has its modules under their names.
+    return value !== undefined && value !== process.getBuiltinModule(name);
+  }
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** The value of an expression that does nothing, undefined for one that has none. */
+function lookUp(expression: string, context: Context): unknown {
+  try {
+    return runInContext(expression, context);
+  } catch {
+    return undefined;
   }
 }
 

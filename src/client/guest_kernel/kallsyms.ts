@@ -10,6 +10,8 @@ export interface KernelSymbol {
   readonly address: bigint;
 }
 
+/** No symbol has more bytes: between two that are further apart there is nothing. */
+const LARGEST = 1n << 30n;
 const MAX_SYMBOLS = 1 << 22;
 const TOKENS = 256;
 /** Characters of a name (KSYM_NAME_LEN is 512), tokens of all names, and bytes of all tokens. */
@@ -62,6 +64,9 @@ export class KernelSymbols {
     const symbol = all[low - 1];
     if (!symbol || (low === all.length && (end === undefined || address >= end))) return undefined;
     const offset = address - symbol.address;
+    // Symbols of per-CPU data are offsets from 0: the last of them does not reach up to the kernel.
+    const next = all[low];
+    if (offset > 0n && next && next.address - symbol.address > LARGEST) return undefined;
     return offset === 0n ? symbol.name : `${symbol.name}+0x${offset.toString(16)}`;
   }
 }

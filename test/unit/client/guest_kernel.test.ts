@@ -146,6 +146,9 @@ describe('the kernel from its memory', () => {
     expect(symbols.find('start')).toMatchObject({ type: 'T', address: KERNEL + 0x1000n });
     expect(symbols.describe(KERNEL + 0x1010n)).toBe('start+0x10');
     expect(symbols.describe(1n)).toBeUndefined();
+    // Between per-CPU data, which is counted from 0, and the kernel there is nothing.
+    expect(symbols.describe(0x100n)).toBe('x');
+    expect(symbols.describe(0xffff888000000000n)).toBeUndefined();
   });
 
   test('a note that is none', () => {

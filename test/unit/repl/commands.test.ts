@@ -1,6 +1,7 @@
 import { stripTypeScriptTypes } from 'node:module';
 import { inspect } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { AcpiTable } from '../../../src/repl/acpi.ts';
 import { COMMANDS, commandCode, commandHelp } from '../../../src/repl/commands.ts';
 import { Disk } from '../../../src/repl/disks.ts';
 import { HELP } from '../../../src/repl/help.ts';
@@ -20,6 +21,8 @@ describe('the short form', () => {
     ["sh echo 'a b'  c", "await vm.sh('echo \\'a b\\'  c')"],
     ['x jiffies_64', "await vm.read('jiffies_64', 64)"],
     ['x 0x1000 16', 'await vm.read(0x1000, 16)'],
+    ['x 0xffffffff81234567', 'await vm.read(0xffffffff81234567n, 64)'],
+    ['sym 0xffffffff81234567', 'await vm.symbol(0xffffffff81234567n)'],
     ['walk 0xffffffff81000000 1', 'await vm.walk(0xffffffff81000000n, 1)'],
     ['pci 00:1c.0', "(await vm.pci('00:1c.0')).decode()"],
     ['cpu add 2', 'await vm.cpus.add(2)'],
@@ -106,10 +109,20 @@ describe('completion of code that plugs', () => {
   );
 });
 
-test('every public member has its line of help, and no other', () => {
+test('every public member has its line of help, and no other', async () => {
+  const vm = new Vm({ machine: new ScriptedMachine({ busy: false }).client, guest: undefined });
+  await new Promise((resolve) => setImmediate(resolve));
+  const { pci, memory, nvdimm, journal, kernel, cpus } = vm;
+  const table = new AcpiTable('DSDT', 0, Buffer.alloc(64));
+  const all = [
+    ...[vm, memory, nvdimm, journal, kernel, cpus, cpus[0], memory.dimms[0], memory.virtio[0], nvdimm.list[0], table],
+    ...[new Disk(vm, 'vda'), new Net(vm, 'net0'), pci.devices[0], (await pci())[0]],
+  ];
   for (const [type, { members }] of HELP) {
     const names = Object.getOwnPropertyNames(type.prototype).filter((name) => name !== 'constructor');
     for (const name of names) expect(Object.keys(members), type.name).toContain(name);
+    const one = all.find((each) => each?.constructor === type);
+    for (const name of Object.keys(members)) expect(name in (one as object), `${type.name}.${name}`).toBe(true);
   }
 });
 

@@ -41,7 +41,57 @@ test('a question gets help: on an object, and on what it does', async () => {
   const answer = async (line: string) => session.print(await session.evaluate(line));
   expect(await answer('vm?')).toMatch(/^the machine\n/);
   expect(await answer('vm.cpus.add?')).toBe('await vm.cpus.add(2)\n  plugs vCPUs; needs room: --cpus 1,max=8');
-  expect(await answer('vm.name?')).toMatch(/has no help\.$/);
+  expect(await answer('vm.name?')).toBe('vm.name\n  its name');
+  expect(await answer('vm.pci?')).toMatch(/^PCI: functions, .*\n(.*\n)* +vm\.pci\.ports /);
+  expect(await answer('vm.pci.plug?')).toMatch(/^await vm\.pci\.plug\('virtio-blk'/);
+  for (const name of ['disks', 'plugged']) expect(await answer(`vm.${name}?`)).toContain('vm.');
+  expect(await answer('vm.memory.virtio[0]?')).toMatch(/^memory that the guest plugs and unplugs by blocks/);
+  expect(await answer("await vm.pci('net0')?")).toMatch(/^a PCI function/);
+  expect(await answer('assert?')).toMatch(/has no help\.$/);
+});
+
+test('a question is a line of its own, with await too', async () => {
+  const said: string[] = [];
+  expect(await open().runLines("await vm.pci('net0')?\nvm.name", (text) => said.push(text))).toBe(true);
+  expect(said.at(-1)).toBe('work\n');
+});
+
+test("a name of the user's own is not the command", async () => {
+  const session = open();
+  await session.evaluate('const x = 5; let pci = 6; globalThis.disk = 7');
+  expect(await session.evaluate('x')).toBe(5);
+  expect(await session.evaluate('pci')).toBe(6);
+  expect(await session.evaluate('disk')).toBe(7);
+  expect(await told(session, 'net')).toMatch(/^net NAME link on\|off/);
+  expect(await told(session, 'cpu')).toMatch(/^cpu add/);
+});
+
+test.each([
+  ['unplgu dimm0', 'There is no command "unplgu".\nDid you mean unplug?'],
+  ['infoo cpus', 'There is no command "infoo".\nDid you mean info?'],
+  ['vm.memry', 'vm has no "memry".\nDid you mean memory?'],
+  ['vm.memory.reed(1)', 'vm.memory has no "reed".\nDid you mean read?'],
+  ['vm.memry.read(1)', 'vm has no "memry".\nDid you mean memory?'],
+  ['disk vdz resize 1G', 'There is no disk "vdz".\nThere is none.'],
+  ['net nothing link off', 'There is no network card "nothing".\nThere is net0.'],
+])('%s is told what there is', async (line, text) => {
+  const session = open();
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(await told(session, line)).toBe(text);
+});
+
+test('a failure that nobody waited for is the status', async () => {
+  // Here they are the test runner's, which takes them for failures of the test.
+  const others = process.listeners('unhandledRejection');
+  process.removeAllListeners('unhandledRejection');
+  onTestFinished(() => others.forEach((each) => void process.on('unhandledRejection', each)));
+  const session = open();
+  expect(await told(session, "vm.unplug('nosuch'); 1")).toMatch(/^nosuch was not unplugged/);
+  expect(await told(session, "vm.info('nosuch'); 1")).toMatch(/^info knows nothing of "nosuch"/);
+  expect(await told(session, "vm.unplug('nosuch').catch(() => {}); 1")).toBe('nothing');
+  const said: string[] = [];
+  expect(await session.runLines("vm.unplug('nosuch'); 1\n2", (text) => said.push(text))).toBe(false);
+  expect(said.join('')).toMatch(/^1\nnosuch was not unplugged[\s\S]*\n2\n$/);
 });
 
 test('several lines of commands run one after the other, whatever comes of one', async () => {
