@@ -20,6 +20,11 @@ export class NemuError extends Error {
     return this.hint ? `${this.message}\n${this.hint}` : this.message;
   }
 
+  /** As what util.inspect shows it, also within something else: people have no use for the program's own stack. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.text;
+  }
+
   toJSON(): { code: string; message: string; hint?: string } {
     return { code: this.code, message: this.message, ...(this.hint && { hint: this.hint }) };
   }

@@ -16,7 +16,7 @@ import {
 } from './description.ts';
 import { BOOT_TYPES, DEVICE_ALIASES, type DeviceType, problemsOfDevices, type Stream } from './device_schema.ts';
 import { NemuError } from './errors.ts';
-import { explain } from './explain.ts';
+import { tell } from './explain.ts';
 import { type NvdimmDevice, type NvdimmReport, nvdimmPlugSchema, problemOfPmem } from './nvdimm.ts';
 import { byteSizeOrNone } from './sizes.ts';
 import { didYouMean } from './suggest.ts';
@@ -134,10 +134,7 @@ export function parsePlug(input: unknown): PlugRequest {
   const schema =
     pluggable.find((each) => each.kind === kind && each.type === (kind === 'pci' ? type : undefined))?.schema ??
     plugSchema;
-  const problems = explain(schema, result.error.issues).map(({ path, message }) =>
-    [path.join('.'), message].filter(Boolean).join(': '),
-  );
-  throw new NemuError('PLUG', `This cannot be plugged: ${problems.join('; ')}`);
+  throw new NemuError('PLUG', `This cannot be plugged: ${tell(schema, device, result.error.issues)}`);
 }
 
 /** What holds between the options of a network card. @throws NemuError `PLUG` */
@@ -161,8 +158,7 @@ export const resizeMemorySchema = z.tuple([ID_OF_DEVICE, byteSizeOrNone, plugOpt
 export function parseOptions<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const problems = explain(schema, result.error.issues).map(({ path, message }) => `${path.join('.')}: ${message}`);
-  throw new NemuError('PLUG', `These are no options: ${problems.join('; ')}`);
+  throw new NemuError('PLUG', `These are no options: ${tell(schema, value, result.error.issues)}`);
 }
 
 /**

@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import { hostForwardSchema, netBackendSchema, netThrottleSchema } from './description.ts';
 import { NemuError } from './errors.ts';
-import { explain } from './explain.ts';
+import { tell } from './explain.ts';
 import { byteSize } from './sizes.ts';
 
 const resizeSchema = z.strictObject({
@@ -45,13 +45,20 @@ export const netChangeSchema = z.discriminatedUnion('action', [
 export type NetChangeInput = z.input<typeof netChangeSchema>;
 export type NetChange = z.output<typeof netChangeSchema>;
 
-function parse<T extends z.ZodType>(schema: T, input: unknown, what: string): z.output<T> {
+type Change = z.ZodObject<{ action: z.ZodLiteral<string> }>;
+
+function parse<T extends z.ZodType & { readonly options: readonly Change[] }>(
+  schema: T,
+  input: unknown,
+  what: string,
+): z.output<T> {
   const result = schema.safeParse(input);
   if (result.success) return result.data;
-  const problems = explain(schema, result.error.issues).map(({ path, message }) =>
-    [path.join('.'), message].filter(Boolean).join(': '),
-  );
-  throw new NemuError('CHANGE', `${what} cannot be changed like this: ${problems.join('; ')}`);
+  // What is wrong is told by the fields of the one that is meant.
+  const { action } = (input ?? {}) as { action?: unknown };
+  const meant = schema.options.find(({ shape }) => shape.action.value === action) ?? schema;
+  const problems = tell(meant, input, result.error.issues);
+  throw new NemuError('CHANGE', `${what} cannot be changed like this: ${problems}`);
 }
 
 /** @throws NemuError `CHANGE` that names each field and what is wrong with it. */

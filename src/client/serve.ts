@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import * as z from 'zod';
 import { type MachineInput, throttleSchema } from './description.ts';
 import { NemuError } from './errors.ts';
+import { tell } from './explain.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
 import { type PlugInput, plugOptionsSchema, resizeMemorySchema, unplugSchema } from './live.ts';
 import { parseDiskChange, parseNetChange } from './live_change.ts';
@@ -64,11 +65,11 @@ const searchMemorySchema = z.tuple([
   z.number().int().positive().max(1000),
 ]);
 
-/** @throws NemuError PROTOCOL for what does not fit. */
-function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+/** @param names of the arguments, for what is wrong with one. @throws NemuError PROTOCOL for what does not fit. */
+function valid<T extends z.ZodType>(schema: T, value: unknown, names: readonly string[] = []): z.output<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(result.error)}`);
+  throw new NemuError('PROTOCOL', `This cannot be done: ${tell(schema, value, result.error.issues, names)}`);
 }
 
 const encodeBytes = (bytes: Uint8Array): EncodedBytes => ({ base64: Buffer.from(bytes).toString('base64') });
@@ -206,27 +207,32 @@ class Session {
     parameters: unknown[],
   ): Promise<unknown> {
     if (method === 'readMemory') {
-      const [address, length] = valid(readMemorySchema, parameters);
+      const [address, length] = valid(readMemorySchema, parameters, ['address', 'length']);
       return encodeBytes(await machine.readMemory(address, length));
     }
     if (method === 'throttle') {
-      await machine.throttle(...valid(throttleCallSchema, parameters));
+      await machine.throttle(...valid(throttleCallSchema, parameters, ['disk', 'limits']));
       return null;
     }
     if (method === 'changeDisk') {
-      const [disk, change] = valid(changeCallSchema, parameters);
+      const [disk, change] = valid(changeCallSchema, parameters, ['name', 'change']);
       return machine.changeDisk(disk, parseDiskChange(change));
     }
     if (method === 'changeNet') {
-      const [net, change] = valid(changeCallSchema, parameters);
+      const [net, change] = valid(changeCallSchema, parameters, ['name', 'change']);
       return machine.changeNet(net, parseNetChange(change));
     }
     if (method === 'resizeConsole') return machine.resizeConsole(...valid(resizeConsoleSchema, parameters));
     if (method === 'balloon') {
-      return machine.balloon(...valid(balloonSchema, parameters));
+      return machine.balloon(...valid(balloonSchema, parameters, ['size']));
     }
     if (method === 'searchMemory') {
-      const [address, length, { base64 }, most] = valid(searchMemorySchema, parameters);
+      const [address, length, { base64 }, most] = valid(searchMemorySchema, parameters, [
+        'address',
+        'length',
+        'bytes',
+        'most',
+      ]);
       return machine.searchMemory(address, length, Buffer.from(base64, 'base64'), most);
     }
     if (method === 'plug') {
@@ -234,10 +240,11 @@ class Session {
       return machine.plug(device as PlugInput, valid(plugOptionsSchema, options ?? {}));
     }
     if (method === 'unplug') {
-      const [id, options] = valid(unplugSchema, parameters);
+      const [id, options] = valid(unplugSchema, parameters, ['id', 'options']);
       return machine.unplug(id, options);
     }
-    if (method === 'resizeMemory') return machine.resizeMemory(...valid(resizeMemorySchema, parameters));
+    if (method === 'resizeMemory')
+      return machine.resizeMemory(...valid(resizeMemorySchema, parameters, ['id', 'size', 'options']));
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);
     if (result instanceof Uint8Array) return encodeBytes(result);

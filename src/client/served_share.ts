@@ -4,6 +4,7 @@ import { PassThrough } from 'node:stream';
 import * as z from 'zod';
 import { NemuError } from './errors.ts';
 import type { EventHistory } from './event_history.ts';
+import { tell } from './explain.ts';
 import { encodeFrame, MAX_PAYLOAD } from './frames.ts';
 import { GUEST_SIGNALS, type GuestChannel } from './guest_session.ts';
 import type { TerminalSize } from './guest_terminal.ts';
@@ -59,7 +60,7 @@ const signalSchema = z.tuple([z.enum(GUEST_SIGNALS)]);
 function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw new NemuError('PROTOCOL', `The engine does not understand this call: ${z.prettifyError(result.error)}`);
+  throw new NemuError('PROTOCOL', `This cannot be done: ${tell(schema, value, result.error.issues)}`);
 }
 
 interface OpenConsoleChannel {

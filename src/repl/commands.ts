@@ -37,6 +37,12 @@ const fieldsOf = (options: readonly string[]) =>
     return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
   });
 
+/** A word that is a count of something. @throws NemuError USAGE for one that is none. */
+function count(word: string, usage: string): number {
+  if (/^(0x[0-9a-f]+|\d+)$/i.test(word)) return Number(word);
+  throw new NemuError('USAGE', `"${word}" is not a whole number: ${usage}`);
+}
+
 const plain = (usage: string, help: string, code: string): ReplCommand => ({ usage, help, code: () => code });
 
 export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
@@ -64,7 +70,7 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   dmesg: {
     usage: 'dmesg [LINES]',
     help: "the kernel's log, from its memory",
-    code: ([lines]) => `await vm.dmesg(${lines === undefined ? '' : Number(lines)})`,
+    code: ([lines]) => `await vm.dmesg(${lines === undefined ? '' : count(lines, 'dmesg [LINES]')})`,
   },
   sym: {
     usage: 'sym NAME|ADDRESS',
@@ -74,19 +80,28 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   x: {
     usage: 'x SYMBOL|ADDRESS [BYTES]',
     help: 'kernel-virtual memory',
-    code: (words) => `await vm.read(${value(needed(words, 'x SYMBOL|ADDRESS [BYTES]'))}, ${Number(words[1] ?? 64)})`,
+    code: (words) =>
+      `await vm.read(${value(needed(words, 'x SYMBOL|ADDRESS [BYTES]'))}, ${count(words[1] ?? '64', 'x SYMBOL|ADDRESS [BYTES]')})`,
   },
   xp: {
     usage: 'xp ADDRESS [BYTES]',
     help: 'guest-physical memory',
-    code: (words) => `await vm.memory.read(${value(needed(words, 'xp ADDRESS [BYTES]'))}, ${Number(words[1] ?? 64)})`,
+    code: (words) => {
+      const at = value(needed(words, 'xp ADDRESS [BYTES]'));
+      if (at.startsWith("'")) {
+        throw new NemuError('USAGE', `${words[0]} is not a guest-physical address, as xp ADDRESS [BYTES] takes one.`, {
+          hint: `x ${words[0]} reads at a symbol of the kernel; search ${words[0]} looks for text.`,
+        });
+      }
+      return `await vm.memory.read(${at}, ${count(words[1] ?? '64', 'xp ADDRESS [BYTES]')})`;
+    },
   },
   walk: {
     usage: 'walk ADDRESS [VCPU]',
     help: "the page tables' way to an address",
     code: (words) => {
       const at = value(needed(words, 'walk ADDRESS [VCPU]'));
-      return `await vm.walk(${at.startsWith("'") || at.endsWith('n') ? at : `${at}n`}${words[1] ? `, ${Number(words[1])}` : ''})`;
+      return `await vm.walk(${at.startsWith("'") || at.endsWith('n') ? at : `${at}n`}${words[1] ? `, ${count(words[1], 'walk ADDRESS [VCPU]')}` : ''})`;
     },
   },
   search: {
@@ -111,9 +126,9 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     usage: 'cpu add|remove [N]',
     help: 'plug vCPUs, or take the last ones out',
     words: ['add', 'remove'],
-    code: ([what, count = '1']) => {
+    code: ([what, many = '1']) => {
       if (what !== 'add' && what !== 'remove') throw new NemuError('USAGE', 'cpu add [N], or cpu remove [N].');
-      return `await vm.cpus.${what}(${Number(count)})`;
+      return `await vm.cpus.${what}(${count(many, 'cpu add|remove [N]')})`;
     },
   },
   memory: {

@@ -231,8 +231,14 @@ export class Memory {
   }
 
   /** Guest-physical memory. */
-  async read(physical: number, length = 64): Promise<Bytes> {
-    return new Bytes(await this.#vm.machine.readMemory(physical, length), BigInt(physical));
+  async read(physical: number | bigint, length = 64): Promise<Bytes> {
+    const from = Number(physical);
+    if (!Number.isSafeInteger(from) || from < 0) {
+      throw new NemuError('USAGE', `${literal(physical)} is not a guest-physical address.`, {
+        hint: 'vm.read takes kernel-virtual addresses and symbols.',
+      });
+    }
+    return new Bytes(await this.#vm.machine.readMemory(from, length), BigInt(from));
   }
 
   /**
@@ -539,18 +545,23 @@ export class Vm {
     return new Text((await this.kernel.describe(BigInt(which))) ?? `${address(BigInt(which))} is in no symbol`);
   }
 
+  /** A kernel-virtual address; that of a symbol by its name. @throws NemuError SYMBOL */
+  async #addressOf(which: string | bigint | number): Promise<bigint> {
+    return typeof which === 'string' && !/^(0x[0-9a-f]+|\d+)$/i.test(which)
+      ? (await this.kernel.symbol(which)).address
+      : BigInt(which);
+  }
+
   /** Kernel-virtual memory; a name is a symbol's address. */
   async read(virtual: string | bigint | number, length = 64): Promise<Bytes> {
-    const from =
-      typeof virtual === 'string' && !/^(0x[0-9a-f]+|\d+)$/i.test(virtual)
-        ? (await this.kernel.symbol(virtual)).address
-        : BigInt(virtual);
+    const from = await this.#addressOf(virtual);
     return new Bytes(await this.kernel.read(from, length), from);
   }
 
   /** The steps through the page tables to an address: the kernel's, or those of a vCPU. */
   async walk(virtual: bigint | number | string, vcpu?: number): Promise<Text> {
-    const { steps, physical, pageSize } = await this.kernel.walk(BigInt(virtual), vcpu);
+    const from = await this.#addressOf(virtual);
+    const { steps, physical, pageSize } = await this.kernel.walk(from, vcpu);
     const lines = steps.map(({ level, address: at, entry }) => `${level.padEnd(4)} ${address(at)}: ${address(entry)}`);
     lines.push(
       physical === undefined ? 'not mapped' : `physical ${address(physical)}, in a page of ${formatSize(pageSize)}`,

@@ -1,5 +1,4 @@
 import type { Worker } from 'node:worker_threads';
-import * as z from 'zod';
 import {
   type MachineDescription,
   type MachineInput,
@@ -10,6 +9,7 @@ import {
 } from '../client/description.ts';
 import { parseConsoleSize, streams } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
+import { tell } from '../client/explain.ts';
 import {
   type LiveDevice,
   type LiveRequest,
@@ -410,7 +410,8 @@ export class Machine implements MachineClient {
   disks = (): Promise<DiskReport[]> => this.#call('disks');
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> => {
     const parsed = throttleSchema.safeParse(limits);
-    if (!parsed.success) throw new NemuError('DESCRIPTION', `These are no limits: ${z.prettifyError(parsed.error)}`);
+    if (!parsed.success)
+      throw new NemuError('DESCRIPTION', `These are no limits: ${tell(throttleSchema, limits, parsed.error.issues)}`);
     await this.#call('throttle', { disk, limits: parsed.data });
   };
   changeDisk = async (disk: string, change: DiskChangeInput): Promise<DiskReport> =>

@@ -61,6 +61,12 @@ describe('the short form', () => {
 
   test('what is missing is said', () => expect(() => commandCode('sh')).toThrow(/sh COMMAND/));
 
+  test.each([
+    ['xp foo', 'foo is not a guest-physical address'],
+    ['x linux_banner many', '"many" is not a whole number: x SYMBOL|ADDRESS [BYTES]'],
+    ['cpu add some', '"some" is not a whole number: cpu add|remove [N]'],
+  ])('%s says what it takes', (line, text) => expect(() => commandCode(line)).toThrow(text));
+
   test('what a shell has is quoted', () => {
     const code = commandCode("sh printf '%s\\n' `id` $HOME") as string;
     // biome-ignore lint/security/noGlobalEval: it is what the REPL does with it

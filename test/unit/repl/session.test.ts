@@ -30,6 +30,14 @@ test('an error in the code says what is wrong, and where', async () => {
   expect(await told(session, 'vmm')).toBe('There is no "vmm". Did you mean vm?');
 });
 
+test('an error within a value is a sentence too', async () => {
+  const session = open();
+  const value = await session.evaluate("await Promise.allSettled([vm.info('nosuch')])");
+  expect(session.print(value)).toMatch(/reason: info knows nothing of "nosuch"\.\n +It knows/);
+  expect(session.print(value)).not.toMatch(/NemuError|at /);
+  expect(await told(session, "vm.memory.read('foo')")).toMatch(/^'foo' is not a guest-physical address\./);
+});
+
 test('what is no description is none', async () => {
   const session = open();
   expect(await told(session, 'vm.apply(5)')).toMatch(/^vm\.apply takes a file or a description, not 5\.\n/);
