@@ -1,14 +1,17 @@
 /** The short form: `info pci`, `sh lscpu`. Each is a line of code, which is shown. */
+import { netBackendSchema, netThrottleSchema, throttleSchema } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { INFO } from './info.ts';
-import { plugCode, plugWords, unpluggable } from './plug_command.ts';
-import { findPluggable, plugHelp, plugTypes } from './plug_options.ts';
+import { fieldsCode, optionWords, plugCode, plugWords, unpluggable } from './plug_command.ts';
+import { findPluggable, type Options, plugHelp, plugTypes } from './plug_options.ts';
 import type { Vm } from './vm.ts';
 
 export interface ReplCommand {
   readonly usage: string;
   readonly help: string;
+  /** What may stand behind the name, where there is more than the usage has. */
+  readonly forms?: readonly string[];
   /** The code that a line stands for. @param words behind the command, @param rest the same as they were typed. */
   code(words: readonly string[], rest: string): string;
   /** What may stand as the first word. */
@@ -29,13 +32,17 @@ function needed(words: readonly string[], usage: string): string {
   return words[0];
 }
 
-/** `key=value` as fields of an object. */
-const fieldsOf = (options: readonly string[]) =>
-  options.map((option) => {
-    const [key, text] = option.split('=');
-    if (!/^\w+$/.test(key) || text === undefined) throw new NemuError('USAGE', `"${option}" is not KEY=VALUE.`);
-    return `${key}: ${/^(true|false)$/.test(text) ? text : value(text)}`;
-  });
+/** Limits are all set at once: those that are not given are none, and `off` is none at all. */
+const LIMITS = { disk: { schema: throttleSchema }, net: { schema: netThrottleSchema } } as const;
+const BACKEND = { schema: netBackendSchema };
+
+/** @throws NemuError USAGE */
+function limitsCode(which: keyof typeof LIMITS, options: readonly string[]): string {
+  const usage = `${which} NAME throttle`;
+  if (options.length === 0) throw new NemuError('USAGE', `Something is missing: ${usage} KEY=VALUE…, or off.`);
+  if (options.length === 1 && options[0] === 'off') return '{}';
+  return `{ ${fieldsCode(usage, LIMITS[which], options).join(', ')} }`;
+}
 
 /** A word that is a count of something. @throws NemuError USAGE for one that is none. */
 function count(word: string, usage: string): number {
@@ -146,7 +153,7 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
       if (what !== 'plug' || size === undefined) {
         throw new NemuError('USAGE', 'memory plug SIZE [KEY=VALUE…], or memory resize ID SIZE.');
       }
-      const fields = fieldsOf(options);
+      const fields = fieldsCode('memory plug', findPluggable('memory') as Options, options);
       return `await vm.memory.plug(${quote(size)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
     },
   },
@@ -158,11 +165,11 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   },
   nvdimm: {
     usage: 'nvdimm plug FILE [KEY=VALUE…]',
-    help: 'plug persistent memory on a file: size=, labelSize=, readonly=, share=, node=, id=',
+    help: 'plug persistent memory on a file: size=, label-size=, readonly=, share=, node=, id=',
     words: ['plug'],
     code: ([what, file, ...options]) => {
       if (what !== 'plug' || file === undefined) throw new NemuError('USAGE', 'nvdimm plug FILE [KEY=VALUE…].');
-      return `await vm.nvdimm.plug({ ${[`file: ${quote(file)}`, ...fieldsOf(options)].join(', ')} })`;
+      return `await vm.nvdimm.plug({ ${[`file: ${quote(file)}`, ...fieldsCode('nvdimm plug', findPluggable('nvdimm') as Options, options)].join(', ')} })`;
     },
   },
   balloon: {
@@ -171,25 +178,54 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     code: ([size]) => `await vm.memory.balloon(${size === undefined ? '' : quote(size)})`,
   },
   disk: {
-    usage: 'disk NAME resize SIZE | change FILE',
-    help: 'another size or medium for a disk, while the guest runs',
-    code: ([name, what, operand]) => {
+    usage: 'disk NAME resize|change|throttle …',
+    forms: ['resize SIZE', 'change FILE', 'throttle iops=500 bps=10000000', 'throttle off'],
+    help: 'another size, medium or limits for a disk, while the guest runs: iops=, bps=, …',
+    next: ([name, what, ...options], vm) => {
+      if (name === undefined) return Object.keys(vm.disks);
+      if (what === undefined) return ['resize', 'change', 'throttle'];
+      return what === 'throttle'
+        ? [...(options.length === 0 ? ['off'] : []), ...optionWords(LIMITS.disk, options)]
+        : [];
+    },
+    code: ([name, what, operand, ...more]) => {
+      const disk = `await vm.disks[${quote(name ?? '')}]`;
+      if (what === 'throttle') return `${disk}.throttle(${limitsCode('disk', operand ? [operand, ...more] : [])})`;
       if (name === undefined || operand === undefined || (what !== 'resize' && what !== 'change')) {
-        throw new NemuError('USAGE', 'disk NAME resize SIZE, or disk NAME change FILE.');
+        throw new NemuError('USAGE', 'disk NAME resize SIZE, disk NAME change FILE, or disk NAME throttle iops=500.');
       }
-      return `await vm.disks[${quote(name)}].${what}(${quote(operand)})`;
+      return `${disk}.${what}(${quote(operand)})`;
     },
   },
   net: {
-    usage: 'net NAME link on|off | forward HOSTPORT:PORT | unforward HOSTPORT',
-    help: "a card's cable, and ports of the host that lead into the guest",
-    code: ([name, what, operand = '']) => {
+    usage: 'net NAME link|forward|unforward|throttle|backend …',
+    forms: [
+      ...['link on|off', 'forward HOSTPORT:PORT', 'unforward HOSTPORT', 'throttle pps=1000 bps-rx=10000000'],
+      ...['throttle off', 'backend user [net=…]', 'backend tap [ifname=tap0]'],
+    ],
+    help: "a card's cable, ports of the host that lead into the guest, limits (pps=, bps=, …), and its network",
+    next: ([name, what, ...options], vm) => {
+      if (name === undefined) return Object.keys(vm.nets);
+      if (what === undefined) return ['link', 'forward', 'unforward', 'throttle', 'backend'];
+      if (what === 'throttle') return [...(options.length === 0 ? ['off'] : []), ...optionWords(LIMITS.net, options)];
+      if (what === 'backend') {
+        return options.length === 0 ? ['user', 'tap'] : optionWords(BACKEND, ['type', ...options.slice(1)]);
+      }
+      return what === 'link' && options.length === 0 ? ['on', 'off'] : [];
+    },
+    code: ([name, what, operand = '', ...more]) => {
       const card = `await vm.nets[${quote(name ?? '')}]`;
       const ports = /^(\d+):(\d+)$/.exec(operand);
       if (what === 'link' && /^(on|off)$/.test(operand)) return `${card}.link(${operand === 'on'})`;
       if (what === 'forward' && ports) return `${card}.forward({ hostPort: ${ports[1]}, guestPort: ${ports[2]} })`;
       if (what === 'unforward' && /^\d+$/.test(operand)) return `${card}.unforward(${operand})`;
-      throw new NemuError('USAGE', 'net NAME link on|off, net NAME forward 2222:22, or net NAME unforward 2222.');
+      if (what === 'throttle') return `${card}.throttle(${limitsCode('net', operand ? [operand, ...more] : [])})`;
+      if (what === 'backend' && /^(user|tap)$/.test(operand)) {
+        return `${card}.backend({ ${[`type: ${quote(operand)}`, ...fieldsCode('net NAME backend', BACKEND, more)].join(', ')} })`;
+      }
+      throw new NemuError('USAGE', 'net NAME link on|off, or what help net lists.', {
+        hint: 'net net0 forward 2222:22, net net0 unforward 2222, net net0 throttle pps=1000, net net0 backend tap ifname=tap0.',
+      });
     },
   },
   unplug: {
@@ -285,5 +321,6 @@ function helpOnCommand(name: string, type: string | undefined): string {
       '\n',
     );
   const types = name === 'plug' ? [`  types: ${plugTypes().join(', ')}`] : [];
-  return [command.usage, `  ${command.help}`, ...types].join('\n');
+  const forms = (command.forms ?? []).map((form) => `  ${name} NAME ${form}`);
+  return [command.usage, `  ${command.help}`, ...types, ...forms].join('\n');
 }

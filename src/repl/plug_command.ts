@@ -2,7 +2,16 @@
 import { NemuError } from '../client/errors.ts';
 import { pluggable } from '../client/live.ts';
 import { didYouMean } from '../client/suggest.ts';
-import { dashed, findPluggable, isNumber, nameOf, optionsOf, type Property, plugTypes } from './plug_options.ts';
+import {
+  dashed,
+  findPluggable,
+  isNumber,
+  nameOf,
+  type Options,
+  optionsOf,
+  type Property,
+  plugTypes,
+} from './plug_options.ts';
 import type { Vm } from './vm.ts';
 
 const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
@@ -18,6 +27,26 @@ function literal(option: string, text: string, property: Property): string {
   return text;
 }
 
+/**
+ * `key=value` as fields of an object; `key` alone turns something on.
+ * @param command that they are of, for what is wrong. @throws NemuError USAGE
+ */
+export function fieldsCode(command: string, what: Options, rest: readonly string[]): string[] {
+  const options = optionsOf(what);
+  return rest.map((item) => {
+    const equals = item.indexOf('=');
+    const [name, text] = equals < 0 ? [item, 'on'] : [item.slice(0, equals), item.slice(equals + 1)];
+    const option = options.get(dashed(name));
+    if (!option) {
+      const near = didYouMean(name, [...options.keys()]);
+      throw new NemuError('USAGE', `${command}: there is no "${name}".`, {
+        hint: near ? `Did you mean ${near}=?` : `It takes ${[...options.keys()].join('=, ')}=.`,
+      });
+    }
+    return `${option.field}: ${literal(name, text, option.property)}`;
+  });
+}
+
 /** @throws NemuError USAGE */
 export function plugCode(word: string, rest: readonly string[]): string {
   const what = findPluggable(word);
@@ -27,19 +56,7 @@ export function plugCode(word: string, rest: readonly string[]): string {
       hint: near ? `Did you mean ${near}?` : `There are ${pluggable.map(nameOf).join(', ')}.`,
     });
   }
-  const options = optionsOf(what);
-  const fields = rest.map((item) => {
-    const equals = item.indexOf('=');
-    const [name, text] = equals < 0 ? [item, 'on'] : [item.slice(0, equals), item.slice(equals + 1)];
-    const option = options.get(dashed(name));
-    if (!option) {
-      const near = didYouMean(name, [...options.keys()]);
-      throw new NemuError('USAGE', `plug ${word}: there is no "${name}".`, {
-        hint: near ? `Did you mean ${near}=?` : `It takes ${[...options.keys()].join('=, ')}=.`,
-      });
-    }
-    return `${option.field}: ${literal(name, text, option.property)}`;
-  });
+  const fields = fieldsCode(`plug ${word}`, what, rest);
   if (what.type) {
     return `await vm.pci.plug(${quote(what.type)}${fields.length > 0 ? `, { ${fields.join(', ')} }` : ''})`;
   }
@@ -50,7 +67,11 @@ export function plugCode(word: string, rest: readonly string[]): string {
 export function plugWords([type, ...given]: readonly string[]): string[] {
   if (type === undefined) return plugTypes();
   const what = findPluggable(type);
-  if (!what) return [];
+  return what ? optionWords(what, given) : [];
+}
+
+/** Options that may follow those that are there. */
+export function optionWords(what: Options, given: readonly string[]): string[] {
   const used = given.map((item) => item.split('=')[0]);
   return [...optionsOf(what)]
     .filter(([name]) => !used.includes(name))

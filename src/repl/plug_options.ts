@@ -25,7 +25,10 @@ export const plugTypes = (): string[] => [...pluggable.map(nameOf), ...Object.ke
 /** Options are written as on the command line: `deflate-on-oom`. */
 export const dashed = (field: string) => field.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
-function propertiesOf({ schema }: Pluggable): [field: string, property: Property, required: boolean][] {
+/** What has options: what can be plugged, and what can be set. */
+export type Options = { readonly schema: z.ZodType };
+
+function propertiesOf({ schema }: Options): [field: string, property: Property, required: boolean][] {
   const { properties = {}, required = [] } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as {
     properties?: Record<string, Property>;
     required?: readonly string[];
@@ -35,8 +38,8 @@ function propertiesOf({ schema }: Pluggable): [field: string, property: Property
     .map(([field, property]) => [field, property, required.includes(field)]);
 }
 
-/** Options of one thing that can be plugged, but those that are a list or a group. */
-export const optionsOf = (what: Pluggable): Map<string, { field: string; property: Property }> =>
+/** Options of one thing, but those that are a list or a group. */
+export const optionsOf = (what: Options): Map<string, { field: string; property: Property }> =>
   new Map(
     propertiesOf(what)
       .filter(([, { type }]) => type !== 'array' && type !== 'object')

@@ -32,6 +32,16 @@ describe('the short form', () => {
     ['net net0 link off', "await vm.nets['net0'].link(false)"],
     ['net net0 forward 2222:22', "await vm.nets['net0'].forward({ hostPort: 2222, guestPort: 22 })"],
     ['net net0 unforward 2222', "await vm.nets['net0'].unforward(2222)"],
+    ['disk vda throttle iops=500 bps-max=1000', "await vm.disks['vda'].throttle({ iops: 500, bpsMax: 1000 })"],
+    ['disk vda throttle off', "await vm.disks['vda'].throttle({})"],
+    ['net net0 throttle pps=1000', "await vm.nets['net0'].throttle({ pps: 1000 })"],
+    ['net net0 backend tap ifname=tap0', "await vm.nets['net0'].backend({ type: 'tap', ifname: 'tap0' })"],
+    ['net net0 backend user restrict', "await vm.nets['net0'].backend({ type: 'user', restrict: true })"],
+    ['memory plug 1G path=/a=b', "await vm.memory.plug('1G', { path: '/a=b' })"],
+    [
+      'nvdimm plug pm.img label-size=128K readonly=on',
+      "await vm.nvdimm.plug({ file: 'pm.img', labelSize: '128K', readonly: true })",
+    ],
     ['unplug dimm0', "await vm.unplug('dimm0')"],
     ['plug nvdimm file=pm.img size=256M', "await vm.plug({ kind: 'nvdimm', file: 'pm.img', size: '256M' })"],
     [
@@ -64,6 +74,9 @@ describe('the short form', () => {
   test.each([
     ['xp foo', 'foo is not a guest-physical address'],
     ['x linux_banner many', '"many" is not a whole number: x SYMBOL|ADDRESS [BYTES]'],
+    ['memory plug 1G nod=1', 'memory plug: there is no "nod".'],
+    ['disk vda throttle iopps=1', 'disk NAME throttle: there is no "iopps".'],
+    ['net net0 throttle', 'net NAME throttle KEY=VALUE…, or off'],
     ['cpu add some', '"some" is not a whole number: cpu add|remove [N]'],
   ])('%s says what it takes', (line, text) => expect(() => commandCode(line)).toThrow(text));
 
@@ -84,6 +97,7 @@ describe('the short form', () => {
   test('help on one, and on what it plugs', () => {
     expect(commandHelp('plug', 'virtio-mem')).toMatch(/^ {2}size= +SIZE .*\(needed\)$/m);
     expect(commandHelp('cpu')).toBe('cpu add|remove [N]\n  plug vCPUs, or take the last ones out');
+    expect(commandHelp('net')).toContain('\n  net NAME backend tap [ifname=tap0]');
     expect(commandHelp('info')).toContain('  numa        nodes, their processors and memory, distances');
     const disk = commandHelp('plug', 'disk');
     expect(disk).toMatch(/^plug virtio-blk \[KEY=VALUE…\]\n {2}option +takes +what it is\n/);
