@@ -60,6 +60,10 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
           'takes a device out, when the guest lets go; { force: true } takes one of PCI at once',
         ],
         has: ["vm.has('dimm0')", 'is a device that came or can go in the machine?'],
+        change: [
+          "await vm.change((machine) => machine.plug({ kind: 'cpu' }))",
+          'asks the machine itself; nothing is written down',
+        ],
         requests: ['await vm.requests()', 'what was plugged and unplugged, stage by stage'],
         describe: ['await vm.describe()', 'the machine as it is now, as machine.yaml'],
         apply: ["await vm.apply('machine.yaml', { dryRun: true })", 'what leads to that description, and does it'],

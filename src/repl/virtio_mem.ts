@@ -57,7 +57,8 @@ export async function resizeMemory(
   const { memory } = await vm.machine.plugged();
   const before = memory.virtio.find((each) => each.id === id)?.requested ?? 0;
   const given = Object.keys(options).length > 0 ? `, ${literal(options)}` : '';
-  const ask = async (wanted: number) => new Done(await vm.machine.resizeMemory(id, wanted, options));
+  const ask = async (wanted: number) =>
+    new Done(await vm.change((machine) => machine.resizeMemory(id, wanted, options)));
   return vm.journal.do({
     code: `vm.memory.resize(${literal(id)}, ${literal(size)}${given})`,
     run: () => ask(bytes),

@@ -81,6 +81,9 @@ export class Cpu {
   }
 }
 
+/** The most that a description can ask for. */
+const MAX_CPUS = 254;
+
 /** All vCPUs that are there, by index: one that was taken out leaves a hole. */
 export class Cpus extends Array<Cpu> {
   readonly #vm: Vm;
@@ -101,28 +104,127 @@ export class Cpus extends Array<Cpu> {
   }
 
   /**
-   * Plugs vCPUs, one after the other. Resolves when the guest has them online.
-   * @throws NemuError as `MachineClient.plug` does; those before the one that failed stay.
+   * Plugs vCPUs, one after the other, as one action. Resolves when the guest has them online.
+   * @throws NemuError USAGE or CPU_LIMIT, before anything is touched; else as `MachineClient.plug` does: those before
+   * the one that failed stay, and are written down.
    */
   async add(count = 1, options: PlugOptions = {}): Promise<Cpu[]> {
-    const added: Cpu[] = [];
-    for (let i = 0; i < count; i++) {
-      const { device } = await this.#vm.plug({ kind: 'cpu' }, options);
-      added.push(new Cpu(this.#vm, (device as CpuDevice).index));
+    const vm = this.#vm;
+    const { count: atStart, max = atStart } = vm.machine.description.cpus;
+    requireCount(count);
+    if (count > max - this.count) {
+      const here = `${this.count} vCPU${this.count === 1 ? ' is' : 's are'} there, and there is room for ${max}`;
+      const wanted = this.count + count;
+      throw new NemuError('CPU_LIMIT', `${here}: not for ${count} more.`, {
+        hint:
+          wanted > MAX_CPUS
+            ? `A machine has ${MAX_CPUS} at most.`
+            : `Start the machine with more room: --cpus ${atStart},max=${wanted}.`,
+      });
     }
-    return added;
+    const added: CpuDevice[] = [];
+    let goal = count;
+    let failure: unknown;
+    await vm.journal.do({
+      get code() {
+        return `vm.cpus.add(${goal}${given(options)})`;
+      },
+      run: async () => {
+        added.length = 0;
+        while (added.length < goal) {
+          try {
+            const { device } = await vm.change((machine) => machine.plug({ kind: 'cpu' }, options));
+            added.push(device as CpuDevice);
+          } catch (error) {
+            if (added.length === 0) throw error;
+            failure = error;
+            goal = added.length;
+          }
+        }
+      },
+      get holds() {
+        return added.map(({ id }) => `vm.has(${literal(id)})`).join(' && ');
+      },
+      inverse: {
+        get code() {
+          return added.map(({ id }) => `vm.unplug(${literal(id)})`).join(', ');
+        },
+        run: async () => {
+          for (const { id } of added.toReversed()) {
+            // One that went meanwhile is out as it should be.
+            if (vm.has(id)) await vm.change((machine) => machine.unplug(id));
+          }
+        },
+      },
+    });
+    if (failure !== undefined) throw failure;
+    return added.map(({ index }) => new Cpu(vm, index));
   }
 
-  /** Takes vCPUs out, the last ones first. */
+  /**
+   * Takes vCPUs out, the last ones first, as one action.
+   * @throws NemuError USAGE or CPU_LIMIT, before anything is touched; else as `MachineClient.unplug` does: those before
+   * the one that failed are out, which is written down.
+   */
   async remove(count = 1, options: UnplugOptions = {}): Promise<void> {
-    const last = Object.keys(this).map(Number).slice(-count).reverse();
-    for (const index of last) await this.#vm.unplug(`cpu${index}`, options);
+    const vm = this.#vm;
+    requireCount(count);
+    // The boot processor stays.
+    const removable = Object.keys(this).map(Number).slice(1);
+    if (count > removable.length) {
+      throw new NemuError(
+        'CPU_LIMIT',
+        `${this.count} vCPU${this.count === 1 ? ' is' : 's are'} there, and cpu0 stays: ${count} cannot be taken out.`,
+        { hint: removable.length > 0 ? `${removable.length} can.` : 'cpu add N plugs some.' },
+      );
+    }
+    const wanted = removable.slice(-count).reverse();
+    const gone: number[] = [];
+    let failure: unknown;
+    await vm.journal.do({
+      get code() {
+        return `vm.cpus.remove(${wanted.length}${given(options)})`;
+      },
+      run: async () => {
+        gone.length = 0;
+        while (gone.length < wanted.length) {
+          const index = wanted[gone.length];
+          try {
+            await vm.change((machine) => machine.unplug(`cpu${index}`, options));
+            gone.push(index);
+          } catch (error) {
+            if (gone.length === 0) throw error;
+            failure = error;
+            wanted.length = gone.length;
+          }
+        }
+      },
+      get holds() {
+        return gone.map((index) => `!vm.has('cpu${index}')`).join(' && ');
+      },
+      inverse: {
+        get code() {
+          return gone.map((index) => `vm.plug({ kind: 'cpu', index: ${index} })`).join(', ');
+        },
+        run: async () => {
+          for (const index of gone.toReversed()) {
+            if (!vm.has(`cpu${index}`)) await vm.change((machine) => machine.plug({ kind: 'cpu', index }));
+          }
+        },
+      },
+    });
+    if (failure !== undefined) throw failure;
   }
 
   [inspect.custom](): string {
     const { count } = this;
     return `${count} vCPU${count === 1 ? '' : 's'}: ${Object.keys(this).join(', ')}`;
   }
+}
+
+function requireCount(count: number): void {
+  if (Number.isSafeInteger(count) && count >= 1) return;
+  throw new NemuError('USAGE', `${literal(count)} is no number of vCPUs: give a whole number, 1 or more.`);
 }
 
 /** A DIMM that was plugged. */
@@ -361,6 +463,24 @@ export class Vm {
   }
 
   /**
+   * Asks the machine for something that the guest has to hear of, as part of an action.
+   * @param force it does not wait for the guest.
+   * @throws NemuError STATE while the machine is paused: the guest has no time to answer in, and none to be late in.
+   */
+  async change<T>(ask: (machine: MachineClient) => Promise<T>, force = false): Promise<T> {
+    if (this.state === 'paused' && !force) {
+      throw new NemuError('STATE', 'The machine is paused: its guest hears of nothing until it is resumed.', {
+        hint: 'resume, then try again.',
+      });
+    }
+    try {
+      return await ask(this.machine);
+    } finally {
+      await this.#refresh();
+    }
+  }
+
+  /**
    * Plugs a device: `{ kind: 'cpu' }`, `{ kind: 'memory', size: '1G' }`, `{ kind: 'pci', type: 'virtio-rng' }`. Resolves
    * when the guest has it online.
    * @throws NemuError as `MachineClient.plug` does.
@@ -370,9 +490,8 @@ export class Vm {
     return this.journal.do({
       code: `vm.plug(${literal(device)}${given(options)})`,
       run: async () => {
-        const request = await this.machine.plug(device, options);
+        const request = await this.change((machine) => machine.plug(device, options));
         id = request.device.id;
-        await this.#refresh();
         return new Done(request);
       },
       get holds() {
@@ -382,10 +501,7 @@ export class Vm {
         get code() {
           return `vm.unplug(${literal(id)})`;
         },
-        run: async () => {
-          await this.machine.unplug(id);
-          await this.#refresh();
-        },
+        run: () => this.change((machine) => machine.unplug(id)),
       },
     });
   }
@@ -399,9 +515,9 @@ export class Vm {
     return this.journal.do({
       code: `vm.unplug(${literal(id)}${given(options)})`,
       run: async () => {
-        const request = await this.machine.unplug(id, options);
+        // What is taken by force does not wait for the guest.
+        const request = await this.change((machine) => machine.unplug(id, options), options.force);
         again = plugOf(request.device);
-        await this.#refresh();
         return new Done(request);
       },
       holds: `!vm.has(${literal(id)})`,
@@ -410,10 +526,10 @@ export class Vm {
           return `vm.plug(${literal(again)})`;
         },
         run: async () => {
-          if (!again)
+          const device = again;
+          if (!device)
             throw new NemuError('UNDO', `${id} was several devices in one: it cannot be plugged again at once.`);
-          await this.machine.plug(again);
-          await this.#refresh();
+          await this.change((machine) => machine.plug(device));
         },
       },
     });
