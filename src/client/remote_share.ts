@@ -282,6 +282,8 @@ class RemoteGuest implements GuestChannel {
     });
     const stop = () => void this.#call('guestStop', [channel]).catch(() => {});
     ends.signal?.addEventListener('abort', stop, { once: true });
+    // While the call was under way.
+    if (ends.signal?.aborted) stop();
     const feed = async () => {
       for await (const bytes of ends.input ?? []) {
         for (let at = 0; at < bytes.length; ) {

@@ -6,8 +6,10 @@ import { PassThrough } from 'node:stream';
 import { inspect, types } from 'node:util';
 import { type Context, runInContext } from 'node:vm';
 import { NemuError } from '../client/errors.ts';
+import { isSettled } from '../client/live.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { COMMANDS, commandCode, commandHelp } from './commands.ts';
+import { Evaluation } from './evaluation.ts';
 import { helpOn } from './help.ts';
 import { missingMember, mistypedCommand } from './members.ts';
 import { plugTypes, typedCompletions } from './plug_options.ts';
@@ -41,8 +43,12 @@ export class ReplSession {
   readonly #stray = (reason: unknown) => {
     this.#strays.push(types.isNativeError(reason) ? reason : new Error(String(reason)));
   };
-  /** The evaluation that is under way. */
+  /** What Node's evaluator has not answered yet. */
   #waiting: Callback | undefined;
+  /** The evaluation that is under way, and what ends it before its time. */
+  #evaluating: { readonly evaluation: Evaluation; readonly end: (why: NemuError) => void } | undefined;
+  /** Requests that have not settled, in words. */
+  readonly #requests = new Map<number, string>();
   /** When the person at it has left. */
   readonly left: Promise<void>;
 
@@ -66,6 +72,8 @@ export class ReplSession {
       ignoreUndefined: true,
       // A preview evaluates what is half typed, on a machine that runs.
       preview: false,
+      // Keys wait while something is awaited; with this, all but Ctrl-C.
+      breakEvalOnSigint: terminal,
       writer: (value: unknown) => this.print(value),
     });
     // What a line of code prints is for whoever ran it.
@@ -95,7 +103,10 @@ export class ReplSession {
     });
     this.#takeErrors();
     if (!this.#interactive) process.on('unhandledRejection', this.#stray);
-    if (terminal) this.#showStages(vm);
+    if (terminal) {
+      this.#takeInterrupts();
+      this.#showStages(vm);
+    }
     if (history) this.#server.setupHistory(history, () => {});
     this.left = new Promise((resolve) => this.#server.once('exit', resolve));
   }
@@ -104,11 +115,51 @@ export class ReplSession {
   #showStages(vm: Vm): void {
     const off = vm.machine.onEvent((event) => {
       if (event.type !== 'request') return;
-      const { action, device, stage, reason } = event.request;
+      const { id, action, device, stage, reason } = event.request;
       const text = `${action} ${device.id}: ${stage}${reason ? ` (${reason})` : ''}`;
-      this.#streams.output.write(`${this.#streams.colors ? `\x1b[2m${text}\x1b[22m` : text}\n`);
+      if (isSettled(stage)) this.#requests.delete(id);
+      else this.#requests.set(id, `${action} ${device.id}`);
+      const shown = `${this.#streams.colors ? `\x1b[2m${text}\x1b[22m` : text}\n`;
+      if (this.#evaluating) {
+        this.#streams.output.write(shown);
+        return;
+      }
+      // In place of the line that is being typed, which follows again.
+      this.#streams.output.write(`\r\x1b[K${shown}`);
+      this.#server.displayPrompt(true);
     });
     this.#server.once('exit', off);
+  }
+
+  /** Ctrl-C gives the prompt back, whatever the code waits for; at the prompt it does what Node's does. */
+  #takeInterrupts(): void {
+    const [atPrompt] = this.#server.listeners('SIGINT') as (() => void)[];
+    this.#server.removeAllListeners('SIGINT');
+    this.#server.on('SIGINT', () => {
+      const under = this.#evaluating;
+      if (!under) {
+        atPrompt.call(this.#server);
+        return;
+      }
+      if (under.evaluation.interrupted) return;
+      const commands = under.evaluation.interrupt();
+      under.end(new NemuError('INTERRUPTED', `Interrupted. ${this.#goesOn(commands)}`));
+      const waiting = this.#waiting;
+      if (!waiting) return;
+      // What Node's evaluator awaits it has to end by itself, once it has begun to wait.
+      setImmediate(() => this.#waiting === waiting && atPrompt.call(this.#server));
+    });
+  }
+
+  #goesOn(commands: number): string {
+    const requests = [...this.#requests.values()];
+    return [
+      ...(commands > 0 ? [`The guest is told to end ${commands === 1 ? 'the command' : 'the commands'}.`] : []),
+      ...(requests.length > 0
+        ? [`The guest may still do what it was asked (${requests.join(', ')}): info requests tells.`]
+        : []),
+      ...(commands === 0 && requests.length === 0 ? ['What the code waits for is not waited for any more.'] : []),
+    ].join(' ');
   }
 
   /**
@@ -210,7 +261,15 @@ export class ReplSession {
   }
 
   #evaluate(line: string, context: Context, file: string, callback: Callback): void {
-    const finish: Callback = (error, value) => {
+    const evaluation = new Evaluation();
+    let interruption: NemuError | undefined;
+    let over = false;
+    const finish: Callback = (failure, value) => {
+      // What comes after an interruption is for nobody.
+      if (over) return;
+      over = true;
+      this.#evaluating = undefined;
+      const error = interruption ?? (isInterruption(failure) ? new NemuError('INTERRUPTED', 'Interrupted.') : failure);
       if (!error || !this.#interactive || error instanceof Recoverable) {
         callback(error, value);
         return;
@@ -263,7 +322,13 @@ export class ReplSession {
       );
     };
     this.#waiting = done;
-    this.#base.call(this.#server, question ? `${question[1]}\n` : code, context, file, done);
+    const end = (why: NemuError) => {
+      interruption = why;
+      if (!this.#waiting) finish(why);
+    };
+    this.#evaluating = { evaluation, end };
+    const source = question ? `${question[1]}\n` : code;
+    evaluation.run(() => this.#base.call(this.#server, source, context, file, done));
   }
 
   /** What was meant by code that names what is not there; undefined for an error of another kind. */
@@ -294,6 +359,10 @@ function lookUp(expression: string, context: Context): unknown {
     return undefined;
   }
 }
+
+/** Node's evaluator was interrupted. */
+const isInterruption = (error: Error | null) =>
+  (error as NodeJS.ErrnoException | null)?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
 
 const isCommand = (line: string): boolean => {
   try {

@@ -24,6 +24,7 @@ import { doSteps, Plan } from './apply.ts';
 import { describeNow } from './description.ts';
 import { type PciAccess, pciAccess } from './devices.ts';
 import { Disk } from './disks.ts';
+import { Evaluation } from './evaluation.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
@@ -468,6 +469,7 @@ export class Vm {
    * @throws NemuError STATE while the machine is paused: the guest has no time to answer in, and none to be late in.
    */
   async change<T>(ask: (machine: MachineClient) => Promise<T>, force = false): Promise<T> {
+    Evaluation.current?.requireWanted();
     if (this.state === 'paused' && !force) {
       throw new NemuError('STATE', 'The machine is paused: its guest hears of nothing until it is resumed.', {
         hint: 'resume, then try again.',
@@ -643,7 +645,14 @@ export class Vm {
       });
     }
     if (this.state !== 'running') throw new NemuError('STATE', `The machine is ${this.state}: nothing runs in it.`);
-    return new ShellResult(await this.#guest.run(command, options));
+    const guest = this.#guest;
+    const { current } = Evaluation;
+    if (!current) return new ShellResult(await guest.run(command, options));
+    const result = await current.command((interrupted) => {
+      const signal = options.signal ? AbortSignal.any([options.signal, interrupted]) : interrupted;
+      return guest.run(command, { ...options, signal });
+    });
+    return new ShellResult(result);
   }
 
   /** The kernel's log, read from its memory: the guest need not answer. @param last lines, all without. */

@@ -123,6 +123,7 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
   #requests = 0;
   #balloon = 256 * MiB;
   #link = true;
+  #last: LiveRequest | undefined;
 
   constructor({ busy }: ScriptedOptions) {
     this.#busy = busy;
@@ -315,9 +316,15 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
       history.push({ stage, at: String(history.length * 1000) });
       const why = stage === 'refused' && reason !== undefined ? { reason } : {};
       request = { id, action, origin: 'user', device, stage, ...why, history: [...history] };
+      this.#last = request;
       this.tell({ type: 'request', request });
     }
     return request as LiveRequest;
+  }
+
+  /** The last request comes to its end. */
+  settle(stage: Stage): void {
+    if (this.#last) this.tell({ type: 'request', request: { ...this.#last, stage } });
   }
 
   async requests(): Promise<LiveRequest[]> {

@@ -1,5 +1,7 @@
 /** Lines of code and commands on a scripted machine: what they give, and what is said when they fail. */
-import { expect, onTestFinished, test } from 'vitest';
+import { PassThrough } from 'node:stream';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import type { GuestChannel } from '../../../src/client/guest_session.ts';
 import { ReplSession } from '../../../src/repl/session.ts';
 import { Vm } from '../../../src/repl/vm.ts';
 import { ScriptedMachine } from '../../support/scripted_machine.ts';
@@ -113,4 +115,79 @@ test('several lines of commands run one after the other, whatever comes of one',
   expect(said[0]).toMatch(/MiB/);
   expect(said.slice(-2)).toEqual(['true\n', '2\n']);
   expect(await session.runLines('info memory\ninfo cpus', () => {})).toBe(true);
+});
+
+/** A person at a terminal, at a machine whose guest never answers. */
+async function atTerminal() {
+  const machine = new ScriptedMachine({ busy: false });
+  const signals: AbortSignal[] = [];
+  const run = (_script: string, { signal }: { signal?: AbortSignal } = {}) => {
+    if (signal) signals.push(signal);
+    return new Promise((resolve) => {
+      signal?.addEventListener('abort', () => resolve({ status: 143, output: Buffer.alloc(0) }));
+    });
+  };
+  const vm = new Vm({ machine: machine.client, guest: { run } as unknown as GuestChannel });
+  const input = new PassThrough();
+  const output = Object.assign(new PassThrough(), { columns: 80, rows: 24, isTTY: true });
+  let said = '';
+  output.on('data', (bytes: Buffer) => {
+    said += bytes.toString();
+  });
+  const session = new ReplSession(vm, { input, output, terminal: true, colors: false });
+  onTestFinished(() => session.close());
+  const until = (what: string | RegExp) => expect.poll(() => said, { timeout: 5000 }).toMatch(what);
+  const type = (text: string) => {
+    said = '';
+    input.write(text);
+  };
+  await until('work> ');
+  return { machine, vm, type, until, signals, told: () => said };
+}
+
+describe('Ctrl-C at a terminal', () => {
+  test.each(['sh sleep 1000', "vm.sh('sleep 1000')", "for (;;) await vm.sh('sleep 1000')"])(
+    'ends a wait, and the command in the guest: %s',
+    async (line) => {
+      const { type, until, signals } = await atTerminal();
+      type(`${line}\r`);
+      await expect.poll(() => signals).toHaveLength(1);
+      type('\x03');
+      await until(/Interrupted\. The guest is told to end the command\.\r?\n[\s\S]*work> /);
+      expect(signals.map(({ aborted }) => aborted)).toEqual([true]);
+      type('1 + 41\r');
+      await until(/\n42/);
+      expect(signals).toHaveLength(1);
+    },
+  );
+
+  test('leaves a request to the guest, says so, and its stages come above what is typed', async () => {
+    const { machine, type, until } = await atTerminal();
+    type("memory plug '256M'\r");
+    await until('plug dimm3: accepted');
+    type('\x03');
+    await until(/The guest may still do what it was asked \(plug dimm3\): info requests tells\.[\s\S]*work> /);
+    type('1 + ');
+    await until(/1 \+ $/);
+    machine.settle('online');
+    await until('\r\x1b[Kplug dimm3: online\n');
+    await until(/work> 1 \+ /);
+    type('41\r');
+    await until(/\n42/);
+  });
+
+  test('ends what waits for something else, and does at the prompt what it always did', async () => {
+    const { type, until, told } = await atTerminal();
+    type('await new Promise(() => {})\r');
+    await until('\n');
+    type('\x03');
+    await until('Interrupted. What the code waits for is not waited for any more.');
+    await until('work> ');
+    type('half a li');
+    type('\x03');
+    await until('work> ');
+    expect(told()).not.toContain('Interrupted');
+    type('\x03');
+    await until('To exit, press Ctrl+C again');
+  });
 });
