@@ -1,12 +1,9 @@
 import { NemuError } from './errors.ts';
+import { type GuestPhase, GuestStart } from './guest_start.ts';
 import { type GuestTerminal, type TerminalCoding, type TerminalSize, TerminalStream } from './guest_terminal.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
 
-/** A phase of the guest's own start: its uptime in seconds. */
-export interface GuestPhase {
-  readonly name: string;
-  readonly uptime: number;
-}
+export type { GuestPhase };
 
 /** What a script in the guest gave. */
 export interface GuestResult {
@@ -81,6 +78,17 @@ interface Running {
   readonly reject: (error: Error) => void;
 }
 
+/** @throws NemuError USAGE for what is no text, as a caller without types may give. */
+export function requireScript(script: unknown): asserts script is string {
+  if (typeof script === 'string') return;
+  throw new NemuError('USAGE', `A command for the guest is text, not ${script === null ? 'null' : typeof script}.`);
+}
+
+function encode(script: string): string {
+  requireScript(script);
+  return Buffer.from(script).toString('base64');
+}
+
 /** The longest line that the guest's side sends, with room. */
 const MAX_LINE = 4096;
 const MAX_OUTPUT = 64 << 20;
@@ -95,16 +103,12 @@ const INPUT_PIECES = 16;
  * contract). What the guest sends is untrusted: lines that do not parse are dropped, long ones are cut.
  */
 export class GuestSession implements GuestChannel {
-  readonly phases: GuestPhase[] = [];
-  /** Exit status of the command or shell, once reported. */
-  status: number | undefined;
   onPhase: ((phase: GuestPhase) => void) | undefined;
   onStatus: ((status: number) => void) | undefined;
   readonly #listeners = new Set<(event: GuestEvent) => void>();
   readonly #console: ConsoleStream;
   readonly #running = new Map<number, Running>();
-  readonly #ready = Promise.withResolvers<void>();
-  readonly #settled = Promise.withResolvers<void>();
+  readonly #start = new GuestStart();
   #nextId = 1;
   /** The last size of the terminal, for a guest that comes up, or comes up again. */
   #size: readonly [rows: number, columns: number] | undefined;
@@ -116,9 +120,6 @@ export class GuestSession implements GuestChannel {
     this.#console = console;
     console.onData = (bytes) => this.#receive(bytes);
     console.onWritable = () => this.#flush();
-    // Nobody may be waiting.
-    this.#ready.promise.catch(() => {});
-    this.#settled.promise.catch(() => {});
   }
 
   /** Opens the control channel of a machine that has one. */
@@ -126,7 +127,7 @@ export class GuestSession implements GuestChannel {
     if (!machine.consoles.includes('com4')) return undefined;
     const session = new GuestSession(machine.console('com4'));
     void machine.ended().then(({ detail }) => session.#end(detail));
-    machine.onEvent((event) => event.type === 'reset' && session.#abandon(`The guest was reset by ${event.cause}.`));
+    machine.onEvent((event) => event.type === 'reset' && session.#renew(`The guest was reset by ${event.cause}.`));
     return session;
   }
 
@@ -143,19 +144,20 @@ export class GuestSession implements GuestChannel {
     const phase = /^phase (\w{1,20}) (\d{1,10}\.\d{1,6})$/.exec(line);
     if (phase) {
       const found = { name: phase[1], uptime: Number(phase[2]) };
-      this.phases.push(found);
+      // Another kernel runs, of which nothing else has told: kexec, or what came late of a guest that was reset.
+      if (this.#start.isAnother(found)) this.#renew('The guest started anew.');
+      this.#start.reached(found);
       this.onPhase?.(found);
       this.#tell({ type: 'guest-phase', ...found });
       if (LISTENS.has(found.name)) this.#tellSize();
-      if (found.name === 'ready') this.#ready.resolve();
-      if (found.name === 'settled' || found.name === 'agent') this.#settled.resolve();
       return;
     }
     const exit = /^exit (\d{1,3})$/.exec(line);
     if (exit) {
-      this.status = Number(exit[1]);
-      this.onStatus?.(this.status);
-      this.#tell({ type: 'exit-status', status: this.status });
+      const status = Number(exit[1]);
+      this.#start.status = status;
+      this.onStatus?.(status);
+      this.#tell({ type: 'exit-status', status });
       return;
     }
     const [, word, id, rest] = /^(out|err|ran|took|tty) (\d{1,9}) (\S+)$/.exec(line) ?? [];
@@ -185,22 +187,37 @@ export class GuestSession implements GuestChannel {
     this.#running.clear();
   }
 
-  #end(why: string): void {
-    const error = new NemuError('GUEST_GONE', why);
-    this.#ready.reject(error);
-    this.#settled.reject(error);
+  /** Nobody reads the channel until the next guest does: what was on its way to the last one is not for it. */
+  #renew(why: string): void {
+    this.#start.renew();
+    this.#line = '';
+    this.#unsent = Buffer.alloc(0);
     this.#abandon(why);
   }
 
+  #end(why: string): void {
+    this.#start.fail(new NemuError('GUEST_GONE', why));
+    this.#abandon(why);
+  }
+
+  get phases(): readonly GuestPhase[] {
+    return this.#start.phases;
+  }
+
+  get status(): number | undefined {
+    return this.#start.status;
+  }
+
   get ready(): Promise<void> {
-    return this.#ready.promise;
+    return this.#start.ready;
   }
 
   get settled(): Promise<void> {
-    return this.#settled.promise;
+    return this.#start.settled;
   }
 
   async run(script: string, { onOutput, signal }: GuestRunOptions = {}): Promise<GuestResult> {
+    const encoded = encode(script);
     await this.ready;
     signal?.throwIfAborted();
     const id = this.#nextId++;
@@ -225,12 +242,13 @@ export class GuestSession implements GuestChannel {
       reject,
     });
     signal?.addEventListener('abort', () => this.#send(`stop ${id}`), { once: true });
-    this.#send(`run ${id} ${Buffer.from(script).toString('base64')}`);
+    this.#send(`run ${id} ${encoded}`);
     return promise;
   }
 
   async exec(script: string, options: GuestExecOptions): Promise<number> {
     const { input, onOutput, onError, signal, terminal } = options;
+    const encoded = encode(script);
     await this.ready;
     signal?.throwIfAborted();
     const id = this.#nextId++;
@@ -261,7 +279,6 @@ export class GuestSession implements GuestChannel {
       reject,
     });
     signal?.addEventListener('abort', () => this.#send(`stop ${id}`), { once: true });
-    const encoded = Buffer.from(script).toString('base64');
     const sized = (word: string, { rows, columns }: TerminalSize) => `${word} ${id} ${rows} ${columns}`;
     this.#send(terminal ? `${sized('terminal', terminal.size)} ${encoded}` : `exec ${id} ${encoded}`);
     const off = terminal?.onResize((size) => this.#running.has(id) && this.#send(sized('winsize', size)));

@@ -404,6 +404,7 @@ export class RemoteMachine implements MachineClient {
 
   receive(event: MachineEvent): void {
     if (event.type === 'console') this.share?.consoleChanged(event.name, event.change);
+    if (event.type === 'reset') this.share?.reset();
     for (const listener of this.#listeners) listener(event);
   }
 

@@ -2,15 +2,17 @@
 import { NemuError } from './errors.ts';
 import type { NotedEvent } from './event_history.ts';
 import { MAX_PAYLOAD } from './frames.ts';
-import type {
-  GuestChannel,
-  GuestEvent,
-  GuestExecOptions,
-  GuestPhase,
-  GuestResult,
-  GuestRunOptions,
-  GuestSignal,
+import {
+  type GuestChannel,
+  type GuestEvent,
+  type GuestExecOptions,
+  type GuestPhase,
+  type GuestResult,
+  type GuestRunOptions,
+  type GuestSignal,
+  requireScript,
 } from './guest_session.ts';
+import { GuestStart } from './guest_start.ts';
 import {
   type CreateResult,
   FRAME_BYTES,
@@ -81,6 +83,11 @@ export class RemoteShare {
 
   guestEvent(event: GuestEvent): void {
     this.#guest?.receive(event);
+  }
+
+  /** The machine was. */
+  reset(): void {
+    this.#guest?.reset();
   }
 
   gone(error: NemuError): void {
@@ -180,51 +187,52 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
 }
 
 class RemoteGuest implements GuestChannel {
-  readonly phases: GuestPhase[];
-  status: number | undefined;
+  readonly #start = new GuestStart();
   readonly #call: Call;
   readonly #send: Send;
   readonly #open: Open;
   readonly #listeners = new Set<(event: GuestEvent) => void>();
-  readonly #ready = Promise.withResolvers<void>();
-  readonly #settled = Promise.withResolvers<void>();
 
   constructor(phases: readonly GuestPhase[], status: number | undefined, call: Call, send: Send, open: Open) {
-    this.phases = [...phases];
-    this.status = status;
+    for (const phase of phases) this.#start.reached(phase);
+    this.#start.status = status;
     this.#call = call;
     this.#send = send;
     this.#open = open;
-    // Nobody may be waiting.
-    this.#ready.promise.catch(() => {});
-    this.#settled.promise.catch(() => {});
-    for (const { name } of phases) this.#reached(name);
   }
 
-  #reached(phase: string): void {
-    if (phase === 'ready') this.#ready.resolve();
-    if (phase === 'settled' || phase === 'agent') this.#settled.resolve();
+  get phases(): readonly GuestPhase[] {
+    return this.#start.phases;
+  }
+
+  get status(): number | undefined {
+    return this.#start.status;
   }
 
   get ready(): Promise<void> {
-    return this.#ready.promise;
+    return this.#start.ready;
   }
 
   get settled(): Promise<void> {
-    return this.#settled.promise;
+    return this.#start.settled;
   }
 
   receive(event: GuestEvent): void {
     if (event.type === 'guest-phase') {
-      this.phases.push({ name: event.name, uptime: event.uptime });
-      this.#reached(event.name);
-    } else this.status = event.status;
+      const { name, uptime } = event;
+      if (this.#start.isAnother(event)) this.#start.renew();
+      this.#start.reached({ name, uptime });
+    } else this.#start.status = event.status;
     for (const listener of this.#listeners) listener(event);
   }
 
+  /** The machine was. */
+  reset(): void {
+    this.#start.renew();
+  }
+
   gone(error: NemuError): void {
-    this.#ready.reject(error);
-    this.#settled.reject(error);
+    this.#start.fail(error);
   }
 
   onEvent(listener: (event: GuestEvent) => void): () => void {
@@ -252,6 +260,7 @@ class RemoteGuest implements GuestChannel {
   }
 
   async #command(method: 'guestRun' | 'guestExec', script: string, ends: GuestExecOptions): Promise<number> {
+    requireScript(script);
     ends.signal?.throwIfAborted();
     const { terminal } = ends;
     const parameters = terminal ? [script, terminal.size] : [script];

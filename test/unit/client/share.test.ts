@@ -77,7 +77,7 @@ function machine() {
   const emit = (event: MachineEvent) => {
     for (const listener of listeners) listener(event);
   };
-  return { com1, com4, hub, attach, emit, served, listeners };
+  return { com1, com4, guest, hub, attach, emit, served, listeners };
 }
 
 const settled = () => new Promise((resolve) => setTimeout(resolve, 20));
@@ -330,6 +330,55 @@ describe("a shared machine's guest and history", () => {
     await Promise.all(failed);
     await expect(runs[1]).rejects.toMatchObject({ code: 'GUEST_GONE' });
     two.connection.close();
+  });
+
+  test('a guest that was reset is waited for anew: nothing is sent to a port that nobody reads', async () => {
+    const { com4, attach, emit } = machine();
+    const { machine: remote, connection } = await attach('one');
+    const guest = remote.share!.guest!;
+    com4.print('phase ready 1.5\nphase settled 1.7\nexit 3\n');
+    await expect.poll(() => guest.status).toBe(3);
+    await guest.settled;
+    emit({ type: 'reset', cause: 'the user' });
+    com4.typed = '';
+    const run = guest.run('echo again');
+    let up = false;
+    await settled();
+    void guest.ready.then(() => {
+      up = true;
+    });
+    await settled();
+    expect([guest.phases, guest.status, up, com4.typed]).toEqual([[], undefined, false, '']);
+    com4.print('phase init 0.4\nphase ready 1.4\n');
+    await guest.ready;
+    await expect.poll(() => com4.typed).toMatch(/^run \d+ /);
+    const id = /^run (\d+)/.exec(com4.typed)?.[1];
+    com4.print(`ran ${id} 0\n`);
+    expect(await run).toMatchObject({ status: 0 });
+    // A kernel that another one has started tells of no reset.
+    const lost = expect(guest.run('sleep 100')).rejects.toMatchObject({ code: 'GUEST_GONE' });
+    await expect.poll(() => com4.typed).toMatch(/\nrun /);
+    com4.print('phase init 0.3\n');
+    await lost;
+    expect(guest.phases).toEqual([{ name: 'init', uptime: 0.3 }]);
+    connection.close();
+  });
+
+  test('a script that is no text is refused with a sentence, and nothing is left of it', async () => {
+    const { guest, com4, attach, emit } = machine();
+    const { machine: remote, connection } = await attach('one');
+    com4.print('phase ready 1.5\n');
+    for (const channel of [guest!, remote.share!.guest!]) {
+      const told = { code: 'USAGE', message: 'A command for the guest is text, not undefined.' };
+      await expect(channel.run(undefined as never)).rejects.toMatchObject(told);
+      const ends = { onOutput: () => {}, onError: () => {} };
+      await expect(channel.exec(undefined as never, ends)).rejects.toMatchObject(told);
+    }
+    // A promise that nobody has would be rejected now.
+    emit({ type: 'reset', cause: 'the user' });
+    await settled();
+    expect(com4.typed).toBe('');
+    connection.close();
   });
 
   test('who comes late learns how it began', async () => {
