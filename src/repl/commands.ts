@@ -55,10 +55,10 @@ const plain = (usage: string, help: string, code: string): ReplCommand => ({ usa
 export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   status: plain('status', 'what the machine is doing', 'await vm.info()'),
   info: {
-    usage: 'info TOPIC',
+    usage: 'info TOPIC [NAME]',
     help: `tables: ${Object.keys(INFO).join(', ')}`,
     words: Object.keys(INFO),
-    code: ([topic]) => `await vm.info(${topic === undefined ? '' : quote(topic)})`,
+    code: (words) => `await vm.info(${words.slice(0, 2).map(quote).join(', ')})`,
   },
   pause: plain('pause', 'stop every vCPU', 'await vm.pause()'),
   resume: plain('resume', 'let them go on', 'await vm.resume()'),

@@ -3,8 +3,10 @@ import { inspect } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import type { PciDevice as LivePci, PciPlugInput, PciPortReport, PlugOptions, UnplugOptions } from '../client/live.ts';
 import type { PciFunctionReport } from '../client/machine_client.ts';
+import { formatSize } from '../client/sizes.ts';
 import { ConfigView } from './pci_config.ts';
-import { type Done, Text } from './values.ts';
+import { readQueues, type VirtQueue } from './queues.ts';
+import { address, type Done, Text } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A PCI function, as it was when it was asked for. */
@@ -13,23 +15,48 @@ export class PciDevice {
   readonly address: string;
   readonly config: ConfigView;
   readonly report: PciFunctionReport;
+  readonly #vm: Vm;
 
-  constructor(report: PciFunctionReport) {
+  constructor(vm: Vm, report: PciFunctionReport) {
+    this.#vm = vm;
     this.report = report;
     this.name = report.name;
     this.address = report.address;
     this.config = new ConfigView(report.config);
   }
 
-  /** Its configuration space in words and bytes. */
+  /** Its virtqueues with their descriptors, as they are in the guest's memory. @throws NemuError DEVICE, ADDRESS */
+  async queues(): Promise<VirtQueue[]> {
+    const { virtio } = (await this.#vm.pci(this.name)).report;
+    if (!virtio) throw new NemuError('DEVICE', `${this.name} is no virtio device: it has no queues.`);
+    return readQueues(this.#vm.machine, virtio);
+  }
+
+  /** Its configuration space in words and bytes, its BARs and what its MSI-X table holds. */
   decode(): Text {
-    const { config } = this;
+    const { config, report } = this;
+    const bars = report.bars.map(
+      ({ index, kind, size, base }) =>
+        `BAR ${index}: ${kind === 'io' ? 'ports' : kind === 'memory64' ? 'memory, 64 bits' : 'memory'}, ${formatSize(size)}, ${base === undefined ? 'off' : `at ${address(base)}`}`,
+    );
+    // Entries that nobody has written are left out.
+    const entries = (report.msix ?? [])
+      .filter(({ address: to, masked }) => to !== 0 || !masked)
+      .map(({ vector, address: to, data, masked, pending }) =>
+        [
+          `MSI-X ${vector}: ${address(to)} ← ${address(data)}`,
+          ...(masked ? ['masked'] : []),
+          ...(pending ? ['pending'] : []),
+        ].join(', '),
+      );
     return new Text(
       [
         `${this.address} ${this.name}: ${config.className}`,
         `command: ${config.command}`,
         ...(config.slot ? [config.slot] : []),
         ...config.capabilities.map(({ offset, name }) => `[${offset.toString(16)}] ${name}`),
+        ...bars,
+        ...entries,
         '',
         config.dump(),
       ].join('\n'),
@@ -96,7 +123,7 @@ export interface PciAccess {
 
 export function pciAccess(vm: Vm): PciAccess {
   const look = async (which?: string) => {
-    const all = (await vm.machine.devices()).pci.map((report) => new PciDevice(report));
+    const all = (await vm.machine.devices()).pci.map((report) => new PciDevice(vm, report));
     if (which === undefined) return all;
     const found = all.find((each) => each.name === which || each.address === which || `0000:${each.address}` === which);
     if (found) return found;

@@ -67,7 +67,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         requests: ['await vm.requests()', 'what was plugged and unplugged, stage by stage'],
         describe: ['await vm.describe()', 'the machine as it is now, as machine.yaml'],
         apply: ["await vm.apply('machine.yaml', { dryRun: true })", 'what leads to that description, and does it'],
-        info: ["await vm.info('pci')", 'tables; help info lists the topics'],
+        info: ["await vm.info('pci'), await vm.info('queues', 'vda')", 'tables; help info lists the topics'],
         pci: [
           "await vm.pci('vda'), vm.pci.plug('virtio-blk', { file: 'a.qcow2' })",
           'a PCI function by name or address; plugs a device; vm.pci.ports and vm.pci.devices',
@@ -227,7 +227,8 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         address: ['device.address', 'bus:device.function'],
         config: ['device.config', 'its configuration space'],
         report: ['device.report', 'BARs, MSI-X table, virtqueues'],
-        decode: ['device.decode()', 'its configuration space in words and bytes'],
+        decode: ['device.decode()', 'its configuration space in words and bytes, BARs, MSI-X table'],
+        queues: ['await device.queues()', "virtqueues with their descriptors, from the guest's memory"],
       },
     },
   ],

@@ -1,7 +1,8 @@
 /** Tables of what a machine is and does. */
 import { NemuError } from '../client/errors.ts';
-import { isSettled, type PciDevice } from '../client/live.ts';
-import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
+import { isSettled, type PciDevice, type PluggedReport } from '../client/live.ts';
+import type { MachineClient, PciFunctionReport, VirtioReport } from '../client/machine_client.ts';
+import { distanceMatrix } from '../client/numa.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { table } from '../client/text_table.ts';
@@ -10,6 +11,7 @@ import { acpiTables } from './acpi.ts';
 import type { Kernel } from './kernel.ts';
 import { networkText } from './nets.ts';
 import { ConfigView } from './pci_config.ts';
+import { tellMap, tellQueues } from './queues.ts';
 
 const hex = (value: number) => `0x${value.toString(16)}`;
 
@@ -26,10 +28,13 @@ const VIRTIO_TYPES: Record<number, string> = {
   27: 'persistent memory',
 };
 
-type Teller = (machine: MachineClient, kernel: Kernel) => Promise<string>;
+/** @param name of what it is about, for those that can tell of one. */
+type Teller = (machine: MachineClient, kernel: Kernel, name?: string) => Promise<string>;
 
 /** Everything that `info` can show, with a line of help. */
-export const INFO: Readonly<Record<string, { readonly help: string; readonly tell: Teller }>> = {
+export const INFO: Readonly<
+  Record<string, { readonly help: string; readonly tell: Teller; readonly ofOne?: boolean }>
+> = {
   status: { help: 'what the machine is doing', tell: status },
   cpus: { help: 'vCPUs: state, where they are, exits', tell: cpus },
   registers: { help: "every vCPU's registers", tell: registers },
@@ -39,8 +44,13 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },
   pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
   ports: { help: 'hot-plug ports and slots, and what is in them', tell: ports },
-  irq: { help: 'MSI-X vectors: where each goes, masked, pending', tell: irq },
-  queues: { help: 'virtqueues: size, rings, position, buffers in flight', tell: queues },
+  map: { help: 'what is where in guest-physical space: RAM, DIMMs, BARs, registers', tell: tellMap },
+  irq: { help: 'interrupts: MSI-X vectors, INTx pins, what GSIs lead to', tell: irq },
+  queues: {
+    help: 'virtqueues: size, rings, position, buffers in flight; info queues NAME shows descriptors',
+    tell: queues,
+    ofOne: true,
+  },
   exits: { help: 'exits by reason and by device', tell: exits },
   host: { help: "what the machine takes of its host: KVM's slots and routes, descriptors, threads", tell: host },
   acpi: { help: 'ACPI tables as the guest has them; acpi DSDT shows one in words', tell: acpi },
@@ -51,9 +61,16 @@ export const INFO: Readonly<Record<string, { readonly help: string; readonly tel
 };
 
 /** @throws NemuError USAGE for a topic that is none. */
-export async function tellInfo(topic: string, machine: MachineClient, kernel: Kernel): Promise<string> {
+export async function tellInfo(topic: string, machine: MachineClient, kernel: Kernel, name?: string): Promise<string> {
   const found = Object.hasOwn(INFO, topic) ? INFO[topic] : undefined;
-  if (found) return found.tell(machine, kernel);
+  if (found && name !== undefined && !found.ofOne) {
+    throw new NemuError('USAGE', `info ${topic} is about all of them: it takes no name.`, {
+      hint: `Those that do: ${Object.keys(INFO)
+        .filter((each) => INFO[each].ofOne)
+        .join(', ')}.`,
+    });
+  }
+  if (found) return found.tell(machine, kernel, name);
   const near = didYouMean(topic, Object.keys(INFO));
   throw new NemuError('USAGE', `info knows nothing of "${topic}".`, {
     hint: near ? `Did you mean ${near}?` : `It knows ${Object.keys(INFO).join(', ')}.`,
@@ -67,11 +84,19 @@ async function host(machine: MachineClient): Promise<string> {
 
 async function status(machine: MachineClient): Promise<string> {
   const { description, state, end } = machine;
+  // What was plugged is known as long as there is a machine.
+  const here = await machine.plugged().catch(() => undefined);
+  const count = here?.cpus.present.length ?? description.cpus.count;
+  const size = here ? memoryOf(here.memory) : description.memory.size;
   return [
-    `${description.name}: ${state}, ${description.machine} with ${description.cpus.count} vCPU${description.cpus.count === 1 ? '' : 's'} and ${formatSize(description.memory.size)}`,
+    `${description.name}: ${state}, ${description.machine} with ${count} vCPU${count === 1 ? '' : 's'} and ${formatSize(size)}`,
     ...(end ? [end.detail] : []),
   ].join('\n');
 }
+
+/** Bytes of RAM, with DIMMs and what is plugged by blocks. */
+const memoryOf = ({ boot, dimms, virtio }: PluggedReport['memory']): number =>
+  [...dimms.map(({ size }) => size), ...virtio.map(({ plugged }) => plugged)].reduce((sum, size) => sum + size, boot);
 
 async function cpus(machine: MachineClient, kernel: Kernel): Promise<string> {
   const rows = await Promise.all(
@@ -198,12 +223,22 @@ function bootMemory({ description }: MachineClient): string {
   return `${formatSize(size)} (${size} bytes), ${traits.join(', ')}`;
 }
 
-async function numa({ description }: MachineClient): Promise<string> {
-  const { numa: nodes } = description;
+async function numa(machine: MachineClient): Promise<string> {
+  const { numa: nodes } = machine.description;
   if (!nodes) return 'The machine has one node: it was made without --numa.';
+  const { cpus: processors, memory: here } = await machine.plugged();
+  const present = new Set(processors.present.map(({ index }) => index));
+  const distances = distanceMatrix(nodes);
+  const plugged = (node: number) =>
+    [...here.dimms.map((each) => ({ ...each, plugged: each.size })), ...here.virtio]
+      .filter((each) => each.node === node)
+      .reduce((sum, each) => sum + each.plugged, 0);
   return table(
-    ['node', 'cpus', 'memory'],
-    nodes.nodes.map(({ cpus: list, memory: size }, index) => [index, list.join(','), formatSize(size ?? 0)]),
+    ['node', 'cpus', 'memory', ...distances.map((_, to) => `to ${to}`)],
+    nodes.nodes.map(({ cpus: list, memory: size = 0 }, node) => [
+      ...[node, list.filter((index) => present.has(index)).join(','), formatSize(size + plugged(node))],
+      ...distances[node],
+    ]),
   );
 }
 
@@ -260,12 +295,34 @@ async function irq(machine: MachineClient): Promise<string> {
         [...(masked ? ['masked'] : []), ...(pending ? ['pending'] : [])].join(', '),
       ]),
   );
-  return rows.length > 0 ? table(['device', 'entry', 'to', 'vector', ''], rows) : 'No device uses MSI-X.';
+  const msix = rows.length > 0 ? table(['device', 'entry', 'to', 'vector', ''], rows) : 'No device uses MSI-X.';
+  return [msix, ...intxOf(functions), GSIS].join('\n\n');
 }
 
-async function queues(machine: MachineClient): Promise<string> {
+/** How KVM routes interrupts of a PC: src/vmm/irq_routing.ts. */
+const GSIS = table(
+  ['gsi', 'PIC', 'I/O APIC'],
+  [
+    ['0', 'master pin 0', 'pin 2'],
+    ['1, 3–7', 'master, pin of the same number', 'pin of the same number'],
+    ['8–15', 'slave, pins 0–7', 'pin of the same number'],
+    ['16–23', '', 'pin of the same number'],
+  ],
+);
+
+/** Functions that have an interrupt pin. */
+function intxOf(functions: readonly PciFunctionReport[]): string[] {
+  const rows = functions.flatMap(({ name, config }) => {
+    const intx = new ConfigView(config).intx;
+    return intx ? [[name, intx.pin, intx.line ?? '', intx.state]] : [];
+  });
+  return rows.length > 0 ? [table(['device', 'pin', 'line', ''], rows)] : [];
+}
+
+async function queues(machine: MachineClient, _kernel: Kernel, name?: string): Promise<string> {
   const { pci: functions, mmio } = await machine.devices();
   const devices = [...functions.flatMap(({ virtio }) => (virtio ? [virtio] : [])), ...mmio];
+  if (name !== undefined) return tellQueues(machine, devices, name);
   const rows = devices.flatMap((each) =>
     each.queues
       .filter(({ enabled }) => enabled)

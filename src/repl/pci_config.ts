@@ -110,6 +110,20 @@ export class ConfigView {
     return name;
   }
 
+  /** The interrupt pin, the line that the guest's firmware or kernel noted, and how it stands; undefined without a pin. */
+  get intx(): { readonly pin: string; readonly line?: number; readonly state: string } | undefined {
+    const [line, pin] = [this.bytes[0x3c], this.bytes[0x3d]];
+    if (pin < 1 || pin > 4) return undefined;
+    const off = (this.bytes.readUInt16LE(4) & 0x400) !== 0;
+    const pending = (this.bytes.readUInt16LE(6) & 8) !== 0;
+    return {
+      pin: `INT${'ABCD'[pin - 1]}`,
+      // 255 stands for none, and is what is there when nobody wrote it on a PC.
+      ...(line !== 0xff && { line }),
+      state: [...(off ? ['off'] : []), ...(pending ? ['pending'] : [])].join(', '),
+    };
+  }
+
   /** Slot state of a hot-plug port; undefined where there is no slot. */
   get slot(): string | undefined {
     const express = this.capabilities.find(({ id, extended }) => id === 0x10 && !extended)?.offset;

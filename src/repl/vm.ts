@@ -591,9 +591,9 @@ export class Vm {
     });
   }
 
-  /** Tables: `info('cpus')`, and so on. */
-  async info(topic = 'status'): Promise<Text> {
-    return new Text(await tellInfo(topic, this.machine, this.kernel));
+  /** Tables: `info('cpus')`, and so on; of one device `info('queues', 'vda')`. */
+  async info(topic = 'status', name?: string): Promise<Text> {
+    return new Text(await tellInfo(topic, this.machine, this.kernel, name));
   }
 
   pause(): Promise<void> {

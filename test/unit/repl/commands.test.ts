@@ -18,6 +18,7 @@ describe('the short form', () => {
   test.each([
     ['pause', 'await vm.pause()'],
     ['  info   pci ', "await vm.info('pci')"],
+    ['info queues vda', "await vm.info('queues', 'vda')"],
     ["sh echo 'a b'  c", "await vm.sh('echo \\'a b\\'  c')"],
     ['x jiffies_64', "await vm.read('jiffies_64', 64)"],
     ['x 0x1000 16', 'await vm.read(0x1000, 16)'],
