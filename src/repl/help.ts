@@ -23,7 +23,7 @@ interface Topic {
 const PCI_ACCESS: Topic = {
   what: 'PCI: functions, and devices that come and go',
   members: {
-    call: ["await vm.pci('vda'), await vm.pci()", 'one function by its name or address, or all'],
+    '()': ["await vm.pci('vda'), await vm.pci()", 'one function by its name or address, or all'],
     plug: ["await vm.pci.plug('virtio-blk', { file: 'a.qcow2' })", 'plugs a device; help plug lists types and options'],
     devices: ['vm.pci.devices', 'devices that come and go, also those of the start; each has unplug()'],
     ports: ['vm.pci.ports', 'hot-plug ports and slots, and what is in them'],

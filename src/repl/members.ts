@@ -51,7 +51,7 @@ function missing(at: object, path: string, name: string): NemuError | undefined 
   const topic = topicOf(at);
   const known = what
     ? [...Object.keys(at), ...(topic ? Object.keys(topic.members) : [])]
-    : Object.keys(topic?.members ?? {});
+    : Object.keys(topic?.members ?? {}).filter((each) => each in at);
   if (known.length === 0 && !what) return undefined;
   const near = didYouMean(name, known);
   const hint = near ? `Did you mean ${near}?` : `There is ${known.join(', ') || 'none'}.`;

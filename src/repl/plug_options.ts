@@ -83,8 +83,19 @@ const CALLS: readonly (readonly [RegExp, (match: RegExpExecArray) => string | un
   [/vm\.plug\(\s*\{([^{}]*)()([^{}]*)$/, ([, fields]) => /(?:type|kind):\s*['"](?!pci)([\w-]+)/.exec(fields)?.[1]],
 ];
 
-/** Words that may stand at the end of code that plugs something, and the part that they are for. */
-export function typedCompletions(code: string): [string[], string] | undefined {
+/** What an option takes and is, by `name=value` or a field's `name: `. */
+export function optionText(what: Options, word: string): string | undefined {
+  const name = dashed(/^[\w-]+/.exec(word)?.[0] ?? '');
+  const found = propertiesOf(what).find(([field]) => dashed(field) === name);
+  if (!found) return undefined;
+  const [field, property, required] = found;
+  return [typeText(field, property), property.description, required && '(needed)'].filter(Boolean).join('  ');
+}
+
+/** Words that may stand at the end of code that plugs something, the part that they are for, and what each is. */
+export function typedCompletions(
+  code: string,
+): [words: string[], part: string, what?: (word: string) => string | undefined] | undefined {
   const type = /vm\.pci\.plug\(\s*(['"])([\w-]*)$/.exec(code);
   if (type) {
     const [, quote, part] = type;
@@ -112,6 +123,7 @@ export function typedCompletions(code: string): [string[], string] | undefined {
     return [
       [...properties.keys()].filter((field) => !used.has(field) && field.startsWith(part)).map((field) => `${field}: `),
       part,
+      (word) => optionText(what, word),
     ];
   }
   return undefined;

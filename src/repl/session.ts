@@ -9,10 +9,10 @@ import { NemuError } from '../client/errors.ts';
 import { isSettled } from '../client/live.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { COMMANDS, commandCode, commandHelp } from './commands.ts';
+import { complete, listing } from './completion.ts';
 import { Evaluation } from './evaluation.ts';
 import { helpOn } from './help.ts';
 import { missingMember, mistypedCommand } from './members.ts';
-import { plugTypes, typedCompletions } from './plug_options.ts';
 import type { Vm } from './vm.ts';
 
 export interface ReplStreams {
@@ -49,6 +49,8 @@ export class ReplSession {
   #evaluating: { readonly evaluation: Evaluation; readonly end: (why: NemuError) => void } | undefined;
   /** Requests that have not settled, in words. */
   readonly #requests = new Map<number, string>();
+  /** The line of the last completion. */
+  #completed: string | undefined;
   /** When the person at it has left. */
   readonly left: Promise<void>;
 
@@ -88,11 +90,12 @@ export class ReplSession {
     this.#base = this.#server.eval as Eval;
     const server = this.#server as unknown as { eval: Eval; completer: Completer };
     server.eval = (code, context, file, callback) => this.#evaluate(code, context, file, callback);
-    const complete = server.completer;
+    const completeCode = server.completer;
     server.completer = (line, callback) => {
-      const words = completions(line, vm);
-      if (words) callback(null, words);
-      else complete.call(this.#server, line, callback);
+      void this.#complete(line, vm).then((words) => {
+        if (words) callback(null, words);
+        else completeCode.call(this.#server, line, callback);
+      });
     };
     this.#server.defineCommand('commands', {
       help: 'Show the commands of the machine',
@@ -109,6 +112,19 @@ export class ReplSession {
     }
     if (history) this.#server.setupHistory(history, () => {});
     this.left = new Promise((resolve) => this.#server.once('exit', resolve));
+  }
+
+  /** Words for the end of a line; asked for the same line again, a listing of what each is. */
+  async #complete(line: string, vm: Vm): Promise<[string[], string] | undefined> {
+    // A machine that has ended tells no names.
+    const found = await complete(line, vm).catch(() => undefined);
+    const again = line === this.#completed;
+    this.#completed = line;
+    const text = again && found && listing(found);
+    if (!found || !text) return found && [found.words.map(([word]) => word), found.part];
+    this.#streams.output.write(`\n${text}\n`);
+    this.#server.displayPrompt(true);
+    return [[], found.part];
   }
 
   /** Each stage of a request as it comes, above the result. */
@@ -385,29 +401,6 @@ class Help {
 }
 
 type Completer = (line: string, callback: (error: Error | null, result?: [string[], string]) => void) => void;
-
-/** Words for a command, or for what follows one; undefined where JavaScript is completed. */
-function completions(line: string, vm: Vm): [string[], string] | undefined {
-  const first = /^\s*([a-z]*)$/.exec(line);
-  if (first) {
-    const found = [...Object.keys(COMMANDS), 'vm', 'help'].filter((name) => name.startsWith(first[1]));
-    return found.length > 0 ? [found, first[1]] : undefined;
-  }
-  const typed = typedCompletions(line);
-  if (typed) return typed;
-  const match = /^\s*([a-z]+)\s+(?:(.*?)\s+)?(\S*)$/.exec(line);
-  if (!match) return undefined;
-  const [, name, before = '', word] = match;
-  const given = before === '' ? [] : before.split(/\s+/);
-  if (name === 'help') {
-    const topics = given.length === 0 ? Object.keys(COMMANDS) : given[0] === 'plug' ? plugTypes() : [];
-    return [topics.filter((each) => each.startsWith(word)), word];
-  }
-  if (!Object.hasOwn(COMMANDS, name)) return undefined;
-  const { words, next } = COMMANDS[name];
-  const possible = next?.(given, vm) ?? (given.length === 0 ? words : undefined);
-  return possible && [possible.filter((each) => each.startsWith(word)), word];
-}
 
 /** Code without its types; what does not parse is left for the REPL, which may want another line. */
 function typeless(code: string): string {
