@@ -22,7 +22,7 @@ interface Plugged {
  */
 export function requireRoom(steps: readonly Step[], here: PluggedReport, nodes: number, nvdimmsOfStart: number): void {
   const goes = new Set(steps.flatMap(({ action, subject }) => (action === 'unplug' ? [subject] : [])));
-  const comes = steps.flatMap(({ plugs }) => (plugs ? [plugs as Plugged] : []));
+  const comes = steps.flatMap(({ plugs, subject }) => (plugs ? [{ ...(plugs as Plugged), id: subject }] : []));
   const problem = problemOfMemory(here, goes, comes, nodes, nvdimmsOfStart) ?? problemOfPorts(here, goes, comes);
   if (problem === undefined) return;
   throw new NemuError('APPLY', `${problem} Nothing was done.`, {

@@ -22,6 +22,9 @@ describe('the REPL', () => {
         'vm',
         'info cpus',
         'info queues',
+        'info queues net0',
+        'info map',
+        'sym 0xffff888000000000',
         'pci net0',
         // All of it: a guest that is slow says more.
         'dmesg 2000',
@@ -47,6 +50,7 @@ describe('the REPL', () => {
         "await vm.memory.search('Linux version 6', 1)",
         'cpu add',
         'sh until [ $(nproc) = 3 ]; do sleep 0.1; done; nproc',
+        'net net0 throttle pps=100000',
         'memory plug 256M id=more',
         'info memory',
         `save ${join(folder, 'replay.ts')}`,
@@ -86,6 +90,9 @@ describe('the REPL', () => {
         /^net0 +0 +split +256 /m,
         /^00:0\d\.0 net0: Ethernet controller$/m,
         /MSI-X: 4 vectors, enabled/,
+        /^queue 0: split, size 256 at 0x.*\ndescriptor +address +length +flags +next\n +0 +0x[0-9a-f]+ +\d+ +write/m,
+        /^0x0 +0x1fffffff +512 MiB +RAM\n(.*\n)*0xfec00000 .* I\/O APIC\n/m,
+        /^0xffff888000000000 is in no symbol$/m,
         /Linux version 6\..*gcc/,
         /^f{8}[0-9a-f]{8} . linux_banner$/m,
         /Linux version 6\.$/m,
@@ -95,7 +102,7 @@ describe('the REPL', () => {
         /\[ '0x[0-9a-f]+' \]/,
         /^\[ vCPU 2 \]\n3\nmore: 256 MiB at 0x108000000, slot 1, node 0$/m,
         /^boot +0 +128 MiB +0x100000000 +0 +anonymous\nmore +1 +256 MiB +0x108000000 +0 +anonymous$/m,
-        /^2\n.*replay\.ts is there already\.$/m,
+        /^3\n.*replay\.ts is there already\.$/m,
         /^vm\.unplug\('more'\)\nunplug cpu2: reserved → notified → accepted → removed \(\d+ ms\)$/m,
         /A DIMM of 104857600 bytes is not a multiple of 128 MiB/,
         /^unplug +more +reserved → notified → accepted → removed$/m,
@@ -139,6 +146,10 @@ describe('the REPL', () => {
       expect(bad.stdout.toString()).toBe('said\n');
       expect(bad.status).toBe(1);
       expect(bad.stderr).toContain('TypeError: on purpose');
+      // Nobody waited for it.
+      const stray = await runNemu(['run', '-e', "vm.unplug('nosuch'); 1"]);
+      expect(stray.status).toBe(1);
+      expect(stray.stderr).toContain('There is no nosuch in this machine.');
       const late = await runNemu(['run', '--timeout', '2', '-e', 'await new Promise(() => {})']);
       expect(late.stderr).toContain('--timeout 2 ran out.');
       expect(late.status).toBe(71);
