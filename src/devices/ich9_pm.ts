@@ -3,7 +3,8 @@
  * QEMU's q35 has and at its offsets from PMBASE.
  */
 import type { Clock, Device, DeviceState, IrqLine, Region } from './device.ts';
-import { bytesIn, integerIn, requireKind } from './state.ts';
+import { GpeBlock } from './gpe_block.ts';
+import { integerIn, requireKind } from './state.ts';
 
 const PM1_STS = 0x00;
 const PM1_EN = 0x02;
@@ -49,7 +50,7 @@ export class Ich9Pm implements Device, Region {
   /** No SMM here: ACPI is on from the start, and SMI_CMD in the FADT is 0. */
   #control = SCI_EN;
   #smiEnable = 0;
-  readonly #gpe = new Uint8Array(GPE0_LENGTH);
+  readonly #gpe = new GpeBlock(GPE0_LENGTH);
   #level = false;
 
   constructor(options: Ich9PmOptions) {
@@ -63,7 +64,7 @@ export class Ich9Pm implements Device, Region {
     this.#enable = 0;
     this.#control = SCI_EN;
     this.#smiEnable = 0;
-    this.#gpe.fill(0);
+    this.#gpe.reset();
     this.#update();
   }
 
@@ -74,7 +75,7 @@ export class Ich9Pm implements Device, Region {
   }
 
   #readByte(offset: number): number {
-    if (offset >= GPE0 && offset < GPE0 + GPE0_LENGTH) return this.#gpe[offset - GPE0];
+    if (offset >= GPE0 && offset < GPE0 + GPE0_LENGTH) return this.#gpe.read(offset - GPE0);
     const byteOf = (value: number, base: number) => (value >>> (8 * (offset - base))) & 0xff;
     if (offset < PM1_EN) return byteOf(this.#status, PM1_STS);
     if (offset < PM1_CNT) return byteOf(this.#enable, PM1_EN);
@@ -99,10 +100,7 @@ export class Ich9Pm implements Device, Region {
     const shiftOf = (base: number) => 8 * (offset - base);
     const replace = (old: number, base: number) => (old & ~(0xff << shiftOf(base))) | (byte << shiftOf(base));
     if (offset >= GPE0 && offset < GPE0 + GPE0_LENGTH) {
-      const index = offset - GPE0;
-      // The first half is status, cleared by writing ones; the second is enable.
-      if (index < GPE0_LENGTH / 2) this.#gpe[index] &= ~byte;
-      else this.#gpe[index] = byte;
+      this.#gpe.write(offset - GPE0, byte);
     } else if (offset < PM1_EN) {
       this.#status &= ~(byte << shiftOf(PM1_STS));
     } else if (offset < PM1_CNT) {
@@ -123,13 +121,17 @@ export class Ich9Pm implements Device, Region {
 
   /** Sets a general purpose event's status bit (0–63). */
   raiseGpe(number: number): void {
-    this.#gpe[number >> 3] |= 1 << (number & 7);
+    this.#gpe.raise(number);
     this.#update();
   }
 
+  /** Whether the guest has listened to a general purpose event since it was reset. */
+  knowsGpe(number: number): boolean {
+    return this.#gpe.isKnown(number);
+  }
+
   #update(): void {
-    let active = (this.#status & this.#enable & (PWRBTN_STS | TMR_STS)) !== 0;
-    for (let i = 0; i < GPE0_LENGTH / 2; i++) active ||= (this.#gpe[i] & this.#gpe[i + GPE0_LENGTH / 2]) !== 0;
+    const active = (this.#status & this.#enable & (PWRBTN_STS | TMR_STS)) !== 0 || this.#gpe.active;
     if (active === this.#level) return;
     this.#level = active;
     this.#sci.set(active);
@@ -138,24 +140,22 @@ export class Ich9Pm implements Device, Region {
   save(): DeviceState {
     return {
       kind: KIND,
-      version: 1,
+      version: 2,
       status: this.#status,
       enable: this.#enable,
       control: this.#control,
       smiEnable: this.#smiEnable,
-      gpe: [...this.#gpe],
+      ...this.#gpe.save(),
     };
   }
 
   restore(state: unknown): void {
-    const from = requireKind(state, KIND, 1);
+    const from = requireKind(state, KIND, 2);
     const status = integerIn(from, 'status', 0, 0xffff) & PM1_STS_MASK;
     const enable = integerIn(from, 'enable', 0, 0xffff) & PM1_EN_MASK;
     const control = (integerIn(from, 'control', 0, 0xffff) & ~SLP_EN) | SCI_EN;
     const smiEnable = integerIn(from, 'smiEnable', 0, 0xffffffff);
-    const gpe = bytesIn(from, 'gpe', GPE0_LENGTH);
-    this.#gpe.fill(0);
-    this.#gpe.set(gpe);
+    this.#gpe.restore(from)();
     this.#status = status;
     this.#enable = enable;
     this.#control = control;

@@ -3,8 +3,9 @@
  * QEMU's PC has beside it at ports of its own.
  */
 import type { Clock, Device, DeviceState, IrqLine, Region } from './device.ts';
+import { GpeBlock } from './gpe_block.ts';
 import { Ich9Pm } from './ich9_pm.ts';
-import { bytesIn, requireKind } from './state.ts';
+import { requireKind } from './state.ts';
 
 const GPE_LENGTH = 4;
 const KIND = 'piix4-pm';
@@ -27,7 +28,7 @@ export class Piix4Pm implements Device {
   /** PM1 and the timer are at the same offsets and do the same as in the chip's successor. */
   readonly #pm1: Ich9Pm;
   readonly #sci: IrqLine;
-  readonly #gpe = new Uint8Array(GPE_LENGTH);
+  readonly #gpe = new GpeBlock(GPE_LENGTH);
   #pm1Level = false;
   #level = false;
 
@@ -57,16 +58,11 @@ export class Piix4Pm implements Device {
       size: GPE_LENGTH,
       read: (offset, size) => {
         let value = 0;
-        for (let i = 0; i < size; i++) value |= this.#gpe[offset + i] << (8 * i);
+        for (let i = 0; i < size; i++) value |= this.#gpe.read(offset + i) << (8 * i);
         return value >>> 0;
       },
       write: (offset, size, value) => {
-        for (let i = 0; i < size; i++) {
-          const byte = (value >>> (8 * i)) & 0xff;
-          // The first half is status, cleared by writing ones; the second is enable.
-          if (offset + i < GPE_LENGTH / 2) this.#gpe[offset + i] &= ~byte;
-          else this.#gpe[offset + i] = byte;
-        }
+        for (let i = 0; i < size; i++) this.#gpe.write(offset + i, (value >>> (8 * i)) & 0xff);
         this.#update();
       },
     };
@@ -79,34 +75,37 @@ export class Piix4Pm implements Device {
 
   /** Sets a general purpose event's status bit (0–15). */
   raiseGpe(number: number): void {
-    this.#gpe[number >> 3] |= 1 << (number & 7);
+    this.#gpe.raise(number);
     this.#update();
   }
 
+  /** Whether the guest has listened to a general purpose event since it was reset. */
+  knowsGpe(number: number): boolean {
+    return this.#gpe.isKnown(number);
+  }
+
   #update(): void {
-    const [low, high, enableLow, enableHigh] = this.#gpe;
-    const level = this.#pm1Level || (low & enableLow) !== 0 || (high & enableHigh) !== 0;
+    const level = this.#pm1Level || this.#gpe.active;
     if (level === this.#level) return;
     this.#level = level;
     this.#sci.set(level);
   }
 
   reset(): void {
-    this.#gpe.fill(0);
+    this.#gpe.reset();
     this.#pm1.reset();
     this.#update();
   }
 
   save(): DeviceState {
-    return { kind: KIND, version: 1, pm1: this.#pm1.save(), gpe: [...this.#gpe] };
+    return { kind: KIND, version: 2, pm1: this.#pm1.save(), ...this.#gpe.save() };
   }
 
   restore(state: unknown): void {
-    const from = requireKind(state, KIND, 1);
-    const gpe = bytesIn(from, 'gpe', GPE_LENGTH);
+    const from = requireKind(state, KIND, 2);
+    const setGpe = this.#gpe.restore(from);
     this.#pm1.restore(from.pm1);
-    this.#gpe.fill(0);
-    this.#gpe.set(gpe);
+    setGpe();
     this.#update();
   }
 }

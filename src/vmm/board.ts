@@ -151,6 +151,8 @@ export interface Board {
   powerButton(): undefined;
   /** Has the guest run its handler of a general purpose event. */
   raiseGpe(number: number): void;
+  /** Whether the guest has listened to a general purpose event since it was reset. */
+  knowsGpe(number: number): boolean;
   /** The main thread rang: serial input, or room for output. */
   pollSerial(): void;
   /** The machine goes on after a pause. */
@@ -349,6 +351,7 @@ export function createBoard(options: BoardOptions): Board {
     },
     powerButton: () => pm.pressPowerButton() as undefined,
     raiseGpe: (number) => pm.raiseGpe(number),
+    knowsGpe: (number) => pm.knowsGpe(number),
     pollSerial: () => {
       for (const each of channels.values()) each.poll();
     },

@@ -119,6 +119,7 @@ class MachineThread {
       fault: (device, text) => this.#guestFault(device, text),
       flushFailed: (id, errno) => this.#diskFailed(id, 'flush', errno, 0, 'stop'),
       raiseGpe: (number) => this.#board.raiseGpe(number),
+      knowsGpe: (number) => this.#board.knowsGpe(number),
       hasStarted: () => this.#state !== 'created',
       changed: (request) => this.#event({ type: 'request', request }),
       event: (event) => this.#event(event),

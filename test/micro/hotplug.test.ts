@@ -13,7 +13,8 @@ const { boot } = microPlace();
 const CPU = { SELECTOR: 0xcd8, FLAGS: 0xcdc, COMMAND: 0xcdd, DATA: 0xce0 } as const;
 /** docs/specs/acpi_mem_hotplug. */
 const MEM = { SELECTOR: 0xa00, OST_EVENT: 0xa04, OST_STATUS: 0xa08, FLAGS: 0xa14 } as const;
-const GPE0_STATUS = 0x620;
+const [GPE0_STATUS, GPE0_ENABLE] = [0x620, 0x628];
+const [GPE_CPU, GPE_DIMM] = [1 << 2, 1 << 3];
 const [ENABLED, INSERT, REMOVE, EJECT] = [1, 2, 4, 8];
 const [DEVICE_CHECK, EJECT_REQUEST] = [1, 3];
 const MiB = 2 ** 20;
@@ -53,11 +54,19 @@ class Guest {
     const roomy = { cpus: { count: 1, max: 4 }, memory: { size: '16M', max: '1G', slots: 3 } };
     const guest = new Guest(await RegisterGuest.start(boot, { ...roomy, ...more }));
     onTestFinished(() => guest.machine.close());
+    await guest.listen();
     return guest;
   }
 
   get machine() {
     return this.regs.machine;
+  }
+
+  /** As Linux does late in its boot: all events are cleared, then those enabled that have a handler. */
+  async listen(): Promise<void> {
+    await this.regs.out8(GPE0_ENABLE, 0);
+    await this.regs.out8(GPE0_STATUS, 0xff);
+    await this.regs.out8(GPE0_ENABLE, GPE_CPU | GPE_DIMM);
   }
 
   async reached(device: string, stage: Stage): Promise<void> {
@@ -248,6 +257,57 @@ describe('a processor', () => {
     expect(await guest.cpuFlags(1)).toBe(ENABLED);
     expect(await guest.cpuFlags(2)).toBe(ENABLED);
     await guest.machine.close();
+  });
+});
+
+describe('a guest that boots, and clears every event before it listens', () => {
+  const booting = async () => {
+    const guest = await Guest.start();
+    await guest.machine.reset();
+    guest.regs.forget();
+    return guest;
+  };
+
+  test('is told of what came before that', async () => {
+    const guest = await booting();
+    const { machine, regs } = guest;
+    const plugged = [machine.plug({ kind: 'memory', size: '128M' })];
+    await guest.reached('dimm0', 'notified');
+    plugged.push(machine.plug({ kind: 'cpu' }));
+    await guest.reached('cpu1', 'notified');
+    expect(await regs.in8(GPE0_STATUS)).toBe(GPE_CPU | GPE_DIMM);
+    await guest.listen();
+    expect(await regs.in8(GPE0_STATUS)).toBe(GPE_CPU | GPE_DIMM);
+    // Once: what it has heard it has heard.
+    await regs.out8(GPE0_STATUS, GPE_CPU | GPE_DIMM);
+    await guest.listen();
+    expect(await regs.in8(GPE0_STATUS)).toBe(0);
+    await regs.out32(MEM.SELECTOR, 0);
+    expect(await regs.in8(MEM.FLAGS)).toBe(ENABLED | INSERT);
+    await regs.out32(MEM.OST_EVENT, DEVICE_CHECK);
+    await regs.out32(MEM.OST_STATUS, 0);
+    await guest.startCpu(1);
+    expect(await Promise.all(plugged)).toMatchObject([{ stage: 'online' }, { stage: 'online' }]);
+    await machine.close();
+  });
+
+  test('keeps what it found by itself, though it answers that it cannot take it', async () => {
+    const guest = await booting();
+    const { machine, regs } = guest;
+    const plugged = machine.plug({ kind: 'memory', size: '128M' });
+    await guest.reached('dimm0', 'notified');
+    await guest.listen();
+    await regs.out32(MEM.SELECTOR, 0);
+    await regs.out32(MEM.OST_EVENT, DEVICE_CHECK);
+    await regs.out32(MEM.OST_STATUS, 1);
+    expect(await plugged).toMatchObject({ stage: 'online', guest: expect.stringContaining('found the device') });
+    const cpu = machine.plug({ kind: 'cpu' }, { timeoutMs: 100_000 });
+    await guest.reached('cpu1', 'notified');
+    // This one came while it listened: its word counts.
+    const refused = expect(cpu).rejects.toMatchObject({ code: 'REFUSED' });
+    await guest.answerCpu(1, DEVICE_CHECK, 1);
+    await refused;
+    await machine.close();
   });
 });
 

@@ -13,6 +13,8 @@ export interface CpuHotplugOptions {
   readonly guest: GuestActs;
   /** Runs the guest's handler of this general purpose event. */
   readonly raiseGpe: (number: number) => void;
+  /** Whether the guest has listened to it since its reset. */
+  readonly knowsGpe: (number: number) => boolean;
 }
 
 const GPE = 2;
@@ -97,6 +99,10 @@ export class CpuHotplug implements LiveKind<CpuDevice, CpuPlug> {
     this.#states[index] = 'present';
     this.#waiting.add(index);
     this.registers?.plugged(index);
+  }
+
+  listens(): boolean {
+    return this.#options.knowsGpe(GPE);
   }
 
   requireRemovable({ id, index }: CpuDevice, force: boolean): void {

@@ -13,6 +13,8 @@ export interface DimmHotplugOptions {
   readonly guest: GuestActs;
   /** Runs the guest's handler of this general purpose event. */
   readonly raiseGpe: (number: number) => void;
+  /** Whether the guest has listened to it since its reset. */
+  readonly knowsGpe: (number: number) => boolean;
   /** Before that nobody has to be told: a guest finds what is there at its boot. */
   readonly hasStarted: () => boolean;
 }
@@ -73,6 +75,10 @@ export class DimmHotplug implements LiveKind<MemoryDevice, MemoryPlug> {
     memory.add({ gpa: device.address, size: device.size });
     dimm.attached = true;
     if (this.#options.hasStarted()) this.registers?.plugged(device.slot);
+  }
+
+  listens(): boolean {
+    return this.#options.knowsGpe(GPE);
   }
 
   requireRemovable({ id }: MemoryDevice, force: boolean): void {

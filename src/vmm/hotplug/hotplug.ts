@@ -10,6 +10,8 @@ import { readOst } from './ost.ts';
 const FORCED =
   'It was taken by force: what the guest had not yet written to it is lost, and what used it in the guest fails.';
 
+const BOOTS = 'it was booting, and finds the device then or is told of it';
+
 export interface HotplugOptions {
   readonly clock: Clock;
   /** Before that a guest is still to boot, and finds what is there. */
@@ -80,7 +82,8 @@ export class Hotplug {
       this.#findsAtBoot(pending, 'it finds the device at its boot');
       return;
     }
-    const waits = kind.waits?.(device);
+    pending.early = kind.listens?.() === false;
+    const waits = pending.early ? BOOTS : kind.waits?.(device);
     if (waits !== undefined) pending.guest = waits;
     this.#requests.advance(pending, 'notified');
   }
@@ -236,13 +239,23 @@ export class Hotplug {
     const { onlineWhenAccepted } = this.#kind(device.kind);
     if (answer.outcome === 'failure') {
       const reason = `The guest refused: ${answer.words}.`;
-      if (pending.action === 'plug') this.#withdraw(pending, reason);
+      if (pending.action === 'plug' && pending.early) this.#mayHave(pending, answer.words);
+      else if (pending.action === 'plug') this.#withdraw(pending, reason);
       else this.#requests.advance(pending, 'refused', reason);
     } else if (pending.action === 'plug' && answer.outcome === 'success' && onlineWhenAccepted) {
       this.#requests.advance(pending, 'online');
     } else if (pending.stage === 'notified') {
       this.#requests.advance(pending, 'accepted');
     }
+  }
+
+  /**
+   * A guest was told of what came while it booted, and does not take it. Linux before 6.9 answers so, too, for what it has
+   * found before: taken out, it would be torn from under it.
+   */
+  #mayHave(pending: Pending, words: string): void {
+    pending.guest = `it answered: ${words}, and may have found the device at its boot`;
+    if (this.#kind(pending.device.kind).onlineWhenAccepted) this.#requests.advance(pending, 'online');
   }
 
   #ejected(device: LiveDevice, words: string, stays: boolean): void {

@@ -44,6 +44,8 @@ export interface LiveKind<D extends LiveDevice = LiveDevice, P extends PlugReque
    * @param host what the main thread made for it. @throws what the host says against it.
    */
   attach(device: D, host?: HostPart): void;
+  /** Whether the guest has begun to listen to events of these devices; one that has not is booting, and may find them. */
+  listens?(): boolean;
   /** Why the guest cannot look at it yet, if it cannot. */
   waits?(device: D): string | undefined;
   /** @throws NemuError for a device that can never go, and for `force` where it would break the guest. */

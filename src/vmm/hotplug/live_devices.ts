@@ -37,6 +37,7 @@ export interface LiveDevicesOptions {
   readonly fault: GuestFault;
   readonly flushFailed: (id: string, errno: string) => void;
   readonly raiseGpe: (number: number) => void;
+  readonly knowsGpe: (number: number) => boolean;
   readonly hasStarted: () => boolean;
   readonly changed: (request: LiveRequest) => void;
   readonly event: (event: MachineEvent) => void;
@@ -58,13 +59,13 @@ export class LiveDevices {
 
   /** @throws NemuError when there cannot be as much room as the description asks for. */
   constructor(options: LiveDevicesOptions) {
-    const { description, processors, raiseGpe, handle, memory } = options;
+    const { description, processors, raiseGpe, knowsGpe, handle, memory } = options;
     const { ranges } = handle;
     const hotplug = new Hotplug(options);
     this.#description = description;
     this.#ranges = ranges;
     this.#hotplug = hotplug;
-    this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe }));
+    this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe, knowsGpe }));
     const { vm, physicalBits } = processors;
     const room = new DimmRoom({ description, ranges, physicalBits });
     this.#room = room;

@@ -22,6 +22,8 @@ export interface Pending {
   detaching?: boolean;
   /** The guest is not asked. */
   forced?: boolean;
+  /** It came while the guest was booting, which may have found it by itself. */
+  early?: boolean;
   /** What it comes to when the host has its thread or memory back; `removed`, without. */
   withdrawnFor?: string;
   reason?: string;

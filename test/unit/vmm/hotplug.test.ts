@@ -321,6 +321,7 @@ describe('the places of DIMMs', () => {
         ...{ accepted: () => {}, refused: () => {} },
       },
       raiseGpe: () => {},
+      knowsGpe: () => true,
       hasStarted: () => true,
     });
     const plug = (input: Omit<Extract<PlugInput, { kind: 'memory' }>, 'kind'>) => {
