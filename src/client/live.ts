@@ -285,6 +285,12 @@ export interface PluggedReport {
   };
 }
 
+/** A request's stage in a line: with the reason, and, before the guest has done anything, with what it waits for. */
+export function stageText({ action, device, stage, reason, guest }: LiveRequest): string {
+  const why = reason ?? (stage === 'notified' ? guest : undefined);
+  return `${action} ${device.id}: ${stage}${why ? ` (${why})` : ''}`;
+}
+
 const DONE = { plug: 'plugged', unplug: 'unplugged', resize: 'resized' } as const;
 
 /** What a caller gets of a request that did not do what was asked. */

@@ -6,7 +6,7 @@ import { PassThrough } from 'node:stream';
 import { inspect, types } from 'node:util';
 import { type Context, runInContext } from 'node:vm';
 import { NemuError } from '../client/errors.ts';
-import { isSettled } from '../client/live.ts';
+import { isSettled, stageText } from '../client/live.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { COMMANDS, commandCode, commandHelp } from './commands.ts';
 import { complete, listing } from './completion.ts';
@@ -131,8 +131,8 @@ export class ReplSession {
   #showStages(vm: Vm): void {
     const off = vm.machine.onEvent((event) => {
       if (event.type !== 'request') return;
-      const { id, action, device, stage, reason } = event.request;
-      const text = `${action} ${device.id}: ${stage}${reason ? ` (${reason})` : ''}`;
+      const { id, action, device, stage } = event.request;
+      const text = stageText(event.request);
       if (isSettled(stage)) this.#requests.delete(id);
       else this.#requests.set(id, `${action} ${device.id}`);
       const shown = `${this.#streams.colors ? `\x1b[2m${text}\x1b[22m` : text}\n`;

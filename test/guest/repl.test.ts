@@ -65,6 +65,10 @@ describe('the REPL', () => {
         'undo',
         'info pci',
         `apply plan ${join(folder, 'now.yaml')}`,
+        // The guest that comes is told of what came before it listened, and waited for.
+        'reset',
+        'memory plug 128M id=early',
+        "sh awk '/MemTotal/ { exit $2 < 660000 }' /proc/meminfo && echo has early",
         'paus',
         '({',
         '  several: 1,',
@@ -109,6 +113,7 @@ describe('the REPL', () => {
         /^While it runs:\n {2}unplug net0: not in the description\n {2}change cpus: 2 → 4\nOnly with a new start:\n {2}memory\.size: 512 MiB → 1 GiB$/m,
         /^Done:\n {2}unplug net0: not in the description\n {2}change cpus: 2 → 3\nvm\.unplug\('cpu2'\)$/m,
         /^While it runs:\n {2}plug net0: virtio-net user$/m,
+        /^early: 128 MiB at 0x[0-9a-f]+, slot \d, node 0\nhas early$/m,
         /There is no "paus"\. Did you mean pause\?/,
         /^\{ several: 1 \}$/m,
         /^plug virtio-rng \[KEY=VALUE…\]\n {2}option +takes +what it is\n {2}id= +TEXT +its name; rng without one$/m,

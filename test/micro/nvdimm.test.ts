@@ -196,7 +196,7 @@ describe('an NVDIMM that is plugged', () => {
     // It is as it was.
     expect((await guest.fit()).length).toBe(structures.length);
     const removed = machine.unplug('pm');
-    await guest.stage('pm', 'notified');
+    expect((await guest.stage('pm', 'notified')).guest).toContain('echo ACPI0012:00 >unbind');
     await expect(machine.plug({ kind: 'nvdimm', file: newFile(), size: '2M' })).rejects.toMatchObject({ code: 'BUSY' });
     expect((await guest.fit()).length).toBe(16);
     expect(await removed).toMatchObject({ stage: 'removed' });

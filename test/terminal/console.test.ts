@@ -77,6 +77,12 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
       await terminal.until('536870912');
       terminal.line("(await vm.sh('sleep 3; echo $((60 + 6))')).output");
       await terminal.until("'66\\n'");
+      terminal.line('sh sleep 1000');
+      await terminal.until("await vm.sh('sleep 1000')");
+      terminal.press('C-c');
+      await terminal.until(/^Interrupted\. The guest is told to end the command\.\nnemu> $/m);
+      terminal.line('sh until [ -z "$(pidof sleep)" ]; do usleep 100000; done; echo ended "$((70 + 7))"');
+      await terminal.until('ended 77');
       terminal.press('C-d');
       await terminal.until('said 55 meanwhile');
 

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { NemuError } from '../../client/errors.ts';
 import type { NotedEvent } from '../../client/event_history.ts';
+import { stageText } from '../../client/live.ts';
 import { LogReader, previousLog } from '../../console/console_log.ts';
 import { PostMortem } from '../../vmm/post_mortem.ts';
 import { EXIT } from '../exit_codes.ts';
@@ -154,10 +155,7 @@ function crashText(known: KnownMachine): string {
 
 /** An event in a line. */
 export function eventText({ time, ...event }: NotedEvent): string {
-  if (event.type === 'request') {
-    const { action, device, stage, reason } = event.request;
-    return `${time} ${action} ${device.id}: ${stage}${reason ? ` (${printable(reason)})` : ''}`;
-  }
+  if (event.type === 'request') return `${time} ${printable(stageText(event.request))}`;
   const { type, ...rest } = event;
   const words = Object.entries(rest).map(([key, value]) =>
     key === 'text' || key === 'detail' ? printable(String(value)) : `${key} ${printable(JSON.stringify(value))}`,

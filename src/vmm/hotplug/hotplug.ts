@@ -102,9 +102,11 @@ export class Hotplug {
     if (force) return this.#take(device);
     this.#requests.requireFree(id);
     const pending = this.#requests.open('unplug', 'user', device, timeoutMs);
+    // Whoever is told of the stage is told of that with it.
+    const needs = kind.removalNeeds?.(device);
+    if (needs !== undefined) pending.guest = needs;
     this.#requests.advance(pending, 'notified');
-    const toDo = kind.requestRemoval(device);
-    if (toDo) pending.guest = toDo;
+    kind.requestRemoval(device);
     return pending.snapshot();
   }
 

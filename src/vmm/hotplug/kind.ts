@@ -50,9 +50,10 @@ export interface LiveKind<D extends LiveDevice = LiveDevice, P extends PlugReque
   waits?(device: D): string | undefined;
   /** @throws NemuError for a device that can never go, and for `force` where it would break the guest. */
   requireRemovable(device: D, force: boolean): void;
-  /** Asks the guest to let go. @returns what has to be done in it where nothing can ask. */
-  // biome-ignore lint/suspicious/noConfusingVoidType: most have nothing to return.
-  requestRemoval(device: D): string | undefined | void;
+  /** What has to be done in the guest for a device to go, where nothing can ask it to. */
+  removalNeeds?(device: D): string | undefined;
+  /** Asks the guest to let go. */
+  requestRemoval(device: D): void;
   /** The guest has taken too long to let go. */
   removalTimedOut?(device: D): void;
   /** The guest can no longer see the device. @param done called when nothing of it is in use, at once or later. */

@@ -208,15 +208,16 @@ export class NvdimmHotplug implements LiveKind<NvdimmDevice, NvdimmPlug> {
     );
   }
 
-  /** @returns what has to be done in the guest, which nothing can ask. */
-  requestRemoval(device: NvdimmDevice): string | undefined {
+  removalNeeds({ slot }: NvdimmDevice): string | undefined {
+    return this.#modules.get(slot)?.known ? HOW_TO_LET_GO : undefined;
+  }
+
+  requestRemoval(device: NvdimmDevice): void {
     const module = this.#modules.get(device.slot);
-    if (!module) return undefined;
+    if (!module) return;
     module.leaving = true;
     this.registers?.fitChanged(false);
-    if (module.known) return HOW_TO_LET_GO;
-    this.#options.guest.ejected(device);
-    return undefined;
+    if (!module.known) this.#options.guest.ejected(device);
   }
 
   removalTimedOut({ slot }: NvdimmDevice): void {

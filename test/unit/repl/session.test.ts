@@ -2,6 +2,7 @@
 import { PassThrough } from 'node:stream';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { GuestChannel } from '../../../src/client/guest_session.ts';
+import type { LiveDevice } from '../../../src/client/live.ts';
 import { ReplSession } from '../../../src/repl/session.ts';
 import { Vm } from '../../../src/repl/vm.ts';
 import { ScriptedMachine } from '../../support/scripted_machine.ts';
@@ -145,7 +146,7 @@ async function atTerminal() {
   return { machine, vm, type, until, signals, told: () => said };
 }
 
-describe('Ctrl-C at a terminal', () => {
+describe('at a terminal, Ctrl-C', () => {
   test.each(['sh sleep 1000', "vm.sh('sleep 1000')", "for (;;) await vm.sh('sleep 1000')"])(
     'ends a wait, and the command in the guest: %s',
     async (line) => {
@@ -174,6 +175,14 @@ describe('Ctrl-C at a terminal', () => {
     await until(/work> 1 \+ /);
     type('41\r');
     await until(/\n42/);
+  });
+
+  test('is not needed to see what a stage waits for', async () => {
+    const { machine, until } = await atTerminal();
+    const device = { kind: 'cpu', id: 'cpu1' } as LiveDevice;
+    const request = { id: 1, action: 'unplug', origin: 'user', device, history: [] } as const;
+    machine.tell({ type: 'request', request: { ...request, stage: 'notified', guest: 'echo it >unbind' } });
+    await until('unplug cpu1: notified (echo it >unbind)');
   });
 
   test('ends what waits for something else, and does at the prompt what it always did', async () => {
