@@ -8,3 +8,6 @@ export class StorageError extends Error {
     this.hint = hint;
   }
 }
+
+/** Somebody has the image who may not share it. */
+export class ImageInUse extends StorageError {}

@@ -1,8 +1,8 @@
-import { fstatSync, readFileSync } from 'node:fs';
+import { fstatSync, readFileSync, statSync } from 'node:fs';
 import { Arena } from '../ffi/arena.ts';
 import { EACCES, EAGAIN, errno, raw } from '../ffi/libc.ts';
 import { F_OFD_GETLK, F_OFD_SETLK, F_RDLCK, F_UNLCK, F_WRLCK, flock } from '../ffi/os.ts';
-import { StorageError } from './error.ts';
+import { ImageInUse } from './error.ts';
 
 /**
  * The bytes that QEMU's tools lock, so that they and we keep out of each other's way: a shared lock at 100 + n
@@ -16,7 +16,7 @@ const RESIZE = 3;
 
 /**
  * Locks an image: any number of readers, or one writer. A file system without locks is used without.
- * @throws StorageError that names the process which has it, where the kernel tells.
+ * @throws ImageInUse that names the process which has it, where the kernel tells.
  */
 export function lockImage(fd: number, path: string, writes: boolean): void {
   const uses = writes ? [CONSISTENT_READ, WRITE, RESIZE] : [CONSISTENT_READ];
@@ -63,9 +63,15 @@ export function unlockImage(fd: number): void {
   arena.free();
 }
 
-function inUse(fd: number, path: string, writes: boolean): StorageError {
+/** Whether two paths lead to one file; one that there is not is none. */
+export function isSameFile(path: string, other: string): boolean {
+  const [one, two] = [path, other].map((each) => statSync(each, { throwIfNoEntry: false }));
+  return one !== undefined && two !== undefined && one.dev === two.dev && one.ino === two.ino;
+}
+
+function inUse(fd: number, path: string, writes: boolean): ImageInUse {
   const holder = lockHolder(fd);
-  return new StorageError(
+  return new ImageInUse(
     `The disk image ${path} is in use${holder ? ` by ${holder}` : ' by another process'}.`,
     writes
       ? 'Stop that process, or share the image among readers with readonly=on.'

@@ -11,7 +11,7 @@ import { type NetBackend, NetError } from '../net/backend.ts';
 import { SlirpBackend } from '../net/slirp.ts';
 import { openTap } from '../net/tap.ts';
 import type { BlockImage } from '../storage/block_image.ts';
-import { StorageError } from '../storage/error.ts';
+import { ImageInUse, StorageError } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
 import { openImage } from '../storage/open.ts';
 import { LiveDisks } from './live_disks.ts';
@@ -63,12 +63,13 @@ export interface Attached {
 
 export function attachDevices(options: AttachOptions): Attached {
   const closers = new Set<() => void>();
-  const disks = new LiveDisks({ open: (disk) => openDisk(disk, options), fault: options.fault });
+  const open = (disk: DiskDescription) => openDisk(disk, options, (file) => disks.holderOf(file));
+  const disks = new LiveDisks({ open, fault: options.fault });
   const nets = new LiveNets({ open: (net) => openNet(net, options) });
   const cards = new Map<string, number>();
 
   function addDisk(disk: DiskDescription, name: string): MadeVirtio {
-    const image = new MeteredImage(openDisk(disk, options), options.clock, disk.throttle);
+    const image = new MeteredImage(open(disk), options.clock, disk.throttle);
     const close = () => image.close();
     closers.add(close);
     const failed = new Paced<Parameters<AttachOptions['failed']>>(options.clock, (failure) =>
@@ -160,7 +161,12 @@ function errorAction(disk: DiskDescription, operation: BlkOperation, errno: numb
   return disk.werror;
 }
 
-function openDisk(disk: DiskDescription, options: AttachOptions): BlockImage {
+/** @param holderOf tells which disk of this machine has a file. */
+function openDisk(
+  disk: DiskDescription,
+  options: AttachOptions,
+  holderOf: (file: string) => string | undefined,
+): BlockImage {
   try {
     return openImage({
       path: disk.file,
@@ -171,7 +177,12 @@ function openDisk(disk: DiskDescription, options: AttachOptions): BlockImage {
       onProblem: (problem) => options.fault(disk.file, problem.message),
     });
   } catch (cause) {
-    throw translated('DISK', cause);
+    const holder = cause instanceof ImageInUse ? holderOf(disk.file) : undefined;
+    if (holder === undefined) throw translated('DISK', cause);
+    throw new NemuError('DISK', `The disk image ${disk.file} is in use: it is ${holder} of this machine.`, {
+      hint: 'It can be several disks only where all of them have readonly=on.',
+      cause,
+    });
   }
 }
 

@@ -6,6 +6,7 @@ import { formatSize } from '../client/sizes.ts';
 import type { VirtioBlk } from '../devices/virtio/blk.ts';
 import type { BlockImage } from '../storage/block_image.ts';
 import { StorageError } from '../storage/error.ts';
+import { isSameFile } from '../storage/lock.ts';
 import { finish, IoError, type Task, wait } from '../storage/task.ts';
 import { LATENCY_BUCKETS } from './latency.ts';
 import type { MeteredImage } from './metered_image.ts';
@@ -43,6 +44,11 @@ export class LiveDisks {
   /** It was taken out. */
   remove(name: string): void {
     this.#disks.delete(name);
+  }
+
+  /** The disk whose medium a file is. */
+  holderOf(file: string): string | undefined {
+    return [...this.#disks].find(([, { description }]) => isSameFile(description.file, file))?.[0];
   }
 
   report(): DiskReport[] {

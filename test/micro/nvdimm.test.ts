@@ -212,8 +212,13 @@ describe('an NVDIMM that is plugged', () => {
   });
 
   test('leaves at once when the guest never read of it, and waits for news that it was told of', async () => {
-    const guest = await Guest.start({ nvdimms: [{ file: newFile(), size: '2M' }] });
+    const first = newFile();
+    const guest = await Guest.start({ nvdimms: [{ file: first, size: '2M' }] });
     const { machine } = guest;
+    await expect(machine.plug({ kind: 'nvdimm', file: first })).rejects.toMatchObject({
+      code: 'NVDIMM_FILE',
+      message: expect.stringContaining('is in use: it is nvdimm0 of this machine.'),
+    });
     const ignored = machine.plug({ kind: 'nvdimm', file: newFile(), size: '2M' }, { timeoutMs: 50 });
     await expect(ignored).rejects.toMatchObject({ code: 'GUEST_TIMEOUT' });
     // What it reads next is what it was told of, and says nothing of the other one.

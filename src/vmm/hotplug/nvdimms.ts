@@ -7,6 +7,7 @@ import type { GuestFault } from '../../devices/device.ts';
 import { HINT_STRIDE, NvdimmHints } from '../../devices/nvdimm_hints.ts';
 import type { Poller } from '../../storage/file_queue.ts';
 import { openImageFile } from '../../storage/image_file.ts';
+import { isSameFile } from '../../storage/lock.ts';
 import { nfitSlot, nfitStructures } from '../acpi/nfit.ts';
 import type { KvmVm } from '../kvm.ts';
 import type { GuestMemoryView } from '../memory.ts';
@@ -24,6 +25,9 @@ export const HINTS_BASE = 0xfef00000;
 const HOW_TO_LET_GO =
   'it still has it. In the guest, unmount what is on NVDIMMs, then have their driver read the NFIT anew: ' +
   'cd /sys/bus/acpi/drivers/nfit; echo ACPI0012:00 >unbind; echo ACPI0012:00 >bind';
+
+/** Whether what the guest writes gets into the file. */
+const writes = ({ share, readonly }: Pick<NvdimmDevice, 'share' | 'readonly'>) => share && !readonly;
 
 /** An NVDIMM of the start, with the descriptor of its file. */
 export interface BootNvdimm {
@@ -150,6 +154,14 @@ export class NvdimmHotplug implements LiveKind<NvdimmDevice, NvdimmPlug> {
       });
     }
     const { file, size, labelSize, readonly, share } = request;
+    const other = [...this.#modules.values()].find(
+      ({ device }) => (writes(device) || writes(request)) && isSameFile(device.file, file),
+    );
+    if (other) {
+      throw new NemuError('NVDIMM_FILE', `${file} is in use: it is ${other.device.id} of this machine.`, {
+        hint: 'It can be several NVDIMMs only where none writes it: readonly=on or share=off.',
+      });
+    }
     if (size === undefined) throw new Error(`The size of ${file} is not known.`);
     const device = this.#options.room.take(
       { ...request, size },
@@ -170,13 +182,13 @@ export class NvdimmHotplug implements LiveKind<NvdimmDevice, NvdimmPlug> {
 
   #map(device: NvdimmDevice, fd: number): void {
     const { vm, memory, flushFailed, poller } = this.#options;
-    const { id, slot, address, size, labelSize, readonly, share } = device;
+    const { id, slot, address, size, labelSize, readonly } = device;
     const open =
       this.#options.openStore ??
       // The mapping's descriptor has the lock, and the path may name another file by now.
       ((file, readOnly) => openImageFile({ path: `/proc/self/fd/${file}`, readOnly, poller, unlocked: true }));
     const module = this.#modules.get(slot) as Module;
-    const lasting = share && !readonly;
+    const lasting = writes(device);
     const file = new PmemFile(open(fd, !lasting), {
       ...{ size, labelSize, lasting },
       failed: (errno) => flushFailed(id, errno),

@@ -1,5 +1,5 @@
 /** Disks that change under a driver: real images in files, and the machine's loop. */
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -10,7 +10,9 @@ import { VirtioBlk } from '../../../src/devices/virtio/blk.ts';
 import { StorageError } from '../../../src/storage/error.ts';
 import { openImage } from '../../../src/storage/open.ts';
 import { createEmpty } from '../../../src/storage/tools/create.ts';
+import { attachDevices } from '../../../src/vmm/attach.ts';
 import { LiveDisks } from '../../../src/vmm/live_disks.ts';
+import type { MachineClock } from '../../../src/vmm/machine_clock.ts';
 import { MeteredImage } from '../../../src/vmm/metered_image.ts';
 import { Reactor } from '../../../src/vmm/reactor.ts';
 import type { ThrottleLimits } from '../../../src/vmm/throttle.ts';
@@ -240,4 +242,29 @@ describe('the medium', () => {
     // Nothing of the second is held.
     openImage({ path: second, readOnly: false }).close();
   });
+});
+
+test('a file that another disk of the machine has is said to be that', () => {
+  const reactor = new Reactor();
+  const clock = new FakeClock() as unknown as MachineClock;
+  const { disk, disks, close } = attachDevices({ reactor, clock, fault: () => {}, failed: () => {} });
+  cleanup.push(() => {
+    close();
+    reactor.close();
+  });
+  const image = file('twice.img', 'raw', MIB);
+  const link = join(folder, 'link.img');
+  symlinkSync(image, link);
+  const make = (path: string, name: string, readonly = false) => disk(diskSchema.parse({ file: path, readonly }), name);
+  make(image, 'vda');
+  for (const path of [image, link]) {
+    expect(() => make(path, 'vdb')).toThrow(`The disk image ${path} is in use: it is vda of this machine.`);
+  }
+  make(file('other.img', 'raw', MIB), 'vdb');
+  expect(() => disks.change('vdb', parseDiskChange({ action: 'medium', file: image }))).toThrow('it is vda of this');
+  // Who only reads is welcome to a reader.
+  const shared = file('shared.img', 'raw', MIB);
+  make(shared, 'vdc', true);
+  make(shared, 'vdd', true);
+  expect(() => make(shared, 'vde')).toThrow('it is vdc of this machine');
 });
