@@ -397,6 +397,12 @@ describe('a DIMM', () => {
     expect((await machine.readMemory(2 ** 32, 16)).every((byte) => byte === 0)).toBe(true);
     await expect(machine.readMemory(2 ** 32 + 128 * MiB - 8, 16)).rejects.toMatchObject({ code: 'ADDRESS' });
 
+    // One name is one device, of whatever kind.
+    const twin = machine.plug({ kind: 'pci', type: 'virtio-rng', id: 'extra' });
+    await expect(twin).rejects.toMatchObject({ code: 'ID', message: 'There is a extra already.' });
+    const stream = machine.plug({ kind: 'memory', size: '128M', id: 'com1' });
+    await expect(stream).rejects.toMatchObject({ code: 'ID' });
+
     const refused = expect(machine.unplug('extra')).rejects.toThrow('in use by an application (_OST 0x81)');
     await guest.reached('extra', 'notified');
     await regs.out32(MEM.OST_EVENT, EJECT_REQUEST);

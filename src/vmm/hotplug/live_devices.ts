@@ -67,7 +67,11 @@ export class LiveDevices {
     this.#hotplug = hotplug;
     this.cpus = hotplug.add('cpu', (guest) => new CpuHotplug({ description, processors, guest, raiseGpe, knowsGpe }));
     const { vm, physicalBits } = processors;
-    const room = new DimmRoom({ description, ranges, physicalBits });
+    const room = new DimmRoom({
+      ...{ description, ranges, physicalBits },
+      // Those of the start are named by the description.
+      isOthersId: (id) => this.pci.hasId(id),
+    });
     this.#room = room;
     // First, for those that are there have their slots.
     this.nvdimms = hotplug.add(

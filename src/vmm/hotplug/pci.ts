@@ -44,7 +44,7 @@ export interface PciBoard {
 
 export interface PciHotplugOptions {
   readonly description: Pick<MachineDescription, 'machine' | 'serial'>;
-  readonly room: Pick<DimmRoom, 'takeRegion' | 'freeRegion' | 'retireRegion'>;
+  readonly room: Pick<DimmRoom, 'takeRegion' | 'freeRegion' | 'retireRegion' | 'hasId'>;
   /** Memory of devices of the start, by their ids. */
   readonly regions: ReadonlyMap<string, DeviceMemory>;
   readonly guest: GuestActs;
@@ -181,7 +181,7 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
   }
 
   #id(plug: PciPlug): string {
-    const taken = (id: string) => this.#held.has(id) || this.#streams().includes(id);
+    const taken = (id: string) => this.hasId(id) || this.#options.room.hasId(id);
     const wanted = plug.type === 'virtio-port' ? plug.name : plug.id;
     if (wanted === undefined) {
       const name = defaultName(plug.type);
@@ -191,6 +191,11 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
       throw new NemuError('ID', `There is a ${wanted} already.`, { hint: 'Give another id, or none.' });
     }
     return wanted;
+  }
+
+  /** Whether a device of PCI, or a stream, has an id. */
+  hasId(id: string): boolean {
+    return this.#held.has(id) || this.#streams().includes(id);
   }
 
   #streams(): string[] {

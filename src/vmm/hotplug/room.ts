@@ -29,6 +29,8 @@ export interface RoomOptions {
   readonly ranges: readonly RamRange[];
   /** Width of the guest's physical addresses. */
   readonly physicalBits: number;
+  /** Whether a device of another kind has an id. */
+  readonly isOthersId: (id: string) => boolean;
 }
 
 const hex = (value: number) => `0x${value.toString(16)}`;
@@ -82,8 +84,8 @@ export class DimmRoom {
     const { size, node = 0 } = request;
     this.#requireRoom(size, node);
     const slot = this.#slot(request);
-    const id = request.id ?? `${prefix}${slot}`;
-    if (this.#ids().includes(id) || /^cpu\d+$/.test(id)) {
+    const id = request.id ?? this.#freeName(prefix, slot);
+    if (this.#isTaken(id)) {
       throw new NemuError('ID', `There is a ${id} already.`, { hint: 'Give another id, or none.' });
     }
     const module = make({ id, slot, address: this.#place(request, alignmentOf(request)), size, node });
@@ -155,9 +157,19 @@ export class DimmRoom {
     return [...[...this.#taken.values()].map(({ module }) => module), ...this.#regions.values()];
   }
 
-  #ids(): string[] {
+  /** Whether something in a slot, or with a place of its own in memory, has an id. */
+  hasId(id: string): boolean {
+    return this.#occupants().some((each) => each.id === id);
+  }
+
+  #isTaken(id: string): boolean {
     const devices = this.#options.description.devices.flatMap((device) => ('id' in device && device.id) || []);
-    return [...this.#occupants().map(({ id }) => id), ...devices];
+    return this.hasId(id) || devices.includes(id) || /^cpu\d+$/.test(id) || this.#options.isOthersId(id);
+  }
+
+  /** Named by its slot, or by the next number that nobody was given as a name. */
+  #freeName(prefix: string, slot: number): string {
+    for (let number = slot; ; number++) if (!this.#isTaken(`${prefix}${number}`)) return `${prefix}${number}`;
   }
 
   #slot({ slot: wanted, avoid = () => false }: Place): number {

@@ -306,11 +306,16 @@ test('who waits for a request hears of it, also when it settled before', async (
 });
 
 describe('the places of DIMMs', () => {
-  function dimms(memory: object, physicalBits = 46) {
+  function dimms(memory: object, physicalBits = 46, others: readonly string[] = []) {
     const description = parseMachine({ kernel: { image: '/k' }, memory });
     const slots = new Map<number, string>();
     const kind = new DimmHotplug({
-      room: new DimmRoom({ description, ranges: ramLayout(description.memory.size), physicalBits }),
+      room: new DimmRoom({
+        description,
+        ranges: ramLayout(description.memory.size),
+        physicalBits,
+        isOthersId: (id) => others.includes(id),
+      }),
       memory: { hostAddress: (gpa: number) => gpa, add: () => {}, remove: () => {} } as unknown as GuestMemoryView,
       vm: {
         setMemoryRegion: (slot: number, _: number, gpa: number, size: number) =>
@@ -349,6 +354,17 @@ describe('the places of DIMMs', () => {
       [16, '5.75+384'],
       [19, '5+128'],
     ]);
+  });
+
+  test('name what has no name, with one that nobody has', () => {
+    const { plug } = dimms({ size: '512M', max: '4G', slots: 4 }, 46, ['dimm3', 'net0']);
+    const ids = [plug({ size: '128M', id: 'dimm1' }), plug({ size: '128M' }), plug({ size: '128M' })].map(
+      ({ id }) => id,
+    );
+    expect(ids).toEqual(['dimm1', 'dimm2', 'dimm4']);
+    for (const id of ['net0', 'dimm2', 'cpu1']) {
+      expect(() => plug({ size: '128M', id })).toThrow(`There is a ${id} already.`);
+    }
   });
 
   test('are not those that the guest has emptied and not looked at since, while there are others', () => {
@@ -394,7 +410,12 @@ describe('the places of DIMMs', () => {
 
   test('that a guest may have kept are given to others after its reset', () => {
     const description = parseMachine({ kernel: { image: '/k' }, memory: { size: '512M', max: '5G', slots: 1 } });
-    const room = new DimmRoom({ description, ranges: ramLayout(description.memory.size), physicalBits: 46 });
+    const room = new DimmRoom({
+      description,
+      ranges: ramLayout(description.memory.size),
+      physicalBits: 46,
+      isOthersId: () => false,
+    });
     const size = 4 * GiB;
     const take = () => room.takeRegion('vm0', { size, alignment: 1 });
     for (const at of [4, 8, 12]) {

@@ -75,12 +75,14 @@ describe('regions', () => {
     // What SRAT tells of reaches over them all.
     expect(hotplugRegion(description, ranges)).toEqual({ gpa: START, size: 11 * GiB });
     expect(memoryEnd(description, ranges)).toBe(15 * GiB);
-    const room = new DimmRoom({ description, ranges, physicalBits: 40 });
+    const room = new DimmRoom({ description, ranges, physicalBits: 40, isOthersId: () => false });
     const take = (more: object) => room.take({ size: 512 * MiB, ...more }, 'dimm', (place) => place as never);
     expect(() => take({ id: 'a' })).toThrow('There is a a already.');
     expect(() => take({ address: 13 * GiB })).toThrow('is not within the room for DIMMs, 0x100000000–0x31fffffff');
     expect(take({})).toMatchObject({ address: START });
-    expect(() => new DimmRoom({ description, ranges, physicalBits: 32 })).toThrow(/has 32 bits of them/);
+    expect(() => new DimmRoom({ description, ranges, physicalBits: 32, isOthersId: () => false })).toThrow(
+      /has 32 bits of them/,
+    );
   });
 
   test.each([
