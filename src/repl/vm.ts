@@ -307,11 +307,22 @@ export class Memory {
     return resizeMemory(this.#vm, id, size, options);
   }
 
-  /** The balloon: asks the guest to leave so many bytes in it, or tells what it holds. */
+  /**
+   * The balloon: asks the guest to leave so many bytes in it, or tells what it holds.
+   * @throws NemuError USAGE for what would leave the guest nothing; BALLOON for a machine without one.
+   */
   async balloon(size?: string | number): Promise<BalloonReport> {
     const { machine } = this.#vm;
     if (size === undefined) return machine.balloon();
     const bytes = typeof size === 'string' ? parseSize(size) : size;
+    if (!Number.isSafeInteger(bytes) || bytes < 0) throw new NemuError('USAGE', `${literal(size)} is no size.`);
+    if (bytes >= this.size) {
+      throw new NemuError(
+        'USAGE',
+        `A balloon of ${formatSize(bytes)} leaves nothing of the ${formatSize(this.size)} that the guest has.`,
+        { hint: 'The size is what it gives up, not what it keeps.' },
+      );
+    }
     const before = (await machine.balloon()).target;
     return this.#vm.journal.do({
       code: `vm.memory.balloon(${literal(size)})`,

@@ -39,6 +39,10 @@ async function open({ count = 2, max }: { count?: number; max?: number } = {}) {
       cpus.delete(Number(id.slice(3)));
       return { device: { kind: 'cpu', id, index: Number(id.slice(3)) } };
     },
+    async balloon(target?: number) {
+      if (target !== undefined) asked.push(`balloon ${target}`);
+      return { target: target ?? 0, actual: target ?? 0, statistics: {} };
+    },
     async pause() {
       machine.state = 'paused';
     },
@@ -133,4 +137,19 @@ test('a machine that is paused is asked for nothing that its guest would have to
   await vm.resume();
   await vm.plug({ kind: 'cpu' });
   expect(at.asked).toEqual(['unplug cpu1', 'plug cpu1']);
+});
+
+test('a balloon leaves the guest something', async () => {
+  const { vm, asked } = await open();
+  for (const size of ['100G', '512M', 512 * MiB]) {
+    await expect(vm.memory.balloon(size)).rejects.toMatchObject({
+      ...{ code: 'USAGE', hint: 'The size is what it gives up, not what it keeps.' },
+      message: expect.stringMatching(
+        /^A balloon of (100 GiB|512 MiB) leaves nothing of the 512 MiB that the guest has\.$/,
+      ),
+    });
+  }
+  for (const size of [Number.NaN, -1]) await expect(vm.memory.balloon(size)).rejects.toThrow(`${size} is no size.`);
+  await vm.memory.balloon('256M');
+  expect(asked).toEqual([`balloon ${256 * MiB}`]);
 });
