@@ -21,6 +21,8 @@ export interface AcpiPciHotplugOptions {
   readonly noticed: (slots: number) => void;
   /** The guest lets go of the device in a slot (0–31). */
   readonly eject: (slot: number) => void;
+  /** The guest has let go of a device that was torn out of a slot before. */
+  readonly settled: (slot: number) => void;
 }
 
 export class AcpiPciHotplug implements Device, Region {
@@ -31,6 +33,12 @@ export class AcpiPciHotplug implements Device, Region {
   #up = 0;
   #down = 0;
   #removable = 0;
+  /** Devices that the guest has just let go of. */
+  #ejected = 0;
+  /** Slots whose device was torn out: the guest is asked to let go of it all the same, and has not. */
+  #torn = 0;
+  /** Slots of those into which another device has come, which is told of when that is done. */
+  #late = 0;
   /** There is one bus, number 0: others have nothing. */
   #bus = 0;
 
@@ -45,7 +53,13 @@ export class AcpiPciHotplug implements Device, Region {
 
   /** A device has come. */
   plugged(slot: number): void {
-    this.#up = (this.#up | (1 << slot)) >>> 0;
+    const bit = 1 << slot;
+    this.#ejected = (this.#ejected & ~bit) >>> 0;
+    if (this.#torn & bit) {
+      this.#late = (this.#late | bit) >>> 0;
+      return;
+    }
+    this.#up = (this.#up | bit) >>> 0;
     this.#options.notify();
   }
 
@@ -55,11 +69,26 @@ export class AcpiPciHotplug implements Device, Region {
     this.#options.notify();
   }
 
-  /** What was in this slot is there no more. */
+  /**
+   * What was in this slot is there no more. A guest that has not let go of it is asked to: Linux does not notice by
+   * itself, and would take what comes into the slot next for the same device.
+   */
   gone(slot: number): void {
-    this.#up = (this.#up & ~(1 << slot)) >>> 0;
-    this.#down = (this.#down & ~(1 << slot)) >>> 0;
+    const bit = 1 << slot;
+    const wasLate = (this.#late & bit) !== 0;
+    const torn = !((this.#ejected | this.#up) & bit) && !wasLate;
+    this.#up = (this.#up & ~bit) >>> 0;
+    this.#ejected = (this.#ejected & ~bit) >>> 0;
+    this.#late = (this.#late & ~bit) >>> 0;
     this.setRemovable(slot, false);
+    if (!torn) return;
+    this.#torn = (this.#torn | bit) >>> 0;
+    this.requestRemoval(slot);
+  }
+
+  /** Whether the guest still has to let go of a device that was torn out of a slot. */
+  isTorn(slot: number): boolean {
+    return (this.#torn & (1 << slot)) !== 0;
   }
 
   /** Registers are double words; other accesses have no meaning. */
@@ -92,29 +121,56 @@ export class AcpiPciHotplug implements Device, Region {
     if (offset === BUS_SELECT) this.#bus = value >>> 0;
     if (offset !== EJECT || this.#bus !== 0) return;
     for (let slot = 0; slot < 32; slot++) {
-      if (!(value & this.#removable & (1 << slot))) continue;
-      this.#up = (this.#up & ~(1 << slot)) >>> 0;
-      this.#down = (this.#down & ~(1 << slot)) >>> 0;
-      this.#options.eject(slot);
+      const bit = 1 << slot;
+      if (!(value & (this.#removable | this.#torn) & bit)) continue;
+      this.#up = (this.#up & ~bit) >>> 0;
+      this.#down = (this.#down & ~bit) >>> 0;
+      if (this.#torn & bit) this.#settle(slot);
+      else {
+        this.#ejected = (this.#ejected | bit) >>> 0;
+        this.#options.eject(slot);
+      }
     }
   }
 
+  #settle(slot: number): void {
+    const bit = 1 << slot;
+    const late = (this.#late & bit) !== 0;
+    this.#torn = (this.#torn & ~bit) >>> 0;
+    this.#late = (this.#late & ~bit) >>> 0;
+    this.#options.settled(slot);
+    if (late) this.plugged(slot);
+  }
+
+  /** The guest that comes has nothing that it could let go of. */
   reset(): void {
+    const torn = this.#torn;
     this.#up = 0;
     this.#down = 0;
     this.#bus = 0;
+    this.#ejected = 0;
+    this.#torn = 0;
+    this.#late = 0;
+    for (let slot = 0; slot < 32; slot++) if (torn & (1 << slot)) this.#options.settled(slot);
   }
 
   save(): DeviceState {
-    return { kind: KIND, version: 1, up: this.#up, down: this.#down, bus: this.#bus };
+    return {
+      ...{ kind: KIND, version: 2, up: this.#up, down: this.#down, bus: this.#bus },
+      ...{ ejected: this.#ejected, torn: this.#torn, late: this.#late },
+    };
   }
 
   restore(state: unknown): void {
-    const from = requireKind(state, KIND, 1);
+    const from = requireKind(state, KIND, 2);
     const word = (name: string) => integerIn(from, name, 0, 0xffffffff);
-    const [up, down, bus] = [word('up'), word('down'), word('bus')];
+    const [up, down, bus, ejected] = [word('up'), word('down'), word('bus'), word('ejected')];
+    const [torn, late] = [word('torn'), word('late')];
     this.#up = up;
     this.#down = down;
     this.#bus = bus;
+    this.#ejected = ejected;
+    this.#torn = torn;
+    this.#late = late;
   }
 }

@@ -79,7 +79,11 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         powerButton: ['await vm.powerButton()', 'presses the ACPI power button'],
         nmi: ['await vm.nmi()', 'sends an NMI to every vCPU'],
         quit: ['await vm.quit()', 'ends the machine at once'],
-        sh: ["await vm.sh('lscpu')", 'runs a command in the guest: { status, output }'],
+        sh: [
+          "await vm.sh('lscpu')",
+          'runs a command in the guest: { status, output }; what it prints, and itself, goes through a serial port, ' +
+            'in the lab some 4 kB a second: megabytes are for a disk or the network',
+        ],
         dmesg: ['await vm.dmesg(20)', "the kernel's log, from its memory; the guest need not answer"],
         symbol: ["await vm.symbol('jiffies_64')", "a symbol's address, or the symbol at an address"],
         read: ["await vm.read('jiffies_64', 8)", 'kernel-virtual memory, from an address or a symbol'],

@@ -53,7 +53,7 @@ test('disks, cards and switches come and go at ports of PCI Express', { timeout:
     message: expect.stringContaining('There is a deep already.'),
   });
   await expect(machine.plug({ kind: 'pci', type: 'virtio-blk', file: first })).rejects.toMatchObject({
-    message: expect.stringContaining('is in use by another process'),
+    message: expect.stringContaining('is in use: it is deep of this machine.'),
   });
   await expect(machine.unplug('sw0')).rejects.toMatchObject({ message: 'sw0 has deep behind it.' });
   expect(stages.splice(0)).toEqual([]);

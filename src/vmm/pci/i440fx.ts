@@ -39,7 +39,7 @@ const pirqOf = (device: number, pin: number): number => (device + pin - 2) & 3;
 export class I440fxPci extends PcPci {
   readonly hotplug: AcpiPciHotplug;
   readonly isa: Piix3Isa;
-  readonly #slots: readonly PciPlace[];
+  readonly #slots: readonly SlotPlace[];
   readonly #pm: Piix4Function;
   readonly #pirqs: PirqRouter;
   readonly #options: I440fxOptions;
@@ -55,6 +55,7 @@ export class I440fxPci extends PcPci {
         for (const place of this.#slots) if (slots & (1 << (place.devfn >> 3))) place.watcher?.noticed();
       },
       eject: (device) => this.#slots[device - FIRST_FREE_DEVICE]?.watcher?.released('it let go (_EJ0)'),
+      settled: (device) => this.#slots[device - FIRST_FREE_DEVICE]?.settled(),
     });
     this.#slots = Array.from(
       { length: DEVICES - FIRST_FREE_DEVICE },

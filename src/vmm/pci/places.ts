@@ -110,19 +110,20 @@ export class PortPlace implements PciPlace {
   }
 }
 
+const TORN = 'it has yet to let go of the device that was taken out of here by force';
+
 /** A device number of the root bus: hot-plug through ACPI. */
 export class SlotPlace implements PciPlace {
   readonly kind = 'slot';
   readonly fixed = false;
   readonly buses = 0;
-  readonly waits = undefined;
   readonly state = undefined;
   readonly id: string;
   readonly bus: PciBus;
   readonly devfn: number;
   readonly express: number | undefined;
   watcher: PlaceWatcher | undefined;
-  readonly onSettled = undefined;
+  onSettled: (() => void) | undefined;
   readonly #hotplug: AcpiPciHotplug;
   readonly #device: number;
 
@@ -133,6 +134,17 @@ export class SlotPlace implements PciPlace {
     this.bus = bus;
     this.devfn = device << 3;
     this.express = express;
+  }
+
+  get waits(): string | undefined {
+    return this.#hotplug.isTorn(this.#device) ? TORN : undefined;
+  }
+
+  /** The guest has let go of what was torn out. */
+  settled(): void {
+    const told = this.onSettled;
+    this.onSettled = undefined;
+    told?.();
   }
 
   occupy(): void {

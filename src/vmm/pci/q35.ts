@@ -77,6 +77,7 @@ export class Q35Pci extends PcPci {
         for (const place of this.#slots) if (slots & (1 << (place.devfn >> 3))) place.watcher?.noticed();
       },
       eject: (device) => this.#slots.find(({ devfn }) => devfn >> 3 === device)?.watcher?.released('it let go (_EJ0)'),
+      settled: (device) => this.#slots.find(({ devfn }) => devfn >> 3 === device)?.settled(),
     });
     options.pio.insert(HOTPLUG_PORT, this.hotplug);
   }

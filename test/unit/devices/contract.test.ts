@@ -91,11 +91,10 @@ deviceContract('PIIX4 power management', () => {
 });
 
 deviceContract('PCI hot-plug by ACPI', () => {
-  const device = new AcpiPciHotplug({ notify: () => {}, noticed: () => {}, eject: () => {} });
+  const device = new AcpiPciHotplug({ notify: () => {}, noticed: () => {}, eject: () => {}, settled: () => {} });
   const disturb = (pick: (limit: number) => number) => {
     device.setRemovable(pick(32), pick(2) === 0);
-    if (pick(2)) device.plugged(pick(32));
-    else device.requestRemoval(pick(32));
+    [device.plugged, device.requestRemoval, device.gone][pick(3)].call(device, pick(32));
   };
   return { device, regions: [device], disturb };
 });

@@ -10,13 +10,14 @@ import { FakeSlot } from '../../support/pci_slot.ts';
 const [UP, DOWN, EJECT, REMOVABLE, BUS_SELECT] = [0x00, 0x04, 0x08, 0x0c, 0x10];
 
 function hotplug() {
-  const told = { notified: 0, ejected: [] as number[] };
+  const told = { notified: 0, ejected: [] as number[], settled: [] as number[] };
   const device = new AcpiPciHotplug({
     noticed: () => {},
     notify: () => {
       told.notified++;
     },
     eject: (slot) => told.ejected.push(slot),
+    settled: (slot) => told.settled.push(slot),
   });
   return {
     device,
@@ -42,6 +43,30 @@ describe('hot-plug registers', () => {
     write(EJECT, 0x18);
     // Nothing removable is in slot 3.
     expect([told.ejected, read(DOWN)]).toEqual([[4], 0]);
+  });
+
+  test('what was torn out is asked for too, and what comes into its slot waits until the guest has let go', () => {
+    const { device, told, read, write } = hotplug();
+    device.setRemovable(4, true);
+    device.gone(4);
+    expect([told.notified, read(DOWN), device.isTorn(4)]).toEqual([1, 0x10, true]);
+    device.setRemovable(4, true);
+    device.plugged(4);
+    expect([told.notified, read(UP)]).toEqual([1, 0]);
+    write(EJECT, 0x10);
+    expect([told.settled, told.ejected, read(DOWN), device.isTorn(4)]).toEqual([[4], [], 0, false]);
+    expect([told.notified, read(UP)]).toEqual([2, 0x10]);
+    // What it lets go of, and what it has not heard of, it need not be asked for.
+    write(EJECT, 0x10);
+    device.gone(4);
+    device.setRemovable(5, true);
+    device.plugged(5);
+    device.gone(5);
+    expect([told.ejected, read(DOWN), device.isTorn(4), device.isTorn(5)]).toEqual([[4], 0, false, false]);
+    // The next guest has none of it.
+    device.gone(6);
+    device.reset();
+    expect([told.settled, read(DOWN), device.isTorn(6)]).toEqual([[4, 6], 0, false]);
   });
 
   test('other buses have nothing', () => {
