@@ -28,7 +28,7 @@ export async function vcpuText(vm: Vm, index: number): Promise<string> {
   ].join('\n');
 }
 
-/** A PCI function: BARs, virtio features and queues, its configuration space decoded. */
+/** A PCI function: virtio features and queues, its configuration space decoded, BARs, MSI-X entries. */
 export async function functionText(vm: Vm, name: string): Promise<string> {
   const report = (await vm.machine.devices()).pci.find((each) => each.name === name);
   if (!report) return `${name} is not in the machine any more.`;
@@ -42,10 +42,6 @@ export async function functionText(vm: Vm, name: string): Promise<string> {
         `features: offered ${report.virtio.offered}, negotiated ${report.virtio.negotiated}${report.virtio.packed ? ', packed rings' : ''}`,
       ]
     : [];
-  const bars = report.bars.map(
-    ({ index, kind, size, base }) =>
-      `BAR ${index}: ${kind}, 0x${size.toString(16)} bytes${base === undefined ? ', not decoded' : ` at 0x${base.toString(16)}`}`,
-  );
   const [head, ...rest] = text.split('\n');
-  return [head, ...bars, ...features, ...(queues ?? []), ...rest].join('\n');
+  return [head, ...features, ...(queues ?? []), ...rest].join('\n');
 }
