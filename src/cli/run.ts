@@ -8,6 +8,7 @@ import type { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { parseDuration } from '../client/options.ts';
 import { CastRecorder } from '../console/asciicast.ts';
+import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
@@ -245,6 +246,7 @@ class Run {
   /** This terminal, or standard input and output, on the kernel's console. */
   #connectConsole(): () => void {
     const console = this.#own.console('com1');
+    const alternate = new AlternateScreen();
     console.onLost = (count) => this.#say(`${count} bytes of the console were lost: nobody took them in time.`);
     console.onData = (bytes) => {
       this.#observe(bytes);
@@ -254,6 +256,7 @@ class Run {
       }
       if (this.#leaving) return;
       process.stdout.write(bytes);
+      alternate.saw(bytes);
       this.#session?.printed(bytes);
     };
     if (!(isatty(0) && isatty(1))) return this.#feedWhenReady(console, (input) => input);
@@ -289,7 +292,10 @@ class Run {
       process.stderr.write(
         `\x1b[2m[nemu] ${prefixName(this.#prefix)} h for help, ${prefixName(this.#prefix)} x to quit\x1b[0m\r\n`,
       );
-    return () => this.#session?.end();
+    return () => {
+      this.#session?.end();
+      process.stdout.write(`${alternate.leave()}${RESET_MODES}`);
+    };
   }
 
   /** Gives the terminal to a REPL; what the guest prints meanwhile is shown when it is left. */

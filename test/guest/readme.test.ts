@@ -75,7 +75,8 @@ const EXPECTED: Record<string, Expectation> = {
   'nemu run --qmp qmp.sock': POWER_OFF,
   ...Object.fromEntries(
     [
-      ...['nemu run -d --name work', 'nemu ps', 'nemu attach work', 'nemu console work', 'nemu console work --list'],
+      ...['nemu run -d --name work', 'nemu ps', 'nemu attach work', 'nemu console work'],
+      ...['nemu console work --list', 'nemu console work -t'],
       'nemu tile',
       ...['nemu exec work -- dmesg', 'nemu exec work', "nemu repl work -e 'info cpus'", 'nemu qmp work query-status'],
       ...['nemu logs work -t -n 20', 'nemu events work', 'nemu top --once', 'nemu stop work', 'nemu rm work'],

@@ -329,7 +329,7 @@ function processes(folder: string): string[] {
         const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
         const ours = readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`XDG_RUNTIME_DIR=${folder}`);
         const state = /^State:\s*(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-        return ours && /node|qemu/.test(command) ? [`${pid} ${state} ${command.slice(0, 300)}`] : [];
+        return ours && /node|qemu|bin\/nemu/.test(command) ? [`${pid} ${state} ${command.slice(0, 300)}`] : [];
       } catch {
         return [];
       }
