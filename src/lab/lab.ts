@@ -127,6 +127,8 @@ async function wakeLab(qemu: LabQemu, loader: LoaderClient): Promise<Lab> {
     await qemu.kill();
     throw error;
   }
+  const sleep = loader.keepAwake();
+  void qemu.ended.then(sleep);
   let hostRoot: Promise<unknown> | undefined;
   return {
     port: qemu.engine,

@@ -155,6 +155,7 @@ async function rehearse(loader: LoaderClient, guest: Guest): Promise<string> {
   const folder = `${BUNDLE_FOLDER}/rehearsal`;
   const [kernel, initrd] = [`${folder}/kernel`, `${folder}/initrd`];
   const files = await rehearsalFiles(guest);
+  const sleep = loader.keepAwake();
   try {
     await putFile(loader, kernel, files.kernel, 0o644);
     await putFile(loader, initrd, files.initrd, 0o644);
@@ -164,6 +165,7 @@ async function rehearse(loader: LoaderClient, guest: Guest): Promise<string> {
     if (!(error instanceof NemuError && error.code === 'LAB_REQUEST')) throw error;
     return error.message;
   } finally {
+    sleep();
     await loader.call('exec', { argv: ['rm', '-rf', folder] }).result;
   }
 }

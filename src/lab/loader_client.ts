@@ -19,6 +19,9 @@ export interface LoaderCall<T> {
 }
 
 const CHUNK = 64 << 10;
+/** How often a lab is kept awake, and how many times without an answer. */
+const AWAKE_MS = 500;
+const MAX_UNANSWERED = 8;
 
 /** The host's side of a lab's loader. */
 export class LoaderClient {
@@ -73,6 +76,26 @@ export class LoaderClient {
         this.#port.write(encodeFrame(STDIN, channel));
       },
     };
+  }
+
+  /**
+   * Asks the lab again and again whether it is there. An emulated processor with SVM now and then loses an interrupt: the
+   * thread that runs it changes the word of pending ones (VMRUN, #VMEXIT) without a lock, while a device's thread sets a
+   * bit in it. When that was the timer's, and nothing else comes, the lab sleeps for good; any interrupt wakes it.
+   * @returns the function that ends it.
+   */
+  keepAwake(): () => void {
+    let unanswered = 0;
+    const timer = setInterval(() => {
+      if (unanswered >= MAX_UNANSWERED) return;
+      unanswered++;
+      const answered = () => {
+        unanswered--;
+      };
+      this.call('ping').result.then(answered, answered);
+    }, AWAKE_MS);
+    timer.unref();
+    return () => clearInterval(timer);
   }
 
   /** Rejects all that is under way and all that follows. */

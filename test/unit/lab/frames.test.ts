@@ -1,5 +1,5 @@
 import { duplexPair } from 'node:stream';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from '../../../src/client/frames.ts';
 import { LoaderClient } from '../../../src/lab/loader_client.ts';
 import { FAILURE, REQUEST, RESULT, STDIN, STDOUT } from '../../../src/lab/loader_protocol.ts';
@@ -94,6 +94,29 @@ describe('the client of a loader', () => {
       [STDIN, first.channel],
     ]);
     expect(JSON.parse(received[0]!.payload)).toEqual({ op: 'one', a: 1 });
+  });
+
+  it('keeps a lab awake that answers, and does not pile up for one that does not', async () => {
+    vi.useFakeTimers();
+    try {
+      const { client, theirs, received, answer } = peer();
+      const sleep = client.keepAwake();
+      await vi.advanceTimersByTimeAsync(60_000);
+      const waiting = received.length;
+      expect(waiting).toBeGreaterThan(1);
+      expect(waiting).toBeLessThan(20);
+      expect(JSON.parse(received[0]!.payload)).toEqual({ op: 'ping' });
+      for (const { channel } of [...received]) answer(RESULT, channel, {});
+      await vi.advanceTimersByTimeAsync(1000);
+      expect(received.length).toBeGreaterThan(waiting);
+      sleep();
+      const sent = received.length;
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(received.length).toBe(sent);
+      theirs.destroy();
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('fails everything when the stream is nonsense, and when it is told so', async () => {
