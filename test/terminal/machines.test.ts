@@ -123,6 +123,14 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       await bob.until(/ icanon .* echo /s);
       await ann.until('has left: nobody drives the console.');
 
+      // Somebody watches, and sees when each line came.
+      bob.line(`${nemu} console day --watch -t`);
+      await bob.until('Ctrl-] leaves');
+      await said('exec', 'day', '--', '(echo; echo "timed $((40 + 4))") >/dev/console');
+      await bob.until(/\d\d:\d\d:\d\d\.\d{3} .*timed 44\n/);
+      bob.press('C-]');
+      await bob.until('Left day');
+
       // Any program may open the console's pseudo-terminal, and drives it once it writes.
       const pty = openSync(com1.pty as string, 'r+');
       writeSync(pty, 'echo "program $((x + 3))"\n');
