@@ -47,6 +47,8 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     await terminal.until('Take this back?');
     terminal.press('y');
     await terminal.until(/vCPUs 1\/4/);
+    // Its last word must not take the place of what comes next.
+    await terminal.until("undo: vm.unplug('cpu1')");
 
     // A shell of the host beside the consoles, with its own terminal and this `nemu`.
     terminal.press('!');

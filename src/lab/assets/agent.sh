@@ -7,8 +7,8 @@ obey() {
 	case $1 in
 	size) stty -F "$terminal" rows "$2" columns "$3" ;;
 	signal)
-		read -r leader </run/command.pid
-		kill "-$2" "-$leader"
+		read -r pid </run/command.pid
+		kill "-$2" "-$pid"
 		;;
 	run) (answer "$2" "$3" &) ;;
 	exec)
@@ -29,12 +29,17 @@ obey() {
 		;;
 	# Opened for both ways a fifo never blocks; the host sends no more than it holds.
 	in) [ -p /run/nemu/"$2".in ] && echo "$3" 1<>/run/nemu/"$2".in ;;
+	# One that is only about to start finds that it is not wanted.
 	stop)
-		read -r leader </run/nemu/"$2".pid
-		kill -TERM "-$leader"
+		mkdir -p /run/nemu
+		: >/run/nemu/"$2".stop
+		read -r pid </run/nemu/"$2".pid && kill -TERM "-$pid"
 		;;
 	esac
 }
+
+# Starts a script, given by its file, so that it can be stopped: 143 is the status of SIGTERM.
+leader='echo $$ >"$0".pid; [ -e "$0".stop ] && exit 143; exec sh "$0"'
 
 # Runs a script, sends what it prints as it comes, and its status. Both ways the bytes are base64.
 answer() {
@@ -43,7 +48,7 @@ answer() {
 	echo "$2" | base64 -d >"$file"
 	{
 		cd /root
-		setsid sh -c 'echo $$ >"$0".pid; exec sh "$0"' "$file" </dev/null 2>&1 3>&-
+		setsid sh -c "$leader" "$file" </dev/null 2>&1 3>&-
 		echo $? >"$file".status
 	} | encode out "$1"
 	ran "$1"
@@ -57,7 +62,7 @@ execute() {
 		{
 			cd /root
 			feed "$1" <>"$file".in | {
-				setsid sh -c 'echo $$ >"$0".pid; exec sh "$0"' "$file" 3>&-
+				setsid sh -c "$leader" "$file" 3>&-
 				echo $? >"$file".status
 				# What feeds it may wait for more.
 				echo . 1<>"$file".in
@@ -75,6 +80,7 @@ interact() {
 	cat >"$file".login <<-END
 		#!/bin/sh
 		echo \$\$ >$file.pid
+		[ -e $file.stop ] && exit 143
 		tty >$file.tty
 		stty sane rows $2 columns $3
 		trap : INT QUIT

@@ -116,7 +116,9 @@ describe('the init of a guest', () => {
     ).toMatch(/^phase init \d+\.\d+\nphase ready \d+\.\d+\nexit 7\n$/);
   });
 
-  it('gives a shell with job control and a size, and tells signals on', { timeout: 60_000 }, async ({ skip }) => {
+  it('gives a shell with job control and a size, tells signals on, and stops what it was asked to run', {
+    timeout: 60_000,
+  }, async ({ skip }) => {
     if (!guest || !findProgram('qemu-system-x86_64')) return skip('It needs QEMU and a fetched guest kernel.');
     const { ports, said, ended, until } = await boot({ terminal: { rows: 24, columns: 80 } });
     await until(0, '\x1b[6n');
@@ -131,8 +133,16 @@ describe('the init of a guest', () => {
     await until(0, '/dev/ttyS0\r\n');
     ports[0]!.write('\x03');
     await until(0, '^C');
-    ports[0]!.write('echo "status=$?"; exit 3\r');
+    ports[0]!.write('echo "status=$?"\r');
     await until(0, 'status=130');
+    // What the host has run is stopped, were it only about to start.
+    const script = Buffer.from('exec sleep 1000').toString('base64');
+    ports[3]!.write(`run 1 ${script}\nstop 1\nexec 2 ${script}\nstop 2\nrun 3 ${script}\n`);
+    await until(3, 'ran 1 143');
+    await until(3, 'ran 2 143');
+    ports[3]!.write('stop 3\n');
+    await until(3, 'ran 3 143');
+    ports[0]!.write('exit 3\r');
     await ended;
     expect(said[3]!.toString()).toMatch(/exit 3\r?\n/);
   });
