@@ -262,6 +262,14 @@ export interface MemoryRangeReport {
   readonly huge: number;
 }
 
+/** What the guest's processors wrote to in a time. */
+export interface DirtyRateReport {
+  /** How long was looked at. */
+  readonly milliseconds: number;
+  /** By address. `dirty` is in bytes, in whole pages that were written to once or more often. */
+  readonly ranges: readonly (Pick<MemoryRangeReport, 'dimm' | 'address' | 'size'> & { readonly dirty: number })[];
+}
+
 /** Sizes in bytes. */
 export interface BalloonReport {
   /** What the guest was asked to put into the balloon. */
@@ -307,6 +315,12 @@ export interface MachineClient {
   readMemory(address: number, length: number): Promise<Uint8Array>;
   /** The guest's RAM as the host has it, by address. */
   memoryMap(): Promise<MemoryRangeReport[]>;
+  /**
+   * Watches for so long which pages the guest's processors write to. The first write to each page leaves the guest
+   * meanwhile. What devices write is not among it.
+   * @throws NemuError DIRTY_RATE for a time that is none.
+   */
+  dirtyRate(milliseconds: number): Promise<DirtyRateReport>;
   /** What each disk did so far. */
   disks(): Promise<DiskReport[]>;
   /** Sets a disk's limits, all of them. @throws NemuError DISK for a name that is none, DESCRIPTION for no limits. */

@@ -51,6 +51,7 @@ export const REMOTE_METHODS = [
   'balloon',
   'disks',
   'memoryMap',
+  'dirtyRate',
   'throttle',
   'changeDisk',
   'nets',

@@ -11,6 +11,7 @@ import type {
   ConsoleStream,
   CountersReport,
   DevicesReport,
+  DirtyRateReport,
   DiskReport,
   EndState,
   MachineClient,
@@ -310,6 +311,8 @@ export class RemoteMachine implements MachineClient {
   }
 
   memoryMap = async (): Promise<MemoryRangeReport[]> => (await this.#call('memoryMap', [])) as MemoryRangeReport[];
+  dirtyRate = async (milliseconds: number): Promise<DirtyRateReport> =>
+    (await this.#call('dirtyRate', [milliseconds])) as DirtyRateReport;
   disks = async (): Promise<DiskReport[]> => {
     const { disk = (report) => report } = this.#adapt;
     return ((await this.#call('disks', [])) as DiskReport[]).map(disk);

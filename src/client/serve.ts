@@ -53,6 +53,7 @@ const balloonSchema = z.tuple([
     .optional(),
 ]);
 
+const dirtyRateSchema = z.tuple([z.number()]);
 const searchMemorySchema = z.tuple([
   z.number().int().nonnegative(),
   z.number().int().positive().max(MAX_SEARCH),
@@ -226,6 +227,7 @@ class Session {
     if (method === 'balloon') {
       return machine.balloon(...valid(balloonSchema, parameters, ['size']));
     }
+    if (method === 'dirtyRate') return machine.dirtyRate(...valid(dirtyRateSchema, parameters, ['milliseconds']));
     if (method === 'searchMemory') {
       const [address, length, { base64 }, most] = valid(searchMemorySchema, parameters, [
         'address',

@@ -9,6 +9,7 @@ import { pciViews } from './commands/pci.ts';
 import { findObject, pciDriver, type QomNode } from './commands/qom.ts';
 import { toQmpError } from './errors.ts';
 import { CHANGE_ACTIONS } from './human_actions.ts';
+import { DIRTY_RATE_ACTIONS, tellDirtyRate } from './human_dirty_rate.ts';
 import { done, type Entry, expression, hex, optionsOf, run, UsageError, wanted } from './human_line.ts';
 import { MEMORY_ACTIONS } from './human_memory.ts';
 import type { Monitor } from './monitor.ts';
@@ -35,6 +36,7 @@ const INFO: Readonly<Record<string, Entry>> = {
         (each) => `${each['cpu-index'] === cpu ? '*' : ' '} CPU #${each['cpu-index']}: thread_id=${each['thread-id']}`,
       ),
   },
+  dirty_rate: { help: 'show how fast the guest writes to its memory', tell: tellDirtyRate },
   'hotpluggable-cpus': { help: 'show places for vCPUs', tell: places },
   kvm: { help: 'show KVM information', tell: () => ['kvm support: enabled'] },
   'memory-devices': { help: 'show DIMMs', tell: dimms },
@@ -83,9 +85,10 @@ const ACTIONS: Readonly<Record<string, Entry>> = {
   system_reset: { help: 'reset', tell: (monitor) => done(run(monitor, 'system_reset')) },
   ...CHANGE_ACTIONS,
   ...MEMORY_ACTIONS,
+  ...DIRTY_RATE_ACTIONS,
 };
 /** These change nothing. */
-const LOOKING = new Set(['info', 'x', 'xp']);
+const LOOKING = new Set(['info', 'x', 'xp', ...Object.keys(DIRTY_RATE_ACTIONS)]);
 const ALIASES: Readonly<Record<string, string>> = { c: 'cont', s: 'stop', q: 'quit', '?': 'help' };
 
 /** @returns what the monitor prints, errors and all: this is for people. */

@@ -3,6 +3,7 @@ import type { MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { BlockNodes } from './block_nodes.ts';
 import { Chardevs } from './chardevs.ts';
 import type { Caller, Command } from './command.ts';
+import type { DirtyRateState } from './commands/dirty_rate.ts';
 import type { DumpStatus } from './commands/dump.ts';
 import { COMMANDS } from './commands/index.ts';
 import { DeviceNames, type MemoryBackend, type QmpObject } from './devices.ts';
@@ -64,6 +65,7 @@ export class Monitor {
   balloonPolling = 0;
   /** What a watchdog does that is plugged through QMP. */
   watchdogAction: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none' = 'reset';
+  dirtyRate: DirtyRateState = { status: 'unstarted', startedAt: 0, duration: 0 };
   dump: DumpStatus = { status: 'none', completed: 0, total: 0 };
   /** Why the machine stands still, where nobody asked for it. */
   pausedBy: PauseReason | undefined;

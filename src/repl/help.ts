@@ -1,14 +1,16 @@
 /** What `help` and `?` say of each member. */
 
 import { AcpiTable } from './acpi.ts';
+import { Cpu, Cpus } from './cpus.ts';
 import { PciDevice, PluggedDevice } from './devices.ts';
 import { Disk } from './disks.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
+import { Dimm, DirtyRate, Memory } from './memory.ts';
 import { Net } from './nets.ts';
 import { Nvdimm, Nvdimms } from './nvdimm.ts';
 import { VirtioMem } from './virtio_mem.ts';
-import { Cpu, Cpus, Dimm, Memory, Vm } from './vm.ts';
+import { Vm } from './vm.ts';
 
 type Members = Readonly<Record<string, readonly [signature: string, text: string]>>;
 
@@ -113,12 +115,25 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
       members: {
         size: ['vm.memory.size', 'bytes, with DIMMs'],
         balloon: ["await vm.memory.balloon('128M')", 'what is in the balloon; with a size, asks for so much'],
+        dirtyRate: ['await vm.memory.dirtyRate(1)', 'watches for so many seconds which pages the guest writes to'],
         dimms: ['vm.memory.dimms', 'DIMMs that are plugged; each has unplug()'],
         resize: ["await vm.memory.resize('vm0', '512M')", 'has the guest plug so much of a virtio-mem device'],
         virtio: ['vm.memory.virtio', 'virtio-mem devices; each has resize(), plugged and requested'],
         plug: ["await vm.memory.plug('1G', { node: 1 })", 'plugs a DIMM'],
         read: ['await vm.memory.read(0x1000, 64)', 'bytes at a guest-physical address'],
         search: ["await vm.memory.search('text')", 'guest-physical addresses of text or bytes'],
+      },
+    },
+  ],
+  [
+    DirtyRate,
+    {
+      what: 'pages that the guest wrote to in a time; sizes in bytes',
+      members: {
+        bytesPerSecond: ['rate.bytesPerSecond', 'in pages that were written to'],
+        dirty: ['rate.dirty', 'pages that were written to, all together'],
+        milliseconds: ['rate.milliseconds', 'how long was looked at'],
+        ranges: ['rate.ranges', 'each range of RAM: address, size, dirty'],
       },
     },
   ],

@@ -39,6 +39,7 @@ export const INFO: Readonly<
   cpus: { help: 'vCPUs: state, where they are, exits', tell: cpus },
   registers: { help: "every vCPU's registers", tell: registers },
   memory: { help: 'RAM: size, backend, nodes', tell: memory },
+  dirty: { help: 'pages of RAM that the guest writes to in a second', tell: dirty },
   nvdimms: { help: 'persistent memory: files, labels, flushes', tell: nvdimms },
   requests: { help: 'what was plugged and unplugged, stage by stage', tell: requests },
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },
@@ -114,6 +115,23 @@ async function cpus(machine: MachineClient, kernel: Kernel): Promise<string> {
     }),
   );
   return table(['vcpu', 'apic id', 'thread', 'state', 'at', 'exits', 'forwarded'], rows);
+}
+
+/** How long `info dirty` watches. */
+const DIRTY_MS = 1000;
+
+async function dirty(machine: MachineClient): Promise<string> {
+  const { milliseconds, ranges } = await machine.dirtyRate(DIRTY_MS);
+  const rate = (bytes: number) => `${formatSize((bytes * 1000) / milliseconds)}/s`;
+  return table(
+    ['range', 'address', 'size', 'written to', 'rate'],
+    [
+      ...ranges.map((range) => [
+        ...[range.dimm ?? 'boot', hex(range.address), formatSize(range.size)],
+        ...[formatSize(range.dirty), rate(range.dirty)],
+      ]),
+    ],
+  );
 }
 
 async function modules(_machine: MachineClient, kernel: Kernel): Promise<string> {

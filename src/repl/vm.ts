@@ -1,5 +1,3 @@
-/** The machine as the REPL and scripts have it: typed objects whose methods are what can be done. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { readConfig, withAbsolutePaths } from '../client/config.ts';
 import { type ConfigInput, diskName, withDevicesApart } from '../client/description.ts';
@@ -7,20 +5,19 @@ import type { DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestChannel, GuestRunOptions } from '../client/guest_session.ts';
 import {
-  type CpuDevice,
   isSettled,
   type LiveDevice,
   type LiveRequest,
-  type MemoryDevice,
   type PluggedReport,
   type PlugInput,
   type PlugOptions,
   type UnplugOptions,
 } from '../client/live.ts';
-import type { BalloonReport, MachineClient, MachineState, VcpuReport } from '../client/machine_client.ts';
-import { formatSize, parseSize } from '../client/sizes.ts';
+import type { MachineClient, MachineState } from '../client/machine_client.ts';
+import { formatSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
 import { doSteps, Plan } from './apply.ts';
+import { Cpus } from './cpus.ts';
 import { describeNow } from './description.ts';
 import { type PciAccess, pciAccess } from './devices.ts';
 import { Disk } from './disks.ts';
@@ -28,359 +25,15 @@ import { Evaluation } from './evaluation.ts';
 import { tellInfo } from './info.ts';
 import { Journal } from './journal.ts';
 import { Kernel } from './kernel.ts';
+import { Memory } from './memory.ts';
 import { Net } from './nets.ts';
 import { Nvdimms } from './nvdimm.ts';
 import { planSteps } from './plan.ts';
 import { requireRoom } from './room.ts';
-import { address, Bytes, Description, Done, literal, ShellResult, Text } from './values.ts';
-import { resizeMemory, VirtioMem } from './virtio_mem.ts';
-
-export class Cpu {
-  readonly index: number;
-  readonly #vm: Vm;
-
-  constructor(vm: Vm, index: number) {
-    this.#vm = vm;
-    this.index = index;
-  }
-
-  /** What it is doing now; its registers are hexadecimal strings. */
-  async report(): Promise<VcpuReport> {
-    const found = (await this.#vm.machine.inspect()).find(({ index }) => index === this.index);
-    if (found) return found;
-    throw new NemuError('VCPU', `vCPU ${this.index} is not in the machine.`);
-  }
-
-  async registers(): Promise<Record<string, string>> {
-    return (await this.report()).registers ?? {};
-  }
-
-  /** Where it is: a symbol of the kernel, or an address. */
-  async where(): Promise<string> {
-    const { rip } = await this.registers();
-    return (await this.#vm.kernel.describe(BigInt(rip))) ?? rip;
-  }
-
-  /** Memory as this vCPU's present address space has it. */
-  async read(virtual: bigint | number, length = 64): Promise<Bytes> {
-    const from = BigInt(virtual);
-    return new Bytes(await this.#vm.kernel.read(from, length, this.index), from);
-  }
-
-  /** The steps through its page tables to an address. */
-  walk(virtual: bigint | number): Promise<Text> {
-    return this.#vm.walk(virtual, this.index);
-  }
-
-  /** Takes it out when the guest lets go. @throws NemuError REFUSED with the guest's reason. */
-  unplug(options: UnplugOptions = {}): Promise<Done> {
-    return this.#vm.unplug(`cpu${this.index}`, options);
-  }
-
-  [inspect.custom](): string {
-    return `vCPU ${this.index}`;
-  }
-}
-
-/** The most that a description can ask for. */
-const MAX_CPUS = 254;
-
-/** All vCPUs that are there, by index: one that was taken out leaves a hole. */
-export class Cpus extends Array<Cpu> {
-  readonly #vm: Vm;
-
-  constructor(vm: Vm, present: readonly number[]) {
-    super();
-    this.#vm = vm;
-    for (const index of present) this[index] = new Cpu(vm, index);
-  }
-
-  // What map and filter make is no list of vCPUs.
-  static override get [Symbol.species](): ArrayConstructor {
-    return Array;
-  }
-
-  get count(): number {
-    return Object.keys(this).length;
-  }
-
-  /**
-   * Plugs vCPUs, one after the other, as one action. Resolves when the guest has them online.
-   * @throws NemuError USAGE or CPU_LIMIT, before anything is touched; else as `MachineClient.plug` does: those before
-   * the one that failed stay, and are written down.
-   */
-  async add(count = 1, options: PlugOptions = {}): Promise<Cpu[]> {
-    const vm = this.#vm;
-    const { count: atStart, max = atStart } = vm.machine.description.cpus;
-    requireCount(count);
-    if (count > max - this.count) {
-      const here = `${this.count} vCPU${this.count === 1 ? ' is' : 's are'} there, and there is room for ${max}`;
-      const wanted = this.count + count;
-      throw new NemuError('CPU_LIMIT', `${here}: not for ${count} more.`, {
-        hint:
-          wanted > MAX_CPUS
-            ? `A machine has ${MAX_CPUS} at most.`
-            : `Start the machine with more room: --cpus ${atStart},max=${wanted}.`,
-      });
-    }
-    const added: CpuDevice[] = [];
-    let goal = count;
-    let failure: unknown;
-    await vm.journal.do({
-      get code() {
-        return `vm.cpus.add(${goal}${given(options)})`;
-      },
-      run: async () => {
-        added.length = 0;
-        while (added.length < goal) {
-          try {
-            const { device } = await vm.change((machine) => machine.plug({ kind: 'cpu' }, options));
-            added.push(device as CpuDevice);
-          } catch (error) {
-            if (added.length === 0) throw error;
-            failure = error;
-            goal = added.length;
-          }
-        }
-      },
-      get holds() {
-        return added.map(({ id }) => `vm.has(${literal(id)})`).join(' && ');
-      },
-      inverse: {
-        get code() {
-          return added.map(({ id }) => `vm.unplug(${literal(id)})`).join(', ');
-        },
-        run: async () => {
-          for (const { id } of added.toReversed()) {
-            // One that went meanwhile is out as it should be.
-            if (vm.has(id)) await vm.change((machine) => machine.unplug(id));
-          }
-        },
-      },
-    });
-    if (failure !== undefined) throw failure;
-    return added.map(({ index }) => new Cpu(vm, index));
-  }
-
-  /**
-   * Takes vCPUs out, the last ones first, as one action.
-   * @throws NemuError USAGE or CPU_LIMIT, before anything is touched; else as `MachineClient.unplug` does: those before
-   * the one that failed are out, which is written down.
-   */
-  async remove(count = 1, options: UnplugOptions = {}): Promise<void> {
-    const vm = this.#vm;
-    requireCount(count);
-    // The boot processor stays.
-    const removable = Object.keys(this).map(Number).slice(1);
-    if (count > removable.length) {
-      throw new NemuError(
-        'CPU_LIMIT',
-        `${this.count} vCPU${this.count === 1 ? ' is' : 's are'} there, and cpu0 stays: ${count} cannot be taken out.`,
-        { hint: removable.length > 0 ? `${removable.length} can.` : 'cpu add N plugs some.' },
-      );
-    }
-    const wanted = removable.slice(-count).reverse();
-    const gone: number[] = [];
-    let failure: unknown;
-    await vm.journal.do({
-      get code() {
-        return `vm.cpus.remove(${wanted.length}${given(options)})`;
-      },
-      run: async () => {
-        gone.length = 0;
-        while (gone.length < wanted.length) {
-          const index = wanted[gone.length];
-          try {
-            await vm.change((machine) => machine.unplug(`cpu${index}`, options));
-            gone.push(index);
-          } catch (error) {
-            if (gone.length === 0) throw error;
-            failure = error;
-            wanted.length = gone.length;
-          }
-        }
-      },
-      get holds() {
-        return gone.map((index) => `!vm.has('cpu${index}')`).join(' && ');
-      },
-      inverse: {
-        get code() {
-          return gone.map((index) => `vm.plug({ kind: 'cpu', index: ${index} })`).join(', ');
-        },
-        run: async () => {
-          for (const index of gone.toReversed()) {
-            if (!vm.has(`cpu${index}`)) await vm.change((machine) => machine.plug({ kind: 'cpu', index }));
-          }
-        },
-      },
-    });
-    if (failure !== undefined) throw failure;
-  }
-
-  [inspect.custom](): string {
-    const { count } = this;
-    return `${count} vCPU${count === 1 ? '' : 's'}: ${Object.keys(this).join(', ')}`;
-  }
-}
-
-function requireCount(count: number): void {
-  if (Number.isSafeInteger(count) && count >= 1) return;
-  throw new NemuError('USAGE', `${literal(count)} is no number of vCPUs: give a whole number, 1 or more.`);
-}
-
-/** A DIMM that was plugged. */
-export class Dimm {
-  readonly device: MemoryDevice;
-  readonly #vm: Vm;
-
-  constructor(vm: Vm, device: MemoryDevice) {
-    this.#vm = vm;
-    this.device = device;
-  }
-
-  get id(): string {
-    return this.device.id;
-  }
-
-  /** Takes it out when the guest lets go. @throws NemuError REFUSED with the guest's reason. */
-  unplug(options: UnplugOptions = {}): Promise<Done> {
-    return this.#vm.unplug(this.id, options);
-  }
-
-  [inspect.custom](): string {
-    const { id, size, address: at, slot, node } = this.device;
-    return `${id}: ${formatSize(size)} at ${address(at)}, slot ${slot}, node ${node}`;
-  }
-}
-
-type MemoryInput = Extract<PlugInput, { kind: 'memory' }>;
-
-const BALLOON_POLL_MS = 100;
-/** Polls without progress after which a balloon is as it stays. */
-const BALLOON_PATIENCE = 30;
-const HOLE = 2 * 2 ** 30;
-const SEARCH_PIECE = 32 << 20;
-
-export class Memory {
-  readonly #vm: Vm;
-
-  constructor(vm: Vm) {
-    this.#vm = vm;
-  }
-
-  /** Bytes, with the DIMMs that are plugged and what is plugged of virtio-mem devices. */
-  get size(): number {
-    const { memory, dimms: atStart } = this.#vm.machine.description;
-    // Until the machine has told of them, those of its start are there.
-    const present = this.#vm.plugged?.memory.dimms ?? atStart;
-    const dimms = present.reduce((sum, { size }) => sum + size, 0);
-    return memory.size + dimms + this.virtio.reduce((sum, { plugged }) => sum + plugged, 0);
-  }
-
-  /** Memory that the guest plugs and unplugs by blocks. */
-  get virtio(): VirtioMem[] {
-    return (this.#vm.plugged?.memory.virtio ?? []).map((report) => new VirtioMem(this.#vm, report));
-  }
-
-  get dimms(): Dimm[] {
-    return (this.#vm.plugged?.memory.dimms ?? []).map((device) => new Dimm(this.#vm, device));
-  }
-
-  /**
-   * Plugs a DIMM: `plug('1G', { node: 1 })`. Resolves when the guest has taken it.
-   * @throws NemuError as `MachineClient.plug` does.
-   */
-  async plug(
-    size: string | number,
-    { timeoutMs, ...dimm }: Omit<MemoryInput, 'kind' | 'size'> & PlugOptions = {},
-  ): Promise<Dimm> {
-    const options = timeoutMs === undefined ? {} : { timeoutMs };
-    const { device } = await this.#vm.plug({ kind: 'memory', size, ...dimm }, options);
-    return new Dimm(this.#vm, device as MemoryDevice);
-  }
-
-  /**
-   * Asks the guest to have so much of a virtio-mem device plugged: `resize('vm0', '512M')`. Resolves when it is so.
-   * @throws NemuError as `MachineClient.resizeMemory` does.
-   */
-  resize(id: string, size: string | number, options: PlugOptions = {}): Promise<Done> {
-    return resizeMemory(this.#vm, id, size, options);
-  }
-
-  /**
-   * The balloon: asks the guest to leave so many bytes in it, or tells what it holds.
-   * @throws NemuError USAGE for what would leave the guest nothing; BALLOON for a machine without one.
-   */
-  async balloon(size?: string | number): Promise<BalloonReport> {
-    const { machine } = this.#vm;
-    if (size === undefined) return machine.balloon();
-    const bytes = typeof size === 'string' ? parseSize(size) : size;
-    if (!Number.isSafeInteger(bytes) || bytes < 0) throw new NemuError('USAGE', `${literal(size)} is no size.`);
-    if (bytes >= this.size) {
-      throw new NemuError(
-        'USAGE',
-        `A balloon of ${formatSize(bytes)} leaves nothing of the ${formatSize(this.size)} that the guest has.`,
-        { hint: 'The size is what it gives up, not what it keeps.' },
-      );
-    }
-    const before = (await machine.balloon()).target;
-    return this.#vm.journal.do({
-      code: `vm.memory.balloon(${literal(size)})`,
-      run: () => this.#inflate(bytes),
-      inverse: { code: `vm.memory.balloon(${before})`, run: () => this.#inflate(before) },
-    });
-  }
-
-  /** Until the guest has done it, or does not go on: then the balloon is as large as it gets. */
-  async #inflate(bytes: number): Promise<BalloonReport> {
-    const { machine } = this.#vm;
-    let report = await machine.balloon(bytes);
-    for (let still = 0; report.actual !== report.target && still < BALLOON_PATIENCE; ) {
-      await sleep(BALLOON_POLL_MS);
-      const next = await machine.balloon();
-      still = next.actual === report.actual ? still + 1 : 0;
-      report = next;
-    }
-    return report;
-  }
-
-  /** Guest-physical memory. */
-  async read(physical: number | bigint, length = 64): Promise<Bytes> {
-    const from = Number(physical);
-    if (!Number.isSafeInteger(from) || from < 0) {
-      throw new NemuError('USAGE', `${literal(physical)} is not a guest-physical address.`, {
-        hint: 'vm.read takes kernel-virtual addresses and symbols.',
-      });
-    }
-    return new Bytes(await this.#vm.machine.readMemory(from, length), BigInt(from));
-  }
-
-  /**
-   * Looks for bytes or text in RAM.
-   * @returns guest-physical addresses, 32 at most.
-   */
-  async search(what: string | Uint8Array, most = 32): Promise<string[]> {
-    const wanted = typeof what === 'string' ? Buffer.from(what) : Buffer.from(what);
-    if (wanted.length === 0) throw new NemuError('USAGE', 'There is nothing to look for.');
-    const found: number[] = [];
-    // RAM has a hole below 4 GiB, which is 2 GiB at most.
-    const above = [...this.dimms.map(({ device }) => device), ...this.virtio.map(({ report }) => report)];
-    const end = Math.max(this.size + HOLE, ...above.map((each) => each.address + each.size));
-    for (let at = 0; at < end && found.length < most; at += SEARCH_PIECE) {
-      found.push(...(await this.#vm.machine.searchMemory(at, SEARCH_PIECE, wanted, most - found.length)));
-    }
-    return found.map(address);
-  }
-
-  [inspect.custom](): string {
-    return `${formatSize(this.size)} of RAM`;
-  }
-}
+import { address, Bytes, Description, Done, given, literal, ShellResult, Text } from './values.ts';
 
 /** An object of fields; one of another context too. */
 const isPlain = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value);
-
-const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
 
 /** What plugs a device again that was taken out, in the same place. */
 function plugOf(device: LiveDevice): PlugInput | undefined {

@@ -14,6 +14,7 @@ import type {
 } from '../client/machine_client.ts';
 import type { Vm } from '../repl/vm.ts';
 import { hostClock, type StationClock } from './clock.ts';
+import { DirtyWatch } from './dirty_watch.ts';
 import { visible } from './style.ts';
 
 const POLL_MS = 1000;
@@ -98,6 +99,8 @@ export class MachineModel {
   requestAt = 0;
   /** Why the machine does not answer, when it does not. */
   trouble: string | undefined;
+  /** Measures while it is switched on. */
+  readonly dirty: DirtyWatch;
   readonly clock: StationClock;
   readonly startedAt: number;
   readonly #listeners = new Set<() => void>();
@@ -116,6 +119,7 @@ export class MachineModel {
   constructor(vm: Vm, guest?: GuestChannel, clock: StationClock = hostClock) {
     this.vm = vm;
     this.clock = clock;
+    this.dirty = new DirtyWatch(vm.machine, clock, HISTORY, () => this.changed());
     this.startedAt = clock.wall();
     this.#touchedAt = clock.monotonic();
     this.#unlisten = [vm.machine.onEvent((event) => this.#event(event))];
@@ -155,6 +159,7 @@ export class MachineModel {
   close(): void {
     this.#closed = true;
     this.#offPoll?.();
+    this.dirty.stop();
     for (const off of this.#unlisten) off();
     this.#listeners.clear();
   }

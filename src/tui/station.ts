@@ -297,6 +297,13 @@ export class Station {
     this.say(`graphs: ${this.glyphs}`);
   }
 
+  toggleDirtyRate(): void {
+    const { dirty } = this.model;
+    if (dirty.on) dirty.stop();
+    else dirty.start();
+    this.say(dirty.on ? 'writes to memory are measured every two seconds' : 'writes to memory are not measured');
+  }
+
   nextConsole(step: number): void {
     const { length } = this.#consoles;
     if (length > 0) this.console = (this.console + step + length) % length;

@@ -111,16 +111,26 @@ class KvmObject {
   }
 }
 
+/** A piece of guest-physical memory that KVM knows. Addresses and sizes in bytes, page aligned. */
+export interface Memslot {
+  readonly flags: number;
+  readonly gpa: number;
+  readonly size: number;
+  readonly hostAddress: number;
+}
+
 /** A virtual machine's descriptor. Its owner is the machine thread. */
 export class KvmVm extends KvmObject {
   readonly #mmapSize: number;
   readonly #region;
+  readonly #dirtyLog;
   readonly #irq;
   readonly #zone;
   readonly #msi;
   readonly #ioeventfd;
   readonly #irqfd;
-  readonly #slots = new Set<number>();
+  readonly #slots = new Map<number, Memslot>();
+  #logsDirtyPages = false;
   #routes = 0;
   #ioeventfds = 0;
   #irqfds = 0;
@@ -132,21 +142,44 @@ export class KvmVm extends KvmObject {
     this.#ioeventfd = this.arena.struct(kvm.kvm_ioeventfd);
     this.#irqfd = this.arena.struct(kvm.kvm_irqfd);
     this.#region = this.arena.struct(kvm.kvm_userspace_memory_region);
+    this.#dirtyLog = this.arena.struct(kvm.kvm_dirty_log);
     this.#irq = this.arena.struct(kvm.kvm_irq_level);
     this.#zone = this.arena.struct(kvm.kvm_coalesced_mmio_zone);
   }
 
   /** KVM_SET_USER_MEMORY_REGION; `size` 0 deletes the slot. Addresses and sizes in bytes, page aligned. */
   setMemoryRegion(slot: number, flags: number, gpa: number, size: number, hostAddress: number): void {
+    this.#setRegion(slot, { flags, gpa, size, hostAddress });
+    if (size > 0) this.#slots.set(slot, { flags, gpa, size, hostAddress });
+    else this.#slots.delete(slot);
+  }
+
+  #setRegion(slot: number, { flags, gpa, size, hostAddress }: Memslot): void {
     const region = this.#region.fields;
     region.slot = slot;
-    region.flags = flags;
+    region.flags = flags | (this.#logsDirtyPages ? kvm.KVM_MEM_LOG_DIRTY_PAGES : 0);
     region.guest_phys_addr = BigInt(gpa);
     region.memory_size = BigInt(size);
     region.userspace_addr = BigInt(hostAddress);
     this.ioctl(kvm.KVM_SET_USER_MEMORY_REGION, `KVM_SET_USER_MEMORY_REGION slot ${slot}`, this.#region);
-    if (size > 0) this.#slots.add(slot);
-    else this.#slots.delete(slot);
+  }
+
+  get memslots(): ReadonlyMap<number, Memslot> {
+    return this.#slots;
+  }
+
+  /** Has the first write to each page noted, in what is there and in what comes. */
+  logDirtyPages(on: boolean): void {
+    if (on === this.#logsDirtyPages) return;
+    this.#logsDirtyPages = on;
+    for (const [slot, memslot] of this.#slots) this.#setRegion(slot, memslot);
+  }
+
+  /** KVM_GET_DIRTY_LOG: pages written to since the last call, as one bit each at `bitmap`; it has whole 64-bit words. */
+  dirtyLog(slot: number, bitmap: number): void {
+    this.#dirtyLog.fields.slot = slot;
+    this.#dirtyLog.fields.dirty_bitmap = BigInt(bitmap);
+    this.ioctl(kvm.KVM_GET_DIRTY_LOG, `KVM_GET_DIRTY_LOG slot ${slot}`, this.#dirtyLog);
   }
 
   /** KVM_IRQ_LINE: a GSI's level. */

@@ -30,6 +30,7 @@ import type {
   ConsoleStream,
   CountersReport,
   DevicesReport,
+  DirtyRateReport,
   DiskReport,
   EndState,
   MachineClient,
@@ -43,6 +44,7 @@ import { close, raw } from '../ffi/libc.ts';
 import { localRegisters } from './board.ts';
 import { mapBootNvdimms, mapBootPmems, mapNvdimm, mapPmem, withPmemSize, withPmemSizes } from './boot_pmem.ts';
 import { RingConsole } from './console_stream.ts';
+import { DirtyRate } from './dirty_rate.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { type DimmMemory, GuestRam, virtioMemMemory } from './memory.ts';
@@ -106,6 +108,10 @@ export class Machine implements MachineClient {
   /** By number of the vCPU: its thread's end. */
   readonly #vcpuExits = new Map<number, Promise<void>>();
   readonly #requests = new RequestWatch();
+  readonly #dirtyRate = new DirtyRate(
+    (on) => this.#call('dirtyPages', { on }),
+    () => this.memoryMap(),
+  );
   /** Memory that is being mapped: it must be there to be freed. */
   readonly #preparing = new Set<Promise<void>>();
   readonly #bell = new Uint8Array(new BigUint64Array([1n]).buffer);
@@ -407,6 +413,7 @@ export class Machine implements MachineClient {
       return dimm === undefined ? range : { ...range, dimm };
     });
   };
+  dirtyRate = (milliseconds: number): Promise<DirtyRateReport> => this.#dirtyRate.measure(milliseconds);
   disks = (): Promise<DiskReport[]> => this.#call('disks');
   throttle = async (disk: string, limits: ThrottleInput): Promise<void> => {
     const parsed = throttleSchema.safeParse(limits);

@@ -5,6 +5,7 @@ import type { EndState, MachineEvent, MachineState } from '../client/machine_cli
 import { SCHED_FIFO, SCHED_OTHER, schedSetscheduler, setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
+import { type DirtySlot, takeDirtyPages } from './dirty_pages.ts';
 import { discardPieces } from './discard.ts';
 import { describeFatalExit } from './exit.ts';
 import { LiveDevices } from './hotplug/live_devices.ts';
@@ -294,6 +295,8 @@ class MachineThread {
         const { address, length, bytes, most } = parameter as MachineCalls['searchMemory']['parameter'];
         return searchRam(this.#board.memory, address, length, bytes, most);
       }
+      case 'dirtyPages':
+        return this.#dirtyPages((parameter as MachineCalls['dirtyPages']['parameter']).on);
       case 'plug': {
         const { kind } = (parameter as MachineCalls['plug']['parameter']).request;
         // DIMMs of the start come before it.
@@ -315,6 +318,19 @@ class MachineThread {
         if (!this.#end) this.#finish({ reason: 'quit', detail: 'The machine was closed.' });
         this.#quit = true;
         return undefined;
+    }
+  }
+
+  #dirtyPages(on: boolean): DirtySlot[] {
+    const { vm } = this.#processors;
+    if (on) {
+      vm.logDirtyPages(true);
+      return [];
+    }
+    try {
+      return takeDirtyPages(vm);
+    } finally {
+      vm.logDirtyPages(false);
     }
   }
 

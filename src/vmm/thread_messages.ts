@@ -15,6 +15,7 @@ import type {
   VcpuReport,
 } from '../client/machine_client.ts';
 import type { MappedPmem } from './attach_pmem.ts';
+import type { DirtySlot } from './dirty_pages.ts';
 import type { HostPart } from './hotplug/kind.ts';
 import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import type { MemoryHandle } from './memory.ts';
@@ -64,6 +65,8 @@ export interface MachineCalls {
     parameter: { address: number; length: number; bytes: Uint8Array; most: number };
     result: number[];
   };
+  /** Begins to note what is written to, or says what was, and ends it. */
+  dirtyPages: { parameter: { on: boolean }; result: DirtySlot[] };
   vmcoreinfo: { parameter: undefined; result: Uint8Array | undefined };
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
   /** Takes a device's place: the main thread makes what it needs and calls `prepared`. */

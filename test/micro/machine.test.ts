@@ -209,6 +209,34 @@ describe('a running machine', () => {
     await guest.machine.close();
   });
 
+  test('says which pages its guest writes to, while it is asked', async () => {
+    const PAGES = 300;
+    const START = 0x40_0000;
+    const guest = await boot((asm) => {
+      asm.label('again').movImm('rsi', START).label('page').store('rsi', 0, 'rax').addImm('rsi', 4096);
+      asm
+        .cmpImm('rsi', START + PAGES * 4096)
+        .jumpIf('nz', 'page')
+        .addImm('rbx', 1);
+      asm.cmpImm('rbx', 1).jumpIf('nz', 'again').print(THR, '.').jump('again');
+    });
+    await guest.machine.start();
+    await guest.printed('.');
+    const dirty = async (ms: number) => (await guest.machine.dirtyRate(ms)).ranges.map((range) => range.dirty / 4096);
+    // Pages of page tables may be among them, whose accessed bits the processor sets.
+    for (let round = 0; round < 2; round++) {
+      const [pages, ...others] = await dirty(300);
+      expect(others).toEqual([]);
+      expect(pages).toBeGreaterThanOrEqual(PAGES);
+      expect(pages).toBeLessThan(PAGES + 8);
+    }
+    await guest.machine.pause();
+    expect(await dirty(20)).toEqual([0]);
+    await guest.machine.resume();
+    await expect(guest.machine.dirtyRate(1)).rejects.toThrow(/cannot be watched for 1 ms/);
+    await guest.machine.close();
+  });
+
   test('knows a halted vCPU', async () => {
     const guest = await boot((asm) => asm.print(THR, '.').sti().label('halt').hlt().jump('halt'));
     await guest.machine.start();

@@ -132,9 +132,11 @@ export class FakeMachine {
   functions: object[] = [];
   /** What stands in memory, from address 0 on; zeros elsewhere. */
   ram = Buffer.alloc(0);
+  /** Bytes that are written to in whatever time. */
+  dirty = 0;
   balloonHeld: number | undefined;
   readonly notes: string[] = [];
-  /** What `pause` waits for. */
+  /** What `pause` and `dirtyRate` wait for. */
   gate: Promise<void> = Promise.resolve();
 
   constructor(more: Partial<MachineInput> = {}) {
@@ -175,6 +177,10 @@ export class FakeMachine {
       inspect: async () => [{ index: 0, registers: { rip: '0x1000', cr3: '0x0', cr4: '0x0' } }],
       devices: async () => ({ pci: this.functions, mmio: [] }),
       memoryMap: async () => [{ address: 0, size: description.memory.size, resident: 0, huge: 0 }],
+      dirtyRate: async (milliseconds: number) => {
+        await this.gate;
+        return { milliseconds, ranges: [{ address: 0, size: description.memory.size, dirty: this.dirty }] };
+      },
       readMemory: async (address: number, length: number) => {
         if (address >= 2 ** 40) throw new NemuError('ADDRESS', 'There is no RAM.');
         return Buffer.concat([this.ram.subarray(address, address + length), Buffer.alloc(length)], length);

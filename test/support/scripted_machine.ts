@@ -15,6 +15,7 @@ import type {
   BalloonReport,
   ConsoleStream,
   CountersReport,
+  DirtyRateReport,
   DiskReport,
   EndState,
   MachineClient,
@@ -243,6 +244,14 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
       { dimm: 'nvdimm0', address: 6 * GiB, size: 2 * GiB, resident: 20 * MiB, huge: 0 },
       { dimm: BLOCKS.id, address: BLOCKS.address, size: BLOCKS.size, resident: BLOCKS.plugged, huge: 0 },
     ];
+  }
+
+  async dirtyRate(milliseconds: number): Promise<DirtyRateReport> {
+    const ranges = (await this.memoryMap()).map(({ dimm, address, size }) => ({
+      ...(dimm !== undefined && { dimm }),
+      ...{ address, size, dirty: address === 0 ? 6 * MiB : 0 },
+    }));
+    return { milliseconds, ranges };
   }
 
   async balloon(target = this.#balloon): Promise<BalloonReport> {

@@ -15,6 +15,9 @@ export const kvm_userspace_memory_region = struct('kvm_userspace_memory_region',
 export const KVM_MEM_LOG_DIRTY_PAGES = 1 << 0;
 export const KVM_MEM_READONLY = 1 << 1;
 
+/** `dirty_bitmap` is the address of one bit a page, in whole 64-bit words. */
+export const kvm_dirty_log = struct('kvm_dirty_log', { slot: 'u32', padding1: 'u32', dirty_bitmap: 'u64' });
+
 export const kvm_irq_level = struct('kvm_irq_level', { irq: 'u32', level: 'u32' });
 
 export const kvm_irqfd = struct('kvm_irqfd', {
@@ -197,6 +200,7 @@ export const KVM_CREATE_VM = IO(KVMIO, 0x01);
 export const KVM_CHECK_EXTENSION = IO(KVMIO, 0x03);
 export const KVM_GET_VCPU_MMAP_SIZE = IO(KVMIO, 0x04);
 export const KVM_CREATE_VCPU = IO(KVMIO, 0x41);
+export const KVM_GET_DIRTY_LOG = IOW(KVMIO, 0x42, kvm_dirty_log.size);
 export const KVM_SET_USER_MEMORY_REGION = IOW(KVMIO, 0x46, kvm_userspace_memory_region.size);
 export const KVM_CREATE_IRQCHIP = IO(KVMIO, 0x60);
 export const KVM_IRQ_LINE = IOW(KVMIO, 0x61, kvm_irq_level.size);
@@ -217,6 +221,7 @@ export const KVM_COALESCED_MMIO_PAGE_OFFSET = 2;
 
 export const commonLayouts = [
   kvm_userspace_memory_region,
+  kvm_dirty_log,
   kvm_irq_level,
   kvm_irqfd,
   kvm_ioeventfd,
@@ -237,6 +242,7 @@ export const commonNumbers = {
   KVM_CHECK_EXTENSION,
   KVM_GET_VCPU_MMAP_SIZE,
   KVM_CREATE_VCPU,
+  KVM_GET_DIRTY_LOG,
   KVM_SET_USER_MEMORY_REGION,
   KVM_CREATE_IRQCHIP,
   KVM_IRQ_LINE,

@@ -5,6 +5,7 @@ import { CHARDEV } from './chardev.ts';
 import { CONTROL } from './control.ts';
 import { CPUS } from './cpus.ts';
 import { DEVICE } from './device.ts';
+import { DIRTY_RATE } from './dirty_rate.ts';
 import { DUMP } from './dump.ts';
 import { MACHINE } from './machine.ts';
 import { MEDIUM } from './medium.ts';
@@ -16,6 +17,6 @@ import { PROBE } from './probe.ts';
 import { QOM } from './qom.ts';
 
 export const COMMANDS: readonly Command[] = [
-  ...[...CONTROL, ...MACHINE, ...CPUS, ...OBJECT, ...MEMORY, ...DUMP, ...DEVICE],
+  ...[...CONTROL, ...MACHINE, ...CPUS, ...OBJECT, ...MEMORY, ...DUMP, ...DIRTY_RATE, ...DEVICE],
   ...[...BLOCK, ...MEDIUM, ...NET, ...CHARDEV, ...PROBE, ...PCI, ...QOM],
 ].sort((a, b) => (a.name < b.name ? -1 : 1));

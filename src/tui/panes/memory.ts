@@ -35,6 +35,7 @@ export function memoryPane({ model, width, height, glyphs, unicode }: PaneContex
       ...(nvdimm ? [span(`${nvdimm.flushes} flushes`, 'dim')] : []),
       span(backend.path ?? backend.backend, 'dim'),
       ...(backend.hugepages ? [span(`${backend.hugepages} pages`, 'dim')] : []),
+      ...written(model, range.address),
       ...(range.huge > 0 ? [span(`${compactBytes(range.huge)} huge`, 'dim')] : []),
     ];
     const head = [
@@ -64,15 +65,27 @@ export function memoryPane({ model, width, height, glyphs, unicode }: PaneContex
 /** Rows of a picture below its caption: fewer show nothing. */
 const LEAST_PLOT = 2;
 
-/** What the host has of the RAM, over time, where there is room for it. */
+/** How fast the guest writes to a range, while that is measured. */
+function written({ dirty: { last } }: PaneContext['model'], address: number) {
+  const range = last?.ranges.find((each) => each.address === address);
+  return last && range ? [span(`${compactBytes((range.dirty * 1000) / last.milliseconds)}/s written`, 'warn')] : [];
+}
+
+/** What the host has of the RAM, over time, where there is room for it; or how fast it is written to, where that is measured. */
 function history(
-  { residence: { bytes, grown } }: PaneContext['model'],
+  { residence: { bytes, grown }, dirty }: PaneContext['model'],
   size: number,
   width: number,
   height: number,
   glyphs: PaneContext['glyphs'],
 ): Row[] {
   if (height <= LEAST_PLOT) return [];
+  if (dirty.on) {
+    const now = dirty.rates.at(-1);
+    const told = `pages written to over time, ${now === undefined ? 'measuring' : `${compactBytes(now)}/s now`}`;
+    const picture = plot(dirty.rates, width, height - 1, Math.max(...dirty.rates, 1), glyphs);
+    return [{ line: line(told, 'dim') }, ...picture.map((text): Row => ({ line: [span(text, 'graph')] }))];
+  }
   const caption = `resident of ${compactBytes(size)} over time, +${compactBytes(grown.at(-1) ?? 0)}/s`;
   const rows = plot(bytes, width, height - 1, size, glyphs);
   return [{ line: line(caption, 'dim') }, ...rows.map((text): Row => ({ line: [span(text, 'graph')] }))];

@@ -137,7 +137,7 @@ test('every public member has its line of help, and no other', async () => {
   const table = new AcpiTable('DSDT', 0, Buffer.alloc(64));
   const all = [
     ...[vm, memory, nvdimm, journal, kernel, cpus, cpus[0], memory.dimms[0], memory.virtio[0], nvdimm.list[0], table],
-    ...[new Disk(vm, 'vda'), new Net(vm, 'net0'), pci.devices[0], (await pci())[0]],
+    ...[new Disk(vm, 'vda'), new Net(vm, 'net0'), pci.devices[0], (await pci())[0], await memory.dirtyRate()],
   ];
   for (const [type, { members }] of HELP) {
     const names = Object.getOwnPropertyNames(type.prototype).filter((name) => name !== 'constructor');

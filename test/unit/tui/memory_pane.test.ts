@@ -37,3 +37,18 @@ test('a machine without a balloon has no row for it', async () => {
   const { rows } = await shown(machine, 6);
   expect(rows.join()).not.toContain('balloon');
 });
+
+test('how fast the guest writes is shown while somebody wants to know', async () => {
+  const { model } = await shown(new ScriptedMachine({ busy: true }), 12);
+  const context = { model, width: 90, height: 12, glyphs: 'plain', unicode: false } as const;
+  const rows = () => memoryPane(context).rows.map(({ line }) => plainText(line));
+  expect(rows().join('\n')).not.toContain('written');
+  model.dirty.start();
+  expect(rows()).toContain('pages written to over time, measuring');
+  while (model.dirty.rates.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  expect(rows()).toContain('pages written to over time, 12M/s now');
+  expect(rows()[0]).toContain('12M/s written');
+  expect(rows()[1]).toContain('0/s written');
+  model.dirty.stop();
+  expect(rows().join('\n')).not.toContain('written');
+});

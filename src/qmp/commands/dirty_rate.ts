@@ -1,0 +1,90 @@
+/** How fast the guest writes to its memory. */
+import * as z from 'zod';
+import { command } from '../command.ts';
+import { QmpError } from '../errors.ts';
+import type { Monitor } from '../monitor.ts';
+import { int, none } from '../types.ts';
+
+const MiB = 2 ** 20;
+/** QEMU's bounds of a measurement. */
+const BOUNDS = { second: [1, 60], millisecond: [50, 60_000] } as const;
+
+const timeUnit = z.enum(['second', 'millisecond']);
+const mode = z.enum(['page-sampling', 'dirty-ring', 'dirty-bitmap']);
+
+const dirtyRateInfo = z.strictObject({
+  'dirty-rate': int.optional(),
+  status: z.enum(['unstarted', 'measuring', 'measured']),
+  ...{ 'start-time': int, 'calc-time': int, 'calc-time-unit': timeUnit, 'sample-pages': int, mode },
+});
+
+/** The last measurement. */
+export interface DirtyRateState {
+  readonly status: 'unstarted' | 'measuring' | 'measured';
+  /** Seconds of the host's monotonic clock, as QEMU has it. */
+  readonly startedAt: number;
+  /** Milliseconds. */
+  readonly duration: number;
+  /** Bytes a second. */
+  readonly rate?: number;
+}
+
+const argumentsSchema = z.strictObject({
+  ...{ 'calc-time': int, 'calc-time-unit': timeUnit.optional() },
+  ...{ 'sample-pages': int.optional(), mode: mode.optional() },
+});
+
+/** Begins to measure; how it came out is asked for. */
+function start(monitor: Monitor, args: z.output<typeof argumentsSchema>): void {
+  const { 'calc-time': time, 'calc-time-unit': unit = 'second' } = args;
+  const [least, most] = BOUNDS[unit];
+  if (monitor.dirtyRate.status === 'measuring') throw new QmpError('the dirty rate is already being measured.');
+  if (time < least || time > most) throw new QmpError(`calc-time is out of range[${least}, ${most}].`);
+  if (args.mode === 'dirty-ring') throw new QmpError('There is no dirty ring here: use the mode dirty-bitmap');
+  if (args['sample-pages'] !== undefined && args.mode === 'dirty-bitmap') {
+    throw new QmpError('sample-pages is used only in page-sampling mode');
+  }
+  const before = monitor.dirtyRate;
+  const duration = unit === 'second' ? time * 1000 : time;
+  const [startedAt] = process.hrtime();
+  monitor.dirtyRate = { status: 'measuring', startedAt, duration };
+  monitor.machine.dirtyRate(duration).then(
+    ({ milliseconds, ranges }) => {
+      const rate = (ranges.reduce((sum, { dirty }) => sum + dirty, 0) * 1000) / milliseconds;
+      monitor.dirtyRate = { status: 'measured', startedAt, duration, rate };
+    },
+    () => {
+      // The machine has ended meanwhile: nothing was measured.
+      monitor.dirtyRate = before;
+    },
+  );
+}
+
+export function dirtyRateOf({ dirtyRate }: Monitor, asked: z.output<typeof timeUnit> = 'second') {
+  const { status, startedAt, duration, rate } = dirtyRate;
+  const time = { 'calc-time': asked === 'second' ? Math.floor(duration / 1000) : duration, 'calc-time-unit': asked };
+  return {
+    ...(rate !== undefined && { 'dirty-rate': Math.floor(rate / MiB) }),
+    ...{ status, 'start-time': startedAt, ...time, 'sample-pages': 0, mode: 'dirty-bitmap' as const },
+  };
+}
+
+export const DIRTY_RATE = [
+  command({
+    name: 'calc-dirty-rate',
+    summary: "begins to measure how fast the guest's processors write to memory, by KVM's log of pages",
+    args: argumentsSchema,
+    returns: none,
+    run: (monitor, args) => {
+      start(monitor, args);
+      return {};
+    },
+  }),
+  command({
+    name: 'query-dirty-rate',
+    summary: 'what was measured, in MiB a second',
+    args: z.strictObject({ 'calc-time-unit': timeUnit.optional() }),
+    returns: dirtyRateInfo,
+    run: (monitor, args) => dirtyRateOf(monitor, args['calc-time-unit']),
+  }),
+];
