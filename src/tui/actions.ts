@@ -70,7 +70,8 @@ function part({ part: what, change, repl, qmp, ...action }: PartAction): Action 
     repl: (station) => repl(partMeant(station, what)),
     ...(qmp && { qmp: (station: Station) => qmp(partMeant(station, what)) }),
     disabled: (station) => notRunning(station) ?? whyNotPart(station, what, action.panes),
-    run: (station) => station.withPart(what, action.title, (name) => station.fillInChange(change(station, name))),
+    run: (station) =>
+      station.dialogs.withPart(what, action.title, (name) => station.dialogs.fillInChange(change(station, name))),
   };
 }
 
@@ -112,7 +113,7 @@ const MACHINE: readonly Action[] = [
     qmp: () => 'device_add',
     changes: true,
     disabled: notRunning,
-    run: (station) => station.choosePlug(),
+    run: (station) => station.dialogs.choosePlug(),
   },
   {
     id: 'unplug',
@@ -141,7 +142,8 @@ const MACHINE: readonly Action[] = [
     repl: (station) => `await vm.unplug('${partMeant(station, 'device of PCI that can go') ?? 'ID'}', { force: true })`,
     changes: true,
     disabled: (station) => notRunning(station) ?? whyNotPart(station, 'device of PCI that can go', ['pci']),
-    run: (station) => station.withPart('device of PCI that can go', 'take out', (id) => forceUnplug(station, id)),
+    run: (station) =>
+      station.dialogs.withPart('device of PCI that can go', 'take out', (id) => forceUnplug(station, id)),
   },
   {
     id: 'balloon',
@@ -156,7 +158,7 @@ const MACHINE: readonly Action[] = [
     qmp: () => 'balloon value=BYTES',
     changes: true,
     disabled: (station) => notRunning(station) ?? (station.model.balloon ? undefined : 'the machine has no balloon'),
-    run: (station) => station.fillInChange(balloonChange(station)),
+    run: (station) => station.dialogs.fillInChange(balloonChange(station)),
   },
   part({
     ...{ id: 'resize-memory', keys: ['m'], panes: ['memory'], part: 'virtio-mem device', change: memoryChange },
@@ -209,7 +211,7 @@ const MACHINE: readonly Action[] = [
     },
     changes: true,
     disabled: (station) => notRunning(station) ?? whyNotPart(station, 'network card', ['pci']),
-    run: (station) => station.withPart('network card', 'cable', (name) => toggleLink(station, name)),
+    run: (station) => station.dialogs.withPart('network card', 'cable', (name) => toggleLink(station, name)),
   },
   {
     id: 'undo',
@@ -279,9 +281,9 @@ const LOOKING: readonly Action[] = [
     title: 'look inside',
     help: 'vCPU: registers and symbol; PCI: config space and queues; event: all of it',
     footer: 'look inside',
-    repl: (station) => station.lookForm,
+    repl: (station) => station.dialogs.lookForm,
     disabled: (station) => (station.chosen === undefined ? 'nothing is chosen' : undefined),
-    run: (station) => station.open(),
+    run: (station) => station.dialogs.open(),
   },
   {
     id: 'type',
@@ -303,6 +305,16 @@ const LOOKING: readonly Action[] = [
     help: 'the console has the whole terminal until Ctrl-]; read-only, to look at it',
     footer: 'zoom',
     run: (station) => station.zoom(),
+  },
+  {
+    id: 'copy-mode',
+    keys: ['v'],
+    panes: TERMINALS,
+    title: 'copy text',
+    help: 'marks text by keys (v begins, y copies, Esc leaves); the mouse does it anywhere',
+    words: 'select mark clipboard yank mode',
+    disabled: (station) => (station.terminalOf(station.focus) ? undefined : 'there is no terminal'),
+    run: (station) => station.startCopying(),
   },
   {
     id: 'next-console',
@@ -383,7 +395,7 @@ const LOOKING: readonly Action[] = [
     help: 'everything that `info` shows: cpus, memory, pci, irq, queues, exits, disks…',
     words: 'info registers numa irq exits',
     repl: () => "await vm.info('…')",
-    run: (station) => station.chooseInfo(),
+    run: (station) => station.dialogs.chooseInfo(),
   },
   {
     id: 'export-events',
@@ -450,7 +462,7 @@ const WORKSTATION: readonly Action[] = [
     title: 'help',
     help: 'all keys; type to narrow, Enter does what is chosen',
     footer: 'help',
-    run: (station) => station.showHelp(),
+    run: (station) => station.dialogs.showHelp(),
   },
   {
     id: 'palette',
@@ -458,7 +470,7 @@ const WORKSTATION: readonly Action[] = [
     title: 'palette',
     help: 'any action by its name, or a line for the REPL',
     footer: 'palette',
-    run: (station) => station.showPalette(),
+    run: (station) => station.dialogs.showPalette(),
   },
   ...(['vcpus', 'pci', 'memory', 'activity', 'console', 'repl', 'events'] as const).map(
     (pane, index): Action => ({

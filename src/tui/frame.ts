@@ -2,6 +2,7 @@
 import { formatSize } from '../client/sizes.ts';
 import { timeOfDay } from '../console/time_of_day.ts';
 import { actionsIn, TAKE_OVER } from './actions.ts';
+import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
 import { activityPane } from './panes/activity.ts';
@@ -13,7 +14,7 @@ import { vcpusPane } from './panes/vcpus.ts';
 import type { Station } from './station.ts';
 import { type Line, line, lineWidth, plainText, type Style, span, toWidth, widthOf } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
-import { terminalLines, topRow } from './terminal_view.ts';
+import { type BufferCell, terminalLines, topRow } from './terminal_view.ts';
 
 export interface Box {
   readonly rect: Rect;
@@ -142,6 +143,7 @@ function terminalContent(station: Station, pane: PaneName, width: number, height
     scrolledBack: terminal.scrolledBack,
     cursor: station.typingInto === terminal && terminal.scrolledBack === 0,
     colours: station.theme.name === 'plain' ? 'none' : station.colours,
+    selection: station.selectionIn(terminal),
   });
   const shown = gutter > 0 ? withTimes(terminal, lines, height) : lines;
   return { title: terminalTitle(station, pane, terminal), lines: shown, keys: [] };
@@ -149,6 +151,25 @@ function terminalContent(station: Station, pane: PaneName, width: number, height
 
 /** `15:04:05.678 ` */
 const TIME_CELLS = 13;
+
+/**
+ * The cell of a terminal's buffer at a place of the screen; of a place outside the pane, the nearest one inside.
+ * @param inside only of a place that is in it.
+ */
+export function terminalCellAt(
+  terminal: TerminalPane,
+  { left, top, width, height }: Rect,
+  column: number,
+  row: number,
+  inside: boolean,
+): BufferCell | undefined {
+  const gutter = terminal.timestamps ? TIME_CELLS : 0;
+  const [x, y] = [column - left - 1 - gutter, row - top - 1];
+  const [columns, rows] = [width - 2 - gutter, height - 2];
+  if (inside && (x < 0 || y < 0 || x >= columns || y >= rows)) return undefined;
+  const first = topRow(terminal.terminal, { height: rows, scrolledBack: terminal.scrolledBack });
+  return { row: first + Math.max(0, Math.min(rows - 1, y)), column: Math.max(0, Math.min(columns - 1, x)) };
+}
 
 /** Rows with the time when they were begun, in front of those that a program wrote as lines. */
 function withTimes({ terminal, scrolledBack, times }: TerminalPane, lines: readonly Line[], height: number): Line[] {
@@ -174,6 +195,7 @@ function terminalTitle(station: Station, pane: PaneName, terminal: TerminalPane)
     filter,
     terminal.watching ? ` · ${watchingNote(station, terminal)}` : '',
     station.typingInto === terminal ? ` · ${terminal.watching ? '' : 'typing, '}Ctrl-] leaves` : '',
+    station.copying?.pane === terminal ? ' · copying' : '',
     terminal.scrolledBack > 0 ? ` · ${terminal.scrolledBack} lines back` : '',
     ...station.files.of(terminal).map((kind) => ` · ${kind}`),
     terminal.skipped > 0 ? ` · ${compact(terminal.skipped)} bytes too fast to draw` : '',
@@ -266,6 +288,10 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Frame
       line: toWidth([span(text, 'key'), span(' ', 'selected'), span('  Enter: keep · Esc: drop', 'dim')], width),
       buttons: [],
     };
+  }
+  if (station.copying) {
+    const keys = station.unicode ? COPY_KEYS : COPY_KEYS.replaceAll('·', '|');
+    return { line: toWidth([span(` ${keys}`, 'text')], width), buttons: [] };
   }
   if (notice) {
     const style = notice.level === 'info' ? 'text' : notice.level;

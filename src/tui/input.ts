@@ -8,10 +8,7 @@ export interface MouseEvent {
   readonly row: number;
 }
 
-/** XTerm's SGR mouse protocol (ctlseqs, "Extended coordinates"): buttons and wheel, no motion. */
-export const MOUSE_ON = '\x1b[?1000h\x1b[?1006h';
-export const MOUSE_OFF = '\x1b[?1006l\x1b[?1000l';
-/** The same with motion while a button is down. */
+/** XTerm's SGR mouse protocol (ctlseqs, "Extended coordinates"): buttons, wheel, and motion while a button is down. */
 export const DRAG_ON = '\x1b[?1002h\x1b[?1006h';
 export const DRAG_OFF = '\x1b[?1006l\x1b[?1002l';
 

@@ -3,27 +3,22 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import type { MachineClient } from '../client/machine_client.ts';
-import { INFO } from '../repl/info.ts';
-import { literal } from '../repl/values.ts';
 import type { Vm } from '../repl/vm.ts';
-import { ACTIONS, type Action, actionFor, actionsIn } from './actions.ts';
-import { type Change, PARTS, type Part, partMeant } from './changes.ts';
+import { type Action, actionFor } from './actions.ts';
 import type { Colours } from './colours.ts';
 import { ConsoleFiles, type FileKind } from './console_files.ts';
+import { CopyMode } from './copy_mode.ts';
+import { Dialogs } from './dialogs.ts';
 import { GLYPHS, type Glyphs } from './graph.ts';
-import { functionText, vcpuText } from './inside.ts';
-import { keyLabel } from './keys.ts';
 import { LAYOUTS, type LayoutName, PANES, type PaneName } from './layout.ts';
 import { ListState } from './list_state.ts';
 import type { MachineModel } from './model.ts';
-import { Form } from './overlays/form.ts';
 import type { Overlay } from './overlays/overlay.ts';
-import { type Choice, Picker } from './overlays/picker.ts';
 import { type Answer, Question } from './overlays/question.ts';
-import { Viewer } from './overlays/viewer.ts';
-import { checkPlug, costOf, plugForms, plugKinds } from './plug_form.ts';
+import { TerminalSelection } from './selection.ts';
 import { THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
+import type { BufferCell, Selection } from './terminal_view.ts';
 
 /** What the terminal around it does for the workstation. */
 export interface StationHost {
@@ -31,6 +26,8 @@ export interface StationHost {
   zoom(pane: TerminalPane): Promise<void>;
   /** Keys go to a pane raw, or come here. */
   typing(pane: TerminalPane | undefined): void;
+  /** Hands text to the clipboard of the terminal. @returns what to tell of it. */
+  copy(text: string): string;
   /** A shell of the host, in a terminal beside the consoles. */
   shell?(): TerminalPane;
   /** @param machine what is to become of it, where it is this process's. */
@@ -86,9 +83,14 @@ export class Station {
   typingInto: TerminalPane | undefined;
   /** The one that has the whole terminal. */
   zoomed: TerminalPane | undefined;
+  /** Keys mark text in a pane. */
+  copying: CopyMode | undefined;
+  /** What the mouse has marked. */
+  #marked: { readonly pane: TerminalPane; readonly cells: TerminalSelection } | undefined;
   /** The pane whose filter is being typed. */
   filtering: PaneName | undefined;
   readonly files: ConsoleFiles;
+  readonly dialogs: Dialogs;
   readonly #consoles: TerminalPane[];
   readonly #host: StationHost;
   readonly #exports: string;
@@ -112,6 +114,7 @@ export class Station {
     this.#attached = options.attached;
     this.#canStay = options.canStay;
     this.#host = host;
+    this.dialogs = new Dialogs(this);
     this.lists = Object.fromEntries(PANES.map((pane) => [pane, new ListState(pane === 'events')])) as Record<
       PaneName,
       ListState
@@ -137,6 +140,8 @@ export class Station {
 
   /** Whoever typed into it, or looked at it, is at another one. */
   removeConsole(pane: TerminalPane): void {
+    if (this.copying?.pane === pane) this.stopCopying();
+    if (this.marking === pane) this.unmark();
     const at = this.#consoles.indexOf(pane);
     if (at < 0) return;
     if (this.typingInto === pane) this.stopTyping();
@@ -171,7 +176,9 @@ export class Station {
   key(name: string, text: string): void {
     this.notice = undefined;
     this.model.touch();
+    this.unmark();
     if (this.overlay) this.overlay.key(name, text);
+    else if (this.copying) this.copying.key(name);
     else if (this.filtering) this.#filterKey(this.filtering, name, text);
     else if (!this.#move(name)) {
       const action = actionFor(name, this.focus);
@@ -331,161 +338,6 @@ export class Station {
     return this.vm.unplug(this.chosen ?? '');
   }
 
-  // --- looking inside -------------------------------------------------------------------------------------
-
-  get lookForm(): string | undefined {
-    const { chosen, focus } = this;
-    if (chosen === undefined) return undefined;
-    if (focus === 'vcpus') return `await vm.cpus[${chosen.slice(3)}].registers()`;
-    return focus === 'pci' ? `(await vm.pci('${chosen}')).decode()` : undefined;
-  }
-
-  open(): void {
-    const { chosen, focus, vm } = this;
-    if (chosen === undefined) return;
-    if (focus === 'vcpus') this.#view(`vCPU ${chosen.slice(3)}`, () => vcpuText(vm, Number(chosen.slice(3))));
-    else if (focus === 'pci') this.#view(chosen, () => functionText(vm, chosen));
-    else if (focus === 'memory') this.#view(chosen, async () => (await vm.info('memory')).text);
-    else {
-      const event = this.model.events[Number(chosen) - this.model.forgotten];
-      if (event) this.#view(event.kind, async () => `${event.at.toISOString()}\n\n${event.text}`);
-    }
-  }
-
-  #view(title: string, load: () => Promise<string>): void {
-    this.overlay = new Viewer(
-      title,
-      load,
-      () => this.changed(),
-      () => this.closeOverlay(),
-    );
-  }
-
-  chooseInfo(): void {
-    const choices = Object.entries(INFO).map(
-      ([topic, { help }]): Choice => ({
-        label: topic,
-        detail: help,
-        run: () => this.#view(`info ${topic}`, async () => (await this.vm.info(topic)).text),
-      }),
-    );
-    this.#pick('tables', 'info ', () => choices);
-  }
-
-  // --- plugging -------------------------------------------------------------------------------------------
-
-  choosePlug(): void {
-    const choices = plugKinds().map(
-      ({ name: kind, fields }): Choice => ({
-        label: kind,
-        detail: fields.map(({ name }) => name).join(', '),
-        run: () => this.#fillIn(kind),
-      }),
-    );
-    this.#pick('plug a device', '', () => choices);
-  }
-
-  #fillIn(kind: string): void {
-    const fields = plugKinds().find(({ name }) => name === kind)?.fields ?? [];
-    this.overlay = new Form({
-      title: `plug: ${kind}`,
-      fields,
-      check: (values) => checkPlug(kind, values),
-      tell: (values) => [costOf(kind, values, this.model), ...plugForms(kind, values, this.model)],
-      submit: (values) => {
-        const device = checkPlug(kind, values);
-        this.model.say('action', `await vm.plug(${literal(device)})`);
-        this.follow(`plug ${kind}`, this.vm.plug(device));
-      },
-      close: () => this.closeOverlay(),
-    });
-    this.changed();
-  }
-
-  // --- changing parts of the machine ----------------------------------------------------------------------
-
-  /** Does something to a part of the machine, after a choice where several may be meant. */
-  withPart(part: Part, title: string, run: (name: string) => void): void {
-    const meant = partMeant(this, part);
-    if (meant !== undefined) {
-      run(meant);
-      return;
-    }
-    const choices = PARTS[part](this).map((name): Choice => ({ label: name, detail: '', run: () => run(name) }));
-    this.#pick(`${title}: which ${part}?`, '', () => choices);
-  }
-
-  /** Has a change filled in, and does it. */
-  fillInChange(change: Change): void {
-    const { title, fields, check, tell, repl, qmp, run } = change;
-    this.overlay = new Form({
-      ...{ title, fields, check },
-      tell: (values) => {
-        try {
-          check(values);
-        } catch {
-          return tell({});
-        }
-        return [...tell(values), `REPL: ${repl(values)}`, ...(qmp ? [`QMP: ${qmp(values)}`] : [])];
-      },
-      submit: (values) => {
-        this.model.say('action', repl(values));
-        this.follow(title, run(values));
-      },
-      close: () => this.closeOverlay(),
-    });
-    this.changed();
-  }
-
-  // --- help and palette -----------------------------------------------------------------------------------
-
-  #pick(title: string, prompt: string, choices: () => readonly Choice[], otherwise?: (text: string) => void): void {
-    this.overlay = new Picker({
-      title,
-      prompt,
-      choices,
-      close: () => this.closeOverlay(),
-      ...(otherwise && { otherwise: { detail: 'a line for the REPL', run: otherwise } }),
-    });
-    this.changed();
-  }
-
-  #choiceOf(action: Action, keys: boolean): Choice {
-    const forms = [action.repl?.(this), action.qmp?.(this)].filter((text) => text !== undefined);
-    return {
-      label: action.title,
-      ...(keys && { key: action.keys.map((key) => keyLabel(key, this.unicode)).join(' ') }),
-      detail: `${action.help}${forms.length > 0 ? ` · ${forms.join(' · ')}` : ''}`,
-      words: `${action.id} ${action.words ?? ''}`,
-      disabled: this.whyNot(action),
-      run: () => this.perform(action),
-    };
-  }
-
-  showHelp(): void {
-    this.#pick(`keys in ${this.focus}`, 'help ', () =>
-      actionsIn(this.focus).map((action) => this.#choiceOf(action, true)),
-    );
-  }
-
-  showPalette(): void {
-    this.#pick(
-      'palette',
-      ':',
-      () => ACTIONS.map((action) => this.#choiceOf(action, true)),
-      (text) => this.#replLine(text),
-    );
-  }
-
-  #replLine(text: string): void {
-    if (this.readonly) {
-      this.say('The workstation is read-only, and the REPL can do anything.', 'bad');
-      return;
-    }
-    this.focusOn('repl');
-    this.repl.send(Buffer.from(`${text}\r`));
-  }
-
   // --- terminals ------------------------------------------------------------------------------------------
 
   type(): void {
@@ -538,6 +390,58 @@ export class Station {
       this.filtering = undefined;
       if (this.terminalOf(pane) && list.filter !== '') this.find(true);
     } else list.type(name, text);
+  }
+
+  // --- marking text ---------------------------------------------------------------------------------------
+
+  /** Has keys mark text in the pane in focus, until it is copied or let be. */
+  startCopying(): void {
+    const pane = this.terminalOf(this.focus);
+    if (!pane) return;
+    this.copying = new CopyMode(pane, (text) => {
+      this.copying = undefined;
+      if (text !== undefined) this.say(this.#host.copy(text));
+    });
+  }
+
+  stopCopying(): void {
+    this.copying?.close();
+    this.copying = undefined;
+  }
+
+  /** What is marked in a pane. */
+  selectionIn(pane: TerminalPane): Selection | undefined {
+    if (this.copying?.pane === pane) return this.copying.selection;
+    const { pane: marked, cells } = this.#marked ?? {};
+    return marked === pane && cells && !cells.isOneCell ? cells.cells : undefined;
+  }
+
+  /** The mouse went down in a pane, and marks from here on. */
+  mark(pane: TerminalPane, cell: BufferCell): void {
+    this.unmark();
+    this.#marked = { pane, cells: new TerminalSelection(pane.terminal, cell) };
+  }
+
+  /** The pane in which the mouse marks. */
+  get marking(): TerminalPane | undefined {
+    return this.#marked?.pane;
+  }
+
+  markTo(cell: BufferCell): void {
+    this.#marked?.cells.to(cell);
+    this.changed();
+  }
+
+  /** The mouse went up: what is marked is copied. */
+  copyMarked(): void {
+    const cells = this.#marked?.cells;
+    if (!cells || cells.isOneCell) this.unmark();
+    else this.say(this.#host.copy(cells.text));
+  }
+
+  unmark(): void {
+    this.#marked?.cells.release();
+    this.#marked = undefined;
   }
 
   toggleTimestamps(): void {

@@ -40,6 +40,8 @@ export class TerminalPane {
   readonly send: (bytes: Uint8Array) => void;
   /** Rows above the live screen that are shown. */
   scrolledBack = 0;
+  /** What is shown stays where it is, whatever is printed. */
+  held = false;
   /** Bytes that were not drawn, since newer ones came faster than could be. */
   skipped = 0;
   /** It answers the guest's questions about its terminal: nobody else does while it is in a pane. */
@@ -106,7 +108,7 @@ export class TerminalPane {
       this.#parsing = false;
       for (const next of this.#between.splice(0)) next();
       // Who looks at older lines goes on to look at them.
-      if (this.scrolledBack > 0) this.scroll(scrollbackOf(this.terminal) - before);
+      if (this.scrolledBack > 0 || this.held) this.scroll(scrollbackOf(this.terminal) - before);
       this.#options.changed();
       if (this.#pending.length === 0) return;
       const pause = (performance.now() - began) * (1 / PARSE_SHARE - 1);

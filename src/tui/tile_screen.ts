@@ -1,5 +1,6 @@
 /** Puts tiles on a terminal: keys, mouse, frames, and the terminal as it was when all is over. */
 import type { ReadStream, WriteStream } from 'node:tty';
+import { copyText } from './clipboard.ts';
 import { coloursOf } from './colours.ts';
 import { Drawing } from './drawing.ts';
 import { DRAG_OFF, DRAG_ON, type MouseEvent, TerminalInput } from './input.ts';
@@ -13,8 +14,6 @@ const KEYS = 'Ctrl-] and: n next · arrows · b type to all · z zoom · [ scrol
 const SCROLLING = 'PgUp PgDn ↑ ↓ scroll · / search upwards · N downwards · q or Esc comes back';
 const NOTICE_MS = 4000;
 const WHEEL_ROWS = 3;
-/** Bytes that a selection may have that is handed to the terminal's clipboard: more is not taken by most. */
-const MAX_COPIED = 74_994;
 const ESCAPE = '\x1b';
 /** Ctrl-], as it is sent to a guest. */
 const LITERAL = Buffer.of(0x1d);
@@ -112,10 +111,7 @@ export function showTiles(list: readonly Tile[], options: TileScreenOptions): Ti
     drawing.request();
   };
   keyboard.onMouse = (event) => {
-    mouse(tiles, event, (text) => {
-      output.write(`\x1b]52;c;${Buffer.from(text).toString('base64')}\x07`);
-      say(`Copied ${text.length} characters.`);
-    });
+    mouse(tiles, event, (text) => say(copyText(text, (sequence) => output.write(sequence))));
     drawing.request();
   };
 
@@ -160,7 +156,7 @@ function mouse(tiles: Tiles, { kind, column, row }: MouseEvent, copy: (text: str
   } else {
     tiles.drag(column, row);
     const text = tiles.selected;
-    if (text !== undefined && Buffer.byteLength(text) <= MAX_COPIED) copy(text);
+    if (text !== undefined) copy(text);
   }
 }
 

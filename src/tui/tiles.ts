@@ -1,8 +1,9 @@
 /** Several terminals side by side: what is where, who gets what is typed, what is selected. Knows no real terminal. */
 import type { Colours } from './colours.ts';
+import { TerminalSelection } from './selection.ts';
 import { type Line, lineWidth, span, toWidth } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
-import { type BufferCell, type Selection, scrollbackOf, selectedText, terminalLines, topRow } from './terminal_view.ts';
+import { type BufferCell, scrollbackOf, terminalLines, topRow } from './terminal_view.ts';
 
 export interface Tile {
   /** Machine and console. */
@@ -97,7 +98,7 @@ export class Tiles {
   #boxes: readonly TileBox[] = [];
   /** Where all are, or would be without zoom. */
   #grid: readonly TileBox[] = [];
-  #selection: { readonly tile: number; readonly anchor: BufferCell; readonly end: BufferCell } | undefined;
+  #selection: { readonly tile: number; readonly marked: TerminalSelection } | undefined;
 
   constructor(tiles: readonly Tile[], look: { readonly unicode: boolean; readonly colours: Colours }) {
     this.tiles = tiles;
@@ -117,7 +118,7 @@ export class Tiles {
       pane.scrolledBack = 0;
       pane.type(bytes);
     }
-    this.#selection = undefined;
+    this.clearSelection();
     if (takers.length > 0) return undefined;
     const ended = this.focused.ended();
     if (!this.broadcast && ended !== undefined) return ended;
@@ -177,17 +178,16 @@ export class Tiles {
   }
 
   press(column: number, row: number): void {
-    this.#selection = undefined;
+    this.clearSelection();
     const at = this.#cellAt(column, row);
     if (!at) return;
     this.focus = at.tile;
-    this.#selection = { tile: at.tile, anchor: at.cell, end: at.cell };
+    this.#selection = { tile: at.tile, marked: new TerminalSelection(this.tiles[at.tile].pane.terminal, at.cell) };
   }
 
   drag(column: number, row: number): void {
-    const selection = this.#selection;
-    const at = selection && this.#cellAt(column, row, selection.tile);
-    if (at) this.#selection = { ...selection, end: at.cell };
+    const at = this.#selection && this.#cellAt(column, row, this.#selection.tile);
+    if (at) this.#selection?.marked.to(at.cell);
   }
 
   wheel(column: number, row: number, rows: number): void {
@@ -197,12 +197,12 @@ export class Tiles {
 
   /** The text that was selected, to be copied; a press alone selects nothing. */
   get selected(): string | undefined {
-    const selection = this.#selection;
-    if (!selection || sameCell(selection.anchor, selection.end)) return undefined;
-    return selectedText(this.tiles[selection.tile].pane.terminal, ordered(selection));
+    const marked = this.#selection?.marked;
+    return marked && !marked.isOneCell ? marked.text : undefined;
   }
 
   clearSelection(): void {
+    this.#selection?.marked.release();
     this.#selection = undefined;
   }
 
@@ -226,11 +226,11 @@ export class Tiles {
       const inside = { width: box.width, height: box.height - 1 };
       pane.resize(inside.width, inside.height);
       segments.push({ row: box.top, column: box.left, line: this.#title(tile, box) });
-      const selection = this.#selection?.tile === box.tile ? this.#selection : undefined;
-      const marked = selection && !sameCell(selection.anchor, selection.end) ? ordered(selection) : undefined;
+      const marked = this.#selection?.tile === box.tile ? this.#selection.marked : undefined;
+      const selection = marked && !marked.isOneCell ? marked.cells : undefined;
       const lines = terminalLines(pane.terminal, {
         ...inside,
-        ...{ scrolledBack: pane.scrolledBack, cursor: false, colours: this.#colours, selection: marked },
+        ...{ scrolledBack: pane.scrolledBack, cursor: false, colours: this.#colours, selection },
       });
       for (const [index, each] of lines.entries()) {
         const row = box.top + 1 + index;
@@ -282,13 +282,6 @@ export class Tiles {
       span(` ${this.footer}`, 'dim'),
     ];
   }
-}
-
-const sameCell = (one: BufferCell, other: BufferCell): boolean => one.row === other.row && one.column === other.column;
-
-function ordered({ anchor, end }: { readonly anchor: BufferCell; readonly end: BufferCell }): Selection {
-  const backwards = end.row < anchor.row || (end.row === anchor.row && end.column < anchor.column);
-  return backwards ? { from: end, to: anchor } : { from: anchor, to: end };
 }
 
 function tooSmall(count: number, columns: number, rows: number): TileFrame {

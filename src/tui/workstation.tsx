@@ -9,12 +9,13 @@ import type { ConsoleRole, SharedConsole } from '../client/shared_console.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import { App } from './app.tsx';
+import { copyText } from './clipboard.ts';
 import type { StationClock } from './clock.ts';
 import { coloursOf } from './colours.ts';
 import { Drawing } from './drawing.ts';
-import type { Frame } from './frame.ts';
+import { type Frame, terminalCellAt } from './frame.ts';
 import type { Glyphs } from './graph.ts';
-import { MOUSE_OFF, MOUSE_ON, type MouseEvent, TerminalInput } from './input.ts';
+import { DRAG_OFF, DRAG_ON, type MouseEvent, TerminalInput } from './input.ts';
 import { paneAt } from './layout.ts';
 import { isUnicode } from './locale.ts';
 import { MachineModel } from './model.ts';
@@ -158,6 +159,7 @@ export async function runWorkstation(
     exports: options.exports,
     host: {
       typing,
+      copy: (text) => copyText(text, (sequence) => output.write(sequence)),
       leave: (how) => left.resolve(how),
       ...(options.shell && { shell: () => openShell(options.shell as NonNullable<typeof options.shell>) }),
       zoom: (pane) => {
@@ -169,14 +171,14 @@ export async function runWorkstation(
   let zooming: Promise<void> | undefined;
   const giveTo = async (pane: TerminalPane) => {
     const suspension = await suspend?.();
-    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
+    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + DRAG_OFF);
     input.setRawMode(true);
     input.resume();
     await zoom.show(pane);
     output.write(FIRST_COLUMN);
     await suspension?.resume();
     input.setRawMode(true);
-    output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
+    output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + DRAG_ON);
     draw.request();
   };
   const programs = new Set<HostProgram>();
@@ -228,7 +230,7 @@ export async function runWorkstation(
     draw.hurry();
   };
   input.on('data', take);
-  output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + MOUSE_ON);
+  output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + DRAG_ON);
   output.write(FIRST_COLUMN);
   const app = render(
     <App
@@ -276,7 +278,7 @@ export async function runWorkstation(
     draw.close();
     app.unmount();
     await app.waitUntilExit();
-    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + MOUSE_OFF);
+    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + DRAG_OFF);
     input.off('data', take);
     terminal.close();
     input.setRawMode(false);
@@ -350,9 +352,16 @@ function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent
     return;
   }
   const place = frame.layout && paneAt(frame.layout, column, row);
+  if (kind === 'drag' || kind === 'release') dragTo(station, frame, column, row);
+  if (kind === 'release') station.copyMarked();
   if (place && (kind === 'wheel-up' || kind === 'wheel-down')) station.scroll(place.pane, kind === 'wheel-up' ? -3 : 3);
   if (kind !== 'press') return;
+  station.unmark();
+  station.stopCopying();
   if (place) {
+    const terminal = station.terminalOf(place.pane);
+    const cell = terminal && terminalCellAt(terminal, place.rect, column, row, true);
+    if (cell) station.mark(terminal, cell);
     const again = station.focus === place.pane;
     station.focusOn(place.pane);
     const key = frame.rows[place.pane]?.[row - place.rect.top - 1];
@@ -366,4 +375,12 @@ function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent
   }
   const button = frame.buttons.find(({ from, to }) => column >= from && column < to);
   if (button && row > 0) station.key(button.key, button.key);
+}
+
+/** A drag that leaves its pane ends at the pane's edge. */
+function dragTo(station: Station, { layout }: Frame, column: number, row: number): void {
+  const { marking } = station;
+  const place = layout?.columns.flat().find(({ pane }) => station.terminalOf(pane) === marking);
+  const cell = marking && place && terminalCellAt(marking, place.rect, column, row, false);
+  if (cell) station.markTo(cell);
 }

@@ -18,6 +18,6 @@ export function scriptedStation({ host, machine, ...options }: ScriptedStationOp
     ...{ consoles: [pane('com1')], repl: pane('REPL'), place: 'here', readonly: false, attached: false },
     ...{ canStay: false, theme: 'dark', glyphs: 'braille', unicode: true, colours: 'all', exports: '/nonexistent' },
     ...options,
-    host: { zoom: async () => {}, typing: () => {}, leave: () => {}, ...host },
+    host: { zoom: async () => {}, typing: () => {}, copy: () => '', leave: () => {}, ...host },
   });
 }

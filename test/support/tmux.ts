@@ -14,6 +14,7 @@ export class Terminal {
       `${name}=${value}`,
     ]);
     this.#tmux('-f', '/dev/null', 'new-session', '-d', '-x', String(columns), '-y', String(rows), ...variables, 'sh');
+    this.#tmux('set-option', '-s', 'set-clipboard', 'on');
   }
 
   #tmux(...args: string[]): string {
@@ -37,6 +38,11 @@ export class Terminal {
 
   resize(columns: number, rows: number): void {
     this.#tmux('resize-window', '-x', String(columns), '-y', String(rows));
+  }
+
+  /** What a program has put into the terminal's clipboard (OSC 52). */
+  get clipboard(): string {
+    return this.#tmux('show-buffer');
   }
 
   /** What is on the screen, and above it as far as tmux remembers. */

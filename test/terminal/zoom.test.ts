@@ -8,7 +8,7 @@ import { hasTmux, Terminal } from '../support/tmux.ts';
 
 const LIMIT_MS = 120_000;
 const SUPPORT = join(import.meta.dirname, '..', 'support');
-const MODES = ['scroll_region_upper', 'scroll_region_lower', 'mouse_all_flag', 'mouse_standard_flag'];
+const MODES = ['scroll_region_upper', 'scroll_region_lower', 'mouse_all_flag', 'mouse_button_flag'];
 const CURSOR_KEYS = 'keypad_cursor_flag';
 const BACK = 'zoom: done.';
 /** Ctrl-t: the guest tells the size that it knows. */

@@ -1,0 +1,169 @@
+/** What stands in front of the panes when something is to be chosen, filled in or read. */
+import { INFO } from '../repl/info.ts';
+import { literal } from '../repl/values.ts';
+import { ACTIONS, type Action, actionsIn } from './actions.ts';
+import { type Change, PARTS, type Part, partMeant } from './changes.ts';
+import { functionText, vcpuText } from './inside.ts';
+import { keyLabel } from './keys.ts';
+import { Form } from './overlays/form.ts';
+import { type Choice, Picker } from './overlays/picker.ts';
+import { Viewer } from './overlays/viewer.ts';
+import { checkPlug, costOf, plugForms, plugKinds } from './plug_form.ts';
+import type { Station } from './station.ts';
+
+export class Dialogs {
+  readonly #station: Station;
+
+  constructor(station: Station) {
+    this.#station = station;
+  }
+
+  get lookForm(): string | undefined {
+    const { chosen, focus } = this.#station;
+    if (chosen === undefined) return undefined;
+    if (focus === 'vcpus') return `await vm.cpus[${chosen.slice(3)}].registers()`;
+    return focus === 'pci' ? `(await vm.pci('${chosen}')).decode()` : undefined;
+  }
+
+  open(): void {
+    const { chosen, focus, vm, model } = this.#station;
+    if (chosen === undefined) return;
+    if (focus === 'vcpus') this.#view(`vCPU ${chosen.slice(3)}`, () => vcpuText(vm, Number(chosen.slice(3))));
+    else if (focus === 'pci') this.#view(chosen, () => functionText(vm, chosen));
+    else if (focus === 'memory') this.#view(chosen, async () => (await vm.info('memory')).text);
+    else {
+      const event = model.events[Number(chosen) - model.forgotten];
+      if (event) this.#view(event.kind, async () => `${event.at.toISOString()}\n\n${event.text}`);
+    }
+  }
+
+  #view(title: string, load: () => Promise<string>): void {
+    this.#station.overlay = new Viewer(
+      title,
+      load,
+      () => this.#station.changed(),
+      () => this.#station.closeOverlay(),
+    );
+  }
+
+  chooseInfo(): void {
+    const choices = Object.entries(INFO).map(
+      ([topic, { help }]): Choice => ({
+        label: topic,
+        detail: help,
+        run: () => this.#view(`info ${topic}`, async () => (await this.#station.vm.info(topic)).text),
+      }),
+    );
+    this.#pick('tables', 'info ', () => choices);
+  }
+
+  choosePlug(): void {
+    const choices = plugKinds().map(
+      ({ name: kind, fields }): Choice => ({
+        label: kind,
+        detail: fields.map(({ name }) => name).join(', '),
+        run: () => this.#fillIn(kind),
+      }),
+    );
+    this.#pick('plug a device', '', () => choices);
+  }
+
+  #fillIn(kind: string): void {
+    const fields = plugKinds().find(({ name }) => name === kind)?.fields ?? [];
+    this.#station.overlay = new Form({
+      title: `plug: ${kind}`,
+      fields,
+      check: (values) => checkPlug(kind, values),
+      tell: (values) => [costOf(kind, values, this.#station.model), ...plugForms(kind, values, this.#station.model)],
+      submit: (values) => {
+        const device = checkPlug(kind, values);
+        this.#station.model.say('action', `await vm.plug(${literal(device)})`);
+        this.#station.follow(`plug ${kind}`, this.#station.vm.plug(device));
+      },
+      close: () => this.#station.closeOverlay(),
+    });
+    this.#station.changed();
+  }
+
+  /** Does something to a part of the machine, after a choice where several may be meant. */
+  withPart(part: Part, title: string, run: (name: string) => void): void {
+    const meant = partMeant(this.#station, part);
+    if (meant !== undefined) {
+      run(meant);
+      return;
+    }
+    const choices = PARTS[part](this.#station).map(
+      (name): Choice => ({ label: name, detail: '', run: () => run(name) }),
+    );
+    this.#pick(`${title}: which ${part}?`, '', () => choices);
+  }
+
+  /** Has a change filled in, and does it. */
+  fillInChange(change: Change): void {
+    const { title, fields, check, tell, repl, qmp, run } = change;
+    this.#station.overlay = new Form({
+      ...{ title, fields, check },
+      tell: (values) => {
+        try {
+          check(values);
+        } catch {
+          return tell({});
+        }
+        return [...tell(values), `REPL: ${repl(values)}`, ...(qmp ? [`QMP: ${qmp(values)}`] : [])];
+      },
+      submit: (values) => {
+        this.#station.model.say('action', repl(values));
+        this.#station.follow(title, run(values));
+      },
+      close: () => this.#station.closeOverlay(),
+    });
+    this.#station.changed();
+  }
+
+  #pick(title: string, prompt: string, choices: () => readonly Choice[], otherwise?: (text: string) => void): void {
+    this.#station.overlay = new Picker({
+      title,
+      prompt,
+      choices,
+      close: () => this.#station.closeOverlay(),
+      ...(otherwise && { otherwise: { detail: 'a line for the REPL', run: otherwise } }),
+    });
+    this.#station.changed();
+  }
+
+  #choiceOf(action: Action, keys: boolean): Choice {
+    const forms = [action.repl?.(this.#station), action.qmp?.(this.#station)].filter((text) => text !== undefined);
+    return {
+      label: action.title,
+      ...(keys && { key: action.keys.map((key) => keyLabel(key, this.#station.unicode)).join(' ') }),
+      detail: `${action.help}${forms.length > 0 ? ` · ${forms.join(' · ')}` : ''}`,
+      words: `${action.id} ${action.words ?? ''}`,
+      disabled: this.#station.whyNot(action),
+      run: () => this.#station.perform(action),
+    };
+  }
+
+  showHelp(): void {
+    this.#pick(`keys in ${this.#station.focus}`, 'help ', () =>
+      actionsIn(this.#station.focus).map((action) => this.#choiceOf(action, true)),
+    );
+  }
+
+  showPalette(): void {
+    this.#pick(
+      'palette',
+      ':',
+      () => ACTIONS.map((action) => this.#choiceOf(action, true)),
+      (text) => this.#replLine(text),
+    );
+  }
+
+  #replLine(text: string): void {
+    if (this.#station.readonly) {
+      this.#station.say('The workstation is read-only, and the REPL can do anything.', 'bad');
+      return;
+    }
+    this.#station.focusOn('repl');
+    this.#station.repl.send(Buffer.from(`${text}\r`));
+  }
+}
