@@ -4,6 +4,7 @@
  * the same.
  */
 import type { HostForward, MachineDescription, NetThrottleInput, ThrottleInput } from './description.ts';
+import type { InterruptReport } from './interrupts.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
 import type { DiskChangeInput, NetChangeInput } from './live_change.ts';
 
@@ -311,6 +312,8 @@ export interface MachineClient {
   inspect(): Promise<VcpuReport[]>;
   /** Every PCI function and virtio device, to look inside. */
   devices(): Promise<DevicesReport>;
+  /** Stops the vCPUs for an instant and reads the interrupt controllers. */
+  interrupts(): Promise<InterruptReport>;
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
   /** The guest's RAM as the host has it, by address. */

@@ -46,6 +46,7 @@ export const REMOTE_METHODS = [
   'counters',
   'inspect',
   'devices',
+  'interrupts',
   'readMemory',
   'searchMemory',
   'balloon',

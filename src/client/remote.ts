@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { MachineDescription, MachineInput, ThrottleInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
+import type { InterruptReport } from './interrupts.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
 import type { DiskChangeInput, NetChangeInput } from './live_change.ts';
 import type {
@@ -297,6 +298,7 @@ export class RemoteMachine implements MachineClient {
   resizeMemory = async (id: string, size: number | string, options: PlugOptions = {}): Promise<LiveRequest> =>
     (await this.#call('resizeMemory', [id, size, options])) as LiveRequest;
   devices = async (): Promise<DevicesReport> => (await this.#call('devices', [])) as DevicesReport;
+  interrupts = async (): Promise<InterruptReport> => (await this.#call('interrupts', [])) as InterruptReport;
 
   async readMemory(address: number, length: number): Promise<Uint8Array> {
     const pieces: Uint8Array[] = [];

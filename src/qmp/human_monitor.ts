@@ -10,6 +10,7 @@ import { findObject, pciDriver, type QomNode } from './commands/qom.ts';
 import { toQmpError } from './errors.ts';
 import { CHANGE_ACTIONS } from './human_actions.ts';
 import { DIRTY_RATE_ACTIONS, tellDirtyRate } from './human_dirty_rate.ts';
+import { tellLapic, tellPic } from './human_interrupts.ts';
 import { done, type Entry, expression, hex, optionsOf, run, UsageError, wanted } from './human_line.ts';
 import { MEMORY_ACTIONS } from './human_memory.ts';
 import type { Monitor } from './monitor.ts';
@@ -39,6 +40,7 @@ const INFO: Readonly<Record<string, Entry>> = {
   dirty_rate: { help: 'show how fast the guest writes to its memory', tell: tellDirtyRate },
   'hotpluggable-cpus': { help: 'show places for vCPUs', tell: places },
   kvm: { help: 'show KVM information', tell: () => ['kvm support: enabled'] },
+  lapic: { help: "show a vCPU's local APIC; with a number, that of an APIC id", tell: tellLapic },
   'memory-devices': { help: 'show DIMMs', tell: dimms },
   memory_size_summary: {
     help: 'show bytes at boot and plugged',
@@ -52,6 +54,7 @@ const INFO: Readonly<Record<string, Entry>> = {
   name: { help: "show the machine's name", tell: ({ machine }) => [machine.description.name] },
   network: { help: 'show network cards', tell: network },
   pci: { help: 'show PCI functions', tell: pci },
+  pic: { help: 'show the I/O APIC and the PICs', tell: tellPic },
   'qom-tree': { help: 'show the tree of objects, or what is below a path', tell: qomTree },
   qtree: { help: 'show devices by bus', tell: qtree },
   registers: { help: "show a vCPU's registers; with -a, of all", tell: registers },

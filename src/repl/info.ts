@@ -1,13 +1,14 @@
 /** Tables of what a machine is and does. */
 import { NemuError } from '../client/errors.ts';
 import { isSettled, type PciDevice, type PluggedReport } from '../client/live.ts';
-import type { MachineClient, PciFunctionReport, VirtioReport } from '../client/machine_client.ts';
+import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { distanceMatrix } from '../client/numa.ts';
 import { formatSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
 import { table } from '../client/text_table.ts';
 import type { VirtioMemReport } from '../client/virtio_mem.ts';
 import { acpiTables } from './acpi.ts';
+import { tellInterrupts, tellLocalApics } from './interrupts.ts';
 import type { Kernel } from './kernel.ts';
 import { networkText } from './nets.ts';
 import { ConfigView } from './pci_config.ts';
@@ -46,7 +47,8 @@ export const INFO: Readonly<
   pci: { help: 'the PCI tree: functions, drivers, BARs, slots', tell: pci },
   ports: { help: 'hot-plug ports and slots, and what is in them', tell: ports },
   map: { help: 'what is where in guest-physical space: RAM, DIMMs, BARs, registers', tell: tellMap },
-  irq: { help: 'interrupts: MSI-X vectors, INTx pins, what GSIs lead to', tell: irq },
+  irq: { help: 'interrupts: MSI-X vectors, INTx pins, pins of the I/O APIC and the PICs', tell: tellInterrupts },
+  apic: { help: "each vCPU's local APIC: local vectors, timer, what it serves and has to serve", tell: tellLocalApics },
   queues: {
     help: 'virtqueues: size, rings, position, buffers in flight; info queues NAME shows descriptors',
     tell: queues,
@@ -297,44 +299,6 @@ function statusOf({ status: value }: VirtioReport): string {
   if (value & 0x80) return 'driver failed';
   if (value & 4) return 'driver ready';
   return STATUS_BITS.filter((name, bit) => name && value & (1 << bit)).join('|');
-}
-
-async function irq(machine: MachineClient): Promise<string> {
-  const { pci: functions } = await machine.devices();
-  const rows = functions.flatMap(({ name, msix }) =>
-    (msix ?? [])
-      .filter(({ address, masked }) => address !== 0 || !masked)
-      .map(({ vector, address, data, masked, pending }) => [
-        name,
-        vector,
-        // Intel SDM volume 3, 11.11: the destination is in bits 12 to 19 of the address, the vector in the data.
-        `apic ${(address >>> 12) & 0xff}`,
-        `0x${(data & 0xff).toString(16)}`,
-        [...(masked ? ['masked'] : []), ...(pending ? ['pending'] : [])].join(', '),
-      ]),
-  );
-  const msix = rows.length > 0 ? table(['device', 'entry', 'to', 'vector', ''], rows) : 'No device uses MSI-X.';
-  return [msix, ...intxOf(functions), GSIS].join('\n\n');
-}
-
-/** How KVM routes interrupts of a PC: src/vmm/irq_routing.ts. */
-const GSIS = table(
-  ['gsi', 'PIC', 'I/O APIC'],
-  [
-    ['0', 'master pin 0', 'pin 2'],
-    ['1, 3–7', 'master, pin of the same number', 'pin of the same number'],
-    ['8–15', 'slave, pins 0–7', 'pin of the same number'],
-    ['16–23', '', 'pin of the same number'],
-  ],
-);
-
-/** Functions that have an interrupt pin. */
-function intxOf(functions: readonly PciFunctionReport[]): string[] {
-  const rows = functions.flatMap(({ name, config }) => {
-    const intx = new ConfigView(config).intx;
-    return intx ? [[name, intx.pin, intx.line ?? '', intx.state]] : [];
-  });
-  return rows.length > 0 ? [table(['device', 'pin', 'line', ''], rows)] : [];
 }
 
 async function queues(machine: MachineClient, _kernel: Kernel, name?: string): Promise<string> {

@@ -10,6 +10,7 @@ import {
 import { parseConsoleSize, streams } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import { tell } from '../client/explain.ts';
+import type { InterruptReport } from '../client/interrupts.ts';
 import {
   type LiveDevice,
   type LiveRequest,
@@ -401,6 +402,7 @@ export class Machine implements MachineClient {
   nmi = (): Promise<void> => this.#call('nmi');
   counters = (): Promise<CountersReport> => this.#call('counters');
   devices = (): Promise<DevicesReport> => this.#call('devices');
+  interrupts = (): Promise<InterruptReport> => this.#call('interrupts');
   inspect = (): Promise<VcpuReport[]> => this.#call('inspect');
   memoryMap = async (): Promise<MemoryRangeReport[]> => {
     const { memory, nvdimms, pci } = await this.plugged();

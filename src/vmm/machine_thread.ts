@@ -252,6 +252,8 @@ class MachineThread {
         return this.#whileStopped(() =>
           reportVcpus(this.#block, this.#processors, this.#board.local, this.#board.memory),
         );
+      case 'interrupts':
+        return this.#whileStopped(() => this.#processors.interrupts());
       case 'devices':
         return this.#board.devices();
       case 'vmcoreinfo': {

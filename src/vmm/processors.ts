@@ -1,6 +1,7 @@
 import { freemem } from 'node:os';
 import { type MachineDescription, possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import type { InterruptReport } from '../client/interrupts.ts';
 import type { GuestMemory } from '../devices/device.ts';
 import { Arena, type Pinned } from '../ffi/arena.ts';
 import { KVM_CAP, KVM_CREATE_IRQCHIP, KVM_ENABLE_CAP, KVM_KVMCLOCK_CTRL, kvm_enable_cap } from '../ffi/kvm/common.ts';
@@ -22,6 +23,7 @@ import {
   supportedCpuid,
 } from './x86/cpuid.ts';
 import { withoutFeatures } from './x86/features.ts';
+import { readIoapic, readLapic, readPic } from './x86/interrupts.ts';
 import { apicIdOf, type Topology } from './x86/topology.ts';
 import { type VcpuResetState, X86Vcpu } from './x86/vcpu.ts';
 
@@ -30,6 +32,9 @@ const TSS_ADDRESS = 0xfffbd000;
 const IDENTITY_MAP_ADDRESS = 0xfffbc000;
 /** A signal sent just before `immediate_exit` was seen is lost: repeat after this many milliseconds. */
 const RESIGNAL_MS = 5;
+
+/** Where in kvm_irqchip a chip's state begins. */
+const IRQCHIP_STATE = 8;
 
 /** A vCPU in KVM, with what a reset makes of it. */
 interface Vcpu {
@@ -234,6 +239,19 @@ export class Processors {
     this.#pit.bytes.set(this.#pitReset);
     this.vm.ioctl(x86.KVM_SET_PIT2, 'KVM_SET_PIT2', this.#pit);
     for (const { x86: vcpu, resetState } of this.#vcpus.values()) vcpu.reset(resetState);
+  }
+
+  /** What the interrupt controllers hold; the vCPUs must be out of the guest. */
+  interrupts(): InterruptReport {
+    const [master, slave, ioapic] = this.#irqchips.map((chip) => {
+      this.vm.ioctl(x86.KVM_GET_IRQCHIP, 'KVM_GET_IRQCHIP', chip);
+      return new DataView(chip.bytes.buffer, chip.bytes.byteOffset + IRQCHIP_STATE);
+    });
+    const lapics = this.present.map((index) => {
+      const { state, apicBase } = this.#vcpu(index).x86.lapic();
+      return readLapic(state, index, this.apicId(index), apicBase);
+    });
+    return { ioapic: readIoapic(ioapic), pics: [readPic(master, 'master'), readPic(slave, 'slave')], lapics };
   }
 
   /** Whether channel 0 of the PIT raises no interrupts, because an HPET does in its place. */

@@ -1,6 +1,7 @@
 /** What the main thread and a machine thread say to each other. Plain data, typed in both directions. */
 
 import type { MachineDescription } from '../client/description.ts';
+import type { InterruptReport } from '../client/interrupts.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
 import type { DiskChange, NetChange } from '../client/live_change.ts';
 import type {
@@ -53,6 +54,7 @@ export interface MachineCalls {
   quit: { parameter: undefined; result: undefined };
   counters: { parameter: undefined; result: CountersReport };
   devices: { parameter: undefined; result: DevicesReport };
+  interrupts: { parameter: undefined; result: InterruptReport };
   inspect: { parameter: undefined; result: VcpuReport[] };
   disks: { parameter: undefined; result: DiskReport[] };
   throttle: { parameter: { disk: string; limits: ThrottleLimits }; result: undefined };

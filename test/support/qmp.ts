@@ -6,6 +6,7 @@ import type { LiveRequest, PlugInput, Stage } from '../../src/client/live.ts';
 import type { MachineClient, MachineEvent } from '../../src/client/machine_client.ts';
 import { serveQmp } from '../../src/qmp/server.ts';
 import type { Surroundings } from '../../src/qmp/surroundings.ts';
+import { interruptReport } from './interrupts.ts';
 
 export interface Message {
   readonly QMP?: { readonly version: unknown; readonly capabilities: readonly string[] };
@@ -177,6 +178,7 @@ export class FakeMachine {
       inspect: async () => [{ index: 0, registers: { rip: '0x1000', cr3: '0x0', cr4: '0x0' } }],
       devices: async () => ({ pci: this.functions, mmio: [] }),
       memoryMap: async () => [{ address: 0, size: description.memory.size, resident: 0, huge: 0 }],
+      interrupts: async () => interruptReport(2),
       dirtyRate: async (milliseconds: number) => {
         await this.gate;
         return { milliseconds, ranges: [{ address: 0, size: description.memory.size, dirty: this.dirty }] };

@@ -1,6 +1,7 @@
 /** A machine that does the same each time: what the workstation shows of it can be compared, and measured. */
 import { parseMachine } from '../../src/client/description.ts';
 import { NemuError } from '../../src/client/errors.ts';
+import type { InterruptReport } from '../../src/client/interrupts.ts';
 import type {
   CpuDevice,
   LiveDevice,
@@ -26,6 +27,7 @@ import type {
   VcpuReport,
 } from '../../src/client/machine_client.ts';
 import type { VirtioMemReport } from '../../src/client/virtio_mem.ts';
+import { interruptReport } from './interrupts.ts';
 import { pciFunctions } from './scripted_pci.ts';
 
 const MiB = 2 ** 20;
@@ -234,6 +236,10 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
 
   async devices() {
     return { pci: pciFunctions, mmio: [] };
+  }
+
+  async interrupts(): Promise<InterruptReport> {
+    return interruptReport(this.#cpus.length);
   }
 
   async memoryMap(): Promise<MemoryRangeReport[]> {

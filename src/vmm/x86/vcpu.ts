@@ -155,6 +155,13 @@ export class X86Vcpu {
     } as unknown as Registers;
   }
 
+  /** Its local APIC's registers (kvm_lapic_state), which the next call overwrites, and IA32_APIC_BASE. */
+  lapic(): { readonly state: DataView; readonly apicBase: bigint } {
+    this.kvm.ioctl(x86.KVM_GET_LAPIC, 'KVM_GET_LAPIC', this.#lapic);
+    this.kvm.ioctl(x86.KVM_GET_SREGS, 'KVM_GET_SREGS', this.#sregs);
+    return { state: this.#lapic.view, apicBase: this.#sregs.fields.apic_base };
+  }
+
   /** Guest-physical address of a linear one by the vCPU's own page tables; undefined when it is not mapped. */
   translate(linear: bigint): number | undefined {
     this.#translation.fields.linear_address = linear;

@@ -103,3 +103,20 @@ test('the tree of objects is indented', async () => {
   expect(tree).toContain('  /unattached (container)');
   expect(tree).toContain('    /device[0] (host-x86_64-cpu)');
 });
+
+test('interrupt controllers are shown as QEMU shows them', async () => {
+  const { say } = await start();
+  const pic = await say('info pic');
+  expect(pic[0]).toBe('ioapic0: id=0x00');
+  expect(pic).toContain('  pin 4  0x0100000000000024 dest=1 vec=36  active-hi edge         fixed  physical');
+  expect(pic).toContain('  pin 20 0x030000000000e931 dest=3 vec=49  active-lo level        lowest logical');
+  expect(pic).toContain('  Remote IRR     20');
+  expect(pic.at(-1)).toBe('pic0: irr=01 imr=ff isr=00 hprio=0 irq_base=30 elcr=00 fnm=0');
+  const lapic = await say('info lapic');
+  expect(lapic[0]).toBe('dumping local APIC state for CPU 0');
+  expect(lapic).toContain('LVT1\t 0x00000400 active-hi edge         NMI');
+  expect(lapic).toContain('LVTT\t 0x000400ec active-hi edge         TSC-deadline (vec 236)');
+  expect(lapic).toContain('IRR\t 236');
+  expect((await say('info lapic 1'))[0]).toBe('dumping local APIC state for CPU 1');
+  expect(await say('info lapic 9')).toEqual(['No local APIC']);
+});

@@ -42,7 +42,14 @@ test('the map of guest-physical space, interrupts, and a function with its BARs'
   expect(map).toMatch(/^0x100000000 +0x13fffffff +1 GiB +dimm0$/m);
   expect(map).toMatch(/^0xfee00000 .* local APICs, MSIs$/m);
   expect(map).toMatch(/^0x7000000000 +0x7000003fff +16 KiB +vda BAR 4$/m);
-  expect((await vm.info('irq')).text).toMatch(/^16–23 +pin of the same number$/m);
+  const irq = (await vm.info('irq')).text;
+  expect(irq).toMatch(/^ *4 +apic 1 +0x24 +fixed +edge *$/m);
+  expect(irq).toMatch(/^ *20 +logical 0x3 +0x31 +lowest +level, active low, being served *$/m);
+  expect(irq).toMatch(/^master +0x30 +none +0 +none +none$/m);
+  const apic = (await vm.info('apic')).text;
+  expect(apic).toContain('vCPU 3: APIC id 3, x2APIC, on, task priority 0x0, processor priority 0x0');
+  expect(apic).toContain('in service none; requested 0xec');
+  expect(apic.match(/LINT1: NMI/g)).toHaveLength(1);
   const text = (await vm.pci('vda')).decode().text;
   expect(text).toContain('BAR 4: memory, 64 bits, 16 KiB, at 0x7000000000\n');
   expect(text).toContain('MSI-X 0: 0xfee01000 ← 0x22\n');
