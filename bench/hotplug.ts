@@ -90,7 +90,8 @@ async function measure(
     for (const [name, line] of [['nemu', nemuLine] as const, ['q35', qemuLine] as const]) {
       // In the lab its own memory: files of the host cannot be written there.
       const place = `/tmp/bench-${name}-${turn}`;
-      const prepare = `mkdir -p ${place} && truncate -s 16M ${place}/disk.img && truncate -s 128M ${place}/pm.img`;
+      const [disks, modules] = ['disk', 'pm'].map((name) => [1, 2].map((n) => `${place}/${name}${n}.img`).join(' '));
+      const prepare = `mkdir -p ${place} && truncate -s 16M ${disks} && truncate -s 128M ${modules}`;
       await execute(['sh', '-c', prepare]);
       const socket = `${place}/qmp`;
       const { status, stdout, stderr } = await execute([process.execPath, DRIVER, socket, place, ...line(socket)]);

@@ -2,6 +2,7 @@ import { NemuError } from './errors.ts';
 import { type GuestPhase, GuestStart } from './guest_start.ts';
 import { type GuestTerminal, type TerminalCoding, type TerminalSize, TerminalStream } from './guest_terminal.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
+import { PackedOutput } from './packed_output.ts';
 
 export type { GuestPhase };
 
@@ -68,6 +69,9 @@ export const GUEST_SIGNALS = ['INT', 'TERM', 'HUP', 'QUIT'] as const;
 export type GuestSignal = (typeof GUEST_SIGNALS)[number];
 
 interface Running {
+  /** Its outputs, where they come packed. */
+  readonly zout: PackedOutput;
+  readonly zerr: PackedOutput;
   readonly output: (bytes: Buffer) => void;
   readonly error: (bytes: Buffer) => void;
   /** A piece of standard input was taken. */
@@ -160,12 +164,15 @@ export class GuestSession implements GuestChannel {
       this.#tell({ type: 'exit-status', status });
       return;
     }
-    const [, word, id, rest] = /^(out|err|ran|took|tty) (\d{1,9}) (\S+)$/.exec(line) ?? [];
+    const [, word, id, rest] = /^(z?out|z?err|ran|took|tty) (\d{1,9}) (\S+)$/.exec(line) ?? [];
     const running = this.#running.get(Number(id));
     if (!running) return;
     if (word === 'out') running.output(Buffer.from(rest, 'base64'));
     else if (word === 'err') running.error(Buffer.from(rest, 'base64'));
-    else if (word === 'took') running.took();
+    else if (word === 'zout' || word === 'zerr') {
+      const bytes = running[word].take(rest);
+      if (bytes) running[word === 'zout' ? 'output' : 'error'](bytes);
+    } else if (word === 'took') running.took();
     else if (word === 'tty') running.terminal?.(rest === 'telnet' ? 'telnet' : 'plain');
     else {
       this.#running.delete(Number(id));
@@ -225,6 +232,7 @@ export class GuestSession implements GuestChannel {
     const pieces: Buffer[] = [];
     let total = 0;
     this.#running.set(id, {
+      ...{ zout: new PackedOutput(), zerr: new PackedOutput() },
       output: (bytes) => {
         total += bytes.length;
         if (total > MAX_OUTPUT) {
@@ -260,6 +268,7 @@ export class GuestSession implements GuestChannel {
     let stream: TerminalStream | undefined;
     const hangUp = () => this.#running.has(id) && this.#send(`in ${id} .`);
     this.#running.set(id, {
+      ...{ zout: new PackedOutput(), zerr: new PackedOutput() },
       output: (bytes) => {
         if (!stream) return onOutput(bytes);
         const said = stream.decode(bytes);

@@ -24,6 +24,14 @@ describe('the REPL', () => {
         'info queues',
         'info queues net0',
         'info map',
+        'info irq',
+        'info apic',
+        // Pages of a file in memory, written to again and again meanwhile.
+        'const written = vm.sh("for i in 1 2 3 4 5 6 7 8; do dd if=/dev/zero of=/dev/shm/x bs=64k count=64 2>/dev/null; done")',
+        'const rate = await vm.memory.dirtyRate(1)',
+        '[rate.dirty > 2 ** 20, rate.ranges.length, rate.bytesPerSecond > 0]',
+        'await written',
+        'info dirty',
         'sym 0xffff888000000000',
         'pci net0',
         // All of it: a guest that is slow says more.
@@ -100,6 +108,12 @@ describe('the REPL', () => {
         /MSI-X: 4 vectors, enabled/,
         /^queue 0: split, size 256 at 0x.*\ndescriptor +address +length +flags +next\n +0 +0x[0-9a-f]+ +\d+ +write/m,
         /^0x0 +0x1fffffff +512 MiB +RAM\n(.*\n)*0xfec00000 .* I\/O APIC\n/m,
+        // The serial port's, and what Linux keeps of its PICs: nothing.
+        /^ *4 +(?:apic|logical) \w+ +0x[0-9a-f]+ +(?:fixed|lowest) +edge *$/m,
+        /^master +0x[0-9a-f]+ +\S.* +none +none/m,
+        /^vCPU 1: APIC id 1, x2?APIC, on, [^\n]*\n[^\n]*\n {2}timer: (?:TSC-deadline|one-shot, )/m,
+        /^\[ true, 2, true \]$/m,
+        /^boot +0x0 +512 MiB +[\d.]+ \w+ +[\d.]+ \w+\/s$/m,
         /^0xffff888000000000 is in no symbol$/m,
         /Linux version 6\..*gcc/,
         /^f{8}[0-9a-f]{8} . linux_banner$/m,

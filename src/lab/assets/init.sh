@@ -13,6 +13,7 @@
 # standard error. ttyS3 is the control channel, in lines:
 #   to the host    phase init|ready|settled SECONDS, exit STATUS
 #                  out ID BASE64, err ID BASE64, took ID ., ran ID STATUS, tty ID telnet|plain
+#                  zout ID BASE64, zout ID ., zerr ID BASE64, zerr ID .: a piece that gzip has packed, and its end
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
 #                  exec ID BASE64, in ID BASE64, in ID .
 #                  terminal ID ROWS COLUMNS BASE64, winsize ID ROWS COLUMNS

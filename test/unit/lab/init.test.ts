@@ -4,7 +4,9 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PackedOutput } from '../../../src/client/packed_output.ts';
 import { findProgram } from '../../../src/lab/command.ts';
 import { findGuest, type Guest } from '../../../src/lab/guest.ts';
 import {
@@ -28,6 +30,9 @@ beforeAll(async () => {
 afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
+
+/** How long a guest may take to say what is waited for. */
+const WORDS_MS = 40_000;
 
 /** A guest under way: what each serial port has said, and a way to wait for words. */
 async function boot(task: GuestTask, archive?: string) {
@@ -77,11 +82,17 @@ async function boot(task: GuestTask, archive?: string) {
     child.on('close', () => resolve());
   });
   const until = async (port: number, words: string) => {
+    const deadline = performance.now() + WORDS_MS;
     while (!said[port]!.includes(words)) {
+      if (performance.now() > deadline) {
+        const last = said.map((bytes, index) => `\nport ${index}: ${JSON.stringify(bytes.toString().slice(-300))}`);
+        throw new Error(`Serial port ${port} did not say "${words}" in ${WORDS_MS} ms. What each said last:${last}`);
+      }
       await Promise.race([
         new Promise<void>((resolve) => {
           wake = resolve;
         }),
+        sleep(1000),
         ended.then(() => {
           throw new Error(`The guest ended before serial port ${port} said "${words}", but: ${said[port]}`);
         }),
@@ -89,6 +100,17 @@ async function boot(task: GuestTask, archive?: string) {
     }
   };
   return { ports, said, ended, until };
+}
+
+/** What a script has printed, as the channel told it, and how many characters that took. */
+function outputOf(told: string, id: number): { readonly text: string; readonly packed: number } {
+  const packed = new PackedOutput();
+  let [text, length] = ['', 0];
+  for (const [, z, bytes] of told.matchAll(new RegExp(`^(z?)out ${id} (\\S+)\\r?$`, 'gm'))) {
+    length += bytes!.length;
+    text += (z ? packed.take(bytes!) : Buffer.from(bytes!, 'base64'))?.toString() ?? '';
+  }
+  return { text, packed: length };
 }
 
 describe('the init of a guest', () => {
@@ -142,6 +164,18 @@ describe('the init of a guest', () => {
     await until(3, 'ran 2 143');
     ports[3]!.write('stop 3\n');
     await until(3, 'ran 3 143');
+    // Much output is packed; of two that print at the same time each has its own.
+    const lines = (word: string) => Array.from({ length: 2000 }, (_, index) => `${word} ${index}\n`).join('');
+    const printing = (word: string) =>
+      Buffer.from(`i=0; while [ $i -lt 2000 ]; do echo "${word} $i"; i=$((i+1)); done`).toString('base64');
+    ports[3]!.write(`run 4 ${printing('these')}\nrun 5 ${printing('those')}\nexec 6 ${printing('others')}\n`);
+    for (const id of [4, 5, 6]) await until(3, `ran ${id} 0`);
+    const told = said[3]!.toString();
+    const [these, those, others] = [outputOf(told, 4), outputOf(told, 5), outputOf(told, 6)];
+    expect(these.text).toBe(lines('these'));
+    expect(those.text).toBe(lines('those'));
+    expect(others.text).toBe(lines('others'));
+    expect(these.packed).toBeLessThan(lines('these').length / 2);
     ports[0]!.write('exit 3\r');
     await ended;
     expect(said[3]!.toString()).toMatch(/exit 3\r?\n/);
