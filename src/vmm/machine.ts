@@ -223,7 +223,8 @@ export class Machine implements MachineClient {
 
   /** The next vCPU that is plugged need not wait for its thread to start. */
   #keepSpare(): void {
-    if (this.description.cpus.max !== undefined) this.#pool.prepare('vcpu', 1);
+    if (this.description.cpus.max === undefined || this.#closing || this.#end) return;
+    this.#pool.prepare('vcpu', 1);
   }
 
   /** A thread of ours may end only when the machine does, or when it is to leave. @returns its end. */
@@ -475,7 +476,9 @@ export class Machine implements MachineClient {
       ...(fd !== undefined && { fd }),
       ...(rings && { rings }),
     });
-    this.#keepSpare();
+    // A thread that starts would take time from the guest, which has a device to take up.
+    const rested = () => this.#keepSpare();
+    settled.then(rested, rested);
     return settled;
   }
 
