@@ -95,7 +95,11 @@ function forLab(input: MachineInput): MachineDescription {
 }
 
 const createMachine = (description: MachineInput) =>
-  Machine.create(forLab(description), { pool, oneProcessor: availableParallelism() === 1 });
+  Machine.create(forLab(description), {
+    ...{ pool, oneProcessor: availableParallelism() === 1 },
+    // The emulated processor looks at other interception bits than KVM sets for int3.
+    breakInstruction: 'out',
+  });
 
 /** Runs a guest of these files before the lab is saved; the threads that it ran on are those of the next machine. */
 export async function rehearse(files: RehearsalGuest): Promise<void> {

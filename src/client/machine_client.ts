@@ -3,6 +3,7 @@
  * this interface and nothing else, so that a machine in this process, in another one and in the lab look
  * the same.
  */
+import type { BreakpointInput, DebugRunInput, DebugStop, RegisterValues } from './debug.ts';
 import type { HostForward, MachineDescription, NetThrottleInput, ThrottleInput } from './description.ts';
 import type { InterruptReport } from './interrupts.ts';
 import type { LiveRequest, PluggedReport, PlugInput, PlugOptions, UnplugOptions } from './live.ts';
@@ -65,6 +66,8 @@ export type MachineEvent =
   | { readonly type: 'memory-size'; readonly device: string; readonly plugged: number; readonly requested: number }
   /** A request of `plug`, `unplug` or `resizeMemory`, or of the guest itself, has come to another stage. */
   | { readonly type: 'request'; readonly request: LiveRequest }
+  /** A vCPU has come to a breakpoint of a debugger, or done its step: the machine stands still, as the next event says. */
+  | ({ readonly type: 'debug' } & DebugStop)
   /** Somebody has asked for a change by another protocol: what it was, as `note` was told. */
   | { readonly type: 'action'; readonly text: string }
   | { readonly type: 'phase'; readonly name: string; readonly ms: number }
@@ -316,6 +319,27 @@ export interface MachineClient {
   interrupts(): Promise<InterruptReport>;
   /** Guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM. */
   readMemory(address: number, length: number): Promise<Uint8Array>;
+  /** Writes guest-physical memory. @throws NemuError `ADDRESS` unless the whole range is RAM; nothing is written then. */
+  writeMemory(address: number, bytes: Uint8Array): Promise<void>;
+  /** All registers of a vCPU by gdb's names, also of one that runs. @throws NemuError VCPU */
+  readRegisters(vcpu: number): Promise<RegisterValues>;
+  /** @throws NemuError VCPU; REGISTER for one that is none, cannot be written, or has a value that the processor refuses. */
+  writeRegisters(vcpu: number, values: RegisterValues): Promise<void>;
+  /** There can be one debugger; a connection that ends lets go of what it attached. @throws NemuError DEBUGGER */
+  attachDebugger(): Promise<void>;
+  /** Takes all breakpoints away. A machine that ran when the debugger came, or by it, goes on. */
+  detachDebugger(): Promise<void>;
+  /**
+   * Sets all breakpoints there are to be. Memory is read as if those in software were not there; they go
+   * with a reset of the machine. One that is reached stops the machine: `debug`.
+   * @throws NemuError BREAKPOINT, ADDRESS; then all is as it was. DEBUGGER when none is attached.
+   */
+  setBreakpoints(breakpoints: readonly BreakpointInput[]): Promise<void>;
+  /**
+   * Lets a machine go on that stands still or has not started: all vCPUs, or some; some for one instruction, after
+   * which the machine stops again. @throws NemuError VCPU, STATE, DEBUGGER.
+   */
+  debugRun(how?: DebugRunInput): Promise<void>;
   /** The guest's RAM as the host has it, by address. */
   memoryMap(): Promise<MemoryRangeReport[]>;
   /**

@@ -32,7 +32,7 @@ export const MAX_UNREAD = 16 << 20;
 /** Calls of a peer that are under way before what it sends further waits in its socket. */
 export const MAX_CALLS = 256;
 
-/** Bytes of guest memory in one answer: with their encoding they fit into a frame. */
+/** Bytes of guest memory in one message: with their encoding they fit into a frame. */
 export const MAX_READ = MAX_PAYLOAD / 2;
 
 /** Methods of a machine that go over the wire as they are. */
@@ -63,6 +63,13 @@ export const REMOTE_METHODS = [
   'requests',
   'plugged',
   'vmcoreinfo',
+  'writeMemory',
+  'readRegisters',
+  'writeRegisters',
+  'attachDebugger',
+  'detachDebugger',
+  'setBreakpoints',
+  'debugRun',
   'resizeConsole',
   'close',
 ] as const;

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { BreakpointInput, DebugRunInput, RegisterValues } from './debug.ts';
 import type { MachineDescription, MachineInput, ThrottleInput } from './description.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, FrameDecoder } from './frames.ts';
@@ -311,6 +312,23 @@ export class RemoteMachine implements MachineClient {
     }
     return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
   }
+
+  async writeMemory(address: number, bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; at += MAX_READ) {
+      const piece: EncodedBytes = { base64: Buffer.from(bytes.subarray(at, at + MAX_READ)).toString('base64') };
+      await this.#call('writeMemory', [address + at, piece]);
+    }
+  }
+
+  readRegisters = async (vcpu: number): Promise<RegisterValues> =>
+    (await this.#call('readRegisters', [vcpu])) as RegisterValues;
+  writeRegisters = async (vcpu: number, values: RegisterValues): Promise<void> =>
+    void (await this.#call('writeRegisters', [vcpu, values]));
+  attachDebugger = async (): Promise<void> => void (await this.#call('attachDebugger', []));
+  detachDebugger = async (): Promise<void> => void (await this.#call('detachDebugger', []));
+  setBreakpoints = async (breakpoints: readonly BreakpointInput[]): Promise<void> =>
+    void (await this.#call('setBreakpoints', [breakpoints]));
+  debugRun = async (how: DebugRunInput = {}): Promise<void> => void (await this.#call('debugRun', [how]));
 
   memoryMap = async (): Promise<MemoryRangeReport[]> => (await this.#call('memoryMap', [])) as MemoryRangeReport[];
   dirtyRate = async (milliseconds: number): Promise<DirtyRateReport> =>

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import * as z from 'zod';
+import { parseBreakpoints, parseDebugRun, parseRegisters, parseVcpu } from './debug.ts';
 import { type MachineInput, throttleSchema } from './description.ts';
 import { NemuError } from './errors.ts';
 import { tell } from './explain.ts';
@@ -39,6 +40,15 @@ const messageSchema = z.discriminatedUnion('method', [
   }),
 ]);
 const readMemorySchema = z.tuple([z.number().int().nonnegative(), z.number().int().positive().max(MAX_READ)]);
+const writeMemorySchema = z.tuple([
+  z.number().int().nonnegative(),
+  z.object({
+    base64: z
+      .base64()
+      .min(1)
+      .max(Math.ceil(MAX_READ / 3) * 4),
+  }),
+]);
 
 const throttleCallSchema = z.tuple([z.string().max(64), throttleSchema]);
 /** What is to change is checked by its own schema, which says more. */
@@ -107,6 +117,8 @@ class Session {
   readonly #consoles = new Map<number, ServedConsole>();
   /** Of consoles, by name: a connection that makes machines has one with consoles. */
   readonly #channels = new Map<string, number>();
+  /** Machines that this peer's debugger is attached to. */
+  readonly #debugged = new Set<MachineClient>();
   #nextMachine = 1;
   readonly #share: ServedShare;
   #nextChannel = 16;
@@ -132,6 +144,8 @@ class Session {
       const end = async () => {
         for (const unlisten of this.#unlisten) unlisten();
         this.#share.close();
+        // A machine that has closed meanwhile has nothing to let go of.
+        for (const machine of this.#debugged) await this.#letGo(machine).catch(() => {});
         const made = [...this.#machines.values()].filter((machine) => machine !== this.#shared);
         await Promise.all(made.map((machine) => machine.close()));
         resolve();
@@ -211,6 +225,35 @@ class Session {
       const [address, length] = valid(readMemorySchema, parameters, ['address', 'length']);
       return encodeBytes(await machine.readMemory(address, length));
     }
+    if (method === 'writeMemory') {
+      const [address, { base64 }] = valid(writeMemorySchema, parameters, ['address', 'bytes']);
+      await machine.writeMemory(address, Buffer.from(base64, 'base64'));
+      return null;
+    }
+    if (method === 'readRegisters') return machine.readRegisters(parseVcpu(parameters[0]));
+    if (method === 'writeRegisters') {
+      await machine.writeRegisters(parseVcpu(parameters[0]), parseRegisters(parameters[1]));
+      return null;
+    }
+    if (method === 'setBreakpoints') {
+      await machine.setBreakpoints(parseBreakpoints(parameters[0]));
+      return null;
+    }
+    if (method === 'debugRun') {
+      await machine.debugRun(parseDebugRun(parameters[0] ?? {}));
+      return null;
+    }
+    if (method === 'attachDebugger') {
+      await machine.attachDebugger();
+      this.#debugged.add(machine);
+      // It may have left while it was waited for.
+      if (this.#stream.destroyed) await this.#letGo(machine);
+      return null;
+    }
+    if (method === 'detachDebugger') {
+      await this.#letGo(machine);
+      return null;
+    }
     if (method === 'throttle') {
       await machine.throttle(...valid(throttleCallSchema, parameters, ['disk', 'limits']));
       return null;
@@ -251,6 +294,11 @@ class Session {
     if (method === 'close') this.#machines.delete(number);
     if (result instanceof Uint8Array) return encodeBytes(result);
     return result ?? null;
+  }
+
+  /** Ends what this peer's debugger did, and nobody else's. */
+  async #letGo(machine: MachineClient): Promise<void> {
+    if (this.#debugged.delete(machine)) await machine.detachDebugger();
   }
 
   #attach(): CreateResult {

@@ -47,6 +47,8 @@ export function stopVcpus(block: SharedBlock, timeoutMs: number): boolean {
   for (let vcpu = 0; vcpu < block.vcpus; vcpu++) {
     const slot = slotWord(vcpu);
     Atomics.notify(words, slot + S.GO);
+    Atomics.store(words, slot + S.HELD, 0);
+    Atomics.notify(words, slot + S.HELD);
     Atomics.store(words, slot + S.POST, POST_DONE);
     Atomics.notify(words, slot + S.POST);
   }

@@ -1,5 +1,14 @@
 import type { Worker } from 'node:worker_threads';
 import {
+  type BreakpointInput,
+  type DebugRunInput,
+  parseBreakpoints,
+  parseDebugRun,
+  parseRegisters,
+  parseVcpu,
+  type RegisterValues,
+} from '../client/debug.ts';
+import {
   type MachineDescription,
   type MachineInput,
   parseMachine,
@@ -46,6 +55,7 @@ import { localRegisters } from './board.ts';
 import { mapBootNvdimms, mapBootPmems, mapNvdimm, mapPmem, withPmemSize, withPmemSizes } from './boot_pmem.ts';
 import { RingConsole } from './console_stream.ts';
 import { DirtyRate } from './dirty_rate.ts';
+import type { BreakInstruction } from './guest_debug.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { type DimmMemory, GuestRam, virtioMemMemory } from './memory.ts';
@@ -78,6 +88,8 @@ export interface MachineOptions {
    * for their turn.
    */
   readonly oneProcessor?: boolean;
+  /** What stands in for an instruction at a breakpoint: int3, unless the processor cannot intercept it. */
+  readonly breakInstruction?: BreakInstruction;
   /** Bytes of RAM that were filled so far, when `prealloc` is on. */
   readonly onPrealloc?: (done: number) => void;
   /** Test hook: the thread (`vcpu0`) or call (`pause`) that throws, or the call that hangs (`hang pause`). */
@@ -184,6 +196,7 @@ export class Machine implements MachineClient {
       serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
       postMortem: options.postMortem,
       oneProcessor: options.oneProcessor ?? false,
+      breakInstruction: options.breakInstruction ?? 'int3',
       ...(options.fault && { faultAt: options.fault }),
     };
     this.#thread = this.#pool.take(data);
@@ -436,6 +449,20 @@ export class Machine implements MachineClient {
     this.#call('searchMemory', { address, length, bytes, most });
   vmcoreinfo = (): Promise<Uint8Array | undefined> => this.#call('vmcoreinfo');
   readMemory = (address: number, length: number): Promise<Uint8Array> => this.#call('readMemory', { address, length });
+
+  writeMemory = (address: number, bytes: Uint8Array): Promise<void> => this.#call('writeMemory', { address, bytes });
+  readRegisters = async (vcpu: number): Promise<RegisterValues> =>
+    this.#call('readRegisters', { vcpu: parseVcpu(vcpu) });
+  writeRegisters = async (vcpu: number, values: RegisterValues): Promise<void> =>
+    this.#call('writeRegisters', { vcpu: parseVcpu(vcpu), values: parseRegisters(values) });
+  attachDebugger = (): Promise<void> => this.#call('attachDebugger');
+  detachDebugger = (): Promise<void> => this.#call('detachDebugger');
+  setBreakpoints = async (breakpoints: readonly BreakpointInput[]): Promise<void> =>
+    this.#call('setBreakpoints', { breakpoints: parseBreakpoints(breakpoints) });
+  debugRun = async (how: DebugRunInput = {}): Promise<void> => {
+    await this.#call('debugRun', parseDebugRun(how));
+    this.#keepSpare();
+  };
 
   requests = (): Promise<LiveRequest[]> => this.#call('requests');
   plugged = (): Promise<PluggedReport> => this.#call('plugged');

@@ -2,12 +2,14 @@ import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { possibleCpus } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { EndState, MachineEvent, MachineState } from '../client/machine_client.ts';
+import { KVM_EXIT, kvm_run } from '../ffi/kvm/common.ts';
 import { SCHED_FIFO, SCHED_OTHER, schedSetscheduler, setThreadName } from '../ffi/libc.ts';
 import { type Board, createBoard } from './board.ts';
 import { CoalescedRing } from './coalesced.ts';
 import { type DirtySlot, takeDirtyPages } from './dirty_pages.ts';
 import { discardPieces } from './discard.ts';
 import { describeFatalExit } from './exit.ts';
+import { GuestDebug } from './guest_debug.ts';
 import { LiveDevices } from './hotplug/live_devices.ts';
 import { MachineClock } from './machine_clock.ts';
 import { GuestMemoryView } from './memory.ts';
@@ -40,6 +42,12 @@ const FAULT_INTERVAL_MS = 1000;
 const FAULTS_AT_ONCE = 10;
 /** Where a processor starts after INIT. */
 const RESET_RIP = '0xfff0';
+
+const notRam = (address: number, length: number) =>
+  new NemuError(
+    'ADDRESS',
+    `0x${address.toString(16)}–0x${(address + length - 1).toString(16)} is not RAM of this machine.`,
+  );
 
 export function errorData(error: unknown): ErrorData {
   if (error instanceof NemuError) return { ...error.toJSON(), ...(error.stack && { stack: error.stack }) };
@@ -81,6 +89,7 @@ class MachineThread {
   readonly #coalesced: CoalescedRing;
   readonly #serialCoalescing: SerialCoalescing;
   readonly #postMortem: PostMortem | undefined;
+  readonly #debug: GuestDebug;
   #state: MachineState = 'created';
   #end: EndState | undefined;
   #quit = false;
@@ -160,10 +169,14 @@ class MachineThread {
       debugExit: (exitCode) =>
         this.#finish({ reason: 'debug-exit', detail: `The guest wrote to isa-debug-exit.`, exitCode }),
     });
+    this.#debug = new GuestDebug({
+      ...{ processors: this.#processors, memory, breakInstruction: data.breakInstruction },
+    });
     this.#coalesced = new CoalescedRing(this.#processors, this.#board.pio);
     this.#posts = new PostServer(this.#block, this.#board.pio, this.#board.mmio, {
       before: () => this.#coalesced.drain(),
-      other: (vcpu) => this.#fatalExit(vcpu),
+      broke: (vcpu) => this.#debug.wroteToPort(vcpu) && this.#requestDebugStop(),
+      other: (vcpu) => this.#otherExit(vcpu),
       failed: (vcpu, errno) => this.#runFailed(vcpu, errno),
     });
     this.#processors.captureReset();
@@ -188,6 +201,7 @@ class MachineThread {
         worked = true;
       }
       if (this.#resetCause !== undefined) this.#guestReset();
+      if (this.#debug.stops && this.#state === 'running') this.#pauseForDebugger();
       spin = worked ? spinAfterWork : spin - 1;
       if (spin > 0) continue;
       Atomics.store(words, H.SLEEPING, 1);
@@ -231,11 +245,11 @@ class MachineThread {
       case 'pause':
         if (this.#state === 'paused') return undefined;
         this.#require(['running'], 'pause');
-        this.#stopProcessors();
-        return this.#setState('paused');
+        return this.#pauseForDebugger();
       case 'resume':
         if (this.#state === 'running') return undefined;
         this.#require(['paused'], 'resume');
+        this.#debug.settle();
         return this.#resumeProcessors();
       case 'reset':
         this.#require(['running', 'paused'], 'reset');
@@ -263,14 +277,34 @@ class MachineThread {
       case 'readMemory': {
         const { address, length } = parameter as { address: number; length: number };
         const bytes = this.#board.memory.slice(address, length);
-        if (!bytes) {
-          throw new NemuError(
-            'ADDRESS',
-            `0x${address.toString(16)}–0x${(address + length - 1).toString(16)} is not RAM of this machine.`,
-          );
-        }
-        return bytes.slice();
+        if (!bytes) throw notRam(address, length);
+        return this.#debug.readable(address, bytes.slice());
       }
+      case 'writeMemory': {
+        const { address, bytes } = parameter as MachineCalls['writeMemory']['parameter'];
+        if (this.#whileStopped(() => this.#debug.writeMemory(address, bytes))) return undefined;
+        throw notRam(address, bytes.length);
+      }
+      case 'readRegisters': {
+        const { vcpu } = parameter as MachineCalls['readRegisters']['parameter'];
+        return this.#whileStopped(() => this.#debug.readRegisters(vcpu));
+      }
+      case 'writeRegisters': {
+        const { vcpu, values } = parameter as MachineCalls['writeRegisters']['parameter'];
+        this.#require(['created', 'running', 'paused'], 'write registers of');
+        return this.#whileStopped(() => this.#debug.writeRegisters(vcpu, values));
+      }
+      case 'attachDebugger':
+        return this.#debug.attach(this.#state === 'running');
+      case 'detachDebugger':
+        return this.#detachDebugger();
+      case 'setBreakpoints': {
+        const { breakpoints } = parameter as MachineCalls['setBreakpoints']['parameter'];
+        this.#debug.requireAttached();
+        return this.#whileStopped(() => this.#debug.setBreakpoints(breakpoints));
+      }
+      case 'debugRun':
+        return this.#debugRun(parameter as MachineCalls['debugRun']['parameter']);
       case 'disks':
         return this.#board.disks.report();
       case 'throttle': {
@@ -392,11 +426,42 @@ class MachineThread {
     this.#clock.pause();
   }
 
-  #resumeProcessors(): undefined {
+  /** @param held vCPUs that stay out of the guest all the same. */
+  #resumeProcessors(held: readonly number[] = []): undefined {
     this.#board.resumed();
     this.#clock.resume();
     this.#setState('running');
+    this.#processors.hold(held);
     this.#processors.resume();
+  }
+
+  /** Says why a debugger stops the machine, where one does, before it says that the machine stands still. */
+  #pauseForDebugger(): undefined {
+    this.#stopProcessors();
+    const stop = this.#debug.settle();
+    if (stop) this.#event({ type: 'debug', ...stop });
+    // What was served meanwhile may have ended the machine.
+    if (this.#state === 'running') this.#setState('paused');
+  }
+
+  /** The vCPUs leave the guest from now on; the machine stops between two exits. */
+  #requestDebugStop(): true {
+    this.#processors.requestPause();
+    return true;
+  }
+
+  #debugRun(how: MachineCalls['debugRun']['parameter']): undefined {
+    this.#debug.requireAttached();
+    this.#require(['created', 'paused'], 'run');
+    this.#debug.settle();
+    const held = this.#debug.prepareRun(how);
+    this.#resumeProcessors(held);
+  }
+
+  #detachDebugger(): undefined {
+    const runs = this.#whileStopped(() => this.#debug.detach());
+    if (this.#state === 'paused' && runs) this.#resumeProcessors();
+    else this.#processors.hold([]);
   }
 
   /** A vCPU leaves the guest only when its exit has completed, also one that waits for a flush. */
@@ -412,7 +477,7 @@ class MachineThread {
       return action();
     } finally {
       // What was served during the pause may have ended the machine.
-      if ((this.#state as MachineState) === 'running') this.#processors.resume();
+      if ((this.#state as MachineState) === 'running' && !this.#debug.stops) this.#processors.resume();
     }
   }
 
@@ -430,6 +495,7 @@ class MachineThread {
   #reset(cause: string): undefined {
     const running = this.#state === 'running';
     this.#stopProcessors();
+    this.#debug.reset();
     this.#board.reset();
     this.#live.reset();
     this.#processors.reset();
@@ -479,7 +545,17 @@ class MachineThread {
     this.#postMortem?.setCounters(this.#counters());
   }
 
-  /** An exit that no device answers. Called while the vCPU waits for the answer. */
+  /** Called while the vCPU waits for the answer. */
+  #otherExit(vcpu: number): void {
+    if (this.#processors.run(vcpu).getUint32(kvm_run.offsets.exit_reason, true) !== KVM_EXIT.DEBUG) {
+      this.#fatalExit(vcpu);
+      return;
+    }
+    this.#debug.exited(vcpu);
+    if (this.#debug.stops) this.#requestDebugStop();
+  }
+
+  /** An exit that no device answers. */
   #fatalExit(vcpu: number): void {
     const run = this.#processors.run(vcpu);
     const detail = describeFatalExit(run);
@@ -515,6 +591,7 @@ class MachineThread {
     this.#processors.stop(() => this.#posts.serve());
     this.#board.close();
     this.#live.nvdimms.close();
+    this.#debug.close();
     this.#processors.close();
     this.#reactor.close();
     this.#state = 'closed';

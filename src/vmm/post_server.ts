@@ -1,5 +1,6 @@
 import { errnoName } from '../ffi/libc.ts';
 import type { Bus } from './bus.ts';
+import { BREAK_PORT } from './guest_debug.ts';
 import { H, POST_DONE, POST_WAITING, S, type SharedBlock, slotData, slotWord } from './shared.ts';
 import { KIND_ERROR, KIND_IO, KIND_MMIO } from './vcpu_thread.ts';
 
@@ -9,6 +10,8 @@ const PENDING_WORDS = 8;
 export interface PostHandlers {
   /** Runs before an access is served: takes what KVM gathered earlier, so that order is kept. */
   before(): void;
+  /** The port of breakpoints was written to. @returns whether that was no access to a device. */
+  broke(vcpu: number): boolean;
   /** An exit that is no bus access; its kvm_run page says more. */
   other(vcpu: number): void;
   failed(vcpu: number, errno: string): void;
@@ -109,6 +112,7 @@ export class PostServer {
     const count = Atomics.load(words, slot + S.COUNT);
     const port = Atomics.load(words, slot + S.ADDRESS_LOW);
     const isWrite = Atomics.load(words, slot + S.IS_WRITE) === 1;
+    if (port === BREAK_PORT && isWrite && this.#handlers.broke(vcpu)) return;
     if (count > 1) {
       const bytes = this.#data[vcpu].subarray(0, size * count);
       if (isWrite) this.#pio.writeRepeated(port, size, bytes);

@@ -49,6 +49,10 @@ export class Processors {
   readonly topology: Topology;
   /** Width of the guest's physical addresses. */
   readonly physicalBits: number;
+  /** KVM can keep interrupts from a vCPU that is stepped. */
+  readonly canBlockIrqs: boolean;
+  /** Told of each vCPU that comes, before it runs. */
+  onAdd: (vcpu: number) => void = () => {};
   readonly #kvm: Kvm;
   readonly #block: SharedBlock;
   /** By number: those that have a thread, and those that wait for one: KVM cannot take a vCPU back. */
@@ -70,6 +74,7 @@ export class Processors {
     this.#clock = this.#arena.struct(x86.kvm_clock_data);
     this.#pit = this.#arena.struct(x86.kvm_pit_state2);
     const most = this.#kvm.extension(KVM_CAP.MAX_VCPUS);
+    this.canBlockIrqs = (this.#kvm.extension(KVM_CAP.SET_GUEST_DEBUG2) & x86.KVM_GUESTDBG_BLOCKIRQ) !== 0;
     const possible = possibleCpus(description.cpus);
     if (possible > most) {
       throw new NemuError(
@@ -150,6 +155,17 @@ export class Processors {
     return this.#vcpu(vcpu).kvm.run;
   }
 
+  /** @throws NemuError VCPU for one that is not there. */
+  kvm(vcpu: number): KvmVcpu {
+    if (!this.#vcpus.has(vcpu)) throw new NemuError('VCPU', `There is no vCPU ${vcpu}.`);
+    return this.#vcpu(vcpu).kvm;
+  }
+
+  /** Guest-physical address of a linear one by a vCPU's own page tables; undefined when it is not mapped. */
+  translate(vcpu: number, linear: bigint): number | undefined {
+    return this.#vcpu(vcpu).x86.translate(linear);
+  }
+
   /**
    * Makes a vCPU that was not there, as after power-on; its thread may start at once, and waits in KVM until the
    * guest starts it.
@@ -162,8 +178,9 @@ export class Processors {
     this.#vcpus.set(index, vcpu);
     const { words } = this.#block;
     const slot = slotWord(index);
-    for (const word of [S.TID, S.LEAVE, S.STARTED, S.POST]) Atomics.store(words, slot + word, 0);
+    for (const word of [S.TID, S.LEAVE, S.STARTED, S.POST, S.HELD]) Atomics.store(words, slot + word, 0);
     Atomics.store(words, slot + S.RUN_STATE, RUN_CREATED);
+    this.onAdd(index);
     this.#publish(index, vcpu);
   }
 
@@ -175,6 +192,7 @@ export class Processors {
     signalVcpu(this.#block, index);
     // It may wait for the machine to go on.
     Atomics.notify(words, H.PAUSE);
+    this.#setHeld(index, 0);
   }
 
   /** Has the thread of a dismissed vCPU ended its loop? */
@@ -290,6 +308,18 @@ export class Processors {
     if (this.#clockSaved) return;
     this.vm.ioctl(x86.KVM_GET_CLOCK, 'KVM_GET_CLOCK', this.#clock);
     this.#clockSaved = true;
+  }
+
+  /** Which vCPUs stay out of the guest when the machine goes on; they must be out of it. */
+  hold(held: readonly number[]): void {
+    for (const index of this.#vcpus.keys()) this.#setHeld(index, held.includes(index) ? 1 : 0);
+  }
+
+  #setHeld(index: number, value: 0 | 1): void {
+    const { words } = this.#block;
+    const word = slotWord(index) + S.HELD;
+    Atomics.store(words, word, value);
+    if (value === 0) Atomics.notify(words, word);
   }
 
   resume(): undefined {

@@ -58,8 +58,10 @@ export const S = {
   LEAVE: 16,
   /** 1 once the guest has started the vCPU (a plugged one waits for that), or when nobody waits for it. */
   STARTED: 17,
+  /** 1 while this vCPU stays out of the guest when others run: a debugger asked for them alone. */
+  HELD: 18,
   /** float64 counters from here, see C. */
-  COUNTERS: 18,
+  COUNTERS: 20,
 } as const;
 
 /** Counters of a slot: index of a float64 from S.COUNTERS. Written by the vCPU thread alone. */

@@ -1,5 +1,6 @@
 /** What the main thread and a machine thread say to each other. Plain data, typed in both directions. */
 
+import type { Breakpoint, DebugRun, RegisterValues } from '../client/debug.ts';
 import type { MachineDescription } from '../client/description.ts';
 import type { InterruptReport } from '../client/interrupts.ts';
 import type { LiveDevice, LiveRequest, PluggedReport, PlugRequest } from '../client/live.ts';
@@ -17,6 +18,7 @@ import type {
 } from '../client/machine_client.ts';
 import type { MappedPmem } from './attach_pmem.ts';
 import type { DirtySlot } from './dirty_pages.ts';
+import type { BreakInstruction } from './guest_debug.ts';
 import type { HostPart } from './hotplug/kind.ts';
 import type { BootNvdimm } from './hotplug/nvdimms.ts';
 import type { MemoryHandle } from './memory.ts';
@@ -39,6 +41,7 @@ export interface MachineThreadData {
   readonly postMortem: string | undefined;
   /** See MachineOptions. */
   readonly oneProcessor: boolean;
+  readonly breakInstruction: BreakInstruction;
   /** Makes the thread throw when this call arrives, or hang (`hang CALL`): for the tests of what a fault leaves behind. */
   readonly faultAt?: string;
 }
@@ -71,6 +74,13 @@ export interface MachineCalls {
   dirtyPages: { parameter: { on: boolean }; result: DirtySlot[] };
   vmcoreinfo: { parameter: undefined; result: Uint8Array | undefined };
   readMemory: { parameter: { address: number; length: number }; result: Uint8Array };
+  writeMemory: { parameter: { address: number; bytes: Uint8Array }; result: undefined };
+  readRegisters: { parameter: { vcpu: number }; result: Record<string, string> };
+  writeRegisters: { parameter: { vcpu: number; values: RegisterValues }; result: undefined };
+  attachDebugger: { parameter: undefined; result: undefined };
+  detachDebugger: { parameter: undefined; result: undefined };
+  setBreakpoints: { parameter: { breakpoints: readonly Breakpoint[] }; result: undefined };
+  debugRun: { parameter: DebugRun; result: undefined };
   /** Takes a device's place: the main thread makes what it needs and calls `prepared`. */
   plug: { parameter: { request: PlugRequest; timeoutMs: number | undefined }; result: LiveRequest };
   prepared: { parameter: { id: number; error?: string } & HostPart; result: undefined };

@@ -164,10 +164,17 @@ function loop(data: VcpuThreadData, block: SharedBlock): void {
   function waitWhilePaused(): void {
     for (;;) {
       setRunState(RUN_RUNNING);
-      if (!Atomics.load(words, H.PAUSE) || isToEnd()) return;
+      if (!isToWait() || isToEnd()) return;
       setRunState(RUN_PAUSED);
-      while (Atomics.load(words, H.PAUSE) && !isToEnd()) Atomics.wait(words, H.PAUSE, 1);
+      while (isToWait() && !isToEnd()) {
+        Atomics.wait(words, H.PAUSE, 1);
+        if (!isToEnd()) Atomics.wait(words, slot + S.HELD, 1);
+      }
     }
+  }
+
+  function isToWait(): boolean {
+    return Atomics.load(words, H.PAUSE) !== 0 || Atomics.load(words, slot + S.HELD) !== 0;
   }
 
   function isToEnd(): boolean {

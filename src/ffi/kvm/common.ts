@@ -109,6 +109,10 @@ export const kvm_run = struct(
     'mmio.data': at(40, array('u8', 8)),
     'mmio.len': at(48, 'u32'),
     'mmio.is_write': at(52, 'u8'),
+    'debug.arch.exception': at(32, 'u32'),
+    'debug.arch.pc': at(40, 'u64'),
+    'debug.arch.dr6': at(48, 'u64'),
+    'debug.arch.dr7': at(56, 'u64'),
     'hypercall.nr': at(32, 'u64'),
     'hypercall.args': at(40, array('u64', 6)),
     'hypercall.ret': at(88, 'u64'),
@@ -193,6 +197,8 @@ export const KVM_CAP = {
   MAX_VCPU_ID: 128,
   X2APIC_API: 129,
   COALESCED_PIO: 162,
+  SET_GUEST_DEBUG: 23,
+  SET_GUEST_DEBUG2: 195,
 } as const;
 
 export const KVM_GET_API_VERSION = IO(KVMIO, 0x00);

@@ -198,6 +198,12 @@ export const kvm_guest_debug = struct('kvm_guest_debug', {
 });
 export const KVM_GUESTDBG_ENABLE = 1;
 export const KVM_GUESTDBG_SINGLESTEP = 2;
+export const KVM_GUESTDBG_USE_SW_BP = 0x10000;
+export const KVM_GUESTDBG_USE_HW_BP = 0x20000;
+export const KVM_GUESTDBG_INJECT_DB = 0x40000;
+export const KVM_GUESTDBG_INJECT_BP = 0x80000;
+/** No interrupt is delivered while a vCPU is stepped. */
+export const KVM_GUESTDBG_BLOCKIRQ = 0x100000;
 
 export const KVM_GET_MSR_INDEX_LIST = IOWR(KVMIO, 0x02, kvm_msr_list.size);
 export const KVM_GET_SUPPORTED_CPUID = IOWR(KVMIO, 0x05, kvm_cpuid2.size);
@@ -308,4 +314,9 @@ export const x86Numbers = {
   KVM_IRQCHIP_IOAPIC,
   KVM_GUESTDBG_ENABLE,
   KVM_GUESTDBG_SINGLESTEP,
+  KVM_GUESTDBG_USE_SW_BP,
+  KVM_GUESTDBG_USE_HW_BP,
+  KVM_GUESTDBG_INJECT_DB,
+  KVM_GUESTDBG_INJECT_BP,
+  KVM_GUESTDBG_BLOCKIRQ,
 };

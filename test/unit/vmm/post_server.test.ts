@@ -12,6 +12,7 @@ function setUp(onWrite: (hold: () => () => void, offset: number) => void) {
   const block = allocateShared(2);
   const mmio = new Bus('mmio');
   const server: PostServer = new PostServer(block, new Bus('pio'), mmio, {
+    broke: () => false,
     before: () => {},
     other: () => {},
     failed: () => {},
