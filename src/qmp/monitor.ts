@@ -28,7 +28,7 @@ import type { Surroundings } from './surroundings.ts';
 import { parseArguments } from './types.ts';
 
 /** `query-status` has these for a machine that stands still. */
-type PauseReason = 'io-error' | 'watchdog' | 'guest-panicked';
+type PauseReason = 'io-error' | 'watchdog' | 'guest-panicked' | 'debug';
 
 const MAX_NOTE = 200;
 
@@ -222,6 +222,7 @@ export class Monitor {
       this.failedDisks.set(event.disk, event.errno === 'ENOSPC' ? 'nospace' : 'failed');
     } else if (event.type === 'watchdog' && event.action === 'pause') this.pausedBy = 'watchdog';
     else if (event.type === 'panic' && this.machine.description.onPanic === 'pause') this.pausedBy = 'guest-panicked';
+    else if (event.type === 'debug') this.pausedBy = 'debug';
     else if (event.type === 'port') this.openPorts[event.open ? 'add' : 'delete'](event.name);
     else if (event.type === 'console') this.chardevs.changed(event.name, event.change);
     else if (event.type === 'request') this.#rememberRequest(event.request);
