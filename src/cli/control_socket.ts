@@ -3,6 +3,7 @@ import { serveMachine } from '../client/serve.ts';
 import type { Shared } from '../client/served_share.ts';
 import { serveQmp } from '../qmp/server.ts';
 import type { Surroundings } from '../qmp/surroundings.ts';
+import { GdbListener, gdbOption } from './gdb_listener.ts';
 import { servePrivately } from './private_socket.ts';
 
 /**
@@ -44,20 +45,38 @@ export async function serveQmpSocket(
   }
 }
 
-/** Serves a machine wherever the options ask for it. @returns the function that ends all of it. */
+export interface SocketOptions {
+  readonly control?: string;
+  readonly qmp?: string;
+  readonly gdb?: string;
+  readonly s?: boolean;
+}
+
+/**
+ * Serves a machine wherever the options ask for it.
+ * @param say tells where gdb is waited for.
+ * @returns the function that ends all of it.
+ */
 export async function serveSockets(
   machine: MachineClient,
-  { control, qmp }: { readonly control?: string; readonly qmp?: string },
+  { control, qmp, ...options }: SocketOptions,
+  say: (text: string) => void,
   shared: Shared = {},
-  surroundings: Surroundings = {},
+  surroundings: Omit<Surroundings, 'gdbServer'> & { readonly gdbServer?: GdbListener } = {},
 ): Promise<() => void> {
-  const ends: (() => void)[] = [];
+  const { gdbServer = new GdbListener(machine) } = surroundings;
+  const ends: (() => void)[] = [() => gdbServer.close()];
   const end = () => {
     for (const each of ends) each();
   };
   try {
     if (control !== undefined) ends.push(await serveControl(control, machine, shared));
-    if (qmp !== undefined) ends.push(await serveQmpSocket(qmp, machine, surroundings));
+    if (qmp !== undefined) ends.push(await serveQmpSocket(qmp, machine, { ...surroundings, gdbServer }));
+    const gdb = gdbOption(options);
+    if (gdb) {
+      const target = await gdbServer.listen(gdb.address);
+      say(`${gdb.wait ? 'The machine waits for' : 'It can be debugged by'} gdb -ex 'target remote ${target}'`);
+    }
     return end;
   } catch (error) {
     end();

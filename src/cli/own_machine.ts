@@ -10,6 +10,7 @@ import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
 import { serveSockets } from './control_socket.ts';
 import { type EventLog, note } from './event_log.ts';
+import { gdbOption, startMachine } from './gdb_listener.ts';
 import { type Named, runNamed, takeName } from './machines/background.ts';
 import { statePaths } from './machines/folders.ts';
 import { runFolder } from './paths.ts';
@@ -44,6 +45,8 @@ export async function withOwnMachine(
   events: EventLog,
   drive: (own: OwnMachine) => Promise<number>,
 ): Promise<number> {
+  // A mistake in it is told before anything is made.
+  const wait = gdbOption(options)?.wait ?? false;
   if (options.name !== undefined) return withNamedMachine(description, command, options, events, drive);
   const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress(events) });
   try {
@@ -51,10 +54,10 @@ export async function withOwnMachine(
     const machine = await place.create(description, { postMortem: postMortemPath() });
     let endSockets = () => {};
     try {
-      endSockets = await serveSockets(machine, options);
+      endSockets = await serveSockets(machine, options, (text) => note(events, text));
       return await drive({
         ...{ place, machine, guest: GuestSession.of(machine), joinable: false },
-        start: () => machine.start(),
+        start: () => startMachine(machine, wait),
         console: (name) => machine.console(name),
       });
     } finally {
@@ -83,7 +86,7 @@ async function withNamedMachine(
     const ended = await runNamed(
       { description: { ...description, name }, command, options, events, own },
       async (named) => {
-        const status = await drive(ofNamed(named, own));
+        const status = await drive(ofNamed(named, own, gdbOption(options)?.wait ?? false));
         await named.machine.close();
         return { end: await named.machine.ended(), status };
       },
@@ -94,12 +97,13 @@ async function withNamedMachine(
   }
 }
 
-const ofNamed = ({ served, machine, place, started, interrupted }: Named, own: readonly string[]): OwnMachine => ({
+const ofNamed = (
+  { served, machine, place, started, interrupted }: Named,
+  own: readonly string[],
+  wait: boolean,
+): OwnMachine => ({
   ...{ place, machine, guest: served.guest, joinable: true, interrupted },
-  start: async () => {
-    await machine.start();
-    started();
-  },
+  start: () => startMachine(machine, wait, started),
   console: (name) =>
     own.includes(name)
       ? machine.console(name)

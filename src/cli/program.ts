@@ -127,6 +127,8 @@ export function program(): Command {
 }
 
 const QMP_HELP = "serves the machine by QEMU's protocol at a unix socket, to this user alone";
+const GDB_HELP = 'waits there for gdb (target remote); with ,wait the machine begins when gdb says continue';
+const GDB_FLAGS = '--gdb <[host:]port|unix:path[,wait]>';
 const KERNEL_HELP = 'bzImage, ELF64 or Multiboot file, or a name from `nemu guest list`';
 
 /** Options that say what a machine is. */
@@ -188,6 +190,8 @@ function addRun(nemu: Command): void {
   machineOptions(command)
     .option('--control <socket>', 'serves the running machine at a unix socket, to this user alone')
     .option('--qmp <socket>', QMP_HELP)
+    .option(GDB_FLAGS, GDB_HELP)
+    .option('-s', '--gdb 1234')
     .option('--log <file>', "writes the console's output to a file too")
     .option('--record <file>', "records the console's output as an asciicast: nemu play shows it")
     .option('-d, --detach', 'has the machine in the background, by its name: nemu attach, console, ps, stop and so on')
@@ -261,6 +265,8 @@ function addServe(nemu: Command): void {
   machineOptions(command)
     .option('--control <socket>', 'serves it at this unix socket too')
     .option('--qmp <socket>', QMP_HELP)
+    .option(GDB_FLAGS, GDB_HELP)
+    .option('-s', '--gdb 1234')
     .option('--log <file>', "writes the console's output to this file too")
     .option('--record <file>', "records the console's output as an asciicast: nemu play shows it")
     .option('--timeout <time>', 'ends after this long (90s, 5m) with status 71')
@@ -294,6 +300,8 @@ function addWorkstation(nemu: Command): void {
     .argument('[kernel]', KERNEL_HELP);
   machineOptions(command)
     .option('--qmp <socket>', QMP_HELP)
+    .option(GDB_FLAGS, GDB_HELP)
+    .option('-s', '--gdb 1234')
     .option('--log <file>', "writes the console's output to a file too")
     .option('--record <file>', "records the console's output as an asciicast: nemu play shows it")
     .option('--readonly', 'nothing can be changed or typed')

@@ -34,6 +34,9 @@ export interface RunOptions {
   reboot: boolean;
   control?: string;
   qmp?: string;
+  gdb?: string;
+  /** `--gdb 1234`, as QEMU has it. */
+  s?: boolean;
   log?: string;
   record?: string;
   detach?: boolean;

@@ -10,6 +10,7 @@ import type { Glyphs } from '../tui/graph.ts';
 import type { ThemeName } from '../tui/style.ts';
 import { describe } from './describe.ts';
 import { EventLog } from './event_log.ts';
+import { gdbOption, startMachine } from './gdb_listener.ts';
 import { openHostShell } from './host_shell.ts';
 import { canLetGo, letGoOfTerminal } from './let_go.ts';
 import { ownConsoles } from './machines/attach_command.ts';
@@ -46,6 +47,7 @@ export async function workstation(kernel: string | undefined, options: Workstati
     });
   }
   // A mistake in it is told before anything is made.
+  gdbOption(options);
   const asked = await describe(kernel, [], options);
   const { name, release } = takeName(asked.name);
   try {
@@ -92,11 +94,13 @@ async function show(
       ...(options.graphs !== undefined && { glyphs: options.graphs }),
       ...(options.mouse !== undefined && { mouse: options.mouse }),
     });
-    const running = machine.start().then(started);
+    const wait = gdbOption(options)?.wait ?? false;
+    const running = startMachine(machine, wait, started);
     // What it could not start for is said when the screen is the user's again.
     running.catch(() => {});
     const left = await shown;
-    await running;
+    // One that gdb has not started may never be.
+    if (!wait) await running;
     if (left === 'stays' && machine.end === undefined) {
       connection.close();
       process.stdout.write(`${name} runs in the background: nemu attach ${name}, nemu stop ${name}\n`);

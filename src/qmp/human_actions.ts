@@ -92,6 +92,16 @@ async function removeForward(monitor: Monitor, words: readonly string[]): Promis
   return [`host forwarding rule for ${rule} removed`];
 }
 
+async function gdbServer({ surroundings: { gdbServer: server } }: Monitor, device = 'tcp::1234'): Promise<string[]> {
+  if (!server) return ['gdb cannot connect to this machine'];
+  if (device === 'none') {
+    server.stop();
+    return ['Disabled gdbserver'];
+  }
+  await server.listen(device);
+  return [`Waiting for gdb connection on device '${device}'`];
+}
+
 export const CHANGE_ACTIONS: Readonly<Record<string, Entry>> = {
   block_resize: {
     help: "device size -- give a disk's image another size, in MiB or with a unit",
@@ -102,6 +112,10 @@ export const CHANGE_ACTIONS: Readonly<Record<string, Entry>> = {
           size: mebibytes(size),
         }),
       ),
+  },
+  gdbserver: {
+    help: '[device] -- have gdb connect at tcp::1234, or elsewhere; none ends that',
+    tell: (monitor, [device]) => gdbServer(monitor, device),
   },
   hostfwd_add: {
     help: '[netdev] [tcp|udp]:[address]:port-[address]:port -- lead a port of the host into the guest',

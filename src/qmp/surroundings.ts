@@ -9,10 +9,18 @@ export interface ConsoleTerminal {
   close(): void;
 }
 
+/** Where gdb connects to the machine. */
+export interface GdbServer {
+  /** In place of where it listened. @param device as QEMU writes it: `tcp::1234`. @throws NemuError USAGE, GDB_SOCKET */
+  listen(device: string): Promise<string>;
+  stop(): void;
+}
+
 /** What a machine has beside the machine. */
 export interface Surroundings {
   /** Its consoles, for as many as want to look; without them each console is somebody else's. */
   readonly consoles?: ConsoleProvider;
   /** @throws SystemError where the host has no more. */
   readonly terminal?: () => ConsoleTerminal;
+  readonly gdbServer?: GdbServer;
 }

@@ -20,6 +20,7 @@ import { describe } from '../describe.ts';
 import { EndSignals } from '../end_signals.ts';
 import { EventLog, note } from '../event_log.ts';
 import { EXIT, exitStatusOf } from '../exit_codes.ts';
+import { GdbListener, gdbOption, startMachine } from '../gdb_listener.ts';
 import { openPlace, type Place } from '../place.ts';
 import { labProgress } from '../progress.ts';
 import type { RunOptions } from '../run_options.ts';
@@ -56,6 +57,7 @@ export async function serve(
   try {
     // A mistake in it is told before anything is made.
     if (options.timeout !== undefined) parseDuration(options.timeout);
+    gdbOption(options);
     const asked = await describe(kernel, command, options);
     const { name, release } = takeName(asked.name);
     try {
@@ -104,10 +106,14 @@ async function serveNamed(
   const { status } = await runNamed(
     { description, command, options, events, ...(starter?.log !== undefined && { engineLog: starter.log }) },
     async ({ served, machine, started, interrupted }) => {
-      await machine.start();
-      started();
-      starter?.ready(name);
-      if (!starter) note(events, `The machine ${name} runs: nemu attach ${name}`);
+      const wait = gdbOption(options)?.wait ?? false;
+      const running = startMachine(machine, wait, () => {
+        started();
+        starter?.ready(name);
+        if (!starter) note(events, `The machine ${name} ${wait ? 'waits for gdb' : 'runs'}: nemu attach ${name}`);
+      });
+      // Whoever started it does not wait for gdb, and the end may come before.
+      if (!wait) await running;
       return served.toTheEnd(interrupted);
     },
   );
@@ -214,6 +220,7 @@ export class ServedMachine {
   readonly #options: RunOptions;
   readonly guest: GuestSession | undefined;
   readonly #history: EventHistory;
+  readonly #say: (text: string) => void;
   readonly #ends: (() => void)[] = [];
   readonly #quit = Promise.withResolvers<number>();
   #received = 0;
@@ -225,6 +232,10 @@ export class ServedMachine {
     this.#options = options;
     this.guest = GuestSession.of(machine);
     this.#history = this.#keepHistory(events);
+    this.#say = (text) => {
+      this.#history.note(text);
+      note(events, text);
+    };
     const terminal = command.length > 0 ? 'com2' : 'com1';
     this.consoles = new MachineConsoles(machine, {
       names: machine.consoles.filter((console) => !(this.guest && console === AGENT) && !own.includes(console)),
@@ -288,9 +299,12 @@ export class ServedMachine {
     const shared = { consoles: this.consoles, guest: this.guest, history: this.#history };
     const { control, qmp } = runtimePaths(this.#name);
     this.#ends.push(await serveControl(control, this.#machine, shared));
-    const surroundings = { consoles: this.consoles, terminal: () => this.#terminal() };
+    const gdbServer = new GdbListener(this.#machine);
+    this.#ends.push(() => gdbServer.close());
+    const surroundings = { consoles: this.consoles, terminal: () => this.#terminal(), gdbServer };
     this.#ends.push(await serveQmpSocket(qmp, this.#machine, surroundings));
-    this.#ends.push(await serveSockets(this.#machine, this.#options, shared, surroundings));
+    const say = (text: string) => this.#say(text);
+    this.#ends.push(await serveSockets(this.#machine, this.#options, say, shared, surroundings));
     for (const console of this.consoles.names) {
       try {
         const bridge = new PtyBridge(this.consoles.hub(console), ptyEnd(new PseudoTerminal()));
