@@ -1,4 +1,4 @@
-/** A shell of the host in a terminal of the workstation. */
+/** A shell or another program of the host in a terminal of the workstation. */
 import { spawn } from 'node:child_process';
 import { dirname } from 'node:path';
 import { close, O_RDWR, open } from '../ffi/libc.ts';
@@ -11,13 +11,25 @@ import { supervisorPath } from './paths.ts';
 const RETRY_MS = 10;
 
 /** Starts the user's shell, for which `nemu` is this one. @throws SystemError without a pseudo-terminal. */
-export function openHostShell(rows: number, columns: number): HostProgram {
+export const openHostShell = (rows: number, columns: number): HostProgram =>
+  openHostProgram([process.env.SHELL || '/bin/sh'], rows, columns);
+
+/** What gdb has said last would go with its terminal. */
+const KEEP = 'nemu gdb "$0" || { printf "\\n[nemu] Enter closes this."; read -r _; }';
+
+/** gdb on a machine, by its name. */
+export const openGdb =
+  (name: string) =>
+  (rows: number, columns: number): HostProgram =>
+    openHostProgram(['/bin/sh', '-c', KEEP, name], rows, columns);
+
+function openHostProgram(command: readonly string[], rows: number, columns: number): HostProgram {
   const terminal = new PseudoTerminal({ raw: false });
   terminal.resize(rows, columns);
   const { NEMU_RUN_DIR: _, NEMU_SUPERVISOR: __, ...environment } = process.env;
   const device = open(terminal.path, O_RDWR | O_NOCTTY);
-  // It makes the terminal the shell's own, so that Ctrl-C and job control work.
-  const child = spawn('setsid', ['-c', process.env.SHELL || '/bin/sh'], {
+  // It makes the terminal the program's own, so that Ctrl-C and job control work.
+  const child = spawn('setsid', ['-c', ...command], {
     stdio: [device, device, device],
     env: { ...environment, TERM: 'xterm-256color', PATH: `${dirname(supervisorPath())}:${process.env.PATH ?? ''}` },
   });

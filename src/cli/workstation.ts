@@ -11,7 +11,7 @@ import type { ThemeName } from '../tui/style.ts';
 import { describe } from './describe.ts';
 import { EventLog } from './event_log.ts';
 import { gdbOption, startMachine } from './gdb_listener.ts';
-import { openHostShell } from './host_shell.ts';
+import { openGdb, openHostShell } from './host_shell.ts';
 import { canLetGo, letGoOfTerminal } from './let_go.ts';
 import { ownConsoles } from './machines/attach_command.ts';
 import { type Named, type NamedEnd, runNamed, takeName } from './machines/background.ts';
@@ -86,6 +86,7 @@ async function show(
       exports: stateFolder(),
       history: join(stateFolder(), 'repl_history'),
       shell: openHostShell,
+      gdb: openGdb(name),
       consoles: share.names,
       interrupted,
       canStay: canLetGo(),

@@ -30,6 +30,8 @@ export interface StationHost {
   copy(text: string): string;
   /** A shell of the host, in a terminal beside the consoles. */
   shell?(): TerminalPane;
+  /** The host's gdb on the machine, in such a terminal. */
+  gdb?(): TerminalPane;
   /** @param machine what is to become of it, where it is this process's. */
   leave(machine: 'ends' | 'stays'): void;
 }
@@ -155,9 +157,17 @@ export class Station {
     return this.#host.shell !== undefined;
   }
 
+  get hasGdb(): boolean {
+    return this.#host.gdb !== undefined;
+  }
+
   /** Opens a shell of the host, and types into it. @throws what the host says against it. */
-  async shell(): Promise<string> {
-    const pane = this.#host.shell?.();
+  shell = (): string => this.#typeInto(this.#host.shell?.());
+
+  /** Opens the host's gdb on the machine, and types into it. @throws what the host says against it. */
+  gdb = (): string => this.#typeInto(this.#host.gdb?.());
+
+  #typeInto(pane: TerminalPane | undefined): string {
     if (!pane) return 'there is none here';
     this.console = this.#consoles.indexOf(pane);
     this.focusOn('console');

@@ -68,6 +68,8 @@ export interface WorkstationOptions {
   readonly clock?: StationClock;
   /** Starts a shell of the host. @throws what the host says against it. */
   readonly shell?: (rows: number, columns: number) => HostProgram;
+  /** Starts the host's gdb on the machine. @throws what the host says against it. */
+  readonly gdb?: (rows: number, columns: number) => HostProgram;
 }
 
 /** What is to become of the machine. */
@@ -161,7 +163,8 @@ export async function runWorkstation(
       typing,
       copy: (text) => copyText(text, (sequence) => output.write(sequence)),
       leave: (how) => left.resolve(how),
-      ...(options.shell && { shell: () => openShell(options.shell as NonNullable<typeof options.shell>) }),
+      ...(options.shell && { shell: () => openProgram('host', options.shell) }),
+      ...(options.gdb && { gdb: () => openProgram('gdb', options.gdb) }),
       zoom: (pane) => {
         zooming = giveTo(pane);
         return zooming;
@@ -182,10 +185,11 @@ export async function runWorkstation(
     draw.request();
   };
   const programs = new Set<HostProgram>();
-  const openShell = (start: NonNullable<WorkstationOptions['shell']>) => {
+  const openProgram = (kind: string, start: WorkstationOptions['shell']) => {
+    if (!start) throw new Error(`There is no ${kind} here.`);
     const taken = station.consoles.map(({ name }) => name);
     const name =
-      ['host', ...taken.map((_, index) => `host${index + 2}`)].find((each) => !taken.includes(each)) ?? 'host';
+      [kind, ...taken.map((_, index) => `${kind}${index + 2}`)].find((each) => !taken.includes(each)) ?? kind;
     const { rows, cols } = station.terminalOf('console')?.terminal ?? { rows: 24, cols: 80 };
     const program = start(rows, cols);
     const pane = new TerminalPane({

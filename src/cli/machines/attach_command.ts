@@ -8,7 +8,7 @@ import type { Glyphs } from '../../tui/graph.ts';
 import type { ThemeName } from '../../tui/style.ts';
 import { EventLog } from '../event_log.ts';
 import { EXIT } from '../exit_codes.ts';
-import { openHostShell } from '../host_shell.ts';
+import { openGdb, openHostShell } from '../host_shell.ts';
 import { stateFolder } from '../paths.ts';
 import { perform, type ReplTask } from '../repl_run.ts';
 import type { AttachedMachine } from './connection.ts';
@@ -44,6 +44,7 @@ export async function runAttached(
     exports: stateFolder(),
     history: join(stateFolder(), 'repl_history'),
     shell: openHostShell,
+    gdb: openGdb(name),
     attached: { history },
     consoles: share.names,
     ...(options.readonly !== undefined && { readonly: options.readonly }),

@@ -10,6 +10,7 @@ import { type ConsoleOptions, runConsole } from './console_command.ts';
 import { type ApplyOptions, runApply, runDescribe } from './describe_command.ts';
 import { type ExecOptions, runExec } from './exec_command.ts';
 import { runtimePaths } from './folders.ts';
+import { runGdb } from './gdb_command.ts';
 import { type ListOptions, list } from './list_command.ts';
 import { type LogsOptions, showEvents, showLogs } from './logs_command.ts';
 import { findMachine, isUp, machineNamed } from './records.ts';
@@ -49,6 +50,7 @@ export const isMachine = (word: string): boolean => {
 export function addMachines(nemu: Command): void {
   addLooking(nemu);
   addJoining(nemu);
+  addDebugging(nemu);
   addEnding(nemu);
 }
 
@@ -261,6 +263,50 @@ function addJoining(nemu: Command): void {
 }
 
 const HISTORY = '1000';
+
+function addDebugging(nemu: Command): void {
+  nemu
+    .command('gdb')
+    .description("runs this host's gdb on a machine, which stands still while gdb is at its prompt")
+    .argument('[name]', NAME_HELP)
+    .argument(
+      '[vmlinux]',
+      "the guest's kernel with symbols; found beside its image, or its own table of symbols without",
+    )
+    .argument('[word...]', 'after --: for gdb')
+    .option('--listen <[host:]port|unix:path>', 'waits there for a gdb that is started elsewhere, and starts none')
+    .option('--gdb <program>', 'this one', 'gdb')
+    .option('--no-symbols', 'loads none')
+    .passThroughOptions(false)
+    .addHelpText(
+      'after',
+      examples(`
+  nemu gdb work
+  nemu gdb work ~/linux/vmlinux
+  nemu gdb work -- -batch -ex 'info threads' -ex bt
+  nemu gdb work --listen 1234             then: gdb -ex 'target remote :1234'
+`),
+    )
+    .action(async (name: string | undefined, vmlinux: string | undefined, words: string[], options, self: Command) => {
+      const given = wordsBefore(self, [name, vmlinux, ...words]);
+      if (given.before.length > 2) {
+        throw new NemuError('USAGE', `There is more than one vmlinux: ${given.before.slice(1).join(' ')}.`, {
+          hint: "gdb's own words stand after --",
+        });
+      }
+      const [machine, file] = given.before;
+      await withMachine(machine, (attached) => runGdb(attached, file, given.after, options));
+    });
+}
+
+/** Words on either side of `--`. */
+function wordsBefore(self: Command, all: readonly (string | undefined)[]) {
+  const raw = (self.parent as Command & { rawArgs: string[] }).rawArgs;
+  const dashes = raw.indexOf('--');
+  const words = all.filter((word) => word !== undefined);
+  const after = dashes < 0 ? [] : raw.slice(dashes + 1);
+  return { before: words.slice(0, words.length - after.length), after };
+}
 
 function addEnding(nemu: Command): void {
   nemu

@@ -29,6 +29,11 @@ export class KernelSymbols {
     for (const symbol of symbols) if (!this.#byName.has(symbol.name)) this.#byName.set(symbol.name, symbol);
   }
 
+  /** By address. */
+  get all(): readonly KernelSymbol[] {
+    return this.#all;
+  }
+
   get size(): number {
     return this.#all.length;
   }
