@@ -7,7 +7,8 @@ import { type DiskChangeInput, parseDiskChange } from '../client/live_change.ts'
 import type { CountersReport, DiskReport, MachineClient } from '../client/machine_client.ts';
 import { EngineConnection } from '../client/remote.ts';
 import { type Lab, startLab } from '../lab/lab.ts';
-import { Machine, type MachineOptions } from '../vmm/machine.ts';
+import { Machine } from '../vmm/machine.ts';
+import type { MachineOptions } from '../vmm/machine_options.ts';
 import { PostMortem } from '../vmm/post_mortem.ts';
 import { ThreadPool } from '../vmm/threads.ts';
 import { atAnyAddress, LabPorts } from './lab_ports.ts';

@@ -33,6 +33,7 @@ const TESTS: readonly Requirement[] = [
   { package: 'tmux', present: program('tmux'), why: 'drives terminal tests' },
   { package: 'gcc', present: program('gcc'), why: 'compares declarations with the kernel headers' },
   { package: 'libc6-dev', present: () => existsSync('/usr/include/linux/kvm.h'), why: 'kernel headers' },
+  { package: 'gdb', present: program('gdb'), why: 'judges the GDB server, and is what nemu gdb runs' },
   { package: 'python3-minimal', present: program('python3'), why: 'drives pseudo-terminals in tests' },
 ];
 

@@ -55,9 +55,9 @@ import { localRegisters } from './board.ts';
 import { mapBootNvdimms, mapBootPmems, mapNvdimm, mapPmem, withPmemSize, withPmemSizes } from './boot_pmem.ts';
 import { RingConsole } from './console_stream.ts';
 import { DirtyRate } from './dirty_rate.ts';
-import type { BreakInstruction } from './guest_debug.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
+import type { MachineOptions } from './machine_options.ts';
 import { type DimmMemory, GuestRam, virtioMemMemory } from './memory.ts';
 import { virtioMemRegions } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
@@ -69,6 +69,7 @@ import type { CallName, FromMachine, MachineCalls, MachineThreadData, ToMachine 
 import { engineThreadStates } from './thread_states.ts';
 import { PLAYED, ThreadPool, type ThreadRole } from './threads.ts';
 import type { VcpuThreadData } from './vcpu_thread.ts';
+import { within } from './within.ts';
 
 /** How long a machine thread may take to answer that it is to end; serving what is under way may take a slow disk's time. */
 const QUIT_TIMEOUT_MS = 10_000;
@@ -76,27 +77,6 @@ const QUIT_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 5_000;
 /** How long vCPU threads get to leave the guest when the process exits or a machine is torn down. */
 const STOP_TIMEOUT_MS = 500;
-
-export interface MachineOptions {
-  /** Threads to take from; a machine without one makes its own. */
-  readonly pool?: ThreadPool;
-  /** File that survives a crash (see post_mortem.ts). */
-  readonly postMortem?: string;
-  /**
-   * All threads share one processor: the machine thread then never spins, and runs before all others (SCHED_FIFO, for
-   * which the process needs CAP_SYS_NICE), so that an exit is served as soon as it is posted, however many vCPUs wait
-   * for their turn.
-   */
-  readonly oneProcessor?: boolean;
-  /** What stands in for an instruction at a breakpoint: int3, unless the processor cannot intercept it. */
-  readonly breakInstruction?: BreakInstruction;
-  /** Bytes of RAM that were filled so far, when `prealloc` is on. */
-  readonly onPrealloc?: (done: number) => void;
-  /** Test hook: the thread (`vcpu0`) or call (`pause`) that throws, or the call that hangs (`hang pause`). */
-  readonly fault?: string;
-  /** Milliseconds that `close` waits for the machine thread's answer before it goes on without. */
-  readonly quitTimeoutMs?: number;
-}
 
 /** Machines that must be torn down when the process exits: their threads may sit in blocking calls. */
 const live = new Set<Machine>();
@@ -626,17 +606,6 @@ export class Machine implements MachineClient {
     this.#ram.free();
     close(this.#wakeFd);
     if (this.#ownPool) await this.#pool.close();
-  }
-}
-
-/** @returns what the promise gives, or undefined when that takes longer. */
-async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
-  const { promise: late, resolve } = Promise.withResolvers<undefined>();
-  const timer = setTimeout(() => resolve(undefined), ms);
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }
 

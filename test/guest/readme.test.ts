@@ -73,6 +73,13 @@ const EXPECTED: Record<string, Expectation> = {
   "nemu run -e 'plug virtio-blk file=root.img'": { stdout: 'vda: virtio-blk in rp0\n' },
   'nemu run --nvdimm pm.img,size=256M': { elsewhere: 'nvdimm.test.ts' },
   'nemu run --qmp qmp.sock': POWER_OFF,
+  'nemu run --gdb 1234': POWER_OFF,
+  ...Object.fromEntries(
+    [
+      ...['nemu run -d --name early --gdb unix:gdb.sock,wait', 'nemu gdb work'],
+      "nemu gdb work -- -batch -ex 'info threads' -ex bt",
+    ].map((line) => [line, { elsewhere: 'gdb.test.ts' }]),
+  ),
   ...Object.fromEntries(
     [
       ...['nemu run -d --name work', 'nemu ps', 'nemu attach work', 'nemu console work'],

@@ -6,7 +6,7 @@ import { afterAll } from 'vitest';
 import { openPlace, type Place } from '../../src/cli/place.ts';
 import { type MachineInput, parseMachine } from '../../src/client/description.ts';
 import type { MachineClient } from '../../src/client/machine_client.ts';
-import type { MachineOptions } from '../../src/vmm/machine.ts';
+import type { MachineOptions } from '../../src/vmm/machine_options.ts';
 import { Assembler, elf64 } from '../../src/vmm/x86/assembler.ts';
 
 export const THR = 0x3f8;

@@ -174,6 +174,62 @@ describe('both ends', () => {
     connection.close();
   });
 
+  test('a debugger works through it, and is let go when its connection ends', async () => {
+    const fake = fakeMachine();
+    const debugged: unknown[] = [];
+    const note =
+      (name: string) =>
+      async (...parameters: unknown[]) => {
+        debugged.push([name, ...parameters]);
+        return { rip: '0x10' };
+      };
+    const names = ['attachDebugger', 'detachDebugger', 'setBreakpoints', 'debugRun', 'readRegisters', 'writeRegisters'];
+    Object.assign(fake.machine, Object.fromEntries([...names, 'writeMemory'].map((name) => [name, note(name)])));
+    const join = async () => {
+      const [ours, theirs] = duplexPair();
+      const served = serveMachine(theirs, fake.machine);
+      const connection = new EngineConnection(ours);
+      return { machine: await connection.attach(), connection, served };
+    };
+    const { machine, connection, served } = await join();
+    const other = await join();
+    await machine.attachDebugger();
+    await machine.setBreakpoints([{ kind: 'software', address: '0x1000' }]);
+    await machine.debugRun({ step: [1] });
+    expect(await machine.readRegisters(1)).toEqual({ rip: '0x10' });
+    await machine.writeRegisters(1, { rip: '0x20' });
+    await machine.writeMemory(0x1000, Buffer.from('ab'));
+    for (const wrong of [
+      machine.setBreakpoints([{ kind: 'software', address: '1000' }]),
+      machine.setBreakpoints([{ kind: 'write', address: '0x1000', size: 3 as 4 }]),
+      machine.setBreakpoints({} as never),
+      machine.debugRun({ vcpus: [] }),
+      machine.debugRun({ step: [-1] }),
+      machine.readRegisters(1000),
+      machine.writeRegisters(0, { rip: '32' }),
+      machine.writeMemory(-1, Buffer.from('ab')),
+    ]) {
+      await expect(wrong).rejects.toMatchObject({
+        code: expect.stringMatching(/^(BREAKPOINT|VCPU|REGISTER|PROTOCOL)$/),
+      });
+    }
+    // It is not this one's to take away.
+    await other.machine.detachDebugger();
+    other.connection.close();
+    await other.served;
+    expect(debugged).toEqual([
+      ['attachDebugger'],
+      ['setBreakpoints', [{ kind: 'software', address: '0x1000' }]],
+      ['debugRun', { step: [1] }],
+      ['readRegisters', 1],
+      ['writeRegisters', 1, { rip: '0x20' }],
+      ['writeMemory', 0x1000, Buffer.from('ab')],
+    ]);
+    connection.close();
+    await served;
+    expect(debugged.at(-1)).toEqual(['detachDebugger']);
+  });
+
   test("files have this side's names in what the other one says", async () => {
     const [ours, theirs] = duplexPair();
     void serveMachines(theirs, async () => {

@@ -1,5 +1,6 @@
 /** Lines of the human monitor: what QEMU says to the same is in test/judge/qmp.test.ts. */
 import { expect, onTestFinished, test } from 'vitest';
+import { NemuError } from '../../../src/client/errors.ts';
 import { FakeMachine, qmpServer } from '../../support/qmp.ts';
 
 async function start() {
@@ -49,6 +50,28 @@ test('a balloon takes what there is, and says what is no number', async () => {
   await expect(peer.execute('balloon', { value: 0 })).rejects.toThrow("Parameter 'target' expects a size");
   expect(await say('balloon')).toEqual(['unexpected end of expression', 'Try "help balloon" for more information']);
   expect(await say('help balloon')).toEqual([expect.stringMatching(/^balloon target in MiB/)]);
+});
+
+test('gdb is waited for where it is said, and no longer', async () => {
+  const asked: string[] = [];
+  const server = qmpServer(new FakeMachine().client, {
+    gdbServer: {
+      listen: async (device) => {
+        asked.push(device);
+        if (device === 'tcp::1') throw new NemuError('GDB_SOCKET', 'It cannot be waited for.');
+        return device;
+      },
+      stop: () => asked.push('none'),
+    },
+  });
+  onTestFinished(server.close);
+  const peer = await server.connect();
+  const say = (line: string) => peer.execute('human-monitor-command', { 'command-line': line });
+  expect(await say('gdbserver')).toBe("Waiting for gdb connection on device 'tcp::1234'\r\n");
+  expect(await say('gdbserver unix:/a')).toBe("Waiting for gdb connection on device 'unix:/a'\r\n");
+  expect(await say('gdbserver none')).toBe('Disabled gdbserver\r\n');
+  expect(await say('gdbserver tcp::1')).toBe('Error: It cannot be waited for.\r\n');
+  expect(asked).toEqual(['tcp::1234', 'unix:/a', 'none', 'tcp::1']);
 });
 
 test('cards are told as they are now, and forward ports', async () => {

@@ -1,0 +1,107 @@
+/** Stock gdb on a stock guest: from before its first instruction to breakpoints in its kernel. One boot. */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { runNemu } from '../support/cli.ts';
+
+const LIMIT_MS = 300_000;
+/** What `uname` asks the kernel. */
+const FUNCTION = '__x64_sys_newuname';
+const hasGdb = existsSync('/usr/bin/gdb');
+
+describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
+  let folder: string;
+  let env: Record<string, string>;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nemu-gdb-'));
+    env = { XDG_STATE_HOME: join(folder, 'state'), XDG_RUNTIME_DIR: join(folder, 'run'), HOME: folder };
+    env.XDG_CACHE_HOME = process.env.XDG_CACHE_HOME ?? join(process.env.HOME ?? '/root', '.cache');
+    mkdirSync(env.XDG_RUNTIME_DIR, { mode: 0o700 });
+  });
+  afterAll(async () => {
+    await run('kill', '--all');
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const run = (...args: string[]) => runNemu(args, { env });
+  /** What a command that succeeds prints, on both of its outputs. */
+  const said = async (args: readonly string[], onOutput?: (text: string) => void) => {
+    const { status, stdout, stderr } = await runNemu(args, { env, ...(onOutput && { onOutput }) });
+    expect({ status, stderr: status === 0 ? '' : stderr }).toEqual({ status: 0, stderr: '' });
+    return `${stdout}${stderr}`;
+  };
+  const words = (commands: readonly string[]) => ['-nx', '-batch', ...commands.flatMap((each) => ['-ex', each])];
+  const gdb = (commands: readonly string[], onOutput?: (text: string) => void) =>
+    said(['gdb', 'work', '--', ...words(commands)], onOutput);
+  const hostGdb = (commands: readonly string[]) =>
+    new Promise<string>((resolve) => {
+      let output = '';
+      const child = spawn('gdb', words(commands), { stdio: ['ignore', 'pipe', 'pipe'] });
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.on('data', (bytes: Buffer) => {
+          output += bytes;
+        });
+      }
+      child.once('close', () => resolve(output));
+    });
+
+  test(
+    'waits, steps, breaks at functions by name, looks, and leaves a guest that goes on',
+    async () => {
+      const socket = join(folder, 'gdb.sock');
+      await said(['run', '-d', '--name', 'work', '--cpus', '2', '--gdb', `unix:${socket},wait`]);
+      // Before its first instruction.
+      const target = `target remote ${socket}`;
+      const early = await hostGdb([target, 'p/x $cr0', 'p $rip', 'stepi', 'p $rip', 'stepi', 'p $rip', 'detach']);
+      const places = [...early.matchAll(/\(void \(\*\)\(\)\) (0x[0-9a-f]+)/g)].map(([, at]) => Number(at));
+      expect(places, early).toHaveLength(3);
+      expect(new Set(places).size).toBe(3);
+
+      const release = (await said(['exec', 'work', '--', 'uname', '-r'])).trim();
+      // The symbols are the guest's own; its second vCPU is a thread.
+      let asked: Promise<string> | undefined;
+      const output = await gdb(
+        [
+          ...['info threads', `break *${FUNCTION}`, 'continue', 'p/x $rip', 'info symbol $pc', 'x/2i $pc', 'p/x $rdi'],
+          ...[
+            'stepi',
+            'info symbol $pc',
+            'p/x $gs_base',
+            'monitor info status',
+            'x/s &linux_banner',
+            'info breakpoints',
+          ],
+          ...['delete', 'detach'],
+        ],
+        (text) => {
+          if (text.includes('Continuing.')) asked ??= said(['exec', 'work', '--', 'uname', '-r']);
+        },
+      );
+      for (const text of [
+        ...['Thread 1 (CPU#0', 'Thread 2 (CPU#1', `Breakpoint 1, `, `<${FUNCTION}>`, `${FUNCTION} in section .text`],
+        ...['VM status: paused (debug)', `Linux version ${release}`, 'breakpoint already hit 1 time'],
+      ]) {
+        expect(output).toContain(text);
+      }
+      expect(output).toMatch(new RegExp(`${FUNCTION} \\+ \\d+ in section .text`));
+      // Whoever ran into it has its answer.
+      expect((await asked)?.trim()).toBe(release);
+
+      // The socket of the start is still there, for one gdb; `nemu gdb` has been another. Ctrl-C, and no detach.
+      expect(await hostGdb([target, 'p $cs', 'monitor info registers'])).toContain('CPU#0');
+      expect((await said(['qmp', 'work', 'query-status'])).toString()).toContain('"status": "running"');
+      expect((await said(['exec', 'work', '--', 'echo', 'alive'])).trim()).toBe('alive');
+
+      // QEMU's way to have one more place.
+      const line = `gdbserver unix:${join(folder, 'other.sock')}`;
+      const more = await said(['qmp', 'work', 'human-monitor-command', `command-line=${line}`]);
+      expect(more).toContain('Waiting for gdb connection on device');
+      expect(await hostGdb([`target remote ${join(folder, 'other.sock')}`, 'p $cs'])).toContain('$1 = ');
+      const { status, stderr } = await run('gdb', 'work', '--gdb', 'no-such-gdb');
+      expect({ status, stderr }).toMatchObject({ status: 1, stderr: expect.stringContaining('no-such-gdb') });
+    },
+    LIMIT_MS,
+  );
+});
