@@ -334,6 +334,11 @@ export class MachineModel {
       case 'watchdog':
         this.say('device', `the watchdog was not fed: ${event.action}`, 'bad');
         return;
+      case 'debug':
+        // Whoever steps does it often.
+        if (event.reason === 'step') return;
+        this.say('machine', `vCPU ${event.vcpu} is at a breakpoint of a debugger (${event.reason}, ${event.address})`);
+        return;
       case 'disk-error':
         this.say(
           'device',

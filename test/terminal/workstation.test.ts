@@ -1,5 +1,5 @@
 /** The workstation in a real terminal: one guest, looked at and changed through keys alone. */
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -60,6 +60,19 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     terminal.type('kill -0 $$ && echo "alive $((60 + 7))"; exit\r');
     await terminal.until('host: It has ended.');
     expect(terminal.visible).not.toContain('[host]');
+    if (existsSync('/usr/bin/gdb')) {
+      terminal.press('g');
+      await terminal.until(/console .*\[gdb\]/);
+      await terminal.until('(gdb)');
+      terminal.type('info threads\r');
+      await terminal.until('CPU#0');
+      // Without it, gdb asks whether it may.
+      terminal.type('detach\r');
+      await terminal.until('detached');
+      terminal.type('quit\r');
+      await terminal.until('gdb: It has ended.');
+      expect(await joined('exec', 'nemu', '--', 'echo', 'alive')).toContain('alive');
+    }
     // What is plugged has a tab, as long as it is there.
     terminal.press(':');
     terminal.line('plug virtio-console id=late');

@@ -197,7 +197,6 @@ export const KVM_CAP = {
   MAX_VCPU_ID: 128,
   X2APIC_API: 129,
   COALESCED_PIO: 162,
-  SET_GUEST_DEBUG: 23,
   SET_GUEST_DEBUG2: 195,
 } as const;
 
