@@ -1,14 +1,17 @@
 /** Stock gdb on a stock guest: from before its first instruction to breakpoints in its kernel. One boot. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { symbolFile } from '../../src/gdb/symbol_file.ts';
 import { runNemu } from '../support/cli.ts';
 
 const LIMIT_MS = 300_000;
 /** What `uname` asks the kernel. */
 const FUNCTION = '__x64_sys_newuname';
+/** Where kernels are linked: START_KERNEL_map and 16 MiB. */
+const LINK_ADDRESS = 0xffffffff81000000n;
 const hasGdb = existsSync('/usr/bin/gdb');
 
 describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
@@ -89,7 +92,18 @@ describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
       // Whoever ran into it has its answer.
       expect((await asked)?.trim()).toBe(release);
 
-      // The socket of the start is still there, for one gdb; `nemu gdb` has been another. Ctrl-C, and no detach.
+      // A vmlinux has the addresses that it was linked at: those of the guest are elsewhere by what KASLR has chosen.
+      const symbols = await said(['exec', 'work', '--', `grep -wE '_text|${FUNCTION}' /proc/kallsyms`]);
+      const addressOf = (name: string) =>
+        BigInt(`0x${new RegExp(`^([0-9a-f]{16}) . ${name}$`, 'm').exec(symbols)?.[1] ?? 0}`);
+      const linked = addressOf(FUNCTION) - addressOf('_text') + LINK_ADDRESS;
+      const vmlinux = join(folder, 'vmlinux');
+      writeFileSync(vmlinux, symbolFile([{ type: 'T', name: FUNCTION, address: linked }]));
+      expect(await said(['gdb', 'work', vmlinux, '--', ...words([`p &${FUNCTION}`, 'detach'])])).toContain(
+        `0x${addressOf(FUNCTION).toString(16)} <${FUNCTION}>`,
+      );
+
+      // The socket of the start is still there for the next gdb; gdb leaves it by its own end, without a word.
       expect(await hostGdb([target, 'p $cs', 'monitor info registers'])).toContain('CPU#0');
       expect((await said(['qmp', 'work', 'query-status'])).toString()).toContain('"status": "running"');
       expect((await said(['exec', 'work', '--', 'echo', 'alive'])).trim()).toBe('alive');
