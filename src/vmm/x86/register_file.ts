@@ -13,9 +13,14 @@ const GENERAL = [
 ];
 const SELECTORS = ['cs', 'ss', 'ds', 'es', 'fs', 'gs'] as const;
 const CONTROL = ['cr0', 'cr2', 'cr3', 'cr4', 'cr8', 'efer'] as const;
-/** Words of the x87 state that gdb has and KVM's structure too. */
-const X87_WORDS = { fctrl: 'fcw', fstat: 'fsw', fop: 'last_opcode' } as const;
-const FPU = x86.kvm_fpu.offsets;
+/**
+ * Bytes of the x87 and SSE state in the legacy region of XSAVE (Intel SDM volume 1, table 10-2). KVM_GET_FPU has the same
+ * but for MXCSR.
+ */
+const LEGACY = { fctrl: 0, fstat: 2, ftag: 4, fop: 6, fioff: 8, fooff: 16, mxcsr: 24, st: 32, xmm: 160 } as const;
+/** The first word behind that region: which parts are not as after a reset. */
+const XSTATE_BV = 512;
+const X87_AND_SSE = 3;
 
 const hex = (value: bigint | number) => `0x${value.toString(16)}`;
 
@@ -45,10 +50,10 @@ function abridgedTag(tag: number): number {
 
 /** Where KVM is asked for registers, whichever vCPU's. Each call needs the vCPU out of KVM_RUN. */
 export class RegisterFile {
-  readonly #arena = new Arena(8192);
+  readonly #arena = new Arena(16384);
   readonly #regs = this.#arena.struct(x86.kvm_regs);
   readonly #sregs = this.#arena.struct(x86.kvm_sregs);
-  readonly #fpu = this.#arena.struct(x86.kvm_fpu);
+  readonly #fpu = this.#arena.struct(x86.kvm_xsave);
   readonly #msr = this.#arena.alloc(x86.kvm_msrs.size + x86.kvm_msr_entry.size);
   readonly #debug = this.#arena.struct(x86.kvm_guest_debug);
   readonly #debugregs = this.#arena.struct(x86.kvm_debugregs);
@@ -64,16 +69,14 @@ export class RegisterFile {
     out.gs_base = hex(sregs.gs.base);
     out.k_gs_base = hex(this.#kernelGsBase(vcpu));
     for (const name of CONTROL) out[name] = hex(sregs[name]);
-    const fpu = this.#fpu.fields;
+    const { view } = this.#fpu;
     for (let i = 0; i < 8; i++) out[`st${i}`] = hex(readBig(this.#st(i)));
-    for (const [name, field] of Object.entries(X87_WORDS)) out[name] = hex(fpu[field]);
-    out.ftag = hex(fullTag(fpu.ftwx));
-    // In 64-bit mode the selectors are not kept, and the pointers have all their bits.
+    for (const name of ['fctrl', 'fstat', 'fop'] as const) out[name] = hex(view.getUint16(LEGACY[name], true));
+    out.ftag = hex(fullTag(view.getUint8(LEGACY.ftag)));
+    // In 64-bit mode the selectors are not kept, and gdb has room for half of the pointers.
     for (const name of ['fiseg', 'foseg']) out[name] = '0x0';
-    out.fioff = hex(fpu.last_ip & 0xffffffffn);
-    out.fooff = hex(fpu.last_dp & 0xffffffffn);
+    for (const name of ['fioff', 'fooff', 'mxcsr'] as const) out[name] = hex(view.getUint32(LEGACY[name], true));
     for (let i = 0; i < 16; i++) out[`xmm${i}`] = hex(readBig(this.#xmm(i)));
-    out.mxcsr = hex(fpu.mxcsr);
     return out;
   }
 
@@ -85,7 +88,10 @@ export class RegisterFile {
     try {
       if (touched.has('sregs')) vcpu.ioctl(x86.KVM_SET_SREGS, 'KVM_SET_SREGS', this.#sregs);
       if (touched.has('regs')) vcpu.ioctl(x86.KVM_SET_REGS, 'KVM_SET_REGS', this.#regs);
-      if (touched.has('fpu')) vcpu.ioctl(x86.KVM_SET_FPU, 'KVM_SET_FPU', this.#fpu);
+      if (touched.has('fpu')) {
+        this.#fpu.bytes[XSTATE_BV] |= X87_AND_SSE;
+        vcpu.ioctl(x86.KVM_SET_XSAVE, 'KVM_SET_XSAVE', this.#fpu);
+      }
       if (touched.has('msr')) this.#setKernelGsBase(vcpu, BigInt(values.k_gs_base));
     } catch (cause) {
       if (!(cause instanceof SystemError)) throw cause;
@@ -132,15 +138,15 @@ export class RegisterFile {
   #load(vcpu: KvmVcpu): void {
     vcpu.ioctl(x86.KVM_GET_REGS, 'KVM_GET_REGS', this.#regs);
     vcpu.ioctl(x86.KVM_GET_SREGS, 'KVM_GET_SREGS', this.#sregs);
-    vcpu.ioctl(x86.KVM_GET_FPU, 'KVM_GET_FPU', this.#fpu);
+    vcpu.ioctl(x86.KVM_GET_XSAVE, 'KVM_GET_XSAVE', this.#fpu);
   }
 
   #st(index: number): Uint8Array {
-    return this.#fpu.bytes.subarray(FPU.fpr + 16 * index, FPU.fpr + 16 * index + 10);
+    return this.#fpu.bytes.subarray(LEGACY.st + 16 * index, LEGACY.st + 16 * index + 10);
   }
 
   #xmm(index: number): Uint8Array {
-    return this.#fpu.bytes.subarray(FPU.xmm + 16 * index, FPU.xmm + 16 * index + 16);
+    return this.#fpu.bytes.subarray(LEGACY.xmm + 16 * index, LEGACY.xmm + 16 * index + 16);
   }
 
   #put(name: string, value: bigint): 'regs' | 'sregs' | 'fpu' | 'msr' {
@@ -161,15 +167,14 @@ export class RegisterFile {
   }
 
   #putFpu(name: string, value: bigint): void {
-    const fpu = this.#fpu.fields;
-    const word = Object.entries(X87_WORDS).find(([each]) => each === name)?.[1];
+    const { view } = this.#fpu;
     const [, kind, digits] = /^(st|xmm)(\d{1,2})$/.exec(name) ?? [];
     const index = Number(digits);
-    if (word) fpu[word] = Number(value & 0xffffn);
-    else if (name === 'ftag') fpu.ftwx = abridgedTag(Number(value & 0xffffn));
-    else if (name === 'mxcsr') fpu.mxcsr = Number(value & 0xffffffffn);
-    else if (name === 'fioff') fpu.last_ip = value & 0xffffffffn;
-    else if (name === 'fooff') fpu.last_dp = value & 0xffffffffn;
+    if (name === 'fctrl' || name === 'fstat' || name === 'fop')
+      view.setUint16(LEGACY[name], Number(value & 0xffffn), true);
+    else if (name === 'ftag') view.setUint8(LEGACY.ftag, abridgedTag(Number(value & 0xffffn)));
+    else if (name === 'fioff' || name === 'fooff' || name === 'mxcsr')
+      view.setUint32(LEGACY[name], Number(value & 0xffffffffn), true);
     else if (kind === 'st' && index < 8) writeBig(this.#st(index), value);
     else if (kind === 'xmm' && index < 16) writeBig(this.#xmm(index), value);
     else throw new NemuError('REGISTER', `The register ${name} cannot be written.`);
