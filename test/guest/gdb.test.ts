@@ -1,11 +1,11 @@
 /** Stock gdb on a stock guest: from before its first instruction to breakpoints in its kernel. One boot. */
-import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { symbolFile } from '../../src/gdb/symbol_file.ts';
-import { runNemu } from '../support/cli.ts';
+import { nemu, runNemu } from '../support/cli.ts';
 
 const LIMIT_MS = 300_000;
 /** What `uname` asks the kernel. */
@@ -23,21 +23,20 @@ describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
     env.XDG_CACHE_HOME = process.env.XDG_CACHE_HOME ?? join(process.env.HOME ?? '/root', '.cache');
     mkdirSync(env.XDG_RUNTIME_DIR, { mode: 0o700 });
   });
-  afterAll(async () => {
-    await run('kill', '--all');
+  afterAll(() => {
+    spawnSync(nemu, ['kill', '--all'], { env: { ...process.env, ...env } });
     rmSync(folder, { recursive: true, force: true });
   });
 
   const run = (...args: string[]) => runNemu(args, { env });
   /** What a command that succeeds prints, on both of its outputs. */
-  const said = async (args: readonly string[], onOutput?: (text: string) => void) => {
-    const { status, stdout, stderr } = await runNemu(args, { env, ...(onOutput && { onOutput }) });
+  const said = async (args: readonly string[]) => {
+    const { status, stdout, stderr } = await runNemu(args, { env });
     expect({ status, stderr: status === 0 ? '' : stderr }).toEqual({ status: 0, stderr: '' });
     return `${stdout}${stderr}`;
   };
   const words = (commands: readonly string[]) => ['-nx', '-batch', ...commands.flatMap((each) => ['-ex', each])];
-  const gdb = (commands: readonly string[], onOutput?: (text: string) => void) =>
-    said(['gdb', 'work', '--', ...words(commands)], onOutput);
+  const gdb = (commands: readonly string[]) => said(['gdb', 'work', '--', ...words(commands)]);
   const hostGdb = (commands: readonly string[]) =>
     new Promise<string>((resolve) => {
       let output = '';
@@ -62,26 +61,17 @@ describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
       expect(places, early).toHaveLength(3);
       expect(new Set(places).size).toBe(3);
 
-      const release = (await said(['exec', 'work', '--', 'uname', '-r'])).trim();
+      // Its driver of fw_cfg tells where the kernel is, and with that its symbols.
+      const told = '/sys/firmware/qemu_fw_cfg/by_name/etc/vmcoreinfo';
+      const release = (await said(['exec', 'work', '--', `until [ -e ${told} ]; do sleep 0.1; done; uname -r`])).trim();
       // The symbols are the guest's own; its second vCPU is a thread.
-      let asked: Promise<string> | undefined;
-      const output = await gdb(
-        [
-          ...['info threads', `break *${FUNCTION}`, 'continue', 'p/x $rip', 'info symbol $pc', 'x/2i $pc', 'p/x $rdi'],
-          ...[
-            'stepi',
-            'info symbol $pc',
-            'p/x $gs_base',
-            'monitor info status',
-            'x/s &linux_banner',
-            'info breakpoints',
-          ],
-          ...['delete', 'detach'],
-        ],
-        (text) => {
-          if (text.includes('Continuing.')) asked ??= said(['exec', 'work', '--', 'uname', '-r']);
-        },
-      );
+      // The guest stands still while it is asked, and answers when gdb has it go on.
+      const answer = join(folder, 'answer');
+      const output = await gdb([
+        ...['info threads', `break *${FUNCTION}`, `shell ${nemu} exec work -- uname -r >${answer} 2>&1 </dev/null &`],
+        ...['continue', 'p/x $rip', 'info symbol $pc', 'x/2i $pc', 'p/x $rdi', 'stepi', 'info symbol $pc'],
+        ...['p/x $gs_base', 'monitor info status', 'x/s &linux_banner', 'info breakpoints', 'delete', 'detach'],
+      ]);
       for (const text of [
         ...['Thread 1 (CPU#0', 'Thread 2 (CPU#1', `Breakpoint 1, `, `<${FUNCTION}>`, `${FUNCTION} in section .text`],
         ...['VM status: paused (debug)', `Linux version ${release}`, 'breakpoint already hit 1 time'],
@@ -90,7 +80,7 @@ describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
       }
       expect(output).toMatch(new RegExp(`${FUNCTION} \\+ \\d+ in section .text`));
       // Whoever ran into it has its answer.
-      expect((await asked)?.trim()).toBe(release);
+      await expect.poll(() => readFileSync(answer, 'utf8').trim(), { timeout: 30_000 }).toBe(release);
 
       // A vmlinux has the addresses that it was linked at: those of the guest are elsewhere by what KASLR has chosen.
       const symbols = await said(['exec', 'work', '--', `grep -wE '_text|${FUNCTION}' /proc/kallsyms`]);

@@ -101,7 +101,7 @@ async function loadSymbols({ machine, known }: AttachedMachine, given: string | 
     return [`symbol-file ${path}`];
   } catch (error) {
     if (!(error instanceof NemuError)) throw error;
-    say(`There are no symbols: ${error.message}`);
+    say(`There are no symbols: ${error.text}`);
     return [];
   }
 }
