@@ -458,7 +458,7 @@ const WORKSTATION: readonly Action[] = [
   },
   {
     id: 'gdb',
-    keys: ['g'],
+    keys: ['x'],
     title: 'gdb',
     help: "this host's gdb on the guest's kernel, in a terminal beside the consoles; the guest stops while it is at its prompt",
     words: 'debug debugger breakpoint step vmlinux',

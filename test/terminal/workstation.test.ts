@@ -61,7 +61,7 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     await terminal.until('host: It has ended.');
     expect(terminal.visible).not.toContain('[host]');
     if (existsSync('/usr/bin/gdb')) {
-      terminal.press('g');
+      terminal.press('x');
       await terminal.until(/console .*\[gdb\]/);
       await terminal.until('(gdb)');
       terminal.type('info threads\r');
