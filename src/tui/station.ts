@@ -57,6 +57,17 @@ export interface StationOptions {
   readonly host: StationHost;
 }
 
+/** Keys that move: between panes, or in the one in focus. No action can have them. */
+export const MOVES: Readonly<Record<string, { readonly across: number; readonly down: number }>> = {
+  ...{ left: { across: -1, down: 0 }, h: { across: -1, down: 0 } },
+  ...{ right: { across: 1, down: 0 }, l: { across: 1, down: 0 } },
+  ...{ up: { across: 0, down: -1 }, k: { across: 0, down: -1 } },
+  ...{ down: { across: 0, down: 1 }, j: { across: 0, down: 1 } },
+  ...{ pageup: { across: 0, down: -10 }, pagedown: { across: 0, down: 10 } },
+  ...{ home: { across: 0, down: -Infinity }, g: { across: 0, down: -Infinity } },
+  ...{ end: { across: 0, down: Infinity }, G: { across: 0, down: Infinity } },
+};
+
 /** A message of the status line. */
 export interface Notice {
   readonly text: string;
@@ -210,16 +221,10 @@ export class Station {
   }
 
   #move(name: string): boolean {
-    const steps: Readonly<Record<string, number>> = {
-      ...{ up: -1, k: -1, down: 1, j: 1, pageup: -10, pagedown: 10, home: -Infinity, g: -Infinity },
-      ...{ end: Infinity, G: Infinity },
-    };
-    if (name === 'left' || name === 'h' || name === 'right' || name === 'l') {
-      this.moveFocus(name === 'left' || name === 'h' ? -1 : 1);
-      return true;
-    }
-    if (!Object.hasOwn(steps, name)) return false;
-    this.scroll(this.focus, steps[name]);
+    if (!Object.hasOwn(MOVES, name)) return false;
+    const { across, down } = MOVES[name];
+    if (across) this.moveFocus(across);
+    else this.scroll(this.focus, down);
     return true;
   }
 

@@ -1,6 +1,8 @@
 import type { Key } from 'ink';
 import { describe, expect, test } from 'vitest';
+import { ACTIONS } from '../../../src/tui/actions.ts';
 import { keyLabel, keysOf } from '../../../src/tui/keys.ts';
+import { MOVES } from '../../../src/tui/station.ts';
 
 const NONE = {} as Key;
 const keys = (input: string, key: Partial<Key> = {}) => [...keysOf(input, { ...NONE, ...key })];
@@ -29,4 +31,8 @@ describe('keys', () => {
     expect(keyLabel('ctrl-r')).toBe('Ctrl-r');
     expect([keyLabel('up'), keyLabel('up', false)]).toEqual(['↑', 'Up']);
   });
+});
+
+test('no action has a key that moves', () => {
+  for (const { id, keys } of ACTIONS) for (const key of keys) expect(Object.keys(MOVES), id).not.toContain(key);
 });
