@@ -148,11 +148,12 @@ async function modules(_machine: MachineClient, kernel: Kernel): Promise<string>
 async function registers(machine: MachineClient): Promise<string> {
   return (await machine.inspect())
     .map(({ index, registers }) => {
-      const cells = Object.entries(registers ?? {}).map(([name, value]) => `${name.padStart(6)} ${value}`);
+      const width = Math.max(...Object.keys(registers ?? {}).map((name) => name.length));
+      const cells = Object.entries(registers ?? {}).map(([name, value]) => `${name.padStart(width)} ${value}`);
       const rows = Array.from({ length: Math.ceil(cells.length / 3) }, (_, row) =>
         cells
           .slice(row * 3, row * 3 + 3)
-          .map((cell) => cell.padEnd(27))
+          .map((cell) => cell.padEnd(width + 21))
           .join(' ')
           .trimEnd(),
       );

@@ -1,17 +1,21 @@
 /** What stands inside of what is chosen in a pane, as text. */
 import type { Vm } from '../repl/vm.ts';
 
+/** Cells of a register's name, at least. */
+const LEAST_NAME = 7;
+
 /** What one vCPU does: where it is, its registers, its exits. */
 export async function vcpuText(vm: Vm, index: number): Promise<string> {
   const cpu = vm.cpus[index];
   const report = await cpu.report();
   const where = await cpu.where().catch(() => report.registers?.rip ?? '');
   const reasons = Object.entries(report.exits).toSorted(([, a], [, b]) => b - a);
-  const registers = Object.entries(report.registers ?? {}).map(([name, value]) => `${name.padStart(7)} ${value}`);
+  const width = Math.max(LEAST_NAME, ...Object.keys(report.registers ?? {}).map((name) => name.length));
+  const registers = Object.entries(report.registers ?? {}).map(([name, value]) => `${name.padStart(width)} ${value}`);
   const rows = Array.from({ length: Math.ceil(registers.length / 2) }, (_, row) =>
     registers
       .slice(row * 2, row * 2 + 2)
-      .map((cell) => cell.padEnd(30))
+      .map((cell) => cell.padEnd(width + 23))
       .join(''),
   );
   return [

@@ -203,6 +203,10 @@ describe('a running machine', () => {
     const [vcpu] = await guest.machine.inspect();
     expect(vcpu).toMatchObject({ index: 0, activity: 'running' });
     expect(Number(vcpu.registers?.rsi)).toBe(0x50_0000);
+    // Linux' boot protocol has these selectors; the boot processor's APIC is on.
+    expect(vcpu.registers).toMatchObject({ cs: '0x10', ss: '0x18', gs: '0x18', fs_base: '0x0', gs_base: '0x0' });
+    expect(vcpu.registers).toMatchObject({ apic_base: '0xfee00900', idt_limit: '0x0', cr8: '0x0' });
+    expect(Number(vcpu.registers?.gdt_limit)).toBeGreaterThan(0x18);
     const counters = await guest.machine.counters();
     expect(counters.vcpus[0].local['com1 LSR']).toBeGreaterThanOrEqual(LOOP_PRINTS);
     expect(counters.regions.find(({ name }) => name === 'com1')?.reads).toBeGreaterThanOrEqual(LOOP_PRINTS);

@@ -38,12 +38,8 @@ export interface VcpuResetState {
 }
 
 export type Registers = { [K in keyof Omit<Accessor<typeof x86.kvm_regs.fields>, 'offset_'>]: bigint } & {
-  cr0: bigint;
-  cr2: bigint;
-  cr3: bigint;
-  cr4: bigint;
-  efer: bigint;
-  cs: number;
+  /** Of the control registers, bases and limits too, and of selectors, by name. */
+  [name: string]: bigint | number;
   mpState: number;
 };
 
@@ -142,15 +138,15 @@ export class X86Vcpu {
     for (const name of Object.keys(x86.kvm_regs.fields)) {
       out[name] = this.#regs.fields[name as keyof typeof x86.kvm_regs.fields];
     }
-    const { cr0, cr2, cr3, cr4, efer, cs } = this.#sregs.fields;
+    const sregs = this.#sregs.fields;
+    const { gdt, idt, fs, gs, tr, cr0, cr2, cr3, cr4, cr8, efer, apic_base } = sregs;
+    const selectors = ['cs', 'ss', 'ds', 'es', 'fs', 'gs', 'tr', 'ldt'] as const;
     return {
       ...out,
-      cr0,
-      cr2,
-      cr3,
-      cr4,
-      efer,
-      cs: cs.selector,
+      ...{ cr0, cr2, cr3, cr4, cr8, efer },
+      ...Object.fromEntries(selectors.map((name) => [name, sregs[name].selector])),
+      ...{ fs_base: fs.base, gs_base: gs.base, tr_base: tr.base },
+      ...{ gdt_base: gdt.base, gdt_limit: gdt.limit, idt_base: idt.base, idt_limit: idt.limit, apic_base },
       mpState: this.#mp.fields.mp_state,
     } as unknown as Registers;
   }
