@@ -57,6 +57,7 @@ import { RingConsole } from './console_stream.ts';
 import { DirtyRate } from './dirty_rate.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
+import { installExitHandler, live } from './live_machines.ts';
 import type { MachineOptions } from './machine_options.ts';
 import { type DimmMemory, GuestRam, virtioMemMemory } from './memory.ts';
 import { virtioMemRegions } from './memory_layout.ts';
@@ -77,10 +78,6 @@ const QUIT_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 5_000;
 /** How long vCPU threads get to leave the guest when the process exits or a machine is torn down. */
 const STOP_TIMEOUT_MS = 500;
-
-/** Machines that must be torn down when the process exits: their threads may sit in blocking calls. */
-const live = new Set<Machine>();
-let exitHandlerInstalled = false;
 
 /**
  * A machine in this process. Its devices live in a thread of their own and its vCPUs in one each; this
@@ -607,16 +604,4 @@ export class Machine implements MachineClient {
     close(this.#wakeFd);
     if (this.#ownPool) await this.#pool.close();
   }
-}
-
-/**
- * A worker blocked in a system call can neither be terminated nor joined, and would hang `process.exit`:
- * the exit handler kicks them all out first.
- */
-function installExitHandler(): void {
-  if (exitHandlerInstalled) return;
-  exitHandlerInstalled = true;
-  process.on('exit', () => {
-    for (const machine of live) machine.stopNow();
-  });
 }
