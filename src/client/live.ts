@@ -306,3 +306,10 @@ export function failureOf(request: LiveRequest): NemuError | undefined {
     ? new NemuError('REFUSED', message, { hint: 'All is as it was before: it can be tried again.' })
     : new NemuError('GUEST_TIMEOUT', message, { hint: 'The guest may still do it; requests() tells.' });
 }
+
+/** Bytes that were plugged: DIMMs, and blocks of virtio-mem devices. */
+export const pluggedSize = ({ dimms, virtio }: PluggedReport['memory']): number =>
+  dimms.reduce((sum, { size }) => sum + size, 0) + virtio.reduce((sum, { plugged }) => sum + plugged, 0);
+
+/** All RAM of the guest, in bytes. */
+export const ramSize = (memory: PluggedReport['memory']): number => memory.boot + pluggedSize(memory);

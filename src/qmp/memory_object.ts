@@ -1,4 +1,3 @@
-import type { PluggedReport } from '../client/live.ts';
 import type { MemoryBackend } from './devices.ts';
 import { deviceNotFound, QmpError } from './errors.ts';
 import type { Monitor } from './monitor.ts';
@@ -17,10 +16,3 @@ export function memoryObject({ memory }: Monitor, memdev: string | undefined): M
 export const claim = (object: MemoryBackend, device: string) => () => {
   object.usedBy = device;
 };
-
-/** Bytes that were plugged: DIMMs, and blocks of virtio-mem devices. */
-export const pluggedSize = ({ dimms, virtio }: PluggedReport['memory']): number =>
-  dimms.reduce((sum, { size }) => sum + size, 0) + virtio.reduce((sum, { plugged }) => sum + plugged, 0);
-
-/** All RAM of the guest, in bytes. */
-export const ramSize = (memory: PluggedReport['memory']): number => memory.boot + pluggedSize(memory);

@@ -1,4 +1,4 @@
-import type { LiveRequest, PlugInput } from '../client/live.ts';
+import { type LiveRequest, type PlugInput, ramSize } from '../client/live.ts';
 import type { MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { BlockNodes } from './block_nodes.ts';
 import { Chardevs } from './chardevs.ts';
@@ -21,7 +21,6 @@ import {
 } from './events.ts';
 import { introspect, type SchemaInfo } from './introspect.ts';
 import { isObject, type Json } from './json.ts';
-import { ramSize } from './memory_object.ts';
 import { Netdevs } from './netdevs.ts';
 import type { SerialBus } from './serial_drivers.ts';
 import type { Surroundings } from './surroundings.ts';

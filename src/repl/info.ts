@@ -1,6 +1,6 @@
 /** Tables of what a machine is and does. */
 import { NemuError } from '../client/errors.ts';
-import { isSettled, type PciDevice, type PluggedReport } from '../client/live.ts';
+import { isSettled, type PciDevice, ramSize } from '../client/live.ts';
 import type { MachineClient, VirtioReport } from '../client/machine_client.ts';
 import { distanceMatrix } from '../client/numa.ts';
 import { formatSize } from '../client/sizes.ts';
@@ -90,16 +90,12 @@ async function status(machine: MachineClient): Promise<string> {
   // What was plugged is known as long as there is a machine.
   const here = await machine.plugged().catch(() => undefined);
   const count = here?.cpus.present.length ?? description.cpus.count;
-  const size = here ? memoryOf(here.memory) : description.memory.size;
+  const size = here ? ramSize(here.memory) : description.memory.size;
   return [
     `${description.name}: ${state}, ${description.machine} with ${count} vCPU${count === 1 ? '' : 's'} and ${formatSize(size)}`,
     ...(end ? [end.detail] : []),
   ].join('\n');
 }
-
-/** Bytes of RAM, with DIMMs and what is plugged by blocks. */
-const memoryOf = ({ boot, dimms, virtio }: PluggedReport['memory']): number =>
-  [...dimms.map(({ size }) => size), ...virtio.map(({ plugged }) => plugged)].reduce((sum, size) => sum + size, boot);
 
 async function cpus(machine: MachineClient, kernel: Kernel): Promise<string> {
   const rows = await Promise.all(

@@ -82,11 +82,13 @@ function tellLapic(lapic: LapicReport): string {
   const vectors = (list: readonly number[]) => list.map(hex).join(' ') || 'none';
   const count =
     timer.mode === 'TSC-deadline' ? '' : `, ${timer.current} of ${timer.initial}, divided by ${timer.divide}`;
-  const open = lvt.filter(({ masked }) => !masked);
+  const open = lvt.filter(({ name, masked }) => !masked && name !== 'timer');
+  const tick = lvt.find(({ name }) => name === 'timer');
+  const vector = tick && !tick.masked ? `, vector ${hex(tick.vector)}` : ', masked';
   return [
     `vCPU ${vcpu}: APIC id ${apicId}, ${state}, task priority ${hex(taskPriority)}, processor priority ${hex(processorPriority)}`,
     `  in service ${vectors(inService)}; requested ${vectors(requested)}`,
-    `  timer: ${timer.mode}${count}`,
+    `  timer: ${timer.mode}${count}${vector}`,
     ...open.map((entry) => `  ${entry.name}: ${entry.mode === 'fixed' ? `vector ${hex(entry.vector)}` : entry.mode}`),
   ].join('\n');
 }

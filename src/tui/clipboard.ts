@@ -9,6 +9,7 @@ const MAX_COPIED = 74_994;
  * @returns what to tell the user.
  */
 export function copyText(text: string, write: (sequence: string) => void): string {
+  if (text.trim() === '') return 'There is no text there.';
   const bytes = Buffer.from(text);
   if (bytes.length > MAX_COPIED) {
     return `${bytes.length} bytes are more than a terminal's clipboard takes, which is ${MAX_COPIED}: nothing was copied.`;

@@ -3,7 +3,7 @@ import { TerminalSelection } from './selection.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { type BufferCell, type Selection, topRow } from './terminal_view.ts';
 
-export const COPY_KEYS = 'arrows, PgUp, PgDn, Home, End, g, G move · v marks · y copies · Esc leaves';
+export const COPY_KEYS = 'arrows or hjkl, w, b, 0, $, g, G, PgUp, PgDn move · v marks · y copies · Esc leaves';
 
 const isWord = (character: string) => /[\p{L}\p{N}_]/u.test(character);
 

@@ -1,4 +1,5 @@
 /** What stands in front of the panes when something is to be chosen, filled in or read. */
+import { COMMANDS } from '../repl/commands.ts';
 import { INFO } from '../repl/info.ts';
 import { literal } from '../repl/values.ts';
 import { ACTIONS, type Action, actionsIn } from './actions.ts';
@@ -6,10 +7,19 @@ import { type Change, PARTS, type Part, partMeant } from './changes.ts';
 import { functionText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';
 import { Form } from './overlays/form.ts';
-import { type Choice, Picker } from './overlays/picker.ts';
+import { type Choice, Picker, type PickerOptions } from './overlays/picker.ts';
 import { Viewer } from './overlays/viewer.ts';
 import { checkPlug, costOf, plugForms, plugKinds } from './plug_form.ts';
 import type { Station } from './station.ts';
+
+/** What is refused at once is refused within this time; what takes longer is told in the status line. */
+const REFUSED_WITHIN_MS = 700;
+
+/** Is it a command of the REPL with something behind it, or code? */
+const isReplLine = (text: string) => {
+  const [word, ...rest] = text.trim().split(/\s+/);
+  return (rest.length > 0 && Object.hasOwn(COMMANDS, word)) || /^(await\b|vm\b)/.test(word);
+};
 
 export class Dialogs {
   readonly #station: Station;
@@ -78,11 +88,24 @@ export class Dialogs {
       submit: (values) => {
         const device = checkPlug(kind, values);
         this.#station.model.say('action', `await vm.plug(${literal(device)})`);
-        this.#station.follow(`plug ${kind}`, this.#station.vm.plug(device));
+        const { placed, off } = this.#nextPlace();
+        const done = this.#station.vm.plug(device);
+        this.#station.follow(`plug ${kind}`, done);
+        return Promise.race([done, placed]).finally(off);
       },
       close: () => this.#station.closeOverlay(),
+      changed: () => this.#station.changed(),
     });
     this.#station.changed();
+  }
+
+  /** Some device has its place in the machine: what comes after that is told by its stages. */
+  #nextPlace(): { readonly placed: Promise<void>; readonly off: () => void } {
+    const { promise: placed, resolve } = Promise.withResolvers<void>();
+    const off = this.#station.machine.onEvent((event) => {
+      if (event.type === 'ended' || (event.type === 'request' && event.request.stage === 'reserved')) resolve();
+    });
+    return { placed, off };
   }
 
   /** Does something to a part of the machine, after a choice where several may be meant. */
@@ -113,20 +136,30 @@ export class Dialogs {
       },
       submit: (values) => {
         this.#station.model.say('action', repl(values));
-        this.#station.follow(title, run(values));
+        const done = run(values);
+        this.#station.follow(title, done);
+        const { promise: late, resolve } = Promise.withResolvers<void>();
+        const off = this.#station.model.clock.after(REFUSED_WITHIN_MS, resolve);
+        return Promise.race([done, late]).finally(off);
       },
       close: () => this.#station.closeOverlay(),
+      changed: () => this.#station.changed(),
     });
     this.#station.changed();
   }
 
-  #pick(title: string, prompt: string, choices: () => readonly Choice[], otherwise?: (text: string) => void): void {
+  #pick(
+    title: string,
+    prompt: string,
+    choices: () => readonly Choice[],
+    otherwise?: Omit<NonNullable<PickerOptions['otherwise']>, 'detail'>,
+  ): void {
     this.#station.overlay = new Picker({
       title,
       prompt,
       choices,
       close: () => this.#station.closeOverlay(),
-      ...(otherwise && { otherwise: { detail: 'a line for the REPL', run: otherwise } }),
+      ...(otherwise && { otherwise: { detail: 'a line for the REPL', ...otherwise } }),
     });
     this.#station.changed();
   }
@@ -150,12 +183,10 @@ export class Dialogs {
   }
 
   showPalette(): void {
-    this.#pick(
-      'palette',
-      ':',
-      () => ACTIONS.map((action) => this.#choiceOf(action, true)),
-      (text) => this.#replLine(text),
-    );
+    this.#pick('palette', ':', () => ACTIONS.map((action) => this.#choiceOf(action, true)), {
+      run: (text) => this.#replLine(text),
+      isMeant: isReplLine,
+    });
   }
 
   #replLine(text: string): void {

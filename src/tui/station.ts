@@ -105,6 +105,8 @@ export class Station {
   readonly files: ConsoleFiles;
   readonly dialogs: Dialogs;
   readonly #consoles: TerminalPane[];
+  /** What was shown before a program of the host was opened, by its pane: what is shown again when it goes. */
+  readonly #before = new WeakMap<TerminalPane, TerminalPane>();
   readonly #host: StationHost;
   readonly #exports: string;
   readonly #attached: boolean;
@@ -157,10 +159,13 @@ export class Station {
     if (this.marking === pane) this.unmark();
     const at = this.#consoles.indexOf(pane);
     if (at < 0) return;
+    const shown = this.#consoles[this.console];
+    const next = shown === pane ? this.#before.get(pane) : shown;
     if (this.typingInto === pane) this.stopTyping();
     this.files.end(pane);
     this.#consoles.splice(at, 1);
-    if (this.console > at || this.console === this.#consoles.length) this.console = Math.max(0, this.console - 1);
+    const found = next ? this.#consoles.indexOf(next) : -1;
+    this.console = found >= 0 ? found : Math.max(0, Math.min(at, this.#consoles.length - 1));
     this.changed();
   }
 
@@ -180,6 +185,8 @@ export class Station {
 
   #typeInto(pane: TerminalPane | undefined): string {
     if (!pane) return 'there is none here';
+    const shown = this.#consoles[this.console];
+    if (shown) this.#before.set(pane, shown);
     this.console = this.#consoles.indexOf(pane);
     this.focusOn('console');
     this.type();

@@ -6,6 +6,7 @@ import type { MachineDescription } from '../../client/description.ts';
 import { NemuError } from '../../client/errors.ts';
 import { EventHistory } from '../../client/event_history.ts';
 import { GuestSession } from '../../client/guest_session.ts';
+import { isSettled, ramSize } from '../../client/live.ts';
 import type { EndState, MachineClient } from '../../client/machine_client.ts';
 import { parseDuration } from '../../client/options.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
@@ -179,6 +180,12 @@ export async function runNamed(
       if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
       const machine = await place.create(description, { postMortem: state.postMortem });
       const served = new ServedMachine({ machine, place, command, options, events, own });
+      const offSizes = machine.onEvent(async (event) => {
+        if (event.type !== 'memory-size' && !(event.type === 'request' && isSettled(event.request.stage))) return;
+        // What lists machines, and what tells of one that was killed, has it as it was at last.
+        const here = await machine.plugged().catch(() => undefined);
+        if (here && !record.end) update({ cpus: here.cpus.present.length, memory: ramSize(here.memory) });
+      });
       try {
         await served.open();
         signals.hold();
@@ -189,6 +196,7 @@ export async function runNamed(
         if (end.reason !== 'engine-error') rmSync(state.postMortem, { force: true });
         return ended;
       } finally {
+        offSizes();
         await served.close();
         await machine.close();
       }

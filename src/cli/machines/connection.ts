@@ -7,7 +7,7 @@ import { EngineConnection, type RemoteMachine } from '../../client/remote.ts';
 import type { RemoteShare } from '../../client/remote_share.ts';
 import { credentialsOf, isOurs } from '../private_socket.ts';
 import { runtimePaths } from './folders.ts';
-import { type KnownMachine, runningMachine } from './records.ts';
+import { findMachine, type KnownMachine, runningMachine } from './records.ts';
 
 /** How long an engine may take to answer. */
 const ANSWER_MS = 5000;
@@ -39,10 +39,15 @@ function connectTo(path: string, name: string): Promise<Socket> {
     const socket = connect(path);
     socket.once('error', (cause) =>
       reject(
-        new NemuError('MACHINE', `The machine ${name} cannot be reached: ${cause.message}.`, {
-          hint: 'One that is starting takes no connections yet.',
-          cause,
-        }),
+        findMachine(name)?.status === 'starting'
+          ? new NemuError('MACHINE', `The machine ${name} is starting, and takes no connections yet.`, {
+              hint: 'nemu ps says when it runs; try again then.',
+              cause,
+            })
+          : new NemuError('MACHINE', `The machine ${name} cannot be reached: ${cause.message}.`, {
+              hint: `nemu ps -a says what it does; nemu logs ${name} has what it said.`,
+              cause,
+            }),
       ),
     );
     socket.once('connect', () => {

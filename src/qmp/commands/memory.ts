@@ -1,11 +1,11 @@
 /** Memory: DIMMs, what they are made of, the balloon, and the guest's memory in files. */
 import * as z from 'zod';
 import { AddressSpace } from '../../client/guest_kernel/address_space.ts';
+import { pluggedSize } from '../../client/live.ts';
 import { command } from '../command.ts';
 import { QmpError } from '../errors.ts';
 import { ospmStatus } from '../events.ts';
 import { createFile } from '../files.ts';
-import { pluggedSize } from '../memory_object.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, int64, none, str } from '../types.ts';
 

@@ -21,9 +21,13 @@ export interface FormOptions {
   readonly check: (values: Readonly<Record<string, unknown>>) => void;
   /** What it will cost, and the typed form. */
   readonly tell: (values: Readonly<Record<string, unknown>>) => readonly string[];
-  readonly submit: (values: Readonly<Record<string, unknown>>) => void;
+  /** Settles when it is under way, or with what is against it: then the form stays, with what was typed. */
+  readonly submit: (values: Readonly<Record<string, unknown>>) => Promise<unknown>;
   readonly close: () => void;
+  readonly changed: () => void;
 }
+
+const textOf = (error: unknown) => (error instanceof NemuError ? error.text : (error as Error).message);
 
 /** Options of a device to fill in: defaults are shown, values are checked as they are typed. */
 export class Form implements Overlay {
@@ -31,6 +35,11 @@ export class Form implements Overlay {
   readonly #texts = new Map<string, string>();
   #selected = 0;
   #insisted = false;
+  /** It was asked for, and nothing is known of it yet. */
+  #asked = false;
+  #closed = false;
+  /** Why it was refused, until something else is typed. */
+  #refused: string | undefined;
 
   constructor(options: FormOptions) {
     this.#options = options;
@@ -48,11 +57,12 @@ export class Form implements Overlay {
   }
 
   get #problem(): string | undefined {
+    if (this.#refused !== undefined) return this.#refused;
     try {
       this.#options.check(this.values);
       return undefined;
     } catch (error) {
-      return error instanceof NemuError ? error.text : (error as Error).message;
+      return textOf(error);
     }
   }
 
@@ -90,14 +100,17 @@ export class Form implements Overlay {
       title: this.#options.title,
       lines: [...rows, ...below],
       width: inside,
-      hint: 'arrows: field · type, or ←→ where there is a choice · Enter: do it · Esc: back',
+      hint: this.#asked
+        ? 'waiting for the machine · Esc: leave it to it'
+        : 'arrows: field · type, or ←→ where there is a choice · Enter: do it · Esc: back',
     };
   }
 
   key(name: string, text: string): void {
     const { fields } = this.#options;
     const field = fields[this.#selected];
-    if (name === 'esc') this.#options.close();
+    if (name === 'esc') this.#close();
+    else if (this.#asked) return;
     else if (name === 'up' || name === 'shift-tab')
       this.#selected = (this.#selected + fields.length - 1) % fields.length;
     else if (name === 'down' || name === 'tab') this.#selected = (this.#selected + 1) % fields.length;
@@ -105,16 +118,21 @@ export class Form implements Overlay {
     else if (field && (name === 'left' || name === 'right' || name === 'space') && this.#choicesOf(field).length > 0) {
       const choices = ['', ...this.#choicesOf(field)];
       const at = choices.indexOf(this.#texts.get(field.name) ?? '');
-      this.#texts.set(field.name, choices[(at + (name === 'left' ? choices.length - 1 : 1)) % choices.length]);
+      this.#set(field, choices[(at + (name === 'left' ? choices.length - 1 : 1)) % choices.length]);
     } else if (field) {
       const after = edited(this.#texts.get(field.name) ?? '', name, text);
-      if (after !== undefined) this.#texts.set(field.name, after);
+      if (after !== undefined) this.#set(field, after);
     }
+  }
+
+  #set({ name }: Field, text: string): void {
+    this.#texts.set(name, text);
+    this.#refused = undefined;
   }
 
   paste(text: string): void {
     const field = this.#options.fields[this.#selected];
-    if (field) this.#texts.set(field.name, (this.#texts.get(field.name) ?? '') + text.split(/[\r\n]/)[0]);
+    if (field && !this.#asked) this.#set(field, (this.#texts.get(field.name) ?? '') + text.split(/[\r\n]/)[0]);
   }
 
   #choicesOf({ choices, type }: Field): readonly string[] {
@@ -123,8 +141,23 @@ export class Form implements Overlay {
 
   #submit(): void {
     this.#insisted = true;
+    this.#refused = undefined;
     if (this.#problem !== undefined) return;
+    this.#asked = true;
+    this.#options.submit(this.values).then(
+      () => this.#close(),
+      (error: unknown) => {
+        this.#asked = false;
+        this.#refused = textOf(error);
+        this.#options.changed();
+      },
+    );
+  }
+
+  /** Once: another one may stand in its place by then. */
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#options.close();
-    this.#options.submit(this.values);
   }
 }

@@ -19,7 +19,12 @@ export interface PickerOptions {
   readonly choices: () => readonly Choice[];
   readonly close: () => void;
   /** What Enter does with a text that matches nothing. */
-  readonly otherwise?: { readonly detail: string; run(text: string): void };
+  readonly otherwise?: {
+    readonly detail: string;
+    /** It is meant even where something matches, unless that is named so. */
+    readonly isMeant: (text: string) => boolean;
+    run(text: string): void;
+  };
 }
 
 /** A list that narrows as one types; Enter does what is chosen. */
@@ -41,6 +46,9 @@ export class Picker implements Overlay {
     );
     // Those whose name begins so come first.
     const starts = ({ label }: Choice) => Number(!label.toLowerCase().startsWith(this.#text.toLowerCase()));
+    const { otherwise } = this.#options;
+    // Then it is what Enter does, as if nothing matched.
+    if (otherwise?.isMeant(this.#text) && found.every((choice) => starts(choice) === 1)) return [];
     return found.toSorted((a, b) => starts(a) - starts(b));
   }
 
@@ -76,9 +84,7 @@ export class Picker implements Overlay {
   key(name: string, text: string): void {
     const found = this.#found;
     if (name === 'esc') {
-      if (this.#text === '') this.#options.close();
-      this.#text = '';
-      this.#selected = 0;
+      this.#options.close();
     } else if (name === 'up') this.#selected--;
     else if (name === 'down') this.#selected++;
     else if (name === 'pageup') this.#selected -= this.#page;

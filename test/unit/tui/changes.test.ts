@@ -1,5 +1,7 @@
 /** Parts of the machine that are changed from the workstation: forms, their other forms, and what asks first. */
 import { expect, onTestFinished, test } from 'vitest';
+import { NemuError } from '../../../src/client/errors.ts';
+import type { PlugInput } from '../../../src/client/live.ts';
 import { ACTIONS } from '../../../src/tui/actions.ts';
 import { plugForms, plugInput, plugKinds } from '../../../src/tui/plug_form.ts';
 import { plainText } from '../../../src/tui/style.ts';
@@ -55,9 +57,10 @@ test('a balloon: its size is checked, and its forms are shown', async () => {
   // 1 GiB at boot, 1.5 GiB of DIMMs, 256 MiB of virtio-mem, less what is given back.
   expect(shown()).toContain(`QMP: balloon value=${(1024 + 1536 + 256 - 128) * 2 ** 20}`);
   station.key('enter', '');
-  expect(station.overlay).toBeUndefined();
   await expect.poll(async () => (await machine.balloon()).target).toBe(128 * 2 ** 20);
   expect(station.model.events.at(-1)?.text).toBe("await vm.memory.balloon('128M')");
+  // What takes longer than a refusal is told in the status line.
+  await expect.poll(() => station.overlay, { timeout: 3000 }).toBeUndefined();
 });
 
 test('virtio-mem: multiples of its block alone', async () => {
@@ -171,4 +174,62 @@ test('lists and groups of a plug are written as on the command line; QMP has its
     'QMP: blockdev-add driver=qcow2 node-name=node-new file.driver=file file.filename=a.qcow2',
     'QMP: device_add driver=virtio-blk-pci drive=node-new',
   ]);
+});
+
+test('what the machine refuses leaves the form as it was filled in, with the reason', async () => {
+  const { station, machine, type, shown, perform } = await open();
+  let refusals = 0;
+  Object.assign(machine, {
+    plug: async () => {
+      refusals++;
+      throw new NemuError('DISK_FILE', 'The disk image /nope cannot be opened (ENOENT).', { hint: 'Make it.' });
+    },
+  });
+  perform('plug');
+  type('virtio-blk');
+  station.key('enter', '');
+  type('/nope');
+  station.key('enter', '');
+  // It is asked for once.
+  station.key('enter', '');
+  await expect.poll(shown).toContain('cannot be opened (ENOENT)');
+  expect(refusals).toBe(1);
+  expect(shown()).toContain('/nope');
+  // Keys are the form's, and what is typed takes the refusal away.
+  station.key('backspace', '');
+  expect(shown()).not.toContain('ENOENT');
+  expect(shown()).toContain('/nop');
+  station.key('esc', '');
+  expect(station.overlay).toBeUndefined();
+});
+
+test('a device that has its place in the machine needs its form no more', async () => {
+  const { station, machine, type, perform } = await open();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const plug = machine.plug.bind(machine);
+  Object.assign(machine, { plug: (device: PlugInput) => promise.then(() => plug(device)) });
+  perform('plug');
+  type('virtio-rng');
+  station.key('enter', '');
+  station.key('enter', '');
+  expect(station.overlay).toBeDefined();
+  resolve();
+  await expect.poll(() => station.overlay).toBeUndefined();
+});
+
+test('the palette takes a line of the REPL that has words of an action in it', async () => {
+  const { station, type, perform } = await open();
+  const sent: string[] = [];
+  Object.assign(station.repl, { send: (bytes: Uint8Array) => sent.push(Buffer.from(bytes).toString()) });
+  for (const line of ['info irq', 'cpu add 1', 'await vm.pause()']) {
+    perform('palette');
+    type(line);
+    station.key('enter', '');
+  }
+  expect(sent).toEqual(['info irq\r', 'cpu add 1\r', 'await vm.pause()\r']);
+  // An action by its name is that action.
+  perform('palette');
+  type('plug a dev');
+  station.key('enter', '');
+  expect(station.overlay?.view(80, 20).title).toBe('plug a device');
 });
