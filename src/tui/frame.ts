@@ -127,6 +127,7 @@ function paneLines(station: Station, pane: PaneName, width: number, height: numb
         )
       : each,
   );
+  if (shown.length === 0 && rows.length > 0) lines.push(line('Nothing matches; Esc drops the filter.', 'dim'));
   const filter = state.filter === '' && station.filtering !== pane ? '' : ` /${state.filter}`;
   return { title: title + filter, lines, keys: shown.map(({ key }) => key) };
 }

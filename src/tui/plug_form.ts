@@ -135,5 +135,5 @@ export function costOf(kind: string, values: Readonly<Record<string, unknown>>, 
   }
   if (kind === 'nvdimm') return 'Costs its file, and a slot and room of those for DIMMs (--memory SIZE,max=M,slots=N).';
   const free = (plugged?.pci.ports ?? []).filter(({ device }) => device === undefined).map(({ id }) => id);
-  return `Costs a port or slot of PCI; ${free.length > 0 ? `free: ${free.join(', ')}` : 'none is free (--pcie 4)'}.`;
+  return `Costs a port or slot of PCI; ${free.length > 0 ? `free: ${free.join(', ')}` : 'none is free: unplug something (a pcie-switch in its place brings more), or start with --pcie root-ports=8'}.`;
 }

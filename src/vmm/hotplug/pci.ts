@@ -210,7 +210,7 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     const places = pci.places;
     const free = places.filter((place) => !this.#holder(place) && (atBoot || !place.fixed));
     const raise = express
-      ? 'Unplug something, plug a switch (type pcie-switch), or start the machine with more: --pcie root-ports=8.'
+      ? 'Unplug something (a pcie-switch in its place brings more ports), or start the machine with more: --pcie root-ports=8.'
       : 'Unplug something first.';
     if (wanted === undefined) {
       const kind = express ? 'port' : 'slot';
