@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib';
 import { NemuError } from './errors.ts';
 import { type GuestPhase, GuestStart } from './guest_start.ts';
 import { type GuestTerminal, type TerminalCoding, type TerminalSize, TerminalStream } from './guest_terminal.ts';
@@ -74,8 +75,8 @@ interface Running {
   readonly zerr: PackedOutput;
   readonly output: (bytes: Buffer) => void;
   readonly error: (bytes: Buffer) => void;
-  /** A piece of standard input was taken. */
-  readonly took: () => void;
+  /** A piece of standard input was taken. @param packed the next ones may be packed. */
+  readonly took: (packed: boolean) => void;
   /** The guest has what makes a terminal. */
   readonly terminal?: (coding: TerminalCoding) => void;
   readonly ended: (status: number) => void;
@@ -101,6 +102,20 @@ const LISTENS = new Set(['ready', 'agent']);
 /** Bytes of standard input in one line, and lines that the guest has not taken: less than a pipe of Linux holds. */
 const INPUT_PIECE = 1500;
 const INPUT_PIECES = 16;
+/** Bytes that are packed together, where they get as small as a piece. */
+const PACKED_INPUT = 4 * INPUT_PIECE;
+
+/** The beginning of an input as the guest takes it in one line, and how many bytes that is. */
+function inputPiece(bytes: Uint8Array, stream: TerminalStream | undefined, mayPack: boolean) {
+  if (!stream && mayPack && bytes.length > INPUT_PIECE) {
+    const packed = gzipSync(bytes.subarray(0, PACKED_INPUT));
+    if (packed.length <= INPUT_PIECE) {
+      return { text: `=${packed.toString('base64')}`, length: Math.min(bytes.length, PACKED_INPUT) };
+    }
+  }
+  const piece = bytes.subarray(0, INPUT_PIECE);
+  return { text: (stream?.encode(piece) ?? Buffer.from(piece)).toString('base64'), length: piece.length };
+}
 
 /**
  * The control channel of a guest that runs our init: lines on a serial port (src/lab/assets/init.sh has the
@@ -172,7 +187,7 @@ export class GuestSession implements GuestChannel {
     else if (word === 'zout' || word === 'zerr') {
       const bytes = running[word].take(rest);
       if (bytes) running[word === 'zout' ? 'output' : 'error'](bytes);
-    } else if (word === 'took') running.took();
+    } else if (word === 'took') running.took(rest === 'z');
     else if (word === 'tty') running.terminal?.(rest === 'telnet' ? 'telnet' : 'plain');
     else {
       this.#running.delete(Number(id));
@@ -264,6 +279,7 @@ export class GuestSession implements GuestChannel {
     // None before the guest has said the first time that it takes some.
     let free = 0;
     let open = false;
+    let mayPack = false;
     let room = () => {};
     let stream: TerminalStream | undefined;
     const hangUp = () => this.#running.has(id) && this.#send(`in ${id} .`);
@@ -276,9 +292,10 @@ export class GuestSession implements GuestChannel {
         if (stream.ended) hangUp();
       },
       error: onError,
-      took: () => {
+      took: (packed) => {
         free += open ? 1 : INPUT_PIECES;
         open = true;
+        mayPack = packed;
         room();
       },
       terminal: (coding) => {
@@ -301,11 +318,12 @@ export class GuestSession implements GuestChannel {
     };
     const feed = async () => {
       for await (const bytes of input ?? []) {
-        for (let at = 0; at < bytes.length; at += INPUT_PIECE) {
+        for (let at = 0; at < bytes.length; ) {
           if (!(await mayWrite())) return;
           free--;
-          const piece = bytes.subarray(at, at + INPUT_PIECE);
-          this.#send(`in ${id} ${(stream?.encode(piece) ?? Buffer.from(piece)).toString('base64')}`);
+          const { text, length } = inputPiece(bytes.subarray(at), stream, mayPack);
+          this.#send(`in ${id} ${text}`);
+          at += length;
         }
       }
       if (await mayWrite()) hangUp();

@@ -115,12 +115,18 @@ ran() {
 	echo "ran $1 $status" >&3
 }
 
-# Lines of base64, and a dot behind the last. What is written before somebody has opened a fifo to read is lost.
+# Lines of base64, behind "=" packed by gzip where the host was told that it may, and a dot behind the last. What is
+# written before somebody has opened a fifo to read is lost.
 feed() {
-	echo "took $1 ." >&3
+	took=.
+	command -v gunzip >/dev/null && took=z
+	echo "took $1 $took" >&3
 	while read -r line && [ "$line" != . ]; do
-		echo "$line" | base64 -d || break
-		echo "took $1 ." >&3
+		case $line in
+		=*) echo "${line#=}" | base64 -d | gunzip || break ;;
+		*) echo "$line" | base64 -d || break ;;
+		esac
+		echo "took $1 $took" >&3
 	done
 }
 

@@ -12,10 +12,10 @@
 # Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
 # standard error. ttyS3 is the control channel, in lines:
 #   to the host    phase init|ready|settled SECONDS, exit STATUS
-#                  out ID BASE64, err ID BASE64, took ID ., ran ID STATUS, tty ID telnet|plain
+#                  out ID BASE64, err ID BASE64, took ID .|z, ran ID STATUS, tty ID telnet|plain
 #                  zout ID BASE64, zout ID ., zerr ID BASE64, zerr ID .: a piece that gzip has packed, and its end
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
-#                  exec ID BASE64, in ID BASE64, in ID .
+#                  exec ID BASE64, in ID BASE64, in ID =BASE64 (packed by gzip, after "took ID z"), in ID .
 #                  terminal ID ROWS COLUMNS BASE64, winsize ID ROWS COLUMNS
 # Any of these ports may be missing. Forks are what costs time here: read, echo and mkdir need none.
 

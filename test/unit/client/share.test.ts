@@ -1,5 +1,6 @@
 /** One machine and several clients at its control socket: consoles, the guest's agent, history, and rude peers. */
 import { type Duplex, duplexPair } from 'node:stream';
+import { gunzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { parseMachine } from '../../../src/client/description.ts';
 import { NemuError } from '../../../src/client/errors.ts';
@@ -246,6 +247,46 @@ describe("a shared machine's guest and history", () => {
     });
     expect({ status, ...said }).toEqual({ status: 7, out: 'out', err: 'err' });
     expect(input === text).toBe(true);
+    connection.close();
+  });
+
+  test('input that shrinks is packed for a guest that can unpack it, and other input is not', async () => {
+    const { com4, attach } = machine();
+    const { machine: remote, connection } = await attach('exec');
+    const guest = remote.share!.guest!;
+    com4.print('phase ready 1.5\n');
+    await guest.ready;
+    const below = randomOf(3);
+    const noise = Buffer.from(Array.from({ length: 20_000 }, () => below(256)));
+    const sent = Buffer.concat([Buffer.from('stdin '.repeat(20_000)), noise, Buffer.from('end '.repeat(2000))]);
+    const lines = { packed: 0, plain: 0 };
+    const input: Buffer[] = [];
+    com4.onTyped = (text) => {
+      for (const line of text.trim().split('\n')) {
+        const [word, id, rest] = line.split(' ');
+        if (word === 'exec') com4.print(`took ${id} z\n`);
+        if (word !== 'in') continue;
+        expect(line.length).toBeLessThan(2100);
+        if (rest === '.') com4.print(`ran ${id} 0\n`);
+        else {
+          const packed = rest.startsWith('=');
+          lines[packed ? 'packed' : 'plain']++;
+          const bytes = Buffer.from(rest.replace('=', ''), 'base64');
+          input.push(packed ? gunzipSync(bytes) : bytes);
+          com4.print(`took ${id} z\n`);
+        }
+      }
+    };
+    const ignore = () => {};
+    const pieces = async function* () {
+      for (let at = 0; at < sent.length; at += 65_536) yield sent.subarray(at, at + 65_536);
+    };
+    expect(await guest.exec('cat', { input: pieces(), onOutput: ignore, onError: ignore })).toBe(0);
+    expect(Buffer.concat(input).equals(sent)).toBe(true);
+    expect(lines.packed).toBeGreaterThan(10);
+    // The noise, 1500 bytes a line, and what is less than a line.
+    expect(lines.plain).toBeGreaterThanOrEqual(13);
+    expect(lines.plain).toBeLessThan(20);
     connection.close();
   });
 

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PackedOutput } from '../../../src/client/packed_output.ts';
 import { findProgram } from '../../../src/lab/command.ts';
@@ -176,6 +177,16 @@ describe('the init of a guest', () => {
     expect(those.text).toBe(lines('those'));
     expect(others.text).toBe(lines('others'));
     expect(these.packed).toBeLessThan(lines('these').length / 2);
+    // Input, packed and not, in its order.
+    ports[3]!.write(`exec 7 ${Buffer.from('cat').toString('base64')}\n`);
+    await until(3, 'took 7 z');
+    const input = [lines('packed'), 'plain\n', lines('again')];
+    const [first, second, third] = input.map((text) => Buffer.from(text));
+    const packed = (bytes: Buffer) => `=${gzipSync(bytes.subarray(0, 4000)).toString('base64')}`;
+    ports[3]!.write(`in 7 ${packed(first!)}\nin 7 ${second!.toString('base64')}\nin 7 ${packed(third!)}\nin 7 .\n`);
+    await until(3, 'ran 7 0');
+    const echoed = `${input[0]!.slice(0, 4000)}${input[1]}${input[2]!.slice(0, 4000)}`;
+    expect(outputOf(said[3]!.toString(), 7).text).toBe(echoed);
     ports[0]!.write('exit 3\r');
     await ended;
     expect(said[3]!.toString()).toMatch(/exit 3\r?\n/);
