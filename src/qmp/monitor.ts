@@ -64,7 +64,7 @@ export class Monitor {
   balloonPolling = 0;
   /** What a watchdog does that is plugged through QMP. */
   watchdogAction: 'reset' | 'poweroff' | 'pause' | 'nmi' | 'none' = 'reset';
-  dirtyRate: DirtyRateState = { status: 'unstarted', startedAt: 0, duration: 0 };
+  dirtyRate: DirtyRateState = { status: 'unstarted', startedAt: 0, seconds: 0 };
   dump: DumpStatus = { status: 'none', completed: 0, total: 0 };
   /** Why the machine stands still, where nobody asked for it. */
   pausedBy: PauseReason | undefined;

@@ -6,16 +6,15 @@ import type { Monitor } from '../monitor.ts';
 import { int, none } from '../types.ts';
 
 const MiB = 2 ** 20;
-/** QEMU's bounds of a measurement. */
-const BOUNDS = { second: [1, 60], millisecond: [50, 60_000] } as const;
+/** QEMU's bounds of a measurement, in seconds. */
+const [LEAST, MOST] = [1, 60];
 
-const timeUnit = z.enum(['second', 'millisecond']);
 const mode = z.enum(['page-sampling', 'dirty-ring', 'dirty-bitmap']);
 
 const dirtyRateInfo = z.strictObject({
   'dirty-rate': int.optional(),
   status: z.enum(['unstarted', 'measuring', 'measured']),
-  ...{ 'start-time': int, 'calc-time': int, 'calc-time-unit': timeUnit, 'sample-pages': int, mode },
+  ...{ 'start-time': int, 'calc-time': int, 'sample-pages': int, mode },
 });
 
 /** The last measurement. */
@@ -23,35 +22,31 @@ export interface DirtyRateState {
   readonly status: 'unstarted' | 'measuring' | 'measured';
   /** Seconds of the host's monotonic clock, as QEMU has it. */
   readonly startedAt: number;
-  /** Milliseconds. */
-  readonly duration: number;
+  readonly seconds: number;
   /** Bytes a second. */
   readonly rate?: number;
 }
 
 const argumentsSchema = z.strictObject({
-  ...{ 'calc-time': int, 'calc-time-unit': timeUnit.optional() },
-  ...{ 'sample-pages': int.optional(), mode: mode.optional() },
+  ...{ 'calc-time': int, 'sample-pages': int.optional(), mode: mode.optional() },
 });
 
 /** Begins to measure; how it came out is asked for. */
 function start(monitor: Monitor, args: z.output<typeof argumentsSchema>): void {
-  const { 'calc-time': time, 'calc-time-unit': unit = 'second' } = args;
-  const [least, most] = BOUNDS[unit];
+  const { 'calc-time': seconds } = args;
   if (monitor.dirtyRate.status === 'measuring') throw new QmpError('the dirty rate is already being measured.');
-  if (time < least || time > most) throw new QmpError(`calc-time is out of range[${least}, ${most}].`);
+  if (seconds < LEAST || seconds > MOST) throw new QmpError(`calc-time is out of range[${LEAST}, ${MOST}].`);
   if (args.mode === 'dirty-ring') throw new QmpError('There is no dirty ring here: use the mode dirty-bitmap');
   if (args['sample-pages'] !== undefined && args.mode === 'dirty-bitmap') {
     throw new QmpError('sample-pages is used only in page-sampling mode');
   }
   const before = monitor.dirtyRate;
-  const duration = unit === 'second' ? time * 1000 : time;
   const [startedAt] = process.hrtime();
-  monitor.dirtyRate = { status: 'measuring', startedAt, duration };
-  monitor.machine.dirtyRate(duration).then(
+  monitor.dirtyRate = { status: 'measuring', startedAt, seconds };
+  monitor.machine.dirtyRate(seconds * 1000).then(
     ({ milliseconds, ranges }) => {
       const rate = (ranges.reduce((sum, { dirty }) => sum + dirty, 0) * 1000) / milliseconds;
-      monitor.dirtyRate = { status: 'measured', startedAt, duration, rate };
+      monitor.dirtyRate = { status: 'measured', startedAt, seconds, rate };
     },
     () => {
       // The machine has ended meanwhile: nothing was measured.
@@ -60,12 +55,10 @@ function start(monitor: Monitor, args: z.output<typeof argumentsSchema>): void {
   );
 }
 
-export function dirtyRateOf({ dirtyRate }: Monitor, asked: z.output<typeof timeUnit> = 'second') {
-  const { status, startedAt, duration, rate } = dirtyRate;
-  const time = { 'calc-time': asked === 'second' ? Math.floor(duration / 1000) : duration, 'calc-time-unit': asked };
+export function dirtyRateOf({ dirtyRate: { status, startedAt, seconds, rate } }: Monitor) {
   return {
     ...(rate !== undefined && { 'dirty-rate': Math.floor(rate / MiB) }),
-    ...{ status, 'start-time': startedAt, ...time, 'sample-pages': 0, mode: 'dirty-bitmap' as const },
+    ...{ status, 'start-time': startedAt, 'calc-time': seconds, 'sample-pages': 0, mode: 'dirty-bitmap' as const },
   };
 }
 
@@ -83,8 +76,8 @@ export const DIRTY_RATE = [
   command({
     name: 'query-dirty-rate',
     summary: 'what was measured, in MiB a second',
-    args: z.strictObject({ 'calc-time-unit': timeUnit.optional() }),
+    args: none,
     returns: dirtyRateInfo,
-    run: (monitor, args) => dirtyRateOf(monitor, args['calc-time-unit']),
+    run: dirtyRateOf,
   }),
 ];
