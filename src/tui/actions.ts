@@ -311,7 +311,7 @@ const LOOKING: readonly Action[] = [
     keys: ['v'],
     panes: TERMINALS,
     title: 'copy text',
-    help: 'marks text by keys (v begins, y copies, Esc leaves); the mouse does it anywhere',
+    help: 'marks text by keys (v begins, y copies, Esc leaves); the mouse does it too',
     words: 'select mark clipboard yank mode',
     disabled: (station) => (station.terminalOf(station.focus) ? undefined : 'there is no terminal'),
     run: (station) => station.startCopying(),

@@ -33,7 +33,13 @@ export class DirtyRate {
   }
 
   async #measure(milliseconds: number): Promise<DirtyRateReport> {
-    await this.#log(true);
+    try {
+      await this.#log(true);
+    } catch (error) {
+      // Some memory may be watched already, and would be from then on.
+      await this.#log(false).catch(() => {});
+      throw error;
+    }
     const from = performance.now();
     await sleep(milliseconds);
     const slots = await this.#log(false);

@@ -72,6 +72,16 @@ test('measurements take turns, also after one that failed', async () => {
   expect(log).toEqual([true, false, true, false]);
 });
 
+test('what could not be switched on for all memory is switched off for all', async () => {
+  const log: boolean[] = [];
+  const rate = new DirtyRate(async (on) => {
+    log.push(on);
+    throw new Error(on ? 'KVM_SET_USER_MEMORY_REGION slot 1: ENOMEM' : 'KVM_GET_DIRTY_LOG slot 1: ENOENT');
+  }, ranges);
+  await expect(rate.measure(10)).rejects.toThrow('ENOMEM');
+  expect(log).toEqual([true, false]);
+});
+
 test('a time that is none is refused before anything is switched on', async () => {
   const rate = new DirtyRate(() => Promise.reject(new Error('asked')), ranges);
   for (const time of [0, -1, 9, 60_001, Number.NaN, Number.POSITIVE_INFINITY]) {
