@@ -21,7 +21,8 @@ fsdax='cd /sys/bus/nd/devices/pfn0.0
 echo namespace0.0 >/sys/bus/nd/drivers/nd_pmem/unbind
 echo ram >mode; echo 2097152 >align; cat /proc/sys/kernel/random/uuid >uuid; echo namespace0.0 >namespace
 echo pfn0.0 >/sys/bus/nd/drivers/nd_pmem/bind'
-ready='until [ -b /dev/pmem0 ]; do sleep 0.1; done'
+# The kernel makes a driver's `bind` after the driver has its first devices, so the disk alone is there too early.
+ready='until [ -b /dev/pmem0 -a -e /sys/bus/nd/drivers/nd_pmem/bind ]; do sleep 0.1; done'
 
 start() {
   "$nemu" run -d --name $name --memory 512M,max=1G --nvdimm "$folder/pm.img,size=64M" >/dev/null

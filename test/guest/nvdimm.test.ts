@@ -37,7 +37,7 @@ test('a file system with DAX, labelled namespaces, plug and unplug, and what was
   const { machine } = guest;
   const flushes = async (id: string) => (await machine.plugged()).nvdimms.find((each) => each.id === id)?.flushes ?? -1;
 
-  await guest.sh(until('[ -b /dev/pmem0 ]'));
+  await guest.sh(until('[ -b /dev/pmem0 -a -e /sys/bus/nd/drivers/nd_pmem/bind ]'));
   expect(await guest.sh(`cat ${ND}/region0/size ${ND}/region0/deep_flush | tr '\\n' ' '`)).toBe(`${64 * MiB} 1`);
   expect(await guest.sh(`${FSDAX}; mke2fs -b 4096 /dev/pmem0 >/dev/null 2>&1; ${MOUNT} && cat /proc/mounts`)).toMatch(
     /\/dev\/pmem0 \/mnt ext4 \S*dax=always/,
