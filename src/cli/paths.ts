@@ -1,7 +1,7 @@
 /** Where this program's own files are, and where a run keeps what dies with it. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The engine's main module for the lab, beside those of its threads: always the bundle. */
@@ -31,6 +31,9 @@ export function runFolder(): string {
   }
   return folder;
 }
+
+/** Is it one of those that `runFolder` and the supervisor make? */
+export const isRunFolder = (path: string): boolean => isAbsolute(path) && /^nemu\.\w{6}$/.test(basename(path));
 
 /** `$XDG_STATE_HOME/nemu`: logs and post-mortems that people look at later. */
 export const stateFolder = (): string => join(process.env.XDG_STATE_HOME ?? join(homedir(), '.local', 'state'), 'nemu');

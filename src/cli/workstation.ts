@@ -17,6 +17,7 @@ import { ownConsoles } from './machines/attach_command.ts';
 import { type Named, type NamedEnd, runNamed, takeName } from './machines/background.ts';
 import { connectMachine, ownLabel } from './machines/connection.ts';
 import { statePaths } from './machines/folders.ts';
+import { noteRunFolder } from './machines/name_lock.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import type { RunOptions } from './run_options.ts';
 
@@ -106,6 +107,7 @@ async function show(
       connection.close();
       process.stdout.write(`${name} runs in the background: nemu attach ${name}, nemu stop ${name}\n`);
       letGoOfTerminal(statePaths(name).engine);
+      noteRunFolder(name);
       return await served.toTheEnd(interrupted);
     }
   } finally {

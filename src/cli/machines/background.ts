@@ -26,7 +26,7 @@ import { openPlace, type Place } from '../place.ts';
 import { labProgress } from '../progress.ts';
 import type { RunOptions } from '../run_options.ts';
 import { runtimePaths, statePaths } from './folders.ts';
-import { claimName } from './name_lock.ts';
+import { claimName, noteRunFolder } from './name_lock.ts';
 import { findMachine, type MachineRecord, writeRecord } from './records.ts';
 import type { Starter } from './starter.ts';
 
@@ -158,6 +158,7 @@ export async function runNamed(
 ): Promise<NamedEnd> {
   const { name } = description;
   const state = statePaths(name);
+  noteRunFolder(name);
   rmSync(state.folder, { recursive: true, force: true });
   mkdirSync(state.folder, { recursive: true, mode: 0o700 });
   if (engineLog !== undefined) renameSync(engineLog, state.engine);

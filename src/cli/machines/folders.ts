@@ -40,7 +40,14 @@ export function runtimeFolder(): string {
 /** What of a machine is there while it runs. */
 export function runtimePaths(name: string) {
   const folder = join(runtimeFolder(), name);
-  return { folder, lock: join(folder, 'lock'), control: join(folder, 'control'), qmp: join(folder, 'qmp') };
+  return {
+    folder,
+    lock: join(folder, 'lock'),
+    control: join(folder, 'control'),
+    qmp: join(folder, 'qmp'),
+    /** Where the folder of its run is, and who takes that away. */
+    run: join(folder, 'run'),
+  };
 }
 
 export const machinesFolder = (): string => join(stateFolder(), 'machines');

@@ -1,6 +1,7 @@
 /** A machine's name belongs to one process: the kernel gives the lock back however that ends. */
-import { closeSync, fstatSync, mkdirSync, openSync, rmSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { isLocked, tryLock } from '../../ffi/file_lock.ts';
+import { isRunFolder, runFolder } from '../paths.ts';
 import { runtimePaths } from './folders.ts';
 
 /** Does the path still lead to the file that was opened? Its last owner may have removed it meanwhile. */
@@ -57,7 +58,34 @@ export function isClaimed(name: string): boolean {
   }
 }
 
+/** Writes down where the folder of this process' run is, for the case that all who would take it away are killed. */
+export function noteRunFolder(name: string): void {
+  writeFileSync(runtimePaths(name).run, `${process.env.NEMU_SUPERVISOR ?? 0} ${runFolder()}`, { mode: 0o600 });
+}
+
+/** The folder of a killed process' run; undefined while its supervisor is there, which shows what is in it. */
+function orphanedRunFolder(name: string): string | undefined {
+  try {
+    const [, supervisor, folder] = /^(\d+) (.+)$/.exec(readFileSync(runtimePaths(name).run, 'utf8')) ?? [];
+    return folder !== undefined && isRunFolder(folder) && !isThere(Number(supervisor)) ? folder : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isThere(pid: number): boolean {
+  try {
+    return pid > 0 && process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
 /** Takes away what a process that was killed could not. */
 export function cleanStale(name: string): void {
-  claimName(name)?.();
+  const release = claimName(name);
+  if (!release) return;
+  const orphan = orphanedRunFolder(name);
+  if (orphan !== undefined) rmSync(orphan, { recursive: true, force: true });
+  release();
 }

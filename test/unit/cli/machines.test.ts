@@ -91,6 +91,21 @@ describe('names', () => {
     expect(() => machineNamed(undefined)).toThrow(/No machine runs/);
   });
 
+  test('of killed processes leave the folder of their run, which goes when nobody else takes it away', () => {
+    const orphan = (path: string, supervisor: number) => {
+      mkdirSync(join(folder, path), { recursive: true });
+      mkdirSync(runtimePaths('dead').folder);
+      writeFileSync(runtimePaths('dead').run, `${supervisor} ${join(folder, path)}`);
+      listMachines();
+      return existsSync(join(folder, path));
+    };
+    const { pid: gone } = spawnSync('true');
+    expect(orphan('nemu.a1B2c3', gone)).toBe(false);
+    expect(orphan('nemu.a1B2c3', 0)).toBe(false);
+    expect(orphan('nemu.a1B2c3', process.pid)).toBe(true);
+    expect(orphan('home', 0)).toBe(true);
+  });
+
   test('a folder that others may change is not trusted', () => {
     mkdirSync(join(folder, 'run', 'nemu'), { recursive: true });
     chmodSync(join(folder, 'run', 'nemu'), 0o777);
