@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { nemu, runNemu } from '../support/cli.ts';
 import { hasTmux, Terminal } from '../support/tmux.ts';
@@ -141,6 +142,26 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
       expect(await said('logs', 'fore')).toContain('mine 46');
       expect(await said('play', join(folder, 'fore.cast'), '--speed', '1000')).toContain('mine 46');
       expect(await said('rm', 'fore')).toBe('fore\n');
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    'Ctrl-C before the guest is there is no crash, in the foreground and for the background',
+    async () => {
+      const listed = async () => (await said('ps', '-aq')).trim();
+      for (const name of ['early', 'back -d']) {
+        terminal.line(`clear; ${nemu} run --on lab --name ${name}`);
+        while (!name.startsWith((await listed()) || 'none yet')) await sleep(50);
+        terminal.press('C-c');
+        await terminal.until(/\^C[\s\S]*# /);
+        terminal.line('echo "status $((100 + $?))"');
+        expect(await terminal.until('status 230', 10_000)).not.toContain('killed by');
+      }
+      expect(terminal.screen).toContain('the machine was not started');
+      expect(runFolders()).toEqual([]);
+      expect(processes(folder)).toEqual([]);
+      expect(await listed()).toBe('');
     },
     LIMIT_MS,
   );
