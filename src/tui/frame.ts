@@ -147,7 +147,15 @@ function terminalContent(station: Station, pane: PaneName, width: number, height
     selection: station.selectionIn(terminal),
   });
   const shown = gutter > 0 ? withTimes(terminal, lines, height) : lines;
+  if (terminal.silent && pane === 'console') shown[height > 2 ? 1 : 0] = line(`  ${silenceOf(station, terminal)}`, 'dim');
   return { title: terminalTitle(station, pane, terminal), lines: shown, keys: [] };
+}
+
+/** Why a console is empty: a guest that boots takes its time, and is not broken. */
+function silenceOf({ machine, model }: Station, { name }: TerminalPane): string {
+  if (machine.end) return `${name} printed nothing.`;
+  if (machine.state !== 'running') return `${name} has printed nothing yet; the machine is ${machine.state}.`;
+  return `${name} has printed nothing yet (${Math.floor((model.clock.wall() - model.startedAt) / 1000)} s).`;
 }
 
 /** `15:04:05.678 ` */

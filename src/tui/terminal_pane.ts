@@ -42,6 +42,8 @@ export class TerminalPane {
   scrolledBack = 0;
   /** What is shown stays where it is, whatever is printed. */
   held = false;
+  /** Nothing has come yet. */
+  silent = true;
   /** Bytes that were not drawn, since newer ones came faster than could be. */
   skipped = 0;
   /** It answers the guest's questions about its terminal: nobody else does while it is in a pane. */
@@ -73,6 +75,7 @@ export class TerminalPane {
   }
 
   write(bytes: Uint8Array): void {
+    this.silent &&= bytes.length === 0;
     for (const tap of this.#taps) tap.bytes(bytes);
     for (let at = 0; at < bytes.length; at += PIECE) this.#pending.push(bytes.subarray(at, at + PIECE));
     this.#waiting += bytes.length;
