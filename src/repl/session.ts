@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { stripTypeScriptTypes } from 'node:module';
 import { type REPLServer, Recoverable, start } from 'node:repl';
 import { PassThrough } from 'node:stream';
+import type { WriteStream } from 'node:tty';
 import { inspect, types } from 'node:util';
 import { type Context, runInContext } from 'node:vm';
 import { NemuError } from '../client/errors.ts';
@@ -13,6 +14,7 @@ import { complete, listing } from './completion.ts';
 import { Evaluation } from './evaluation.ts';
 import { helpOn } from './help.ts';
 import { missingMember, mistypedCommand } from './members.ts';
+import { prose } from './prose.ts';
 import type { Vm } from './vm.ts';
 
 export interface ReplStreams {
@@ -100,7 +102,7 @@ export class ReplSession {
     this.#server.defineCommand('commands', {
       help: 'Show the commands of the machine',
       action: () => {
-        output.write(`${commandHelp()}\n`);
+        output.write(`${this.#prose(commandHelp())}\n`);
         this.#server.displayPrompt();
       },
     });
@@ -122,7 +124,7 @@ export class ReplSession {
     this.#completed = line;
     const text = again && found && listing(found);
     if (!found || !text) return found && [found.words.map(([word]) => word), found.part];
-    this.#streams.output.write(`\n${text}\n`);
+    this.#streams.output.write(`\n${this.#prose(text)}\n`);
     this.#server.displayPrompt(true);
     return [[], found.part];
   }
@@ -132,7 +134,7 @@ export class ReplSession {
     const off = vm.machine.onEvent((event) => {
       if (event.type !== 'request') return;
       const { id, action, device, stage } = event.request;
-      const text = stageText(event.request);
+      const text = this.#prose(stageText(event.request));
       if (isSettled(stage)) this.#requests.delete(id);
       else this.#requests.set(id, `${action} ${device.id}`);
       const shown = `${this.#streams.colors ? `\x1b[2m${text}\x1b[22m` : text}\n`;
@@ -196,7 +198,14 @@ export class ReplSession {
     });
   }
 
+  /** Text for people, in the width of their terminal. */
+  #prose(text: string): string {
+    const { output, terminal } = this.#streams;
+    return prose(text, terminal ? (output as Partial<WriteStream>).columns : undefined);
+  }
+
   print(value: unknown): string {
+    if (value instanceof Help) return this.#prose(value.text);
     return typeof value === 'string' && !this.#interactive
       ? value
       : inspect(value, { colors: this.#streams.colors, depth: 3, maxArrayLength: 200 });
@@ -290,9 +299,10 @@ export class ReplSession {
         callback(error, value);
         return;
       }
-      const text = explain(error, context);
-      if (text === undefined) callback(error);
+      const explained = explain(error, context);
+      if (explained === undefined) callback(error);
       else {
+        const text = this.#prose(explained);
         this.#streams.output.write(`${this.#streams.colors ? `\x1b[31m${text}\x1b[39m` : text}\n`);
         callback(null);
       }
@@ -389,14 +399,14 @@ const isCommand = (line: string): boolean => {
 };
 
 class Help {
-  readonly #text: string;
+  readonly text: string;
 
   constructor(text: string) {
-    this.#text = text;
+    this.text = text;
   }
 
   [inspect.custom](): string {
-    return this.#text;
+    return this.text;
   }
 }
 

@@ -147,7 +147,8 @@ function terminalContent(station: Station, pane: PaneName, width: number, height
     selection: station.selectionIn(terminal),
   });
   const shown = gutter > 0 ? withTimes(terminal, lines, height) : lines;
-  if (terminal.silent && pane === 'console') shown[height > 2 ? 1 : 0] = line(`  ${silenceOf(station, terminal)}`, 'dim');
+  if (terminal.silent && pane === 'console')
+    shown[height > 2 ? 1 : 0] = line(`  ${silenceOf(station, terminal)}`, 'dim');
   return { title: terminalTitle(station, pane, terminal), lines: shown, keys: [] };
 }
 

@@ -167,7 +167,7 @@ describe('at a terminal, Ctrl-C', () => {
     type("memory plug '256M'\r");
     await until('plug dimm3: accepted');
     type('\x03');
-    await until(/The guest may still do what it was asked \(plug dimm3\): info requests tells\.[\s\S]*work> /);
+    await until(/The guest may still do what it was asked \(plug dimm3\): info\s+requests tells\.[\s\S]*work> /);
     type('1 + ');
     await until(/1 \+ $/);
     machine.settle('online');
