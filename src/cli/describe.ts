@@ -11,6 +11,7 @@ import {
 } from '../client/description.ts';
 import { DEVICE_MODULES } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
+import { BULK_PORT } from '../client/guest_session.ts';
 import {
   parseCpus,
   parseDimm,
@@ -61,7 +62,8 @@ export async function describe(
     nets: netInputs(options, file, ours && !source.isFile && !hasCard),
     devices: asked,
   });
-  const { nets, devices } = apart;
+  const { nets } = apart;
+  const devices = ours ? withBulkPort(apart.devices) : apart.devices;
   const root = options.root === undefined ? [] : [await rootDisk(options.root)];
   const disks = [...root, ...apart.disks];
   const nvdimms = [...(file.nvdimms ?? []), ...options.nvdimm.map(parseNvdimm)];
@@ -224,6 +226,13 @@ function netInputs(options: RunOptions, file: ConfigInput, isDefault: boolean): 
     return isDefault && findSlirp() ? [{ type: 'user' as const }] : [];
   }
   return [...(file.nets ?? []), ...options.net.map((text) => parseNet(text)).filter((net) => net !== undefined)];
+}
+
+/** Where there is a virtio console, the agent's bulk goes over a port of it. */
+function withBulkPort(devices: NonNullable<MachineInput['devices']>): NonNullable<MachineInput['devices']> {
+  const ports = devices.flatMap((device) => (device.type === 'virtio-port' ? [device.name] : []));
+  const is = ports.length > 0 || devices.some(({ type }) => type === 'virtio-console');
+  return is && !ports.includes(BULK_PORT) ? [...devices, { type: 'virtio-port', name: BULK_PORT }] : devices;
 }
 
 /** @throws NemuError NET for a network that is none. */

@@ -69,14 +69,20 @@ export interface GuestChannel {
 export const GUEST_SIGNALS = ['INT', 'TERM', 'HUP', 'QUIT'] as const;
 export type GuestSignal = (typeof GUEST_SIGNALS)[number];
 
+/** The serial port of the control channel, and the port of a virtio console that takes the bulk of it off that. */
+const CONTROL = 'com4';
+export const BULK_PORT = 'nemu.agent';
+/** Consoles that are the agent's: nobody else is to read there. */
+export const isAgents = (console: string): boolean => console === CONTROL || console === BULK_PORT;
+
 interface Running {
   /** Its outputs, where they come packed. */
   readonly zout: PackedOutput;
   readonly zerr: PackedOutput;
   readonly output: (bytes: Buffer) => void;
   readonly error: (bytes: Buffer) => void;
-  /** A piece of standard input was taken. @param packed the next ones may be packed. */
-  readonly took: (packed: boolean) => void;
+  /** A piece of standard input was taken. @param packed the next ones may be packed. @param lines where they go. */
+  readonly took: (packed: boolean, lines: Lines) => void;
   /** The guest has what makes a terminal. */
   readonly terminal?: (coding: TerminalCoding) => void;
   readonly ended: (status: number) => void;
@@ -101,65 +107,95 @@ const MAX_OUTPUT = 64 << 20;
 const LISTENS = new Set(['ready', 'agent']);
 /** Bytes of standard input in one line, and lines that the guest has not taken: less than a pipe of Linux holds. */
 const INPUT_PIECE = 1500;
+const BULK_PIECE = 11_000;
 const INPUT_PIECES = 16;
-/** Bytes that are packed together, where they get as small as a piece. */
-const PACKED_INPUT = 4 * INPUT_PIECE;
+const BULK_PIECES = 4;
+/** Bytes that are packed together, where they get as small as a piece: so many pieces. */
+const PACKED_PIECES = 4;
 
 /** The beginning of an input as the guest takes it in one line, and how many bytes that is. */
-function inputPiece(bytes: Uint8Array, stream: TerminalStream | undefined, mayPack: boolean) {
-  if (!stream && mayPack && bytes.length > INPUT_PIECE) {
-    const packed = gzipSync(bytes.subarray(0, PACKED_INPUT));
-    if (packed.length <= INPUT_PIECE) {
-      return { text: `=${packed.toString('base64')}`, length: Math.min(bytes.length, PACKED_INPUT) };
+function inputPiece(bytes: Uint8Array, most: number, stream: TerminalStream | undefined, mayPack: boolean) {
+  if (!stream && mayPack && bytes.length > most) {
+    const packed = gzipSync(bytes.subarray(0, PACKED_PIECES * most));
+    if (packed.length <= most) {
+      return { text: `=${packed.toString('base64')}`, length: Math.min(bytes.length, PACKED_PIECES * most) };
     }
   }
-  const piece = bytes.subarray(0, INPUT_PIECE);
+  const piece = bytes.subarray(0, most);
   return { text: (stream?.encode(piece) ?? Buffer.from(piece)).toString('base64'), length: piece.length };
+}
+
+/** Lines in both directions on a console. What the guest sends is cut where no line of its agent would go on. */
+class Lines {
+  readonly #console: ConsoleStream;
+  #partial = '';
+  /** Lines that the console has had no room for. */
+  #unsent = Buffer.alloc(0);
+
+  constructor(console: ConsoleStream, take: (line: string) => void) {
+    this.#console = console;
+    console.onData = (bytes) => {
+      this.#partial += Buffer.from(bytes).toString('latin1');
+      for (let end = this.#partial.indexOf('\n'); end >= 0; end = this.#partial.indexOf('\n')) {
+        const line = this.#partial.slice(0, end).trim();
+        this.#partial = this.#partial.slice(end + 1);
+        take(line);
+      }
+      if (this.#partial.length > MAX_LINE) this.#partial = '';
+    };
+    console.onWritable = () => this.#flush();
+  }
+
+  send(line: string): void {
+    this.#unsent = Buffer.concat([this.#unsent, Buffer.from(`${line}\n`)]);
+    this.#flush();
+  }
+
+  #flush(): void {
+    if (this.#unsent.length > 0) this.#unsent = this.#unsent.subarray(this.#console.write(this.#unsent));
+  }
+
+  /** What was on its way is for nobody. */
+  forget(): void {
+    this.#partial = '';
+    this.#unsent = Buffer.alloc(0);
+  }
 }
 
 /**
  * The control channel of a guest that runs our init: lines on a serial port (src/lab/assets/init.sh has the
- * contract). What the guest sends is untrusted: lines that do not parse are dropped, long ones are cut.
+ * contract). A port of a virtio console, where there is one, has what commands read and print: there a kilobyte costs the
+ * guest what a byte costs on the serial port. What the guest sends is untrusted: lines that do not parse are dropped,
+ * long ones are cut.
  */
 export class GuestSession implements GuestChannel {
   onPhase: ((phase: GuestPhase) => void) | undefined;
   onStatus: ((status: number) => void) | undefined;
   readonly #listeners = new Set<(event: GuestEvent) => void>();
-  readonly #console: ConsoleStream;
+  readonly #control: Lines;
+  readonly #bulk: Lines | undefined;
   readonly #running = new Map<number, Running>();
   readonly #start = new GuestStart();
   #nextId = 1;
   /** The last size of the terminal, for a guest that comes up, or comes up again. */
   #size: readonly [rows: number, columns: number] | undefined;
-  #line = '';
-  /** Lines that the channel has had no room for. */
-  #unsent = Buffer.alloc(0);
 
-  constructor(console: ConsoleStream) {
-    this.#console = console;
-    console.onData = (bytes) => this.#receive(bytes);
-    console.onWritable = () => this.#flush();
+  constructor(control: ConsoleStream, bulk?: ConsoleStream) {
+    this.#control = new Lines(control, (line) => this.#take(line, this.#control));
+    this.#bulk = bulk && new Lines(bulk, (line) => this.#bulk && this.#take(line, this.#bulk));
   }
 
   /** Opens the control channel of a machine that has one. */
   static of(machine: MachineClient): GuestSession | undefined {
-    if (!machine.consoles.includes('com4')) return undefined;
-    const session = new GuestSession(machine.console('com4'));
+    if (!machine.consoles.includes(CONTROL)) return undefined;
+    const bulk = machine.consoles.includes(BULK_PORT) ? machine.console(BULK_PORT) : undefined;
+    const session = new GuestSession(machine.console(CONTROL), bulk);
     void machine.ended().then(({ detail }) => session.#end(detail));
     machine.onEvent((event) => event.type === 'reset' && session.#renew(`The guest was reset by ${event.cause}.`));
     return session;
   }
 
-  #receive(bytes: Uint8Array): void {
-    this.#line += Buffer.from(bytes).toString('latin1');
-    for (let end = this.#line.indexOf('\n'); end >= 0; end = this.#line.indexOf('\n')) {
-      this.#take(this.#line.slice(0, end).trim());
-      this.#line = this.#line.slice(end + 1);
-    }
-    if (this.#line.length > MAX_LINE) this.#line = '';
-  }
-
-  #take(line: string): void {
+  #take(line: string, from: Lines): void {
     const phase = /^phase (\w{1,20}) (\d{1,10}\.\d{1,6})$/.exec(line);
     if (phase) {
       const found = { name: phase[1], uptime: Number(phase[2]) };
@@ -187,7 +223,7 @@ export class GuestSession implements GuestChannel {
     else if (word === 'zout' || word === 'zerr') {
       const bytes = running[word].take(rest);
       if (bytes) running[word === 'zout' ? 'output' : 'error'](bytes);
-    } else if (word === 'took') running.took(rest === 'z');
+    } else if (word === 'took') running.took(rest === 'z', from);
     else if (word === 'tty') running.terminal?.(rest === 'telnet' ? 'telnet' : 'plain');
     else {
       this.#running.delete(Number(id));
@@ -212,8 +248,8 @@ export class GuestSession implements GuestChannel {
   /** Nobody reads the channel until the next guest does: what was on its way to the last one is not for it. */
   #renew(why: string): void {
     this.#start.renew();
-    this.#line = '';
-    this.#unsent = Buffer.alloc(0);
+    this.#control.forget();
+    this.#bulk?.forget();
     this.#abandon(why);
   }
 
@@ -280,9 +316,10 @@ export class GuestSession implements GuestChannel {
     let free = 0;
     let open = false;
     let mayPack = false;
+    let inputs = this.#control;
     let room = () => {};
     let stream: TerminalStream | undefined;
-    const hangUp = () => this.#running.has(id) && this.#send(`in ${id} .`);
+    const hangUp = () => this.#running.has(id) && inputs.send(`in ${id} .`);
     this.#running.set(id, {
       ...{ zout: new PackedOutput(), zerr: new PackedOutput() },
       output: (bytes) => {
@@ -292,8 +329,9 @@ export class GuestSession implements GuestChannel {
         if (stream.ended) hangUp();
       },
       error: onError,
-      took: (packed) => {
-        free += open ? 1 : INPUT_PIECES;
+      took: (packed, lines) => {
+        if (!open) inputs = lines;
+        free += open ? 1 : inputs === this.#bulk ? BULK_PIECES : INPUT_PIECES;
         open = true;
         mayPack = packed;
         room();
@@ -321,8 +359,9 @@ export class GuestSession implements GuestChannel {
         for (let at = 0; at < bytes.length; ) {
           if (!(await mayWrite())) return;
           free--;
-          const { text, length } = inputPiece(bytes.subarray(at), stream, mayPack);
-          this.#send(`in ${id} ${text}`);
+          const most = inputs === this.#bulk ? BULK_PIECE : INPUT_PIECE;
+          const { text, length } = inputPiece(bytes.subarray(at), most, stream, mayPack);
+          inputs.send(`in ${id} ${text}`);
           at += length;
         }
       }
@@ -336,12 +375,7 @@ export class GuestSession implements GuestChannel {
   }
 
   #send(line: string): void {
-    this.#unsent = Buffer.concat([this.#unsent, Buffer.from(`${line}\n`)]);
-    this.#flush();
-  }
-
-  #flush(): void {
-    if (this.#unsent.length > 0) this.#unsent = this.#unsent.subarray(this.#console.write(this.#unsent));
+    this.#control.send(line);
   }
 
   /** Who listens to the channel has heard of no size before: what was sent to a port that nobody has open is lost. */

@@ -139,6 +139,41 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
     LIMIT_MS,
   );
 
+  test(
+    'ndctl makes namespaces on an NVDIMM with labels and on one that is plugged, and their files are there in the next run',
+    async () => {
+      const file = join(folder, 'pm.img');
+      const plugged = join(folder, 'plugged.img');
+      const nvdimm = ['--memory', '1G,max=4G', '--nvdimm', `${file},size=128M,label-size=128K`];
+      const mounted = 'mkdir -p /pm && mount -o dax /dev/pmem0.1 /pm';
+      const made = [
+        'ndctl create-namespace -r region0 -m fsdax -s 48M -n first >/dev/null',
+        'ndctl create-namespace -r region0 -m fsdax -s 48M -n second >/dev/null',
+        'mkfs.ext4 -q -b 4096 /dev/pmem0.1',
+        `${mounted} && echo kept on a namespace >/pm/file && sync /pm/file`,
+      ];
+      const on = [
+        `await vm.nvdimm.plug({ file: ${JSON.stringify(plugged)}, size: '128M', labelSize: '128K' });`,
+        "await vm.sh('until ndctl list -r region1 -R | grep -q region1; do sleep 1; done');",
+        `const said = await vm.sh(${JSON.stringify(`set -e\n${made.join('\n')}\nndctl create-namespace -r region1 -m devdax -s 64M >/dev/null\nndctl list -N`)});`,
+        'assert.equal(said.status, 0, said.output); said.output',
+      ];
+      const first = await runNemu(['run', '--root', 'debian', ...nvdimm, '-e', on.join('\n')], { env });
+      expect(first.status, first.stderr).toBe(0);
+      const listed = JSON.parse(/\[[\s\S]*\]/.exec(first.stdout.toString())?.[0] ?? '[]');
+      expect(listed.map(({ mode, name }: { mode: string; name?: string }) => [mode, name ?? '']).toSorted()).toEqual([
+        ...[
+          ['devdax', ''],
+          ['fsdax', 'first'],
+          ['fsdax', 'second'],
+        ],
+      ]);
+      const next = await inIt(...nvdimm, '--', `${mounted} && cat /pm/file && ndctl list -N | grep -c fsdax`);
+      expect([next.status, next.stdout.toString()], next.stderr).toEqual([0, 'kept on a namespace\n2\n']);
+    },
+    LIMIT_MS,
+  );
+
   /** Starts a server in the guest for one connection, then another, and measures into the guest and out of it. */
   async function iperf(net: string, address: string, port: number, before: string, listening = () => {}) {
     const tools = join(folder, 'tools');

@@ -1,5 +1,6 @@
 /** A machine in the background, terminals that come and go, and what is left of it. */
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   existsSync,
@@ -239,6 +240,17 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
         input: Buffer.from('in\n'),
       });
       expect([exec.status, exec.stdout.toString(), exec.stderr]).toEqual([7, 'in\n', 'problem\n']);
+      // Much of it goes through a port of the virtio console: bytes on the serial port each leave the guest.
+      const accesses = async () => {
+        const code = '(await vm.machine.counters()).regions.find(({ base }) => base === 0x2e8)';
+        const { reads, writes } = JSON.parse(await said('repl', 'day', '--json', '-e', code));
+        return reads + writes;
+      };
+      const [noise, before] = [randomBytes(100_000), await accesses()];
+      const through = await runNemu(['exec', 'day', '--', 'cat'], { env, input: noise });
+      expect([through.status, noise.equals(through.stdout)]).toEqual([0, true]);
+      expect((await accesses()) - before).toBeLessThan(2000);
+      expect(await consoles()).not.toContainEqual(expect.objectContaining({ name: 'nemu.agent' }));
       const killed = await run('exec', 'day', '--', 'kill -9 $$');
       expect([killed.status, killed.stderr]).toEqual([137, 'Killed\n']);
       // What a command prints comes while it runs; a signal ends it.
@@ -294,6 +306,9 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       const cast = join(folder, 'boot.cast');
       await said('run', '-d', '--name', 'late', '--record', cast);
       await said('exec', 'late', '--', 'echo seen by nobody >/dev/console');
+      const input = Buffer.from([0x00, 0xff, 0x0a, 0x0d]);
+      const through = await runNemu(['exec', 'late', '--', 'cat'], { env, input });
+      expect([through.status, through.stdout]).toEqual([0, input]);
       const pid = (await listed()).find(({ name }) => name === 'late')?.pid as number;
       process.kill(pid, 'SIGKILL');
       await gone();

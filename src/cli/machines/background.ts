@@ -5,7 +5,7 @@ import { ReadStream } from 'node:tty';
 import type { MachineDescription } from '../../client/description.ts';
 import { NemuError } from '../../client/errors.ts';
 import { EventHistory } from '../../client/event_history.ts';
-import { GuestSession } from '../../client/guest_session.ts';
+import { GuestSession, isAgents } from '../../client/guest_session.ts';
 import { isSettled, ramSize } from '../../client/live.ts';
 import type { EndState, MachineClient } from '../../client/machine_client.ts';
 import { parseDuration } from '../../client/options.ts';
@@ -40,8 +40,6 @@ const COUNTERS_MS = 10_000;
 
 /** A console's log has so many bytes, and so many before them. */
 const LOG_BYTES = 64 << 20;
-/** The serial port of the guest's agent is nobody's console. */
-const AGENT = 'com4';
 
 /**
  * Runs a machine by its name until it ends.
@@ -247,7 +245,7 @@ export class ServedMachine {
     };
     const terminal = command.length > 0 ? 'com2' : 'com1';
     this.consoles = new MachineConsoles(machine, {
-      names: machine.consoles.filter((console) => !(this.guest && console === AGENT) && !own.includes(console)),
+      names: machine.consoles.filter((console) => !(this.guest && isAgents(console)) && !own.includes(console)),
       taps: (console) => this.#taps(console),
       // The guest's own init has been asked for this terminal, and can set its size.
       resized: (console, rows, columns) => {

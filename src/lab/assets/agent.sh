@@ -10,8 +10,12 @@ obey() {
 		read -r pid </run/command.pid
 		kill "-$2" "-$pid"
 		;;
-	run) (answer "$2" "$3" &) ;;
+	run)
+		bulk
+		(answer "$2" "$3" &)
+		;;
 	exec)
+		bulk
 		mkdir -p /run/nemu
 		mkfifo /run/nemu/"$2".in
 		(execute "$2" "$3" &)
@@ -19,10 +23,11 @@ obey() {
 	# A shell lets no child in its background be interrupted, nor what that starts: the second setsid, of a process that
 	# leads a group by then, forks and leaves instead.
 	terminal)
+		bulk
 		mkdir -p /run/nemu
 		mkfifo /run/nemu/"$2".in
 		echo "${3##* }" | base64 -d >/run/nemu/"$2"
-		setsid setsid sh "$agent" terminal "$2" ${3% *} </dev/null
+		setsid setsid sh "$agent" terminal $to "$2" ${3% *} </dev/null
 		;;
 	winsize)
 		read -r tty </run/nemu/"$2".tty && stty -F "$tty" rows "${3% *}" columns "${3#* }"
@@ -38,6 +43,36 @@ obey() {
 	esac
 }
 
+# Opens the port for much at once, when there is one: from then on what commands read and print goes over that, on
+# descriptor 6. Its driver may have come after the agent, and its device may go.
+to=3
+port=
+bulk() {
+	[ -n "$port" ] && [ -c "$port" ] && return
+	to=3
+	port=
+	for file in /sys/class/virtio-ports/*/name; do
+		name=
+		[ -e "$file" ] && read -r name <"$file"
+		[ "$name" = nemu.agent ] || continue
+		file=${file%/name}
+		# Without "command" a shell ends when it cannot open: somebody else may have.
+		command exec 6<>"/dev/${file##*/}" || return
+		port=/dev/${file##*/}
+		to=6
+		(obey_port &)
+		return
+	done
+}
+
+# A port of which the guest has not heard yet that the host has it open ends at once.
+obey_port() {
+	while [ -c "$port" ]; do
+		while read -r first second third; do obey "$first" "$second" "$third"; done
+		sleep 1
+	done <&6
+}
+
 # Starts a script, given by its file, so that it can be stopped: 143 is the status of SIGTERM.
 leader='echo $$ >"$0".pid; [ -e "$0".stop ] && exit 143; exec sh "$0"'
 
@@ -48,7 +83,7 @@ answer() {
 	echo "$2" | base64 -d >"$file"
 	{
 		cd /root
-		setsid sh -c "$leader" "$file" </dev/null 2>&1 3>&-
+		setsid sh -c "$leader" "$file" </dev/null 2>&1 3>&- 6>&-
 		echo $? >"$file".status
 	} | encode out "$1"
 	ran "$1"
@@ -62,7 +97,7 @@ execute() {
 		{
 			cd /root
 			feed "$1" <>"$file".in | {
-				setsid sh -c "$leader" "$file" 3>&-
+				setsid sh -c "$leader" "$file" 3>&- 6>&-
 				echo $? >"$file".status
 				# What feeds it may wait for more.
 				echo . 1<>"$file".in
@@ -93,15 +128,15 @@ interact() {
 	END
 	chmod +x "$file".login
 	if telnetd=$(command -v telnetd); then
-		echo "tty $1 telnet" >&3
+		echo "tty $1 telnet" >&$to
 		set -- "$1" "$telnetd" -i -f /dev/null -l "$file".login
 	else
-		echo "tty $1 plain" >&3
+		echo "tty $1 plain" >&$to
 		set -- "$1" script -qefc "$file".login /dev/null
 	fi
 	feed "$1" <>"$file".in | {
 		shift
-		"$@" 2>&1 3>&-
+		"$@" 2>&1 3>&- 6>&-
 		echo . 1<>"$file".in
 	} | encode out "$1"
 	ran "$1"
@@ -112,7 +147,7 @@ ran() {
 	status=129
 	[ -e "/run/nemu/$1.status" ] && read -r status <"/run/nemu/$1.status"
 	rm -f "/run/nemu/$1" "/run/nemu/$1".*
-	echo "ran $1 $status" >&3
+	echo "ran $1 $status" >&$to
 }
 
 # Lines of base64, behind "=" packed by gzip where the host was told that it may, and a dot behind the last. What is
@@ -120,13 +155,13 @@ ran() {
 feed() {
 	took=.
 	command -v gunzip >/dev/null && took=z
-	echo "took $1 $took" >&3
+	echo "took $1 $took" >&$to
 	while read -r line && [ "$line" != . ]; do
 		case $line in
 		=*) echo "${line#=}" | base64 -d | gunzip || break ;;
 		*) echo "$line" | base64 -d || break ;;
 		esac
-		echo "took $1 $took" >&3
+		echo "took $1 $took" >&$to
 	done
 }
 
@@ -140,7 +175,7 @@ encode() {
 			packed=$(echo "$lines" | base64 -d | gzip -1 | base64 -w 3000)
 			[ -n "$packed" ] && [ ${#packed} -lt ${#lines} ] && word=z$1 lines="$packed ."
 		fi
-		for line in $lines; do echo "$word $2 $line"; done >&3
+		for line in $lines; do echo "$word $2 $line"; done >&$to
 	done
 }
 
@@ -154,7 +189,8 @@ serve)
 	while read -r first second third; do obey "$first" "$second" "$third"; done <&3
 	;;
 terminal)
-	shift
+	to=$2
+	shift 2
 	interact "$@"
 	;;
 esac

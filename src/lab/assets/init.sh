@@ -17,6 +17,7 @@
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
 #                  exec ID BASE64, in ID BASE64, in ID =BASE64 (packed by gzip, after "took ID z"), in ID .
 #                  terminal ID ROWS COLUMNS BASE64, winsize ID ROWS COLUMNS
+# Of a virtio console the port nemu.agent takes over what belongs to an ID once the guest has said something of that there.
 # Any of these ports may be missing. Forks are what costs time here: read, echo and mkdir need none.
 
 exec 2>/dev/null

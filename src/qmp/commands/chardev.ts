@@ -1,5 +1,6 @@
 /** Serial ports, consoles and ports, and what is at the host's end of them. */
 import * as z from 'zod';
+import { isAgents } from '../../client/guest_session.ts';
 import { CHARDEV_BACKENDS, chardevBackend } from '../chardevs.ts';
 import { command } from '../command.ts';
 import { QmpError } from '../errors.ts';
@@ -8,12 +9,10 @@ import type { RingBuffer } from '../ring_buffer.ts';
 import { bool, int, none, str } from '../types.ts';
 
 const format = z.enum(['utf8', 'base64']).optional();
-/** The serial port of the guest's agent is nobody's console. */
-const AGENT = 'com4';
 
 export function queryChardev({ machine, chardevs, surroundings, openPorts }: Monitor) {
   const shared = surroundings.consoles?.report();
-  const names = shared?.map(({ name }) => name) ?? machine.consoles.filter((name) => name !== AGENT);
+  const names = shared?.map(({ name }) => name) ?? machine.consoles.filter((name) => !isAgents(name));
   const others = names.filter((name) => !chardevs.all.some(({ usedBy }) => usedBy === name));
   return [
     ...others.map((label) => {
