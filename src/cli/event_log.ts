@@ -21,6 +21,11 @@ export class EventLog {
     return this.#fd !== undefined;
   }
 
+  /** Standard output has events, and nothing else. */
+  get isStdout(): boolean {
+    return this.#fd === 1;
+  }
+
   write(event: object): void {
     if (this.#fd === undefined) return;
     const line = Buffer.from(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);

@@ -323,7 +323,7 @@ function addRepl(nemu: Command): void {
     .argument('[file]', 'JavaScript or TypeScript module');
   machineOptions(command)
     .option('-e, --eval <code>', 'runs code, prints its value')
-    .option('--json [fd]', 'writes one event a line as JSON to a file descriptor (2)')
+    .option('--json [fd]', 'values as JSON, and one event a line to a file descriptor (2)')
     .option('-v, --verbose', "shows the kernel's console")
     .addHelpText('after', REPL_EXAMPLES)
     .action(async (first: string | undefined, second: string | undefined, { eval: code, ...options }: RunOptions) => {

@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { NemuError } from '../client/errors.ts';
 import { parseDuration } from '../client/options.ts';
 import { ReplSession, type ReplStreams } from '../repl/session.ts';
+import { jsonOf } from '../repl/values.ts';
 import { Vm } from '../repl/vm.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
@@ -100,6 +101,8 @@ function keepConsole(own: OwnMachine, options: RunOptions): () => string {
 
 /** Runs what there is to run with a machine. @returns the exit status. */
 export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise<number> {
+  // Whoever reads JSON reads values alone.
+  const failed = (text: string) => void (events.active ? process.stderr : process.stdout).write(`${text}\n`);
   if (task.script !== undefined) {
     Object.assign(globalThis, { vm });
     const session = new ReplSession(vm);
@@ -119,7 +122,7 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
     const session = new ReplSession(vm);
     try {
       if (ReplSession.areCommands(task.eval)) {
-        const well = await session.runLines(task.eval, (line) => void process.stdout.write(line));
+        const well = await session.runLines(task.eval, (value) => show(value, session, events), failed);
         return well ? EXIT.OK : EXIT.HOST;
       }
       const value = await session.evaluate(task.eval);
@@ -134,7 +137,7 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
   if (!process.stdin.isTTY) {
     const session = new ReplSession(vm);
     const text = Buffer.concat(await process.stdin.toArray()).toString('utf8');
-    const well = await session.runLines(text, (line) => void process.stdout.write(line));
+    const well = await session.runLines(text, (value) => show(value, session, events), failed);
     session.close();
     return well ? EXIT.OK : EXIT.HOST;
   }
@@ -144,8 +147,9 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
   return EXIT.OK;
 }
 
-/** A value on standard output; with --json among the events too, as far as JSON can have it. */
+/** A value on standard output: as it prints, or with --json as JSON, and among the events. */
 function show(value: unknown, session: ReplSession, events: EventLog): void {
-  if (events.active) events.write({ type: 'value', value });
-  process.stdout.write(`${session.print(value)}\n`);
+  const text = events.active ? jsonOf(value) : session.print(value);
+  if (events.active) events.write({ type: 'value', value: JSON.parse(text) });
+  if (!events.isStdout) process.stdout.write(`${text}\n`);
 }

@@ -245,22 +245,23 @@ export class ReplSession {
   }
 
   /**
-   * Runs the lines of a pipe one after the other, each when the one before has ended, and prints what they give.
+   * Runs the lines of a pipe one after the other, each when the one before has ended, and shows what they give.
+   * @param fail told of a failure, in words.
    * @returns whether all went well; after a failure the others are run all the same.
    */
-  async runLines(text: string, write: (text: string) => void): Promise<boolean> {
+  async runLines(text: string, show: (value: unknown) => void, fail: (text: string) => void): Promise<boolean> {
     let pending = '';
     let well = true;
     const failed = (error: unknown) => {
       well = false;
-      write(`${this.tell(error)}\n`);
+      fail(this.tell(error));
     };
     for (const line of text.split('\n')) {
       pending += `${line}\n`;
       if (pending.trim() === '') continue;
       try {
         const value = await this.#once(pending);
-        if (value !== undefined) write(`${this.print(value)}\n`);
+        if (value !== undefined) show(value);
         for (const stray of await this.#straysOf()) failed(stray);
       } catch (error) {
         // The next line goes on with it.

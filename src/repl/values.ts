@@ -15,6 +15,20 @@ export const given = (options: object) => (Object.keys(options).length > 0 ? `, 
 export const memberCode = (object: string, name: string) =>
   /^[A-Za-z_$][\w$]*$/.test(name) ? `${object}.${name}` : `${object}[${literal(name)}]`;
 
+/**
+ * A value as JSON has it, on one line: integers beyond a double's in hexadecimal, and what is no data (a function, an
+ * object that leads back to itself) as it prints.
+ */
+export function jsonOf(value: unknown): string {
+  const replace = (_key: string, each: unknown) =>
+    typeof each !== 'bigint' ? each : Number.isSafeInteger(Number(each)) ? Number(each) : address(each);
+  try {
+    return JSON.stringify(value, replace) ?? JSON.stringify(inspect(value));
+  } catch {
+    return JSON.stringify(inspect(value));
+  }
+}
+
 /** Text that the REPL prints as it is. */
 export class Text {
   readonly text: string;
@@ -24,6 +38,10 @@ export class Text {
   }
 
   toString(): string {
+    return this.text;
+  }
+
+  toJSON(): unknown {
     return this.text;
   }
 
@@ -67,7 +85,7 @@ export class Description extends Text {
     writeNewFile(path, this.text, 'description');
   }
 
-  toJSON(): MachineDescription {
+  override toJSON(): MachineDescription {
     return this.machine;
   }
 }
@@ -83,6 +101,10 @@ export class Bytes {
   constructor(bytes: Uint8Array, at: bigint) {
     this.bytes = bytes;
     this.at = at;
+  }
+
+  toJSON(): object {
+    return { at: address(this.at), hex: Buffer.from(this.bytes).toString('hex') };
   }
 
   [inspect.custom](): string {

@@ -61,10 +61,16 @@ test('a question gets help: on an object, and on what it does', async () => {
   expect(await answer('assert?')).toMatch(/has no help\.$/);
 });
 
+/** Takes what the lines give, and what fails. */
+const into = (said: string[]): [(value: unknown) => void, (text: string) => void] => [
+  (value) => said.push(String(value)),
+  (text) => said.push(text),
+];
+
 test('a question is a line of its own, with await too', async () => {
   const said: string[] = [];
-  expect(await open().runLines("await vm.pci('net0')?\nvm.name", (text) => said.push(text))).toBe(true);
-  expect(said.at(-1)).toBe('work\n');
+  expect(await open().runLines("await vm.pci('net0')?\nvm.name", ...into(said))).toBe(true);
+  expect(said.at(-1)).toBe('work');
 });
 
 test("a name of the user's own is not the command", async () => {
@@ -101,8 +107,8 @@ test('a failure that nobody waited for is the status', async () => {
   expect(await told(session, "vm.info('nosuch'); 1")).toMatch(/^info knows nothing of "nosuch"/);
   expect(await told(session, "vm.unplug('nosuch').catch(() => {}); 1")).toBe('nothing');
   const said: string[] = [];
-  expect(await session.runLines("vm.unplug('nosuch'); 1\n2", (text) => said.push(text))).toBe(false);
-  expect(said.join('')).toMatch(/^1\nnosuch was not unplugged[\s\S]*\n2\n$/);
+  expect(await session.runLines("vm.unplug('nosuch'); 1\n2", ...into(said))).toBe(false);
+  expect(said.join('\n')).toMatch(/^1\nnosuch was not unplugged[\s\S]*\n2$/);
 });
 
 test('several lines of commands run one after the other, whatever comes of one', async () => {
@@ -112,10 +118,10 @@ test('several lines of commands run one after the other, whatever comes of one',
   expect(ReplSession.areCommands('const x = 1;\nx + 1')).toBe(false);
   expect(ReplSession.areCommands('info memory')).toBe(false);
   const said: string[] = [];
-  expect(await session.runLines(lines, (text) => said.push(text))).toBe(false);
+  expect(await session.runLines(lines, ...into(said))).toBe(false);
   expect(said[0]).toMatch(/MiB/);
-  expect(said.slice(-2)).toEqual(['true\n', '2\n']);
-  expect(await session.runLines('info memory\ninfo cpus', () => {})).toBe(true);
+  expect(said.slice(-2)).toEqual(['true', '2']);
+  expect(await session.runLines('info memory\ninfo cpus', ...into([]))).toBe(true);
 });
 
 /** A person at a terminal, at a machine whose guest never answers. */
