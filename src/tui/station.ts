@@ -398,9 +398,11 @@ export class Station {
     this.lists[this.focus].filter = '';
   }
 
-  find(up: boolean): void {
+  /** @param on from where it was found last. */
+  find(up: boolean, on = true): void {
     const text = this.filterOf(this.focus);
-    if (!this.terminalOf(this.focus)?.find(text, up)) this.say(`"${text}" is not ${up ? 'above' : 'below'}.`, 'bad');
+    if (this.terminalOf(this.focus)?.find(text, { up, on })) return;
+    this.say(`"${text}" is not ${on ? (up ? 'above' : 'below') : 'there'}.`, 'bad');
   }
 
   #filterKey(pane: PaneName, name: string, text: string): void {
@@ -410,7 +412,7 @@ export class Station {
       this.filtering = undefined;
     } else if (name === 'enter') {
       this.filtering = undefined;
-      if (this.terminalOf(pane) && list.filter !== '') this.find(true);
+      if (this.terminalOf(pane) && list.filter !== '') this.find(true, false);
     } else list.type(name, text);
   }
 
@@ -435,7 +437,7 @@ export class Station {
   selectionIn(pane: TerminalPane): Selection | undefined {
     if (this.copying?.pane === pane) return this.copying.selection;
     const { pane: marked, cells } = this.#marked ?? {};
-    return marked === pane && cells && !cells.isOneCell ? cells.cells : undefined;
+    return marked === pane && cells && !cells.isOneCell ? cells.cells : pane.found;
   }
 
   /** The mouse went down in a pane, and marks from here on. */

@@ -4,7 +4,8 @@ import type { ConsoleTap } from '../console/hub.ts';
 import { cellWidths } from './cell_widths.ts';
 import { RowTimes } from './row_times.ts';
 import { ScreenCopy } from './screen_copy.ts';
-import { scrollbackOf } from './terminal_view.ts';
+import { TerminalSelection } from './selection.ts';
+import { type Selection, scrollbackOf } from './terminal_view.ts';
 
 const SCROLLBACK = 10_000;
 /** Output that waits to be parsed: about as much as there is room for above the screen. */
@@ -59,6 +60,7 @@ export class TerminalPane {
   #parsing = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #copy: ScreenCopy;
+  #found: TerminalSelection | undefined;
   /** What waits until a piece has been parsed. */
   readonly #between: (() => void)[] = [];
 
@@ -145,6 +147,7 @@ export class TerminalPane {
 
   /** Sends what was typed on a terminal whose cursor keys are in their normal mode. */
   type(bytes: Uint8Array): void {
+    this.#forgetFound();
     if (!this.terminal.modes.applicationCursorKeysMode) this.send(bytes);
     else this.send(Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(CURSOR_KEY, '\x1bO$1'), 'latin1'));
   }
@@ -158,25 +161,63 @@ export class TerminalPane {
 
   /** @param rows back in time, when positive. */
   scroll(rows: number): void {
+    if (rows === -Infinity) this.#forgetFound();
     this.scrolledBack = Math.max(0, Math.min(scrollbackOf(this.terminal), this.scrolledBack + rows));
   }
 
+  /** Shows the live screen. */
+  toLive(): void {
+    this.scrolledBack = 0;
+    this.#forgetFound();
+  }
+
+  /** What was found last, to be shown as marked. */
+  get found(): Selection | undefined {
+    return this.#found?.cells;
+  }
+
   /**
-   * Scrolls to a row that has the text, upwards (or downwards) from the one in the middle of what is shown.
+   * Looks for a text, in rows from the last one that is shown upwards, or with `on` from where it was found last. The
+   * row is scrolled to where it is not shown.
    * @returns whether there is one.
    */
-  find(text: string, up = true): boolean {
+  find(text: string, { up = true, on = false } = {}): boolean {
     const buffer = this.terminal.buffer.active;
+    const { rows } = this.terminal;
+    const top = buffer.baseY - this.scrolledBack;
     const wanted = text.toLowerCase();
-    const middle = Math.floor(this.terminal.rows / 2);
-    const from = buffer.baseY - this.scrolledBack + middle;
+    const from = (on ? this.found?.from.row : undefined) ?? (up ? top + rows : top - 1);
     const step = up ? -1 : 1;
     for (let row = from + step; row >= 0 && row < buffer.length; row += step) {
-      if (!buffer.getLine(row)?.translateToString(true).toLowerCase().includes(wanted)) continue;
-      this.scrolledBack = Math.max(0, Math.min(buffer.baseY, buffer.baseY - row + middle));
+      const at = buffer.getLine(row)?.translateToString(true).toLowerCase().indexOf(wanted) ?? -1;
+      if (at < 0) continue;
+      this.#mark(row, at, text.length);
+      if (row < top || row >= top + rows) {
+        this.scrolledBack = Math.max(0, Math.min(buffer.baseY, buffer.baseY - row + Math.floor(rows / 2)));
+      }
       return true;
     }
     return false;
+  }
+
+  /** @param at place of the text in its row's string, in which a wide character is one. */
+  #mark(row: number, at: number, length: number): void {
+    const line = this.terminal.buffer.active.getLine(row);
+    const columns: number[] = [];
+    for (let column = 0; line && column < line.length; column++) {
+      const cell = line.getCell(column);
+      // The second half of a wide character.
+      if (cell?.getWidth() === 0) continue;
+      for (let n = Math.max(1, cell?.getChars().length ?? 1); n > 0; n--) columns.push(column);
+    }
+    this.#forgetFound();
+    this.#found = new TerminalSelection(this.terminal, { row, column: columns[at] ?? 0 });
+    this.#found.to({ row, column: columns[at + length - 1] ?? columns[at] ?? 0 });
+  }
+
+  #forgetFound(): void {
+    this.#found?.release();
+    this.#found = undefined;
   }
 
   get takeOver(): (() => void) | undefined {

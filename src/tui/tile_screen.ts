@@ -10,7 +10,7 @@ import { type Tile, Tiles } from './tiles.ts';
 
 const ALTERNATE_ON = '\x1b[?1049h\x1b[?7l';
 const ALTERNATE_OFF = '\x1b[?7h\x1b[?25h\x1b[?1049l';
-const KEYS = 'Ctrl-] and: n next · arrows · b type to all · z zoom · [ scroll · / search · t take over · q leave';
+const KEYS = 'Ctrl-] and: q leave · n next · b type to all · / search · [ scroll · z zoom · t take over · arrows';
 const SCROLLING = 'PgUp PgDn ↑ ↓ scroll · / search upwards · N downwards · q or Esc comes back';
 const NOTICE_MS = 4000;
 const WHEEL_ROWS = 3;
@@ -98,7 +98,7 @@ export function showTiles(list: readonly Tile[], options: TileScreenOptions): Ti
   };
   keyboard.raw = typing;
   keyboard.onLeave = () => {
-    if (keyboard.raw === command) {
+    if (keyboard.raw === command && commands.waits) {
       // Pressed twice: once for a guest.
       commands.end();
       keyboard.raw = typing;
@@ -194,6 +194,11 @@ class TileCommands {
     this.#mode = 'command';
   }
 
+  /** For the one key that follows. */
+  get waits(): boolean {
+    return this.#mode === 'command';
+  }
+
   end(): void {
     this.#mode = 'off';
   }
@@ -271,9 +276,9 @@ class TileCommands {
     else if (key === '/') {
       this.#mode = 'search';
       this.#search = '';
-    } else if (key === 'N' || key === 'n') this.#find(key === 'n');
+    } else if (key === 'N' || key === 'n') this.#find(key === 'n', true);
     else if (key === 'q' || key === ESCAPE) {
-      tiles.focused.pane.scrolledBack = 0;
+      tiles.focused.pane.toLive();
       this.#mode = 'off';
     }
   }
@@ -283,13 +288,14 @@ class TileCommands {
     else if (key === '\r' || key === '\n') {
       this.#last = this.#search;
       this.#mode = 'scroll';
-      this.#find(true);
+      this.#find(true, false);
     } else if (key === '\x7f' || key === '\b') this.#search = this.#search.slice(0, -1);
     else if (key >= ' ' && key.length <= 2) this.#search += key;
   }
 
-  #find(up: boolean): void {
+  #find(up: boolean, on: boolean): void {
     if (this.#last === '') return;
-    if (!this.#tiles.focused.pane.find(this.#last, up)) this.#host.say(`"${this.#last}" is not there.`);
+    if (this.#tiles.focused.pane.find(this.#last, { up, on })) return;
+    this.#host.say(`"${this.#last}" is not ${on ? (up ? 'above' : 'below') : 'there'}.`);
   }
 }

@@ -115,7 +115,7 @@ export class Tiles {
     const to = this.broadcast ? this.tiles : [this.focused];
     const takers = to.filter((tile) => tile.drives() && tile.ended() === undefined);
     for (const { pane } of takers) {
-      pane.scrolledBack = 0;
+      pane.toLive();
       pane.type(bytes);
     }
     this.clearSelection();
@@ -227,7 +227,7 @@ export class Tiles {
       pane.resize(inside.width, inside.height);
       segments.push({ row: box.top, column: box.left, line: this.#title(tile, box) });
       const marked = this.#selection?.tile === box.tile ? this.#selection.marked : undefined;
-      const selection = marked && !marked.isOneCell ? marked.cells : undefined;
+      const selection = marked && !marked.isOneCell ? marked.cells : pane.found;
       const lines = terminalLines(pane.terminal, {
         ...inside,
         ...{ scrolledBack: pane.scrolledBack, cursor: false, colours: this.#colours, selection },

@@ -77,3 +77,26 @@ test('keys are taken while a guest prints', async () => {
   // Others had their turn between the pieces.
   expect(turns).toBeGreaterThan(10);
 });
+
+test('a search begins with the last row that is shown, goes on from what it found, and marks it', async () => {
+  const { pane, until } = open();
+  pane.write(lines(100));
+  pane.write(Buffer.from('\u4e16 line 7 again\r\nprompt'));
+  await until('prompt');
+  const place = () => pane.found && [pane.found.from.row, pane.found.from.column, pane.found.to.column];
+  expect(pane.find('Prompt')).toBe(true);
+  expect([pane.scrolledBack, place()]).toEqual([0, [101, 0, 5]]);
+  expect(pane.find('line 7')).toBe(true);
+  // Behind a wide character.
+  expect([pane.scrolledBack, place()]).toEqual([0, [100, 3, 8]]);
+  expect(pane.find('line 7', { on: true })).toBe(true);
+  expect([pane.scrolledBack, place()?.[0]]).toEqual([0, 79]);
+  expect(pane.find('line 69', { on: true })).toBe(true);
+  expect([pane.scrolledBack, place()?.[0]]).toEqual([pane.terminal.buffer.active.baseY - 69 + 12, 69]);
+  expect(pane.find('line 7', { on: true, up: false })).toBe(true);
+  expect(place()?.[0]).toBe(100);
+  expect(pane.find('line 7', { on: true, up: false })).toBe(false);
+  expect(pane.find('nothing')).toBe(false);
+  pane.toLive();
+  expect([pane.scrolledBack, pane.found]).toEqual([0, undefined]);
+});
