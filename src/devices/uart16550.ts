@@ -71,9 +71,12 @@ const MOST_HELD = 8192;
  * interrupts off; a real line leaves them time between two FIFOs.
  */
 const RX_BURST = 64;
-/** The pause is a half of the time that the burst took, within these bounds (nanoseconds). */
+/**
+ * The pause is a half of the time that the burst took, within these bounds (nanoseconds). Where an access takes
+ * milliseconds a burst takes a quarter of a second, and a guest without a pause that counts beside it reports lockups.
+ */
 const SHORTEST_PAUSE = 50_000n;
-const LONGEST_PAUSE = 20_000_000n;
+const LONGEST_PAUSE = 250_000_000n;
 const KIND = 'uart16550';
 
 export interface Uart16550Options {

@@ -94,8 +94,10 @@ test('a search begins with the last row that is shown, goes on from what it foun
   expect(pane.find('line 69', { on: true })).toBe(true);
   expect([pane.scrolledBack, place()?.[0]]).toEqual([pane.terminal.buffer.active.baseY - 69 + 12, 69]);
   expect(pane.find('line 7', { on: true, up: false })).toBe(true);
+  expect(place()?.[0]).toBe(70);
+  expect(pane.find('again', { on: true, up: false })).toBe(true);
   expect(place()?.[0]).toBe(100);
-  expect(pane.find('line 7', { on: true, up: false })).toBe(false);
+  expect(pane.find('again', { on: true, up: false })).toBe(false);
   expect(pane.find('nothing')).toBe(false);
   pane.toLive();
   expect([pane.scrolledBack, pane.found]).toEqual([0, undefined]);
