@@ -38,17 +38,20 @@ import type { RunOptions } from './run_options.ts';
 const NVDIMM_MODULES = ['nfit', 'nd_pmem'];
 
 type NetInput = NonNullable<MachineInput['nets']>[number];
+type Devices = NonNullable<MachineInput['devices']>;
 type SerialInput = NonNullable<MachineInput['serial']>;
 
 /**
  * The machine that the options ask for. What an option says goes before the file of `--config`; disks, network
  * cards, fw_cfg files, initrds and the kernel's command line are added to the file's.
+ * @param served others run commands in its guest: its agent gets a port for what these read and print.
  * @throws NemuError for what does not do, with the place in the file when it is there.
  */
 export async function describe(
   kernel: string | undefined,
   command: readonly string[],
   options: RunOptions,
+  served = false,
 ): Promise<MachineDescription> {
   const config = options.config === undefined ? undefined : await readConfig(options.config);
   const file = config?.input ?? {};
@@ -63,12 +66,13 @@ export async function describe(
     devices: asked,
   });
   const { nets } = apart;
-  const devices = ours ? withBulkPort(apart.devices) : apart.devices;
+  const machine = options.machine ?? file.machine;
+  const bulk = ours && (served || CONSOLES.some((type) => apart.devices.some((device) => device.type === type)));
+  const devices = bulk ? withBulkPort(apart.devices, machine) : apart.devices;
   const root = options.root === undefined ? [] : [await rootDisk(options.root)];
   const disks = [...root, ...apart.disks];
   const nvdimms = [...(file.nvdimms ?? []), ...options.nvdimm.map(parseNvdimm)];
   const rng = options.rng ?? file.rng ?? false;
-  const machine = options.machine ?? file.machine;
   const pcie = { ...file.pcie, ...(options.pcie !== undefined && parsePcie(options.pcie)) };
   const memory = { ...file.memory, ...(options.memory !== undefined && parseMemory(options.memory)) };
   const kernelInput = source.made
@@ -228,11 +232,12 @@ function netInputs(options: RunOptions, file: ConfigInput, isDefault: boolean): 
   return [...(file.nets ?? []), ...options.net.map((text) => parseNet(text)).filter((net) => net !== undefined)];
 }
 
-/** Where there is a virtio console, the agent's bulk goes over a port of it. */
-function withBulkPort(devices: NonNullable<MachineInput['devices']>): NonNullable<MachineInput['devices']> {
-  const ports = devices.flatMap((device) => (device.type === 'virtio-port' ? [device.name] : []));
-  const is = ports.length > 0 || devices.some(({ type }) => type === 'virtio-console');
-  return is && !ports.includes(BULK_PORT) ? [...devices, { type: 'virtio-port', name: BULK_PORT }] : devices;
+const CONSOLES = ['virtio-console', 'virtio-port'];
+
+/** The agent's bulk goes over a port of a virtio console, which is on PCI. */
+function withBulkPort(devices: Devices, machine: MachineInput['machine']): Devices {
+  const has = devices.some((device) => device.type === 'virtio-port' && device.name === BULK_PORT);
+  return has || machine === 'minimal' ? devices : [...devices, { type: 'virtio-port', name: BULK_PORT }];
 }
 
 /** @throws NemuError NET for a network that is none. */

@@ -10,6 +10,7 @@ import {
 } from '../client/description.ts';
 import { BOOT_TYPES, type DeviceType } from '../client/device_schema.ts';
 import type { FieldPath } from '../client/explain.ts';
+import { BULK_PORT } from '../client/guest_session.ts';
 import type { PlugInput } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
 import type { Net } from './nets.ts';
@@ -246,6 +247,12 @@ function firstFree(name: (index: number) => string, taken: ReadonlySet<string | 
   }
 }
 
+/** Those of the machine; the agent's port came with it, and is no difference to a description that does not name it. */
+const devicesThere = (now: readonly object[], wanted: readonly Item[] | undefined): Fields[] =>
+  deviceItems([], now)
+    .filter(({ id }) => id !== BULK_PORT || wanted?.some((item) => item.id === BULK_PORT))
+    .map(({ id, wanted: each }) => ({ ...each, id }));
+
 /** Devices of a description, each with its id; `rng: true` is one of them. */
 function deviceItems(given: readonly object[], wanted: readonly object[]): Item[] {
   const named = (device: Fields) => (device.id ?? device.name) as string | undefined;
@@ -344,8 +351,7 @@ export function planSteps(
     ],
   };
   for (const list of Object.keys(lists) as (keyof typeof lists)[]) {
-    const there =
-      list === 'devices' ? deviceItems([], now.devices).map(({ id, wanted: each }) => ({ ...each, id })) : now[list];
+    const there = list === 'devices' ? devicesThere(now.devices, lists.devices) : now[list];
     steps.push(...listSteps(lists[list], there as readonly Fields[], KINDS[list]));
   }
   // Without a list of devices it is about that one alone.

@@ -57,7 +57,7 @@ export async function serve(
     // A mistake in it is told before anything is made.
     if (options.timeout !== undefined) parseDuration(options.timeout);
     gdbOption(options);
-    const asked = await describe(kernel, command, options);
+    const asked = await describe(kernel, command, options, true);
     const { name, release } = takeName(asked.name);
     try {
       return await serveNamed({ ...asked, name }, command, options, starter);

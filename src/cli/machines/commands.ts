@@ -255,9 +255,6 @@ function addJoining(nemu: Command): void {
   tar c src | nemu exec work -- tar x -C /tmp
   nemu exec work                          a shell; Ctrl-] hangs up
   nemu exec -t work -- vi /etc/hosts
-
-Much input or output is a matter of seconds where the machine has --device virtio-console, and of minutes where it has
-not: then it goes over a serial port, byte by byte.
 `),
     )
     .action(async (name: string, command: string[], options: ExecOptions) => {

@@ -105,6 +105,14 @@ describe('a plan', () => {
     ],
   ])('%s', (_, given, expected) => expect(lines(given)).toEqual(expected));
 
+  test("leaves the agent's port alone, which came with the machine", () => {
+    const port = { type: 'virtio-port', name: 'nemu.agent' } as const;
+    const served = parseMachine({ ...NOW, devices: [...(NOW.devices ?? []), port] });
+    expect(planSteps(served, { devices: NOW.devices })).toEqual([]);
+    expect(planSteps(served, { devices: [...(NOW.devices ?? []), port] })).toEqual([]);
+    expect(planSteps(now, { devices: [...(NOW.devices ?? []), port] }).map(({ action }) => action)).toEqual(['plug']);
+  });
+
   test('what is behind a switch goes before it; devices without a name have one each', () => {
     const behind = parseMachine({
       ...NOW,
