@@ -26,7 +26,7 @@ const CORE_APPLETS = [
 ];
 
 /** Modules that are in every guest's initramfs as far as its kernel has them, and are loaded late. */
-export const DEFAULT_MODULES = ['pvpanic-mmio', 'qemu_fw_cfg'];
+export const DEFAULT_MODULES = ['pvpanic-mmio', 'qemu_fw_cfg', 'button', 'evdev'];
 
 /**
  * Read by the interactive shell. Its process 1 is a script that waits for it and obeys no signal, as busybox

@@ -30,8 +30,10 @@ test(
       const lasting = 'until [ -b /dev/pmem0 ]; do sleep 0.1; done; echo lasting | dd of=/dev/pmem0 bs=512 conv=sync,fsync';
       const pmem = (await vm.sh(lasting + ' 2>/dev/null; cat /sys/block/pmem0/size')).output;
       const stays = await vm.unplug('balloon').catch((error) => error.message);
+      await vm.powerButton();
+      const { reason } = await vm.machine.ended();
       JSON.stringify({ heard, got: got.join(''), actual: full.actual, total: full.statistics.totalMemory,
-        taken: before - during, back: after - during, devices, behind, pmem, stays });
+        taken: before - during, back: after - during, devices, behind, pmem, stays, reason });
     `;
     const folder = mkdtempSync(join(tmpdir(), 'nemu-extra-'));
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
@@ -50,6 +52,7 @@ test(
     expect(status, stderr).toBe(0);
     const said = JSON.parse(stdout.toString());
     expect(said).toMatchObject({
+      reason: 'poweroff',
       heard: 'an answer\n',
       got: 'through the port\n',
       actual: 96 << 20,

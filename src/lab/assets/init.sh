@@ -70,6 +70,7 @@ late_setup() {
 	read -r modules </nemu/modules.late
 	[ -n "$modules" ] && modprobe -qa $modules
 	uevent /nemu/hotplug &
+	obey_power_button
 	busybox --install -s /bin
 	# Devices that came before anyone listened.
 	aliases=
@@ -84,6 +85,17 @@ late_setup() {
 		[ "$online" = 0 ] && echo 1 >"$file"
 	done
 	settled
+}
+
+# The first event of the power button is that it was pressed.
+obey_power_button() {
+	for file in /sys/class/input/event*/device/name; do
+		name=
+		[ -e "$file" ] && read -r name <"$file"
+		[ "$name" = 'Power Button' ] || continue
+		file=${file%/device/name}
+		({ dd bs=24 count=1 && sync && power_off; } <"/dev/input/${file##*/}" >/dev/null &)
+	done
 }
 
 settled() {
