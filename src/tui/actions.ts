@@ -99,6 +99,7 @@ const MACHINE: readonly Action[] = [
     qmp: () => 'system_powerdown',
     changes: true,
     disabled: notRunning,
+    confirm: () => 'Press the power button? The guest powers off, if it heeds it.',
     run: (station) => station.vm.powerButton(),
   },
   {

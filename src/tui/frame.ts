@@ -1,4 +1,5 @@
 /** A whole screen as lines of spans: header, panes in their frames, what stands in front of them, footer. */
+import { ramSize } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
 import { timeOfDay } from '../console/time_of_day.ts';
 import { actionsIn, TAKE_OVER } from './actions.ts';
@@ -85,12 +86,14 @@ function headerOf(station: Station, width: number): Line {
   const { machine, model, place, unicode } = station;
   const { description, state, end } = machine;
   const minutes = Math.floor((model.clock.wall() - model.startedAt) / 60_000);
-  const up = minutes > 0 ? `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')} h` : '';
+  const hours = `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')} h`;
+  const up = minutes === 0 ? '' : minutes < 60 ? `${minutes} min` : hours;
+  const memory = model.plugged ? ramSize(model.plugged.memory) : description.memory.size;
   const rate = model.activity.exits.at(-1);
   const parts: Line[] = [
     [span(' NEMU ', 'selected'), span(` ${description.name} `, 'bold')],
     [span(unicode ? '● ' : '* ', STATES[state] ?? 'dim'), span(state, STATES[state] ?? 'dim')],
-    line(`${description.machine}, ${formatSize(description.memory.size)}`),
+    line(`${description.machine}, ${formatSize(memory)}`),
     line(place, 'dim'),
     ...(rate === undefined ? [] : [line(`${compact(rate)} exits/s`, 'dim')]),
     ...(up === '' ? [] : [line(up, 'dim')]),
