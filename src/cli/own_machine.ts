@@ -13,6 +13,7 @@ import { type EventLog, note } from './event_log.ts';
 import { gdbOption, startMachine } from './gdb_listener.ts';
 import { type Named, runNamed, takeName } from './machines/background.ts';
 import { statePaths } from './machines/folders.ts';
+import { checkOutputFiles } from './output_files.ts';
 import { runFolder } from './paths.ts';
 import { openPlace, type Place } from './place.ts';
 import { labProgress } from './progress.ts';
@@ -47,6 +48,7 @@ export async function withOwnMachine(
 ): Promise<number> {
   // A mistake in it is told before anything is made.
   const wait = gdbOption(options)?.wait ?? false;
+  checkOutputFiles(options);
   if (options.name !== undefined) return withNamedMachine(description, command, options, events, drive);
   const place = await openPlace(options.on, { vcpus: description.cpus.count, progress: labProgress(events) });
   try {

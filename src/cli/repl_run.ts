@@ -1,5 +1,5 @@
 /** `nemu repl`, `nemu run -e` and `--script`: code with a running machine in scope. */
-import { createWriteStream, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
@@ -11,6 +11,7 @@ import { Vm } from '../repl/vm.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
 import { EXIT } from './exit_codes.ts';
+import { openOutputFile } from './output_files.ts';
 import { type OwnMachine, withOwnMachine } from './own_machine.ts';
 import { stateFolder } from './paths.ts';
 import { printable } from './report.ts';
@@ -53,7 +54,7 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
   const events = new EventLog(options.json);
   return withOwnMachine(description, [], options, events, async (own) => {
     const { machine, guest } = own;
-    const tail = keepConsole(own, options);
+    const tail = keepConsole(own, options, events);
     if (!own.joinable) machine.onEvent((event) => events.write(event));
     const late = Promise.withResolvers<number>();
     const timer =
@@ -88,9 +89,12 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
 }
 
 /** The console's output goes to the log, and its end is kept for errors. */
-function keepConsole(own: OwnMachine, options: RunOptions): () => string {
+function keepConsole(own: OwnMachine, options: RunOptions, events: EventLog): () => string {
   let tail = Buffer.alloc(0);
-  const log = options.log === undefined || own.joinable ? undefined : createWriteStream(options.log);
+  const log =
+    options.log === undefined || own.joinable
+      ? undefined
+      : openOutputFile(options.log, (error) => note(events, `The log has ended: ${error.message}`));
   own.console('com1').onData = (bytes) => {
     log?.write(bytes);
     if (options.verbose) process.stderr.write(bytes);

@@ -1,4 +1,4 @@
-import { createWriteStream, type WriteStream, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,6 +17,7 @@ import { describe } from './describe.ts';
 import { EventLog } from './event_log.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
 import { pipeLines } from './line_pipe.ts';
+import { type OutputFile, openOutputFile } from './output_files.ts';
 import { type OwnMachine, withOwnMachine } from './own_machine.ts';
 import { stateFolder } from './paths.ts';
 import type { Place } from './place.ts';
@@ -80,7 +81,7 @@ class Run {
   /** Nothing more goes to the terminal. */
   #leaving = false;
   #session: ConsoleSession | undefined;
-  #log: WriteStream | undefined;
+  #log: OutputFile | undefined;
   #cast: CastRecorder | undefined;
   #tail = Buffer.alloc(0);
   /** The console's output while a REPL has the terminal. */
@@ -113,7 +114,9 @@ class Run {
     const machine = this.#machine;
     machine.onEvent((event) => this.#event(event));
     const { joinable } = this.#own;
-    if (this.#options.log && !joinable) this.#log = createWriteStream(this.#options.log);
+    if (this.#options.log && !joinable) {
+      this.#log = openOutputFile(this.#options.log, (error) => this.#say(`The log has ended: ${error.message}`));
+    }
     if (this.#options.record && !joinable) {
       const { rows = 24, columns = 80 } = process.stdout;
       this.#cast = new CastRecorder(this.#options.record, rows, columns, machine.description.name, (error) =>

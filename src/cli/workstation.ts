@@ -18,6 +18,7 @@ import { type Named, type NamedEnd, runNamed, takeName } from './machines/backgr
 import { connectMachine, ownLabel } from './machines/connection.ts';
 import { statePaths } from './machines/folders.ts';
 import { noteRunFolder } from './machines/name_lock.ts';
+import { checkOutputFiles } from './output_files.ts';
 import { runFolder, stateFolder } from './paths.ts';
 import type { RunOptions } from './run_options.ts';
 
@@ -49,6 +50,7 @@ export async function workstation(kernel: string | undefined, options: Workstati
   }
   // A mistake in it is told before anything is made.
   gdbOption(options);
+  checkOutputFiles(options);
   const asked = await describe(kernel, [], options);
   const { name, release } = takeName(asked.name);
   try {

@@ -2,12 +2,13 @@
  * Recordings of a terminal in the format asciicast v2 (https://docs.asciinema.org/manual/asciicast/v2/): a line of JSON
  * with the size, then a line an event, `[seconds, "o" | "i" | "r" | "m", text]`.
  */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { StringDecoder } from 'node:string_decoder';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import { NemuError } from '../client/errors.ts';
 import type { ConsoleTap } from './hub.ts';
+import { openOutput } from './output_file.ts';
 
 /** Writes a console's output as it comes. */
 export class CastRecorder implements ConsoleTap {
@@ -19,11 +20,11 @@ export class CastRecorder implements ConsoleTap {
 
   /**
    * @param failed told when the recording ends before the console does.
-   * @throws Error of the system, for a file that cannot be made.
+   * @throws NemuError OUTPUT_FILE for a file that cannot be made.
    */
   constructor(path: string, rows: number, columns: number, title: string, failed: (error: Error) => void) {
     this.#failed = failed;
-    this.#file = openSync(path, 'w', 0o600);
+    this.#file = openOutput(path);
     const header = { version: 2, width: columns, height: rows, timestamp: Math.floor(Date.now() / 1000), title };
     this.#line({ ...header, env: { TERM: process.env.TERM ?? 'xterm-256color' } });
   }

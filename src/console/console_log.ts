@@ -7,6 +7,7 @@
  */
 import { closeSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { ConsoleTap } from './hub.ts';
+import { openOutput } from './output_file.ts';
 
 /** Bytes that come closer together than this have one time. */
 const SAME_MS = 20;
@@ -30,7 +31,7 @@ export class ConsoleLog implements ConsoleTap {
   /**
    * @param failed told when the log ends before the console does, as on a full disk.
    * @param limit bytes of a file, of which there are two; no limit and one file without it.
-   * @throws Error of the system, for a file that cannot be made.
+   * @throws NemuError OUTPUT_FILE for a file that cannot be made.
    */
   constructor(path: string, failed: (error: Error) => void, limit = Number.POSITIVE_INFINITY) {
     this.path = path;
@@ -39,8 +40,8 @@ export class ConsoleLog implements ConsoleTap {
     if (Number.isFinite(limit)) {
       for (const old of [previousLog(path), timesOf(previousLog(path))]) rmSync(old, { force: true });
     }
-    this.#file = openSync(path, 'w', 0o600);
-    this.#times = openSync(timesOf(path), 'w', 0o600);
+    this.#file = openOutput(path);
+    this.#times = openOutput(timesOf(path));
   }
 
   /** Lines stay whole, when they are not as long as a quarter of a file. */
@@ -56,8 +57,8 @@ export class ConsoleLog implements ConsoleTap {
     // Times first: who opens the bytes that were finds theirs.
     renameSync(timesOf(path), timesOf(previousLog(path)));
     renameSync(path, previousLog(path));
-    this.#times = openSync(timesOf(path), 'w', 0o600);
-    this.#file = openSync(path, 'w', 0o600);
+    this.#times = openOutput(timesOf(path));
+    this.#file = openOutput(path);
     this.#offset = 0;
     this.#stampedAt = Number.NEGATIVE_INFINITY;
   }

@@ -22,6 +22,7 @@ import { EndSignals } from '../end_signals.ts';
 import { EventLog, note } from '../event_log.ts';
 import { EXIT, exitStatusOf } from '../exit_codes.ts';
 import { GdbListener, gdbOption, startMachine } from '../gdb_listener.ts';
+import { checkOutputFiles } from '../output_files.ts';
 import { openPlace, type Place } from '../place.ts';
 import { labProgress } from '../progress.ts';
 import type { RunOptions } from '../run_options.ts';
@@ -57,6 +58,7 @@ export async function serve(
     // A mistake in it is told before anything is made.
     if (options.timeout !== undefined) parseDuration(options.timeout);
     gdbOption(options);
+    checkOutputFiles(options);
     const asked = await describe(kernel, command, options, true);
     const { name, release } = takeName(asked.name);
     try {

@@ -19,6 +19,7 @@ import {
   takeOverCommand,
 } from '../console_session.ts';
 import { EXIT } from '../exit_codes.ts';
+import { checkOutputFile } from '../output_files.ts';
 import { terminalStreams } from '../repl_run.ts';
 import { printable } from '../report.ts';
 import type { AttachedMachine } from './connection.ts';
@@ -56,6 +57,7 @@ export async function runConsole(
     process.stdout.write(options.json ? `${JSON.stringify(reports, null, 2)}\n` : `${consoleTable(reports)}\n`);
     return EXIT.OK;
   }
+  if (options.record !== undefined) checkOutputFile(options.record);
   const name = console ?? defaultConsole(attached);
   const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY);
   // A pipe that nobody writes would drive the console for nothing.
