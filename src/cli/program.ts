@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { MACHINE_TYPES } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
@@ -13,7 +14,7 @@ import { addImage } from './image/commands.ts';
 import { labBuild, labExec, labList, labRemove, labShell } from './lab_commands.ts';
 import { runAttachedRepl } from './machines/attach_command.ts';
 import { serve } from './machines/background.ts';
-import { addMachines, isMachine, qmpSocketOf } from './machines/commands.ts';
+import { addMachines, isMachine, noMachineOrFile, qmpSocketOf } from './machines/commands.ts';
 import { attachMachine } from './machines/connection.ts';
 import { isStarted, starter, startInBackground } from './machines/starter.ts';
 import { play } from './play_command.ts';
@@ -22,6 +23,7 @@ import { runQmp } from './qmp_command.ts';
 import { runRepl } from './repl_run.ts';
 import { run } from './run.ts';
 import { onOption, RUN_DEFAULTS, type RunOptions } from './run_options.ts';
+import { checkScript } from './script_file.ts';
 import { setUp } from './setup.ts';
 import { tour } from './tour.ts';
 import { START_MACHINE, type WorkstationOptions, workstation } from './workstation.ts';
@@ -243,6 +245,7 @@ function addRun(nemu: Command): void {
       if (rest.length > 0 || (code !== undefined && script !== undefined)) {
         throw new NemuError('USAGE', 'Of --eval, --script and a command after -- there can be one.');
       }
+      if (script !== undefined) checkScript(script);
       const task = { ...(code !== undefined && { eval: code }), ...(script !== undefined && { script }) };
       process.exitCode = await runRepl(first, task, options);
     });
@@ -330,6 +333,8 @@ function addRepl(nemu: Command): void {
       const machine = first !== undefined && isMachine(first) ? first : undefined;
       if (machine === undefined && second !== undefined) throw new NemuError('USAGE', `No machine ${first} runs.`);
       const file = machine === undefined ? first : second;
+      if (machine === undefined && first !== undefined && !existsSync(first)) throw noMachineOrFile(first);
+      if (file !== undefined) checkScript(file);
       const task = { ...(code !== undefined && { eval: code }), ...(file !== undefined && { script: file }) };
       if (machine !== undefined) {
         const attached = await attachMachine(machine);

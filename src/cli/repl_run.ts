@@ -16,6 +16,7 @@ import { type OwnMachine, withOwnMachine } from './own_machine.ts';
 import { stateFolder } from './paths.ts';
 import { printable } from './report.ts';
 import type { RunOptions } from './run_options.ts';
+import { placeInScript } from './script_file.ts';
 
 /** What to do with the machine: code of a line, a script's file, or what comes on standard input. */
 export interface ReplTask {
@@ -117,7 +118,13 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
       return EXIT.OK;
     } catch (error) {
       if (error instanceof NemuError) throw error;
-      throw new NemuError('SCRIPT', `${task.script} failed: ${session.tell(error)}`, { cause: error });
+      const told = session.tell(error);
+      // Code outside of functions, and CommonJS, have frames that a REPL's code has not.
+      const place = /\n +at /.test(told) ? undefined : placeInScript(error, task.script);
+      throw new NemuError('SCRIPT', `${task.script} failed: ${told}`, {
+        ...(place !== undefined && { hint: place }),
+        cause: error,
+      });
     } finally {
       session.close();
     }

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { NemuError } from '../../client/errors.ts';
+import { didYouMean } from '../../client/suggest.ts';
 import { GLYPHS } from '../../tui/graph.ts';
 import { THEMES } from '../../tui/style.ts';
 import { type AttachOptions, runAttached } from './attach_command.ts';
@@ -13,7 +14,7 @@ import { runtimePaths } from './folders.ts';
 import { runGdb } from './gdb_command.ts';
 import { type ListOptions, list } from './list_command.ts';
 import { type LogsOptions, showEvents, showLogs } from './logs_command.ts';
-import { findMachine, isUp, machineNamed } from './records.ts';
+import { findMachine, isUp, listMachines, machineNamed } from './records.ts';
 import { kill, type RemoveOptions, remove, type StopOptions, stop } from './stop_command.ts';
 import { runTiles, type TileOptions } from './tile_command.ts';
 import { type TopOptions, top } from './top_command.ts';
@@ -46,6 +47,21 @@ export const isMachine = (word: string): boolean => {
   const known = findMachine(word);
   return known !== undefined && isUp(known);
 };
+
+/** What there is to say of a word that names neither a machine that runs nor a file. */
+export function noMachineOrFile(word: string): NemuError {
+  const known = listMachines();
+  if (known.some(({ name }) => name === word)) {
+    return new NemuError('USAGE', `The machine ${word} does not run.`, { hint: 'nemu ps -a tells what became of it.' });
+  }
+  const near = didYouMean(
+    word,
+    known.filter(isUp).map(({ name }) => name),
+  );
+  return new NemuError('USAGE', `There is no machine or file "${word}".`, {
+    hint: near ? `Did you mean ${near}?` : 'nemu ps lists the machines that run.',
+  });
+}
 
 export function addMachines(nemu: Command): void {
   addLooking(nemu);
