@@ -11,6 +11,25 @@ const LONGEST = 64;
 export const withoutQuestions = (bytes: Uint8Array): Buffer =>
   Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(new RegExp(QUESTION, 'g'), ''), 'latin1');
 
+/** The same of a stream whose pieces may end anywhere. */
+export class QuestionFilter {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: what may become a question
+  static readonly #BEGUN = /\x1b(?:\[[?>=]?\d{0,9})?$/;
+  #begun = '';
+
+  take(bytes: Uint8Array): Buffer {
+    const text = this.#begun + Buffer.from(bytes).toString('latin1');
+    const at = text.search(QuestionFilter.#BEGUN);
+    this.#begun = at < 0 ? '' : text.slice(at);
+    return withoutQuestions(Buffer.from(at < 0 ? text : text.slice(0, at), 'latin1'));
+  }
+
+  /** What was kept back, when there is no more. */
+  rest(): Buffer {
+    return Buffer.from(this.#begun, 'latin1');
+  }
+}
+
 /** Finds sequences in a stream whose pieces may end anywhere. */
 class SequenceCounter {
   readonly #pattern: RegExp;

@@ -114,6 +114,7 @@ function addLooking(nemu: Command): void {
     .option('-n, --lines <count>', 'the last lines alone')
     .option('-t, --timestamps', 'when each line came')
     .option('--grep <text>', 'lines with this text alone')
+    .option('--raw', 'the bytes as they came, with what the guest asks a terminal')
     .option('--engine', 'what the engine itself said, in place of a console')
     .option('--json', "what is known of the machine and of its crash, in place of a console's log")
     .addHelpText(

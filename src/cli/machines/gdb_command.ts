@@ -86,6 +86,7 @@ async function loadSymbols({ machine, known }: AttachedMachine, given: string | 
   }
   const vmlinux = given === undefined ? findVmlinux(known.record.kernel, info?.release) : resolve(given);
   if (vmlinux !== undefined) {
+    if (!existsSync(vmlinux)) throw new NemuError('USAGE', `The file ${vmlinux} does not exist.`);
     if (!isElf(vmlinux)) throw new NemuError('USAGE', `${vmlinux} is no ELF file: vmlinux is wanted, not bzImage.`);
     const offset = info?.entries.get('KERNELOFFSET');
     if (offset === undefined || !/^[0-9a-f]{1,16}$/i.test(offset)) {

@@ -9,7 +9,7 @@ import { LogReader, previousLog } from '../../console/console_log.ts';
 import { PostMortem } from '../../vmm/post_mortem.ts';
 import { EXIT } from '../exit_codes.ts';
 import { printable } from '../report.ts';
-import { withoutQuestions } from '../terminal_questions.ts';
+import { QuestionFilter } from '../terminal_questions.ts';
 import { statePaths } from './folders.ts';
 import { findMachine, isUp, type KnownMachine } from './records.ts';
 import { tailFile } from './tail.ts';
@@ -20,6 +20,7 @@ export interface LogsOptions {
   readonly timestamps?: boolean;
   readonly grep?: string;
   readonly engine?: boolean;
+  readonly raw?: boolean;
   readonly json?: boolean;
 }
 
@@ -71,7 +72,15 @@ export async function showLogs(
       hint: others.length > 0 ? `There are those of ${others.join(', ')}.` : 'It has printed nothing.',
     });
   }
+  if (options.raw && (options.timestamps || options.grep !== undefined)) {
+    throw new NemuError(
+      'USAGE',
+      '--raw gives the bytes as they came: there are no times and no choice of lines with it.',
+    );
+  }
   const gone = untilGone();
+  // Wherever the log goes, a terminal may be at its end, and would answer the guest's questions into the next prompt.
+  const questions = new QuestionFilter();
   let reader: { readonly log: LogReader; readonly path: string; place: number } | undefined;
   const lines = lineCount(options.lines);
   const matching = options.grep === undefined ? undefined : new LineFilter(options.grep);
@@ -81,6 +90,11 @@ export async function showLogs(
   };
   for await (const piece of tailFile(path, tail, previousLog(path))) {
     const { bytes, place } = piece;
+    if (options.raw) {
+      await print(bytes, gone.signal);
+      if (gone.signal.aborted) break;
+      continue;
+    }
     // Another file, of another name or of the same.
     if (reader?.path !== piece.path || place < reader.place) {
       reader?.log.close();
@@ -89,12 +103,11 @@ export async function showLogs(
     reader.place = place;
     const shown = reader.log.show(bytes, place);
     const chosen = matching ? matching.lines(shown) : shown;
-    // Questions of the guest would be answered into the next prompt.
-    await print(process.stdout.isTTY ? withoutQuestions(chosen) : chosen, gone.signal);
+    await print(questions.take(chosen), gone.signal);
     if (gone.signal.aborted) break;
   }
   reader?.log.close();
-  if (matching) await print(matching.rest(), gone.signal);
+  await print(Buffer.concat([questions.take(matching?.rest() ?? Buffer.alloc(0)), questions.rest()]), gone.signal);
   if (status === 'crashed' && !options.engine && !gone.signal.aborted) process.stderr.write(crashText(known));
   return EXIT.OK;
 }

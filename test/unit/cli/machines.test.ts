@@ -22,7 +22,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { completionScript } from '../../../src/cli/completion.ts';
 import { ptyEnd } from '../../../src/cli/machines/background.ts';
+import type { AttachedMachine } from '../../../src/cli/machines/connection.ts';
 import { runtimeFolder, runtimePaths, statePaths } from '../../../src/cli/machines/folders.ts';
+import { runGdb } from '../../../src/cli/machines/gdb_command.ts';
 import { claimName, isClaimed } from '../../../src/cli/machines/name_lock.ts';
 import {
   findMachine,
@@ -41,6 +43,7 @@ import { ConsoleHub } from '../../../src/console/hub.ts';
 import { PtyBridge } from '../../../src/console/pty_bridge.ts';
 import { AlternateScreen } from '../../../src/console/terminal_modes.ts';
 import { PseudoTerminal } from '../../../src/ffi/pty.ts';
+import { runNemu } from '../../support/cli.ts';
 import { random as randomOf } from '../../support/random.ts';
 
 let folder: string;
@@ -124,6 +127,25 @@ describe('names', () => {
     }
     expect(findMachine('../x')).toBeUndefined();
   });
+});
+
+test('nemu logs asks no terminal anything, also through a pipe; --raw gives all', async () => {
+  writeRecord(record('work', { end: { at: '', reason: 'poweroff', detail: '', status: 0 } }));
+  writeFileSync(statePaths('work').console('com1'), '~ # \x1b[6n\nls \x1b[6n\n');
+  const env = { XDG_RUNTIME_DIR: folder, XDG_STATE_HOME: join(folder, 'state') };
+  const logs = async (...args: string[]) => (await runNemu(['logs', 'work', ...args], { env })).stdout.toString();
+  expect(await logs()).toBe('~ # \nls \n');
+  expect(await logs('--grep', 'ls')).toBe('ls \n');
+  expect(await logs('--raw', '-n', '1')).toBe('ls \x1b[6n\n');
+  expect(await runNemu(['logs', 'work', '--raw', '-t'], { env })).toMatchObject({ status: 2 });
+});
+
+test('nemu gdb with a vmlinux that is not there says so', async () => {
+  const attached = { machine: { vmcoreinfo: async () => undefined }, known: { record: {} } };
+  const gdb = (file: string) =>
+    runGdb(attached as unknown as AttachedMachine, file, [], { gdb: process.execPath, symbols: true });
+  await expect(gdb('/nope')).rejects.toThrow('The file /nope does not exist.');
+  await expect(gdb('/etc/passwd')).rejects.toThrow('/etc/passwd is no ELF file');
 });
 
 describe('logs', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { TerminalQuestions, withoutQuestions } from '../../../src/cli/terminal_questions.ts';
+import { QuestionFilter, TerminalQuestions, withoutQuestions } from '../../../src/cli/terminal_questions.ts';
 
 const bytes = (text: string) => Buffer.from(text, 'latin1');
 
@@ -50,5 +50,14 @@ describe("a guest's questions to the terminal", () => {
 
   test('are taken out of what is shown again', () => {
     expect(withoutQuestions(bytes('a\x1b[6nb\x1b[1mc\x1b[cd')).toString()).toBe('ab\x1b[1mcd');
+  });
+
+  test('are taken out of a stream wherever its pieces end, and nothing else is', () => {
+    const text = 'a\x1b[6nb\x1b[1mc\x1b[?6n\x1b[>0cd\x1b[6';
+    for (let cut = 0; cut <= text.length; cut++) {
+      const filter = new QuestionFilter();
+      const pieces = [filter.take(bytes(text.slice(0, cut))), filter.take(bytes(text.slice(cut))), filter.rest()];
+      expect(Buffer.concat(pieces).toString('latin1'), `cut at ${cut}`).toBe('ab\x1b[1mcd\x1b[6');
+    }
   });
 });
