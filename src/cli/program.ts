@@ -117,8 +117,8 @@ export function program(): Command {
     .command('post-mortem')
     .description('shows what a crashed engine left')
     .argument('<file>')
-    .option('--signal <number>', 'signal that ended the engine', '0')
-    .action((file: string, { signal }) => showPostMortem(file, Number(signal)));
+    .option('--signal <number>', 'signal that ended the engine')
+    .action((file: string, { signal }) => showPostMortem(file, signal === undefined ? undefined : Number(signal)));
 
   nemu
     .command('setup', { hidden: true })

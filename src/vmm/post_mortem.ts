@@ -6,6 +6,7 @@
  * counters, and the free-running count of console bytes — then the areas at fixed offsets.
  */
 import { closeSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
+import { NemuError } from '../client/errors.ts';
 import { close, MAP_SHARED, mmap, O_RDWR, open, PROT_READ, PROT_WRITE, viewOf } from '../ffi/libc.ts';
 
 const MAGIC = 'NEMUPM01';
@@ -85,11 +86,18 @@ export class PostMortem {
     this.#view.setUint32(WORD.CONSOLE, (written + bytes.length) >>> 0, true);
   }
 
-  /** @throws Error when the file is not a whole post-mortem. */
+  /** @throws NemuError POST_MORTEM when the file is not a whole post-mortem. */
   static read(path: string): PostMortemReport {
-    const file = readFileSync(path);
+    let file: Buffer;
+    try {
+      file = readFileSync(path);
+    } catch (cause) {
+      throw new NemuError('POST_MORTEM', `The post-mortem ${path} cannot be read: ${(cause as Error).message}.`, {
+        cause,
+      });
+    }
     if (file.length < FILE_SIZE || file.toString('latin1', 0, 8) !== MAGIC) {
-      throw new Error(`${path} is not a post-mortem file.`);
+      throw new NemuError('POST_MORTEM', `${path} is not a post-mortem file.`);
     }
     const text = (area: 'description' | 'error' | 'counters', word: number) => {
       const { offset, size } = AREA[area];
