@@ -81,6 +81,19 @@ export const takeOverCommand = (console: SharedConsole): SessionCommand => ({
   },
 });
 
+/**
+ * Tells who drives a console as that changes.
+ * @param prefix of the key that takes it over, for one who may drive.
+ */
+export function tellRoles(console: SharedConsole, prefix: number | undefined, say: (text: string) => void): void {
+  let drove = console.role === 'driver';
+  console.onRole = (role, why) => {
+    const key = prefix === undefined ? '' : ` ${prefixName(prefix)} t takes it ${drove ? 'back' : 'over'}.`;
+    drove = role === 'driver';
+    say(drove ? `${why} You drive it now.` : `${why}${key}`);
+  };
+}
+
 /** `Ctrl-a` for 1, as people say it. */
 export const prefixName = (byte: number): string => `Ctrl-${String.fromCharCode(byte + 64).toLowerCase()}`;
 

@@ -12,7 +12,14 @@ import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
-import { ConsoleSession, machineCommands, parsePrefix, prefixName, takeOverCommand } from './console_session.ts';
+import {
+  ConsoleSession,
+  machineCommands,
+  parsePrefix,
+  prefixName,
+  takeOverCommand,
+  tellRoles,
+} from './console_session.ts';
 import { describe } from './describe.ts';
 import { EventLog } from './event_log.ts';
 import { EXIT, exitStatusOf } from './exit_codes.ts';
@@ -264,7 +271,7 @@ class Run {
     };
     if (!(isatty(0) && isatty(1))) return this.#feedWhenReady(console, (input) => input);
     const shared = 'takeOver' in console ? console : undefined;
-    if (shared) shared.onRole = (role, why) => this.#say(role === 'driver' ? `${why} You drive it now.` : why);
+    if (shared) tellRoles(shared, this.#prefix, (text) => this.#say(text));
     else this.#guest?.resize(process.stdout.rows, process.stdout.columns);
     this.#session = new ConsoleSession(
       process.stdin as ReadStream,

@@ -121,7 +121,7 @@ describe.skipIf(!hasTmux)('in a terminal (needs tmux)', () => {
       const other = new Terminal(90, 25, env);
       try {
         other.line(`USER=bob ${nemu} console fore --take`);
-        await terminal.until(/bob on \S+ has taken the console over/);
+        await terminal.until(/bob on \S+ has taken the console over\. Ctrl-b t takes it back\./);
         await other.until('~ # ');
         terminal.line('echo unheard');
         other.line('until [ "$(stty size)" = "25 90" ]; do sleep 0.2; done; echo "bob $((40 + 5))"');

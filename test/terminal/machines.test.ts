@@ -103,7 +103,7 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       await bob.until('\nshared 43\n');
       expect(bob.screen).not.toContain('unheard');
       bob.press('C-a', 't');
-      await ann.until(/bob on \S+ has taken the console over/);
+      await ann.until(/bob on \S+ has taken the console over\. Ctrl-a t takes it back\./);
       await bob.until('You drive it now.');
       await guestLine(bob, 'echo "taken $((x + 2))"');
       await ann.until('\ntaken 44\n');
@@ -119,7 +119,7 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
 
       // Ctrl-] leaves; the shell has its terminal back, and the console nobody to drive it.
       bob.press('C-]');
-      await bob.until('Left day; nemu attach day comes back.');
+      await bob.until('Left day; nemu console day comes back.');
       bob.line('stty -a');
       await bob.until(/ icanon .* echo /s);
       await ann.until('has left: nobody drives the console.');

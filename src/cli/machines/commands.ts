@@ -173,7 +173,10 @@ function addJoining(nemu: Command): void {
           const watch = options.readonly ? { watch: true } : {};
           return terminal && !console
             ? runAttached(attached, options)
-            : runConsole(attached, undefined, { ...watch, history: HISTORY, prefix: '^A' });
+            : runConsole(attached, undefined, {
+                ...{ ...watch, history: HISTORY, prefix: '^A' },
+                again: `nemu attach ${attached.name} --console`,
+              });
         });
       },
     );
@@ -200,8 +203,11 @@ function addJoining(nemu: Command): void {
   screen $(nemu console work --list --json | jq -r '.[0].pty')
 `),
     )
-    .action(async (name: string | undefined, console: string | undefined, options: ConsoleOptions) => {
-      await withMachine(name, (attached) => runConsole(attached, console, options));
+    .action(async (name: string | undefined, console: string | undefined, options: Omit<ConsoleOptions, 'again'>) => {
+      await withMachine(name, (attached) => {
+        const again = ['nemu console', attached.name, console].filter(Boolean).join(' ');
+        return runConsole(attached, console, { ...options, again });
+      });
     });
 
   nemu

@@ -15,8 +15,10 @@ import {
   ConsoleSession,
   machineCommands,
   parsePrefix,
+  prefixName,
   type SessionCommand,
   takeOverCommand,
+  tellRoles,
 } from '../console_session.ts';
 import { EXIT } from '../exit_codes.ts';
 import { checkOutputFile } from '../output_files.ts';
@@ -33,6 +35,8 @@ export interface ConsoleOptions {
   readonly json?: boolean;
   readonly history: string;
   readonly prefix: string;
+  /** Command line that comes back here. */
+  readonly again: string;
 }
 
 /** Ctrl-] */
@@ -113,6 +117,7 @@ class AttachedTerminal {
   readonly #viewer: SharedConsole;
   readonly #recorder: CastRecorder | undefined;
   readonly #session: ConsoleSession;
+  readonly #again: string;
   readonly #left = Promise.withResolvers<'left'>();
   readonly #alternate = new AlternateScreen();
   readonly #stamper: LineStamper | undefined;
@@ -131,6 +136,7 @@ class AttachedTerminal {
     this.#attached = attached;
     this.#viewer = viewer;
     this.#recorder = recorder;
+    this.#again = options.again;
     if (options.timestamps) {
       const stamp = () => `\x1b[2m${timeOfDay(Date.now())}\x1b[22m `;
       this.#stamper = new LineStamper({ stamp, cells: STAMP_CELLS });
@@ -154,9 +160,9 @@ class AttachedTerminal {
       },
     });
     process.stderr.write(
-      `\x1b[2m[nemu] ${attached.name}, ${viewer.name}; Ctrl-] leaves, ${options.prefix.replace('^', 'Ctrl-').toLowerCase().replace('ctrl', 'Ctrl')} h for help\x1b[0m\r\n`,
+      `\x1b[2m[nemu] ${attached.name}, ${viewer.name}; Ctrl-] leaves, ${prefixName(prefix)} h for help\x1b[0m\r\n`,
     );
-    viewer.onRole = (role, why) => this.#session.say(role === 'driver' ? `${why} You drive it now.` : why);
+    tellRoles(viewer, options.watch ? undefined : prefix, (text) => this.#session.say(text));
     viewer.onLost = (count) =>
       this.#session.say(
         `${count} bytes came faster than this terminal takes them; nemu logs ${attached.name} has all.`,
@@ -167,7 +173,9 @@ class AttachedTerminal {
     };
     viewer.onData = (bytes) => this.#print(bytes, this.#stamped(bytes));
     if (!options.watch && viewer.role !== 'driver') {
-      this.#session.say(`Somebody else drives this console: what you type goes nowhere. ${prefixHelp(options)}`);
+      this.#session.say(
+        `Somebody else drives this console: what you type goes nowhere. ${prefixName(prefix)} t takes it over.`,
+      );
     }
   }
 
@@ -246,13 +254,11 @@ class AttachedTerminal {
     this.#session.end();
     process.stdout.write(`${this.#alternate.leave()}${RESET_MODES}\r\n`);
     process.stderr.write(
-      outcome === 'left' ? `[nemu] Left ${name}; nemu attach ${name} comes back.\n` : `[nemu] ${outcome.detail}\n`,
+      outcome === 'left' ? `[nemu] Left ${name}; ${this.#again} comes back.\n` : `[nemu] ${outcome.detail}\n`,
     );
     return EXIT.OK;
   }
 }
-
-const prefixHelp = ({ prefix }: ConsoleOptions) => `${prefix.replace('^', 'Ctrl-')} t takes it over.`;
 
 /** The console's bytes to standard output, and standard input to one that is taken. */
 async function pipe(

@@ -50,7 +50,7 @@ describe.each([
 test('nemu console --record tells it before it comes to the console', async () => {
   const attached = { share: { names: ['com1'] }, known: { record: {} }, name: 'one' } as unknown as AttachedMachine;
   await expect(
-    runConsole(attached, undefined, { record: join(folder, 'none', 'x'), history: '0', prefix: '^A' }),
+    runConsole(attached, undefined, { record: join(folder, 'none', 'x'), history: '0', prefix: '^A', again: '' }),
   ).rejects.toMatchObject(refused);
 });
 
