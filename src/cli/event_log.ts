@@ -1,4 +1,4 @@
-import { fstatSync, writeSync } from 'node:fs';
+import { readFileSync, readlinkSync, writeSync } from 'node:fs';
 import { NemuError } from '../client/errors.ts';
 
 /** `--json`: one event a line on a file descriptor. */
@@ -8,10 +8,8 @@ export class EventLog {
   constructor(json: string | true | undefined) {
     if (json === undefined) return;
     this.#fd = json === true ? 2 : Number(json);
-    try {
-      fstatSync(this.#fd);
-    } catch {
-      throw new NemuError('USAGE', `--json ${json}: file descriptor ${json} is not open.`, {
+    if (!isWritable(this.#fd)) {
+      throw new NemuError('USAGE', `--json ${json}: file descriptor ${json} is not open for writing.`, {
         hint: 'Open it in the shell, for example: nemu run --json 3 3>events.jsonl',
       });
     }
@@ -47,6 +45,20 @@ export class EventLog {
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
       return 0;
     }
+  }
+}
+
+/** What of `flags` in /proc is O_WRONLY or O_RDWR. */
+const WRITABLE = 0o3;
+
+/** A descriptor that the caller has given: what has no file is something of this process's own. */
+function isWritable(fd: number): boolean {
+  try {
+    if (readlinkSync(`/proc/self/fd/${fd}`).startsWith('anon_inode:')) return false;
+    const [, flags] = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')) ?? [];
+    return (Number.parseInt(flags, 8) & WRITABLE) !== 0;
+  } catch {
+    return false;
   }
 }
 
