@@ -39,6 +39,7 @@ export function addImage(nemu: Command): void {
     .option('-F, --backing-format <format>', 'its format')
     .option('-o, --options <list>', 'options of the format')
     .option('-u, --unchecked', 'does not look at the backing file')
+    .option('--force', 'replaces a file that is there')
     .option('--json', 'print what was made as JSON')
     .addHelpText('after', EXAMPLES.create)
     .action(action(create));

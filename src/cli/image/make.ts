@@ -22,10 +22,12 @@ export async function create(
     backingFormat?: string;
     options?: string;
     unchecked?: boolean;
+    force?: boolean;
     json?: boolean;
   },
 ): Promise<void> {
   const format = formatOf(options.format, file);
+  if (!options.force) refuseIfThere(file);
   const bytes = createEmpty({
     path: file,
     format,
@@ -40,6 +42,13 @@ export async function create(
     { filename: file, format, 'virtual-size': bytes },
     () => `${file}: ${format}, ${formatSize(bytes)}`,
   );
+}
+
+/** A disk is lost as easily as a name is mistyped. @throws StorageError */
+function refuseIfThere(file: string): void {
+  const found = statSync(file, { throwIfNoEntry: false });
+  if (!found?.isFile() || found.size === 0) return;
+  throw new StorageError(`${file} is there already, with ${formatSize(found.size)}.`, '--force replaces it.');
 }
 
 export async function convert(
