@@ -28,7 +28,7 @@ export async function buildDebian(options: BuildOptions, defaults: RunOptions): 
   const name = options.name ?? 'debian';
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name)) {
     throw new NemuError('USAGE', `"${name}" is no name for an image.`, {
-      hint: 'It has letters, digits, dots, dashes and underscores.',
+      hint: 'It starts with a letter or digit and has letters, digits, dots, dashes and underscores, 63 at most.',
     });
   }
   const there = await findRootImage(name);

@@ -28,7 +28,8 @@ import { setUp } from './setup.ts';
 import { tour } from './tour.ts';
 import { START_MACHINE, type WorkstationOptions, workstation } from './workstation.ts';
 
-const collect = (value: string, before: string[]) => [...before, value];
+// No default, which the help would show: RUN_DEFAULTS has it.
+const collect = (value: string, before: string[] = []) => [...before, value];
 
 const EXAMPLES = `
 Examples:
@@ -139,19 +140,18 @@ function machineOptions(command: Command): Command {
     .addOption(onOption())
     .option('--config <file>', 'machine description in YAML or JSON, as --dry-run prints it; options here go before it')
     .addOption(new Option('--machine <type>', 'board: q35, pc (i440FX), or minimal without PCI').choices(MACHINE_TYPES))
-    .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect, [])
+    .option('--initrd <file>', 'initial ramdisk; several are put behind each other', collect)
     .option('--append <string>', 'more for the kernel command line (all of it, with --initrd)')
     .option('--cpus <n|key=value,…>', 'vCPUs: 4, 2,max=8 with room for more, or sockets=2,cores=4,threads=2')
     .option(
       '--memory <size|key=value,…>',
       'RAM: 2G, 512M,max=8G,slots=8 with room for more, or size=,backend=anonymous|memfd|file,path=,share=,hugepages=2M|1G,thp=,prealloc=,lock=,host-nodes=0+1,policy=',
     )
-    .option('--dimm <size[,key=value…]>', 'adds memory in a slot, which can go: id=,node=,backend=,path=', collect, [])
+    .option('--dimm <size[,key=value…]>', 'adds memory in a slot, which can go: id=,node=,backend=,path=', collect)
     .option(
       '--nvdimm <file[,key=value…]>',
       'adds persistent memory on a file: size=256M,label-size=128K,readonly=,share=,node=,id=',
       collect,
-      [],
     )
     .addOption(
       new Option('--nvdimm-persistence <what>', 'what the host keeps of unflushed data when its power fails').choices(
@@ -162,18 +162,17 @@ function machineOptions(command: Command): Command {
       '--numa <what,key=value,…>',
       'NUMA: node,cpus=0-7,memory=1G,nodeid=,host-nodes=; dist,src=0,dst=1,val=21; hmat-lb,…; hmat-cache,…',
       collect,
-      [],
     )
     .option('--pin <list>', 'host CPUs for each vCPU: 0,1,2-3')
     .option('--name <name>', 'name of the machine: other terminals join it by that, and what it leaves is kept')
-    .option('--serial <port[,flow=drop|wait]>', 'adds a 16550A: com1 to com4', collect, [])
-    .option('--disk <file[,key=value…]>', 'adds a disk: a raw or qcow2 image, or a block device', collect, [])
+    .option('--serial <port[,flow=drop|wait]>', 'adds a 16550A: com1 to com4', collect)
+    .option('--disk <file[,key=value…]>', 'adds a disk: a raw or qcow2 image, or a block device', collect)
     .option('--root <image>', "the guest's system is on this disk, vda: a file, or an image of `nemu guest build`")
-    .option('--net <user|tap|none[,key=value…]>', 'adds a network card', collect, [])
-    .option('--device <type[,key=value…]>', 'adds a device; `--device help` lists them', collect, [])
+    .option('--net <user|tap|none[,key=value…]>', 'adds a network card', collect)
+    .option('--device <type[,key=value…]>', 'adds a device; `--device help` lists them', collect)
     .option('--pcie <n|key=value,…>', 'hot-plug ports of q35: 4, or root-ports=4,buses=6 with room for switches')
     .option('--rng', 'adds an entropy device')
-    .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect, [])
+    .option('--fw-cfg <name=…,string=…|file=…>', 'adds a fw_cfg file', collect)
     .option('--debug-exit', 'adds isa-debug-exit at port 0xf4')
     .option('--i8042', 'adds a keyboard controller')
     .option('--hpet', 'adds a high precision event timer')
@@ -208,7 +207,8 @@ function addRun(nemu: Command): void {
     .option('--prefix <key>', 'key before the console commands', '^A')
     .option('-v, --verbose', "shows the kernel's console of a command's guest, and guest faults")
     .addHelpText('after', EXAMPLES)
-    .action(async (kernel: string | undefined, command: string[], options: RunOptions, self: Command) => {
+    .action(async (kernel: string | undefined, command: string[], given: Partial<RunOptions>, self: Command) => {
+      const options = { ...RUN_DEFAULTS, ...given };
       const { first, rest } = splitCommand(kernel, command, self);
       const asked = options.device.find((text) => text === 'help' || text.endsWith(',help'));
       if (asked !== undefined) {

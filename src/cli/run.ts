@@ -74,6 +74,15 @@ const ANSWER_MS = 5000;
 /** What input passes through on its way to a console. */
 type Filter = (input: NodeJS.ReadableStream) => NodeJS.ReadableStream;
 
+/**
+ * What to try with a guest that prints nothing.
+ * @param shown the kernel's console is what the user sees.
+ */
+export const silenceHint = (cmdline: string, shown: boolean): string =>
+  /(^| )quiet( |$)/.test(cmdline) && !/(^| )(loglevel=|ignore_loglevel|debug)/.test(cmdline)
+    ? `Its kernel was told to be quiet: --append loglevel=7 ${shown ? 'shows' : 'and -v show'} what it does.`
+    : 'If it should have: add console=ttyS0 earlyprintk=ttyS0 with --append, and look that the kernel has CONFIG_SERIAL_8250_CONSOLE.';
+
 /** One run of a machine, from its start to an exit status. */
 class Run {
   readonly #own: OwnMachine;
@@ -410,7 +419,7 @@ class Run {
         if (!this.#sawOutput && this.#machine.state === 'running') {
           void this.#explain(
             `The guest has printed nothing for ${this.#place.patience / 1000} s.`,
-            'If it should have: add console=ttyS0 earlyprintk=ttyS0 with --append, and look that the kernel has CONFIG_SERIAL_8250_CONSOLE.',
+            silenceHint(this.#machine.description.kernel.cmdline, this.#shown()),
           );
         }
       }, this.#place.patience),

@@ -349,7 +349,10 @@ export const MACHINE_TYPES = ['q35', 'pc', 'minimal'] as const;
 const machineFields = z.strictObject({
   name: z
     .string()
-    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'A name has letters, digits, dots, dashes and underscores, 63 at most.')
+    .regex(
+      /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/,
+      'A name starts with a letter or digit and has letters, digits, dots, dashes and underscores, 63 at most.',
+    )
     .default('nemu'),
   machine: z
     .enum(MACHINE_TYPES)

@@ -270,6 +270,7 @@ function addJoining(nemu: Command): void {
     .option('-t, --terminal', 'the command gets a terminal, which this one shows')
     .option('--escape <key>', 'key that hangs up, or none', '^]')
     .passThroughOptions(false)
+    .showHelpAfterError("(the guest's command and its options stand after --: nemu exec NAME -- ls -l)")
     .addHelpText(
       'after',
       examples(`

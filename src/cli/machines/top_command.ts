@@ -1,5 +1,6 @@
 /** `nemu top`: all machines in the background at a glance. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { NemuError } from '../../client/errors.ts';
 import type { MachineClient } from '../../client/machine_client.ts';
 import { parseDuration } from '../../client/options.ts';
 import { table } from '../../client/text_table.ts';
@@ -179,11 +180,17 @@ export function loadTable(loads: readonly Load[]): string {
   );
 }
 
+/** Looks cost the machines time. */
+const SHORTEST_MS = 100;
+
 const NOTHING = 'No machine runs in the background; nemu run -d starts one.';
 
 /** @returns the exit status. */
 export async function top({ interval, once, json }: TopOptions): Promise<number> {
   const every = parseDuration(interval);
+  if (every < SHORTEST_MS) {
+    throw new NemuError('USAGE', `--interval ${interval} is too short: ${SHORTEST_MS} ms is the least.`);
+  }
   const left = new AbortController();
   const watch = new Watch(left.signal);
   try {
