@@ -62,6 +62,7 @@ import type { MachineOptions } from './machine_options.ts';
 import { type DimmMemory, GuestRam, virtioMemMemory } from './memory.ts';
 import { virtioMemRegions } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
+import { checkPinning } from './pinning.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
 import type { SerialRings } from './serial_channel.ts';
@@ -143,6 +144,7 @@ export class Machine implements MachineClient {
    */
   static async create(input: MachineInput | MachineDescription, options: MachineOptions = {}): Promise<Machine> {
     const description = withPmemSizes(parseMachine(input));
+    checkPinning(description.cpus.pin);
     const ram = await GuestRam.allocate(description, options.onPrealloc);
     const machine = new Machine(description, ram, options);
     live.add(machine);
