@@ -101,6 +101,9 @@ export class Cpus extends Array<Cpu> {
       get code() {
         return `vm.cpus.add(${goal}${given(options)})`;
       },
+      get steps() {
+        return added.map(({ index }) => `vm.plug({ kind: 'cpu', index: ${index} }${given(options)})`);
+      },
       run: async () => {
         added.length = 0;
         while (added.length < goal) {

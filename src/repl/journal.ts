@@ -6,6 +6,8 @@ import { literal } from './values.ts';
 /** One live action. `code` is its typed form, which a script may repeat. */
 export interface Action {
   readonly code: string;
+  /** The same for a script, where the code leaves something for the machine to choose. */
+  readonly steps?: readonly string[];
   run(): Promise<unknown>;
   /** What takes it back, where something does. */
   readonly inverse?: { readonly code: string; run(): Promise<unknown> };
@@ -98,7 +100,7 @@ export class Journal {
   /** All that was done and not undone, as a script for `nemu run --script`, which does it again and asserts. */
   get script(): string {
     const steps = this.#done.flatMap(({ action }) => [
-      `await ${action.code};`,
+      ...(action.steps ?? [action.code]).map((code) => `await ${code};`),
       ...(action.holds ? [`assert.ok(${action.holds});`] : []),
       ...(action.gives ? [`assert.deepEqual(${action.gives[0]}, ${literal(action.gives[1])});`] : []),
     ]);

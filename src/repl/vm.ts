@@ -29,6 +29,7 @@ import { Memory } from './memory.ts';
 import { Net } from './nets.ts';
 import { Nvdimms } from './nvdimm.ts';
 import { planSteps } from './plan.ts';
+import { findPluggable } from './plug_options.ts';
 import { requireRoom } from './room.ts';
 import { address, Bytes, Description, Done, given, literal, ShellResult, Text } from './values.ts';
 
@@ -45,6 +46,13 @@ function plugOf(device: LiveDevice): PlugInput | undefined {
     return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
   }
   return device;
+}
+
+/** What was asked for with the name, or the number, that the device got: what does it again does the same. */
+function named(asked: PlugInput, device: LiveDevice): PlugInput {
+  if (device.kind === 'cpu') return { ...asked, index: device.index } as PlugInput;
+  const fields = findPluggable(device.kind === 'pci' ? device.type : device.kind)?.schema.shape;
+  return fields && 'id' in fields ? ({ ...asked, id: device.id } as PlugInput) : asked;
 }
 
 export interface VmOptions {
@@ -153,11 +161,15 @@ export class Vm {
    */
   plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
     let id = '';
+    let asked = device;
     return this.journal.do({
-      code: `vm.plug(${literal(device)}${given(options)})`,
+      get code() {
+        return `vm.plug(${literal(asked)}${given(options)})`;
+      },
       run: async () => {
-        const request = await this.change((machine) => machine.plug(device, options));
+        const request = await this.change((machine) => machine.plug(asked, options));
         id = request.device.id;
+        asked = named(asked, request.device);
         return new Done(request);
       },
       get holds() {

@@ -26,8 +26,13 @@ async function open({ count = 2, max }: { count?: number; max?: number } = {}) {
       pci: { devices: [], ports: [] },
     }),
     async plug(input: PlugInput) {
-      const wanted = input.kind === 'cpu' ? input.index : undefined;
-      const index = wanted ?? [...Array(max).keys()].find((each) => !cpus.has(each)) ?? -1;
+      if (input.kind !== 'cpu') {
+        const id = ('id' in input && input.id) || 'first';
+        asked.push(`plug ${id}`);
+        const type = input.kind === 'pci' && input.type === 'virtio-port' ? { type: input.type } : {};
+        return { device: { ...input, id, ...type } };
+      }
+      const index = input.index ?? [...Array(max).keys()].find((each) => !cpus.has(each)) ?? -1;
       asked.push(`plug cpu${index}`);
       if (refused.has(`cpu${index}`)) throw new NemuError('REFUSED', `cpu${index} was not plugged.`);
       cpus.add(index);
@@ -117,6 +122,33 @@ describe('vCPUs', () => {
     await at.vm.journal.undo();
     await at.vm.journal.undo();
     expect(at.vm.cpus.count).toBe(2);
+  });
+});
+
+describe('a saved script does the same on another machine', () => {
+  test.each<[PlugInput, string]>([
+    [{ kind: 'memory', size: '128M' }, "{ kind: 'memory', size: '128M', id: 'first' }"],
+    [{ kind: 'nvdimm', file: '/pm' }, "{ kind: 'nvdimm', file: '/pm', id: 'first' }"],
+    [{ kind: 'pci', type: 'virtio-blk', file: '/a' }, "{ kind: 'pci', type: 'virtio-blk', file: '/a', id: 'first' }"],
+    [{ kind: 'pci', type: 'virtio-rng', id: 'r' }, "{ kind: 'pci', type: 'virtio-rng', id: 'r' }"],
+    [{ kind: 'pci', type: 'virtio-port', name: 'p' }, "{ kind: 'pci', type: 'virtio-port', name: 'p' }"],
+    [{ kind: 'cpu' }, "{ kind: 'cpu', index: 2 }"],
+  ])('with the name that %j got', async (input, written) => {
+    const at = await open({ max: 4 });
+    await at.vm.plug(input);
+    expect(at.vm.journal.script).toContain(`await vm.plug(${written});`);
+    const [first] = at.asked.splice(0);
+    await at.vm.journal.undo();
+    await at.vm.journal.redo();
+    expect(at.asked.at(-1)).toBe(first);
+  });
+
+  test('with the numbers of vCPUs that came together', async () => {
+    const { vm } = await open({ max: 6 });
+    await vm.cpus.add(2, { timeoutMs: 500 });
+    expect(vm.journal.script).toContain(
+      [2, 3].map((index) => `await vm.plug({ kind: 'cpu', index: ${index} }, { timeoutMs: 500 });\n`).join(''),
+    );
   });
 });
 
