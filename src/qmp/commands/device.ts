@@ -132,7 +132,10 @@ const TYPE = { name: 'type', type: 'string' };
 const OF_EVERY_DEVICE = [TYPE, ...['realized', 'hotplugged', 'hotpluggable'].map((name) => ({ name, type: 'bool' }))];
 
 const properties = (shape: Readonly<Record<string, z.ZodType>>) =>
-  Object.entries(shape).map(([name, schema]) => ({
-    ...{ name, type: PROPERTY_TYPES[typeOf(inner(schema))] ?? 'str' },
-    ...(inner(schema).description !== undefined && { description: inner(schema).description }),
-  }));
+  Object.entries(shape).map(([name, schema]) => {
+    const description = schema.description ?? inner(schema).description;
+    return {
+      ...{ name, type: PROPERTY_TYPES[typeOf(inner(schema))] ?? 'str' },
+      ...(description !== undefined && { description }),
+    };
+  });
