@@ -121,6 +121,11 @@ export class QmpClient {
 
   /** @throws QmpCommandError */
   execute(command: string, args: JsonObject = {}): Promise<Json> {
+    return this.send({ execute: command, ...(Object.keys(args).length > 0 && { arguments: args }) });
+  }
+
+  /** A message as it is, but with an id of ours: answers are told apart by it. @throws QmpCommandError */
+  send(message: JsonObject): Promise<Json> {
     const id = this.#next++;
     const waiting = Promise.withResolvers<Json>();
     if (this.#socket.destroyed) {
@@ -128,8 +133,7 @@ export class QmpClient {
       return waiting.promise;
     }
     this.#waiting.set(id, waiting);
-    const given = Object.keys(args).length > 0 && { arguments: args };
-    this.#socket.write(`${encode({ execute: command, ...given, id })}\n`);
+    this.#socket.write(`${encode({ ...message, id })}\n`);
     return waiting.promise;
   }
 
@@ -143,11 +147,36 @@ export class QmpClient {
   async propertiesOf(driver: string): Promise<Member[]> {
     try {
       const listed = (await this.execute('device-list-properties', { typename: driver })) as readonly JsonObject[];
-      return listed.map(({ name, type }) => ({ name: text(name), type: typeOfProperty(text(type)), optional: true }));
+      return listed.map(({ name, type, description }) => ({
+        ...{ name: text(name), type: typeOfProperty(text(type)), optional: true },
+        ...(description !== undefined && { description: text(description) }),
+      }));
     } catch (error) {
       if (error instanceof QmpCommandError) return [];
       throw error;
     }
+  }
+
+  /** Devices that there are, by name. */
+  async drivers(): Promise<string[]> {
+    return this.listOf('qom-list-types', 'name', { implements: 'device', abstract: false });
+  }
+
+  /** What each entry of a list has under a name; nothing where the server does not tell. */
+  async listOf(command: string, field: string, args: JsonObject = {}): Promise<string[]> {
+    try {
+      const listed = (await this.execute(command, args)) as readonly JsonObject[];
+      return listed.map((each) => text(each[field])).filter(Boolean);
+    } catch (error) {
+      if (error instanceof QmpCommandError) return [];
+      throw error;
+    }
+  }
+
+  /** What the human monitor says to a line; nothing where there is none. */
+  async monitor(line: string): Promise<string> {
+    if (!(await this.schema()).commands.includes('human-monitor-command')) return '';
+    return text(await this.execute('human-monitor-command', { 'command-line': line }));
   }
 
   close(): void {
@@ -160,6 +189,7 @@ export interface Member {
   readonly name: string;
   readonly type: string;
   readonly optional: boolean;
+  readonly description?: string;
 }
 
 /** A server's schema, to look things up in. */

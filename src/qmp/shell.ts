@@ -1,4 +1,4 @@
-/** Lines of `nemu qmp`: `command key=value…`, and how they are completed from the server's schema. */
+/** Lines of `nemu qmp`: `command key=value…`, a message as JSON, or a command of the human monitor. */
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
 import type { Member, QmpClient, Schema } from './client.ts';
@@ -28,6 +28,15 @@ export function splitWords(line: string): string[] {
   return words;
 }
 
+/** @param others of the human monitor. */
+function noCommand(command: string, { commands }: Schema, others: readonly string[]): NemuError {
+  const near = didYouMean(command, [...commands, ...others]);
+  const more = others.length > 0 ? '; human-monitor-command command-line=help lists those of the human monitor' : '';
+  return new NemuError('USAGE', `This server has no command "${command}".`, {
+    hint: near ? `Did you mean ${near}?` : `Tab on an empty line lists them${more}.`,
+  });
+}
+
 export interface QmpLine {
   readonly command: string;
   readonly args: JsonObject;
@@ -43,16 +52,10 @@ export function parseLine(
   schema: Schema,
   more: readonly Member[] = [],
 ): QmpLine {
-  const commands = schema.commands;
-  if (!commands.includes(command)) {
-    const near = didYouMean(command, commands);
-    throw new NemuError('USAGE', `This server has no command "${command}".`, {
-      hint: near ? `Did you mean ${near}?` : 'An empty line and Tab lists them.',
-    });
-  }
+  if (!schema.commands.includes(command)) throw noCommand(command, schema, []);
   if (words.length === 1 && words[0].startsWith('{')) {
     const [value] = new JsonStream().push(Buffer.from(words[0]));
-    if (!isObject(value)) {
+    if (value instanceof JsonError || !isObject(value)) {
       const why = value instanceof JsonError ? value.message : 'it is not whole';
       throw new NemuError('USAGE', `These arguments are no JSON object: ${why}.`);
     }
@@ -74,12 +77,44 @@ export function parseLine(
   return { command, args };
 }
 
-/** A line for this server; what a device takes is asked for, by its driver. @throws NemuError USAGE */
-export async function readLine(client: QmpClient, words: readonly string[]): Promise<QmpLine> {
+/**
+ * The message that a line stands for. What a device takes is asked for, by its driver.
+ * @param given a line, or its words. @throws NemuError USAGE
+ */
+export async function messageOf(client: QmpClient, given: string | readonly string[]): Promise<JsonObject> {
+  const line = typeof given === 'string' ? given.trim() : given.join(' ');
+  if (line.startsWith('{')) return messageOfJson(line);
+  const words = typeof given === 'string' ? splitWords(given) : given;
   const schema = await client.schema();
+  if (!schema.commands.includes(words[0])) {
+    const others = await monitorCommands(client);
+    if (!others.includes(words[0])) throw noCommand(words[0], schema, others);
+    return { execute: 'human-monitor-command', arguments: { 'command-line': line } };
+  }
   const driver = words.find((word) => word.startsWith('driver='))?.slice('driver='.length);
   const more = words[0] === 'device_add' && driver ? await client.propertiesOf(driver) : [];
-  return parseLine(words, schema, more);
+  const { command, args } = parseLine(words, schema, more);
+  return { execute: command, ...(Object.keys(args).length > 0 && { arguments: args }) };
+}
+
+/** @throws NemuError USAGE */
+function messageOfJson(line: string): JsonObject {
+  const [message, ...more] = new JsonStream().push(Buffer.from(line));
+  const hint = 'A line that begins with { is sent as it is: {"execute": "query-status"}.';
+  const broken = [message, ...more].find((each) => each instanceof JsonError);
+  if (broken || !isObject(message) || more.length > 0) {
+    const why = broken ? broken.message : message === undefined ? 'it is not whole' : 'there is more behind it';
+    throw new NemuError('USAGE', `This line is no JSON object: ${why}.`, { hint });
+  }
+  if (typeof (message.execute ?? message['exec-oob']) !== 'string') {
+    throw new NemuError('USAGE', 'This message has no command: "execute" or "exec-oob" is missing.', { hint });
+  }
+  return message;
+}
+
+/** Commands of the human monitor, by its own help: `c|cont  -- go on`. */
+export async function monitorCommands(client: QmpClient): Promise<string[]> {
+  return (await client.monitor('help')).split('\n').flatMap((line) => /^\S+/.exec(line)?.[0].split('|') ?? []);
 }
 
 function set(object: Record<string, Json>, [first, ...rest]: readonly string[], value: Json): void {
@@ -90,22 +125,4 @@ function set(object: Record<string, Json>, [first, ...rest]: readonly string[], 
   const inner = Object.hasOwn(object, first) && isObject(object[first]) ? { ...object[first] } : {};
   set(inner, rest, value);
   object[first] = inner;
-}
-
-/** @returns what the last word can become, and that word: as node:readline wants it. */
-export function complete(line: string, schema: Schema, own: readonly string[]): [string[], string] {
-  const last = /\S*$/.exec(line)?.[0] ?? '';
-  const before = line.slice(0, line.length - last.length).trim();
-  const starting = (words: readonly string[]) => words.filter((word) => word.startsWith(last));
-  if (before === '') return [starting([...schema.commands, ...own]), last];
-  const [command] = before.split(/\s+/);
-  const members = schema.argumentsOf(command);
-  const equals = last.indexOf('=');
-  if (equals > 0) {
-    const member = members.find(({ name }) => name === last.slice(0, equals));
-    const values = member ? schema.valuesOf(member.type) : [];
-    return [starting(values.map((value) => `${last.slice(0, equals)}=${value}`)), last];
-  }
-  const given = new Set(before.split(/\s+/).map((word) => word.split('=')[0]));
-  return [starting(members.filter(({ name }) => !given.has(name)).map(({ name }) => `${name}=`)), last];
 }

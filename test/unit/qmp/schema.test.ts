@@ -5,7 +5,8 @@ import { Schema } from '../../../src/qmp/client.ts';
 import { COMMANDS } from '../../../src/qmp/commands/index.ts';
 import { EVENTS } from '../../../src/qmp/events.ts';
 import { introspect, schemaInfo } from '../../../src/qmp/introspect.ts';
-import { complete, parseLine, splitWords } from '../../../src/qmp/shell.ts';
+import { parseLine, splitWords } from '../../../src/qmp/shell.ts';
+import { complete } from '../../../src/qmp/shell_completion.ts';
 import { ACTIONS } from '../../../src/tui/actions.ts';
 import type { Station } from '../../../src/tui/station.ts';
 
@@ -103,6 +104,7 @@ describe('lines of the shell', () => {
     });
     expect(parse(`qom-get '{"path": "/", "property": "type"}'`).args).toMatchObject({ path: '/', property: 'type' });
     expect(parse('memsave val=-140737488355328 size=1 filename=f').args).toMatchObject({ val: -140737488355328 });
+    expect(() => parse(`qom-get '{path: 1}'`)).toThrow(/no JSON object: .*JSON/);
     expect(() => parse('query-targe')).toThrow(expect.objectContaining({ hint: 'Did you mean query-target?' }));
     expect(() => parse('device_del x')).toThrow(expect.objectContaining({ hint: expect.stringContaining('id') }));
   });
