@@ -3,12 +3,14 @@
  * stages, and each new one is told in an event of type `request`; nothing here is particular to one kind of
  * device but the schemas and interfaces at the end of a section, by `kind`.
  */
+import { inspect } from 'node:util';
 import * as z from 'zod';
 import {
   asNet,
   checkDimm,
   type DimmDescription,
   deviceSchemas,
+  deviceType,
   dimmFields,
   ID,
   netSchema,
@@ -124,20 +126,46 @@ export function parsePlug(input: unknown): PlugRequest {
     if (result.data.kind === 'pci') requireSound(result.data);
     return result.data;
   }
-  if (kind === 'pci' && !pluggable.some((each) => each.type === type)) {
-    const types = pluggable.flatMap((each) => each.type ?? []);
-    const near = didYouMean(String(type), [...types, ...Object.keys(DEVICE_ALIASES)]);
-    throw new NemuError('PLUG', `This cannot be plugged: there is no type ${JSON.stringify(type)} of PCI device.`, {
-      hint: near ? `Did you mean ${near}?` : `There are ${types.join(', ')}.`,
-    });
-  }
+  requireKind(device);
   const schema =
     pluggable.find((each) => each.kind === kind && each.type === (kind === 'pci' ? type : undefined))?.schema ??
     plugSchema;
   throw new NemuError('PLUG', `This cannot be plugged: ${tell(schema, device, result.error.issues)}`);
 }
 
-/** What holds between the options of a network card. @throws NemuError `PLUG` */
+/** How what is meant is written. */
+const written = ({ kind, type }: (typeof pluggable)[number]) =>
+  type === undefined ? `{ kind: '${kind}' }` : `{ kind: '${kind}', type: '${type}' }`;
+
+/** What is to be plugged is known by its kind, and of PCI by its type. @throws NemuError `PLUG` */
+function requireKind(device: unknown): void {
+  const problem = (what: string, hint: string) => new NemuError('PLUG', `This cannot be plugged: ${what}.`, { hint });
+  if (typeof device !== 'object' || device === null || Array.isArray(device)) {
+    const hint = "As { kind: 'cpu' }, { kind: 'memory', size: '1G' } or { kind: 'pci', type: 'virtio-rng' }.";
+    throw problem(`a device is an object of options, not ${inspect(device)}`, hint);
+  }
+  const { kind, type } = device as { kind?: unknown; type?: unknown };
+  const types = pluggable.flatMap((each) => each.type ?? []);
+  const all = `There are ${types.join(', ')}.`;
+  if (kind === 'pci') {
+    if (types.some((each) => each === type)) return;
+    const near = didYouMean(String(type), [...types, ...Object.keys(DEVICE_ALIASES)]);
+    const what = typeof type === 'string' ? JSON.stringify(type) : inspect(type);
+    throw problem(`there is no type ${what} of PCI device`, near ? `Did you mean ${near}?` : all);
+  }
+  if (pluggable.some((each) => each.kind === kind)) return;
+  const word = kind ?? type;
+  const named = typeof word === 'string' ? JSON.stringify(word) : inspect(word);
+  const what = word === undefined ? 'it has no kind' : `there is no ${kind === undefined ? 'type' : 'kind'} ${named}`;
+  const names = pluggable.map((each) => each.type ?? each.kind);
+  const near = typeof word === 'string' ? didYouMean(deviceType(word), names) : undefined;
+  const meant = pluggable.find((each) => (each.type ?? each.kind) === near);
+  // A type alone says what is meant.
+  if (meant && kind === undefined && near === type) throw problem('it has no kind', `Write it so: ${written(meant)}.`);
+  if (meant) throw problem(what, `Did you mean ${written(meant)}?`);
+  throw problem(what, `The kinds are cpu, memory, nvdimm and pci, whose types are ${types.join(', ')}.`);
+}
+
 /** What a device's own schema cannot tell. */
 function requireSound(plug: PciPlug): void {
   if (plug.type === 'virtio-net') requireNet(plug);
@@ -145,6 +173,7 @@ function requireSound(plug: PciPlug): void {
   if (problem !== undefined) throw new NemuError('PLUG', `This cannot be plugged: ${problem}`);
 }
 
+/** What holds between the options of a network card. @throws NemuError `PLUG` */
 function requireNet({ kind: _, type: __, ...options }: Extract<PciPlug, { type: 'virtio-net' }>): void {
   const result = netSchema.safeParse(asNet(options));
   if (result.success) return;

@@ -62,6 +62,13 @@ export interface Adapt {
 /** Where an engine's words name files: errors, what disks report, how a machine ended. */
 const WORDS = new Set(['message', 'hint', 'detail', 'text', 'reason', 'file', 'path']);
 
+/** JSON has no number for NaN and infinity, and none of ours is beyond a double's. @throws NemuError USAGE */
+function withNumbers(key: string, value: unknown): unknown {
+  if (typeof value !== 'bigint' && (typeof value !== 'number' || Number.isFinite(value))) return value;
+  const what = /^\d*$/.test(key) ? '' : `${key}: `;
+  throw new NemuError('USAGE', `${what}${value} is no number that a machine takes.`);
+}
+
 /** A connection to an engine elsewhere, which makes machines there. */
 export class EngineConnection {
   readonly #stream: Duplex;
@@ -173,12 +180,13 @@ export class EngineConnection {
     if (!this.#stream.destroyed) this.#stream.write(encodeFrame(type, channel, payload));
   }
 
-  #request(message: object): Promise<unknown> {
-    if (this.#failure) return Promise.reject(this.#failure);
+  async #request(message: object): Promise<unknown> {
+    if (this.#failure) throw this.#failure;
     const id = this.#nextId++;
+    const payload = Buffer.from(JSON.stringify({ id, ...message }, withNumbers));
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#calls.set(id, { resolve, reject });
-    this.#write(FRAME_CONTROL, 0, Buffer.from(JSON.stringify({ id, ...message })));
+    this.#write(FRAME_CONTROL, 0, payload);
     return promise;
   }
 

@@ -161,6 +161,10 @@ describe('both ends', () => {
     ] as const) {
       await expect(machine.resizeMemory(id, size)).rejects.toMatchObject({ code: 'PROTOCOL' });
     }
+    // In JSON it would be null.
+    const none = { code: 'USAGE', message: 'timeoutMs: NaN is no number that a machine takes.' };
+    await expect(machine.unplug('cpu3', { timeoutMs: Number.NaN })).rejects.toMatchObject(none);
+    await expect(machine.resizeMemory('vm0', 5n as never)).rejects.toMatchObject({ code: 'USAGE' });
     expect(await machine.requests()).toEqual([{ id: 1 }]);
     expect(await machine.plugged()).toEqual({ cpus: {} });
     for (const wrong of [{ timeoutMs: -1 }, { timeout: 5 }]) {
