@@ -3,6 +3,7 @@ import { inspect } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import type { CpuDevice, PlugOptions, UnplugOptions } from '../client/live.ts';
 import type { VcpuReport } from '../client/machine_client.ts';
+import { addressOf, requireCount, requireObject } from './arguments.ts';
 import { Bytes, type Done, given, literal, type Text } from './values.ts';
 import type { Vm } from './vm.ts';
 
@@ -34,7 +35,7 @@ export class Cpu {
 
   /** Memory as this vCPU's present address space has it. */
   async read(virtual: bigint | number, length = 64): Promise<Bytes> {
-    const from = BigInt(virtual);
+    const from = addressOf(virtual);
     return new Bytes(await this.#vm.kernel.read(from, length, this.index), from);
   }
 
@@ -83,7 +84,8 @@ export class Cpus extends Array<Cpu> {
   async add(count = 1, options: PlugOptions = {}): Promise<Cpu[]> {
     const vm = this.#vm;
     const { count: atStart, max = atStart } = vm.machine.description.cpus;
-    requireCount(count);
+    requireCount(count, 'vCPUs');
+    requireObject(options, 'vm.cpus.add(2, { timeoutMs: 5000 })');
     if (count > max - this.count) {
       const here = `${this.count} vCPU${this.count === 1 ? ' is' : 's are'} there, and there is room for ${max}`;
       const wanted = this.count + count;
@@ -143,7 +145,8 @@ export class Cpus extends Array<Cpu> {
    */
   async remove(count = 1, options: UnplugOptions = {}): Promise<void> {
     const vm = this.#vm;
-    requireCount(count);
+    requireCount(count, 'vCPUs');
+    requireObject(options, 'vm.cpus.remove(1, { timeoutMs: 5000 })');
     // The boot processor stays.
     const removable = Object.keys(this).map(Number).slice(1);
     if (count > removable.length) {
@@ -195,9 +198,4 @@ export class Cpus extends Array<Cpu> {
     const { count } = this;
     return `${count} vCPU${count === 1 ? '' : 's'}: ${Object.keys(this).join(', ')}`;
   }
-}
-
-function requireCount(count: number): void {
-  if (Number.isSafeInteger(count) && count >= 1) return;
-  throw new NemuError('USAGE', `${literal(count)} is no number of vCPUs: give a whole number, 1 or more.`);
 }

@@ -4,9 +4,10 @@ import { NemuError } from '../client/errors.ts';
 import type { PciDevice as LivePci, PciPlugInput, PciPortReport, PlugOptions, UnplugOptions } from '../client/live.ts';
 import type { PciFunctionReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
+import { requireObject } from './arguments.ts';
 import { ConfigView } from './pci_config.ts';
 import { readQueues, type VirtQueue } from './queues.ts';
-import { address, type Done, Text } from './values.ts';
+import { address, type Done, literal, Text } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A PCI function, as it was when it was asked for. */
@@ -127,11 +128,14 @@ export function pciAccess(vm: Vm): PciAccess {
     if (which === undefined) return all;
     const found = all.find((each) => each.name === which || each.address === which || `0000:${each.address}` === which);
     if (found) return found;
-    throw new NemuError('DEVICE', `There is no PCI function "${which}".`, {
+    const named = typeof which === 'string' ? `"${which}"` : literal(which);
+    throw new NemuError('DEVICE', `There is no PCI function ${named}.`, {
       hint: `There are ${all.map((each) => `${each.address} ${each.name}`).join(', ') || 'none'}.`,
     });
   };
-  const plug: PciAccess['plug'] = async (type, { timeoutMs, ...options } = {} as never) => {
+  const plug: PciAccess['plug'] = async (type, given = {} as never) => {
+    requireObject(given, "vm.pci.plug('virtio-blk', { file: 'a.qcow2' })");
+    const { timeoutMs, ...options } = given;
     const input = { kind: 'pci', type, ...options } as unknown as PciPlugInput;
     const { device } = await vm.plug(input, timeoutMs === undefined ? {} : { timeoutMs });
     return new PluggedDevice(vm, device as LivePci);

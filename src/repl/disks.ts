@@ -5,7 +5,8 @@ import { NemuError } from '../client/errors.ts';
 import type { UnplugOptions } from '../client/live.ts';
 import type { DiskChangeInput } from '../client/live_change.ts';
 import type { DiskReport } from '../client/machine_client.ts';
-import { formatSize, parseSize } from '../client/sizes.ts';
+import { formatSize } from '../client/sizes.ts';
+import { bytesOf, requireObject, requireText } from './arguments.ts';
 import { type Done, literal, memberCode } from './values.ts';
 import type { Vm } from './vm.ts';
 
@@ -28,6 +29,7 @@ export class Disk {
 
   /** Limits its requests and bytes in a second: `{ iops: 500, bps: 10e6 }`; `{}` for none. */
   async throttle(limits: ThrottleInput): Promise<void> {
+    requireObject(limits, `${this.#code}.throttle({ iops: 500 })`);
     const before = (await this.statistics()).throttle;
     const code = (which: ThrottleInput) => `${this.#code}.throttle(${literal(which)})`;
     const set = (which: ThrottleInput) => this.#vm.machine.throttle(this.name, which);
@@ -45,7 +47,8 @@ export class Disk {
    * @throws NemuError CHANGE, DISK
    */
   async resize(size?: string | number, options: { readonly shrink?: boolean } = {}): Promise<DiskState> {
-    const bytes = typeof size === 'string' ? parseSize(size) : size;
+    requireObject(options, `${this.#code}.resize('2G', { shrink: true })`);
+    const bytes = size === undefined ? undefined : bytesOf(size);
     const before = (await this.statistics()).size;
     const given = [
       ...(size === undefined ? [] : [literal(size)]),
@@ -72,6 +75,8 @@ export class Disk {
    * @throws NemuError CHANGE, DISK
    */
   async change(file: string, options: { readonly format?: 'raw' | 'qcow2' } = {}): Promise<DiskState> {
+    requireText(file, 'a file', `${this.#code}.change('other.img')`);
+    requireObject(options, `${this.#code}.change('other.img', { format: 'raw' })`);
     const before = await this.statistics();
     const format = before.probed ? {} : { format: before.format };
     const code = (path: string, how: object) =>

@@ -12,6 +12,8 @@ import {
 import { readKernelLog } from '../client/guest_kernel/printk.ts';
 import { VmcoreInfo } from '../client/guest_kernel/vmcoreinfo.ts';
 import type { MachineClient } from '../client/machine_client.ts';
+import { addressOf, lengthOf, requireText } from './arguments.ts';
+import { literal } from './values.ts';
 
 const LEVELS = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug'];
 /** CR4.LA57: 5-level paging (Intel SDM volume 3, 2.5). */
@@ -101,6 +103,7 @@ export class Kernel {
    * @throws NemuError SYMBOL for a name that is none.
    */
   async symbol(name: string): Promise<KernelSymbol> {
+    requireText(name, "a symbol's name", "vm.kernel.symbol('schedule')");
     const kernel = await this.symbols();
     const found = kernel.find(name) ?? (await this.#moduleSymbol(name));
     if (found) return found;
@@ -124,9 +127,10 @@ export class Kernel {
   }
 
   /** `schedule+0x12`, or `virtblk_done+0x12 [virtio_blk]`, where that can be said, else undefined. */
-  async describe(address: bigint): Promise<string | undefined> {
+  async describe(address: bigint | number): Promise<string | undefined> {
+    const at = addressOf(address);
     try {
-      return (await this.symbols()).describe(address) ?? (await this.#describeInModule(address));
+      return (await this.symbols()).describe(at) ?? (await this.#describeInModule(at));
     } catch {
       return undefined;
     }
@@ -142,18 +146,20 @@ export class Kernel {
   }
 
   /** Kernel-virtual memory, or that of a vCPU's present address space. */
-  async read(address: bigint, length: number, vcpu?: number): Promise<Uint8Array> {
-    return (await this.#spaceOf(vcpu)).read(address, length);
+  async read(address: bigint | number, length: number, vcpu?: number): Promise<Uint8Array> {
+    const [from, count] = [addressOf(address), lengthOf(length)];
+    return (await this.#spaceOf(vcpu)).read(from, count);
   }
 
-  async walk(address: bigint, vcpu?: number): Promise<Walk> {
-    return (await this.#spaceOf(vcpu)).walk(address);
+  async walk(address: bigint | number, vcpu?: number): Promise<Walk> {
+    const at = addressOf(address);
+    return (await this.#spaceOf(vcpu)).walk(at);
   }
 
   async #spaceOf(vcpu: number | undefined): Promise<AddressSpace> {
     if (vcpu === undefined) return this.#space(await this.#info());
     const registers = (await this.#machine.inspect()).find(({ index }) => index === vcpu)?.registers;
-    if (!registers) throw new NemuError('VCPU', `There is no vCPU ${vcpu} whose registers can be read.`);
+    if (!registers) throw new NemuError('VCPU', `There is no vCPU ${literal(vcpu)} whose registers can be read.`);
     const root = Number(BigInt(registers.cr3) & 0x000ffffffffff000n);
     return new AddressSpace(
       (from, length) => this.#machine.readMemory(from, length),

@@ -1,10 +1,11 @@
 /** The machine's memory as the REPL and scripts have it. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import type { MemoryDevice, PlugInput, PlugOptions, UnplugOptions } from '../client/live.ts';
 import type { BalloonReport, DirtyRateReport } from '../client/machine_client.ts';
-import { formatSize, parseSize } from '../client/sizes.ts';
+import { formatSize } from '../client/sizes.ts';
+import { bytesOf, lengthOf, requireCount, requireObject } from './arguments.ts';
 import { address, Bytes, type Done, literal } from './values.ts';
 import { resizeMemory, VirtioMem } from './virtio_mem.ts';
 import type { Vm } from './vm.ts';
@@ -96,12 +97,11 @@ export class Memory {
    * Plugs a DIMM: `plug('1G', { node: 1 })`. Resolves when the guest has taken it.
    * @throws NemuError as `MachineClient.plug` does.
    */
-  async plug(
-    size: string | number,
-    { timeoutMs, ...dimm }: Omit<MemoryInput, 'kind' | 'size'> & PlugOptions = {},
-  ): Promise<Dimm> {
-    const options = timeoutMs === undefined ? {} : { timeoutMs };
-    const { device } = await this.#vm.plug({ kind: 'memory', size, ...dimm }, options);
+  async plug(size: string | number, options: Omit<MemoryInput, 'kind' | 'size'> & PlugOptions = {}): Promise<Dimm> {
+    requireObject(options, "vm.memory.plug('1G', { node: 1 })");
+    const { timeoutMs, ...dimm } = options;
+    const patience = timeoutMs === undefined ? {} : { timeoutMs };
+    const { device } = await this.#vm.plug({ kind: 'memory', size, ...dimm }, patience);
     return new Dimm(this.#vm, device as MemoryDevice);
   }
 
@@ -120,8 +120,7 @@ export class Memory {
   async balloon(size?: string | number): Promise<BalloonReport> {
     const { machine } = this.#vm;
     if (size === undefined) return machine.balloon();
-    const bytes = typeof size === 'string' ? parseSize(size) : size;
-    if (!Number.isSafeInteger(bytes) || bytes < 0) throw new NemuError('USAGE', `${literal(size)} is no size.`);
+    const bytes = bytesOf(size);
     if (bytes >= this.size) {
       throw new NemuError(
         'USAGE',
@@ -156,18 +155,20 @@ export class Memory {
    * @throws NemuError DIRTY_RATE for a time that is none.
    */
   async dirtyRate(seconds = 1): Promise<DirtyRate> {
-    return new DirtyRate(await this.#vm.machine.dirtyRate(Number(seconds) * 1000));
+    const time = Number(seconds);
+    if (!Number.isFinite(time)) throw new NemuError('DIRTY_RATE', `${literal(seconds)} is no number of seconds.`);
+    return new DirtyRate(await this.#vm.machine.dirtyRate(time * 1000));
   }
 
   /** Guest-physical memory. */
   async read(physical: number | bigint, length = 64): Promise<Bytes> {
-    const from = Number(physical);
+    const from = typeof physical === 'bigint' ? Number(physical) : physical;
     if (!Number.isSafeInteger(from) || from < 0) {
       throw new NemuError('USAGE', `${literal(physical)} is not a guest-physical address.`, {
         hint: 'vm.read takes kernel-virtual addresses and symbols.',
       });
     }
-    return new Bytes(await this.#vm.machine.readMemory(from, length), BigInt(from));
+    return new Bytes(await this.#vm.machine.readMemory(from, lengthOf(length)), BigInt(from));
   }
 
   /**
@@ -175,7 +176,11 @@ export class Memory {
    * @returns guest-physical addresses, 32 at most.
    */
   async search(what: string | Uint8Array, most = 32): Promise<string[]> {
-    const wanted = typeof what === 'string' ? Buffer.from(what) : Buffer.from(what);
+    if (typeof what !== 'string' && !types.isUint8Array(what)) {
+      throw new NemuError('USAGE', `What is looked for is text or bytes, not ${literal(what)}.`);
+    }
+    requireCount(most, 'addresses');
+    const wanted = Buffer.from(what as string);
     if (wanted.length === 0) throw new NemuError('USAGE', 'There is nothing to look for.');
     const found: number[] = [];
     // RAM has a hole below 4 GiB, which is 2 GiB at most.

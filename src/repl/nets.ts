@@ -5,6 +5,7 @@ import { NemuError } from '../client/errors.ts';
 import type { UnplugOptions } from '../client/live.ts';
 import type { NetChangeInput } from '../client/live_change.ts';
 import type { NetReport } from '../client/machine_client.ts';
+import { requireObject } from './arguments.ts';
 import type { Action } from './journal.ts';
 import { type Done, literal, memberCode } from './values.ts';
 import type { Vm } from './vm.ts';
@@ -28,6 +29,7 @@ export class Net {
 
   /** Limits its packets and bytes in a second: `{ pps: 1000, bpsRx: 10e6 }`; `{}` for none. */
   async throttle(limits: NetThrottleInput): Promise<void> {
+    requireObject(limits, `${this.#code}.throttle({ pps: 1000 })`);
     const before = (await this.statistics()).throttle;
     await this.#do('throttle', [limits, before], this.#gives('throttle', limits), (which) => ({
       action: 'throttle',
@@ -43,13 +45,15 @@ export class Net {
 
   /** Plugs the card into another network: `{ type: 'tap', ifname: 'tap0' }`, `{ type: 'user' }`. */
   async backend(backend: NetBackendInput): Promise<NetState> {
+    requireObject(backend, `${this.#code}.backend({ type: 'tap', ifname: 'tap0' })`);
     const before = backendOf(await this.statistics());
     const gives = this.#gives('type', backend.type);
     return this.#do('backend', [backend, before], gives, (which) => ({ action: 'backend', backend: which }));
   }
 
   /** Leads a port of the host into the guest: `forward({ hostPort: 2222, guestPort: 22 })`. */
-  forward(forward: HostForwardInput): Promise<NetState> {
+  async forward(forward: HostForwardInput): Promise<NetState> {
+    requireObject(forward, `${this.#code}.forward({ hostPort: 2222, guestPort: 22 })`);
     return this.#forwarding(`forward(${literal(forward)})`, { add: [forward] }, `unforward(${literal(forward)})`, {
       remove: [listenerOf(forward)],
     });
@@ -57,6 +61,7 @@ export class Net {
 
   /** Ends that; connections that there are go on. A number is a port of TCP at 127.0.0.1. */
   async unforward(which: number | Omit<HostForwardInput, 'guestPort'>): Promise<NetState> {
+    if (typeof which !== 'number') requireObject(which, `${this.#code}.unforward(2222)`);
     const listener = listenerOf(typeof which === 'number' ? { hostPort: which } : which);
     const found = (await this.statistics()).hostForwards.find(
       ({ protocol, hostAddress, hostPort }) =>

@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import { inspect } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 
 /**
@@ -6,6 +7,9 @@ import { NemuError } from '../client/errors.ts';
  * @param what it is, in a word, for the message. @throws NemuError FILE
  */
 export function writeNewFile(path: string, text: string, what: string): void {
+  if (typeof path !== 'string' || path === '') {
+    throw new NemuError('FILE', `The ${what} is written into a file: ${inspect(path)} is no name of one.`);
+  }
   try {
     writeFileSync(path, text, { flag: 'wx' });
   } catch (cause) {

@@ -3,6 +3,7 @@ import { inspect } from 'node:util';
 import type { PlugInput, PlugOptions, UnplugOptions } from '../client/live.ts';
 import type { NvdimmReport } from '../client/nvdimm.ts';
 import { formatSize } from '../client/sizes.ts';
+import { requireObject } from './arguments.ts';
 import { address, type Done } from './values.ts';
 import type { Vm } from './vm.ts';
 
@@ -55,7 +56,9 @@ export class Nvdimms {
    * Plugs one: `plug({ file: 'pm.img', size: '256M' })`. Resolves when the guest knows it.
    * @throws NemuError as `MachineClient.plug` does.
    */
-  async plug({ timeoutMs, ...nvdimm }: NvdimmInput & PlugOptions): Promise<Nvdimm> {
+  async plug(wanted: NvdimmInput & PlugOptions): Promise<Nvdimm> {
+    requireObject(wanted, "vm.nvdimm.plug({ file: 'pm.img', size: '256M' })");
+    const { timeoutMs, ...nvdimm } = wanted;
     const options = timeoutMs === undefined ? {} : { timeoutMs };
     const { device } = await this.#vm.plug({ kind: 'nvdimm', ...nvdimm }, options);
     return this.get(device.id) as Nvdimm;

@@ -44,7 +44,9 @@ function problemOfMemory(
   if (memory.max === undefined) return `There is no room for ${first.id}: the machine has no room for more memory.`;
   const elsewhere = [...modules, ...regions].find(({ node = 0 }) => node >= nodes);
   if (elsewhere) return `${elsewhere.id} is for node ${elsewhere.node}: the machine has nodes 0 to ${nodes - 1}.`;
-  const odd = modules.find(({ kind, size = 0 }) => kind === 'memory' && size % DIMM_ALIGNMENT !== 0);
+  const odd = [...modules, ...regions].find(
+    ({ kind, type, size = 0 }) => (kind === 'memory' || type === 'virtio-mem') && size % DIMM_ALIGNMENT !== 0,
+  );
   if (odd) return `${odd.id} of ${odd.size} bytes is not a multiple of ${formatSize(DIMM_ALIGNMENT)}.`;
   const sum = (list: readonly { readonly size?: number }[]) => list.reduce((all, { size = 0 }) => all + size, 0);
   const stays = <T extends { readonly id: string }>(list: readonly T[]) => list.filter(({ id }) => !goes.has(id));

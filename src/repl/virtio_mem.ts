@@ -1,9 +1,10 @@
 /** Memory that the guest plugs and unplugs by blocks, as the REPL has it. */
 import { inspect } from 'node:util';
 import type { PlugOptions } from '../client/live.ts';
-import { formatSize, parseSize } from '../client/sizes.ts';
+import { formatSize } from '../client/sizes.ts';
 import type { VirtioMemReport } from '../client/virtio_mem.ts';
-import { Done, literal } from './values.ts';
+import { bytesOf, requireObject, requireText } from './arguments.ts';
+import { Done, given, literal } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A virtio-mem device, with what was plugged of it when it was looked up. */
@@ -53,14 +54,15 @@ export async function resizeMemory(
   size: string | number,
   options: PlugOptions = {},
 ): Promise<Done> {
-  const bytes = typeof size === 'string' ? parseSize(size) : size;
+  requireText(id, "a virtio-mem device's id", "vm.memory.resize('vm0', '512M')");
+  requireObject(options, "vm.memory.resize('vm0', '512M', { timeoutMs: 5000 })");
+  const bytes = bytesOf(size);
   const { memory } = await vm.machine.plugged();
   const before = memory.virtio.find((each) => each.id === id)?.requested ?? 0;
-  const given = Object.keys(options).length > 0 ? `, ${literal(options)}` : '';
   const ask = async (wanted: number) =>
     new Done(await vm.change((machine) => machine.resizeMemory(id, wanted, options)));
   return vm.journal.do({
-    code: `vm.memory.resize(${literal(id)}, ${literal(size)}${given})`,
+    code: `vm.memory.resize(${literal(id)}, ${literal(size)}${given(options)})`,
     run: () => ask(bytes),
     inverse: { code: `vm.memory.resize(${literal(id)}, ${before})`, run: () => ask(before) },
   });

@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { readConfig, withAbsolutePaths } from '../client/config.ts';
-import { type ConfigInput, diskName, withDevicesApart } from '../client/description.ts';
+import { type ConfigInput, DIMM_ALIGNMENT, diskName, withDevicesApart } from '../client/description.ts';
 import type { DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestChannel, GuestRunOptions } from '../client/guest_session.ts';
@@ -11,12 +11,15 @@ import {
   type PluggedReport,
   type PlugInput,
   type PlugOptions,
+  type PlugRequest,
+  parsePlug,
   type UnplugOptions,
 } from '../client/live.ts';
 import type { MachineClient, MachineState } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
 import { doSteps, Plan } from './apply.ts';
+import { addressOf, isDigits, isPlain, lengthOf, requireCount, requireObject, requireText } from './arguments.ts';
 import { Cpus } from './cpus.ts';
 import { describeNow } from './description.ts';
 import { type PciAccess, pciAccess } from './devices.ts';
@@ -33,9 +36,6 @@ import { findPluggable } from './plug_options.ts';
 import { requireRoom } from './room.ts';
 import { address, Bytes, Description, Done, given, literal, ShellResult, Text } from './values.ts';
 
-/** An object of fields; one of another context too. */
-const isPlain = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value);
-
 /** What plugs a device again that was taken out, in the same place. */
 function plugOf(device: LiveDevice): PlugInput | undefined {
   if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
@@ -46,6 +46,19 @@ function plugOf(device: LiveDevice): PlugInput | undefined {
     return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
   }
   return device;
+}
+
+/**
+ * The guest cannot use what a section of its memory is cut off from. QEMU, and so our QMP, take it all the same.
+ * @throws NemuError PLUG
+ */
+function requireWholeSections(plug: PlugRequest): void {
+  if (plug.kind !== 'pci' || plug.type !== 'virtio-mem' || plug.size % DIMM_ALIGNMENT === 0) return;
+  const whole = Math.ceil(plug.size / DIMM_ALIGNMENT) * DIMM_ALIGNMENT;
+  const problem = `a virtio-mem of ${plug.size} bytes is not a multiple of 128 MiB, in which Linux takes memory.`;
+  throw new NemuError('PLUG', `This cannot be plugged: ${problem}`, {
+    hint: `Take ${formatSize(whole)}: the size is the most that can be plugged of it, requested says how much is.`,
+  });
 }
 
 /** What was asked for with the name, or the number, that the device got: what does it again does the same. */
@@ -142,6 +155,11 @@ export class Vm {
    */
   async change<T>(ask: (machine: MachineClient) => Promise<T>, force = false): Promise<T> {
     Evaluation.current?.requireWanted();
+    if (typeof ask !== 'function') {
+      throw new NemuError('USAGE', `vm.change takes a function, not ${literal(ask)}.`, {
+        hint: "vm.change((machine) => machine.plug({ kind: 'cpu' }))",
+      });
+    }
     if (this.state === 'paused' && !force) {
       throw new NemuError('STATE', 'The machine is paused: its guest hears of nothing until it is resumed.', {
         hint: 'resume, then try again.',
@@ -159,7 +177,9 @@ export class Vm {
    * when the guest has it online.
    * @throws NemuError as `MachineClient.plug` does.
    */
-  plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
+  async plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
+    requireWholeSections(parsePlug(device));
+    requireObject(options, "vm.plug({ kind: 'cpu' }, { timeoutMs: 5000 })");
     let id = '';
     let asked = device;
     return this.journal.do({
@@ -188,7 +208,9 @@ export class Vm {
    * Takes a device out, by its id, when the guest lets it go; one that was refused goes on working.
    * @throws NemuError as `MachineClient.unplug` does.
    */
-  unplug(id: string, options: UnplugOptions = {}): Promise<Done> {
+  async unplug(id: string, options: UnplugOptions = {}): Promise<Done> {
+    requireText(id, "a device's id", "vm.unplug('dimm0')");
+    requireObject(options, "vm.unplug('dimm0', { timeoutMs: 5000 })");
     let again: PlugInput | undefined;
     return this.journal.do({
       code: `vm.unplug(${literal(id)}${given(options)})`,
@@ -232,7 +254,8 @@ export class Vm {
    * @param options `dryRun` plans and touches nothing.
    * @throws NemuError DESCRIPTION for one that could not be, APPLY for a step that failed, with how far it came.
    */
-  async apply(wanted: string | ConfigInput, { dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<Plan> {
+  async apply(wanted: string | ConfigInput, options: { readonly dryRun?: boolean } = {}): Promise<Plan> {
+    requireObject(options, "vm.apply('machine.yaml', { dryRun: true })");
     if (typeof wanted !== 'string' && !isPlain(wanted)) {
       throw new NemuError('USAGE', `vm.apply takes a file or a description, not ${literal(wanted)}.`, {
         hint: "vm.apply('machine.yaml'), or vm.apply({ cpus: { count: 4 } }); vm.describe() has all fields.",
@@ -244,7 +267,7 @@ export class Vm {
     const steps = planSteps(now, withAbsolutePaths(input), (path) => config?.locate(path));
     const { numa, nvdimms } = this.machine.description;
     requireRoom(steps, await this.machine.plugged(), numa?.nodes.length ?? 1, nvdimms.length);
-    return dryRun ? new Plan(steps, false) : doSteps(this, steps);
+    return options.dryRun ? new Plan(steps, false) : doSteps(this, steps);
   }
 
   /** PCI: `vm.pci('vda')` looks a function up, `vm.pci.plug('virtio-rng')` plugs a device. */
@@ -258,6 +281,7 @@ export class Vm {
   async acpi(signature?: string): Promise<AcpiTable | AcpiTable[]> {
     const all = await acpiTables(this.machine);
     if (signature === undefined) return all;
+    requireText(signature, "a table's signature", "vm.acpi('DSDT')");
     // Kernels name files by what the specification names otherwise.
     const wanted = { FADT: 'FACP', MADT: 'APIC' }[signature.toUpperCase()] ?? signature.toUpperCase();
     const found = all.find((table) => table.signature === wanted);
@@ -269,7 +293,9 @@ export class Vm {
 
   /** Tables: `info('cpus')`, and so on; of one device `info('queues', 'vda')`. */
   async info(topic = 'status', name?: string): Promise<Text> {
-    return new Text(await tellInfo(topic, this.machine, this.kernel, name));
+    return new Text(
+      await tellInfo(typeof topic === 'string' ? topic : literal(topic), this.machine, this.kernel, name),
+    );
   }
 
   pause(): Promise<void> {
@@ -295,9 +321,12 @@ export class Vm {
     return this.journal.do({ code: 'vm.reset()', run: () => this.machine.reset() });
   }
 
-  /** Presses the ACPI power button. */
-  powerButton(): Promise<void> {
-    return this.journal.do({ code: 'vm.powerButton()', run: () => this.machine.powerButton() });
+  /** Presses the ACPI power button, and does not wait for what the guest makes of it. */
+  async powerButton(): Promise<Text> {
+    await this.journal.do({ code: 'vm.powerButton()', run: () => this.machine.powerButton() });
+    return new Text(
+      'The power button was pressed. What comes of it is up to the guest: vm.state tells. quit ends the machine at once.',
+    );
   }
 
   /** Sends an NMI to every vCPU. */
@@ -315,6 +344,8 @@ export class Vm {
    * @throws NemuError GUEST_AGENT for a guest that has none.
    */
   async sh(command: string, options: GuestRunOptions = {}): Promise<ShellResult> {
+    requireText(command, 'a command', "vm.sh('lscpu')");
+    requireObject(options, "vm.sh('lscpu', {…})");
     if (!this.#guest) {
       throw new NemuError('GUEST_AGENT', 'The guest has no agent that could run a command.', {
         hint: 'It has one when it runs our initramfs: nemu run without --initrd.',
@@ -333,30 +364,31 @@ export class Vm {
 
   /** The kernel's log, read from its memory: the guest need not answer. @param last lines, all without. */
   async dmesg(last?: number): Promise<Text> {
+    if (last !== undefined) requireCount(last, 'lines');
     const lines = await this.kernel.log();
     return new Text((last === undefined ? lines : lines.slice(-last)).join('\n'));
   }
 
   /** A symbol's address by its name, or the symbol at an address. */
   async symbol(which: string | bigint | number): Promise<Text> {
-    if (typeof which === 'string' && !/^(0x[0-9a-f]+|\d+)$/i.test(which)) {
+    if (typeof which === 'string' && !isDigits(which)) {
       const { name, type, address: at } = await this.kernel.symbol(which);
       return new Text(`${at.toString(16)} ${type} ${name}`);
     }
-    return new Text((await this.kernel.describe(BigInt(which))) ?? `${address(BigInt(which))} is in no symbol`);
+    const at = addressOf(which);
+    return new Text((await this.kernel.describe(at)) ?? `${address(at)} is in no symbol`);
   }
 
   /** A kernel-virtual address; that of a symbol by its name. @throws NemuError SYMBOL */
   async #addressOf(which: string | bigint | number): Promise<bigint> {
-    return typeof which === 'string' && !/^(0x[0-9a-f]+|\d+)$/i.test(which)
-      ? (await this.kernel.symbol(which)).address
-      : BigInt(which);
+    return typeof which === 'string' && !isDigits(which) ? (await this.kernel.symbol(which)).address : addressOf(which);
   }
 
   /** Kernel-virtual memory; a name is a symbol's address. */
   async read(virtual: string | bigint | number, length = 64): Promise<Bytes> {
+    const count = lengthOf(length);
     const from = await this.#addressOf(virtual);
-    return new Bytes(await this.kernel.read(from, length), from);
+    return new Bytes(await this.kernel.read(from, count), from);
   }
 
   /** The steps through the page tables to an address: the kernel's, or those of a vCPU. */

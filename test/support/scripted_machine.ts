@@ -302,6 +302,8 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
     this.tell({ type: 'reset', cause: 'the user' });
   }
 
+  async powerButton(): Promise<void> {}
+
   #become(state: MachineState): void {
     this.state = state;
     this.tell({ type: 'state', state });
