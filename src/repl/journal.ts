@@ -32,7 +32,10 @@ export class Journal {
   readonly #running = new Set<Promise<unknown>>();
 
   /** Does an action and writes it down. What was undone before cannot be redone after it. */
-  do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
+  async do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
+    if (typeof action?.run !== 'function') {
+      throw new NemuError('USAGE', `${literal(action)} is no action: it has code, and run, a function.`);
+    }
     return this.#watched(this.#do(action));
   }
 
@@ -64,7 +67,11 @@ export class Journal {
       const over = this.#done.slice(at + 1).map(({ action }) => action.code);
       const [last, inverse] = [this.#done[at], this.#done[at]?.action.inverse];
       if (!last || !inverse) {
-        if (over.length === 0) throw new NemuError('UNDO', 'Nothing was done yet that could be undone.');
+        if (over.length === 0) {
+          throw new NemuError('UNDO', 'Nothing was done in this session that could be undone.', {
+            hint: 'What was done elsewhere is taken back by what does the contrary, as unplug ID; info requests tells of it.',
+          });
+        }
         throw new NemuError('UNDO', `Nothing is left that could be undone: ${over.join(', ')} cannot be.`);
       }
       await inverse.run();

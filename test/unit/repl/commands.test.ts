@@ -171,7 +171,10 @@ describe('the journal', () => {
 
   test('what cannot be undone, and what fails, stays', async () => {
     const journal = new Journal();
-    await expect(journal.undo()).rejects.toThrow(/Nothing was done/);
+    await expect(journal.undo()).rejects.toMatchObject({
+      message: 'Nothing was done in this session that could be undone.',
+      hint: expect.stringContaining('unplug ID'),
+    });
     await expect(journal.do({ code: 'x', run: () => Promise.reject(new Error('no')) })).rejects.toThrow('no');
     expect(journal.lines).toEqual([]);
     await journal.do({ code: 'reset', run: async () => {} });
