@@ -5,16 +5,19 @@ import { table } from '../client/text_table.ts';
 import type { QmpClient } from './client.ts';
 import { parseLine } from './shell.ts';
 
-const GENERAL = `A line is a command with key=value arguments, or with a JSON object; or a message as JSON; or a command of the human
-monitor, as info pci. Tab completes commands, arguments and their values. help COMMAND says what a command takes, help
-device_add DRIVER what a device does. Ctrl-C gives the prompt back; exit or Ctrl-D leaves.`;
+const GENERAL = [
+  'A line is a command with key=value arguments or a JSON object, a message as JSON, or a command of the human monitor (info pci).',
+  'Tab completes commands, arguments and their values.',
+  'help COMMAND says what a command takes, help device_add DRIVER what a device takes.',
+  'Ctrl-C gives the prompt back; exit or Ctrl-D leaves.',
+].join('\n');
 
 /** QEMU has hundreds of devices: with their properties they would be no help. */
 const MOST_WITH_PROPERTIES = 40;
 
 /** @throws NemuError USAGE */
 export async function shellHelp(client: QmpClient, command?: string, driver?: string): Promise<string> {
-  if (command === undefined) return GENERAL.replaceAll('\n', ' ');
+  if (command === undefined) return GENERAL;
   const schema = await client.schema();
   parseLine([command], schema);
   if (command === 'device_add' && driver !== undefined) return helpOnDriver(client, driver);
