@@ -41,6 +41,7 @@ export function terminalStreams(): ReplStreams {
     output: process.stdout,
     terminal,
     colors: terminal && !process.env.NO_COLOR,
+    greeting: terminal,
     ...(terminal && { history: join(stateFolder(), 'repl_history') }),
   };
 }

@@ -5,6 +5,7 @@ import { didYouMean } from '../client/suggest.ts';
 import { INFO } from './info.ts';
 import { fieldsCode, optionWords, plugCode, plugWords, unpluggable } from './plug_command.ts';
 import { findPluggable, type Options, plugHelp, plugTypes } from './plug_options.ts';
+import { twoColumns } from './prose.ts';
 import type { Vm } from './vm.ts';
 
 export interface ReplCommand {
@@ -289,14 +290,12 @@ export function commandCode(line: string): string | undefined {
  */
 export function commandHelp(name?: string, type?: string): string {
   if (name !== undefined) return helpOnCommand(name, type);
-  const rows = Object.values(COMMANDS);
-  const width = Math.max(...rows.map(({ usage }) => usage.length));
   return [
-    ...rows.map(({ usage, help }) => `  ${usage.padEnd(width)}  ${help}`),
+    ...twoColumns(Object.values(COMMANDS).map(({ usage, help }) => [usage, help])),
     '',
     'help COMMAND, and help plug TYPE, say more.',
     'Everything else is JavaScript (or TypeScript) with `vm` in scope; `vm?` says what it has. Promises are awaited.',
-    'Tab completes, Ctrl-r searches, .editor takes several lines, Ctrl-d leaves.',
+    'Tab completes, Ctrl-R searches, .editor takes several lines, Ctrl-D leaves.',
   ].join('\n');
 }
 

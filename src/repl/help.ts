@@ -9,6 +9,7 @@ import { Kernel } from './kernel.ts';
 import { Dimm, DirtyRate, Memory } from './memory.ts';
 import { Net } from './nets.ts';
 import { Nvdimm, Nvdimms } from './nvdimm.ts';
+import { twoColumns } from './prose.ts';
 import { VirtioMem } from './virtio_mem.ts';
 import { Vm } from './vm.ts';
 
@@ -78,7 +79,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         pause: ['await vm.pause()', 'stops every vCPU'],
         resume: ['await vm.resume()', 'lets them go on'],
         reset: ['await vm.reset()', 'hard reset, as by the button'],
-        powerButton: ['await vm.powerButton()', 'presses the ACPI power button'],
+        powerButton: ['await vm.powerButton()', 'presses the ACPI power button; what comes of it is up to the guest'],
         nmi: ['await vm.nmi()', 'sends an NMI to every vCPU'],
         quit: ['await vm.quit()', 'ends the machine at once'],
         sh: [
@@ -306,9 +307,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
 export function helpOn(value: unknown, member?: { readonly of: unknown; readonly name: string }): string | undefined {
   const topic = topicOf(value);
   if (topic) {
-    const rows = Object.values(topic.members);
-    const width = Math.max(...rows.map(([signature]) => signature.length));
-    return [topic.what, ...rows.map(([signature, text]) => `  ${signature.padEnd(width)}  ${text}`)].join('\n');
+    return [topic.what, ...twoColumns(Object.values(topic.members))].join('\n');
   }
   for (const [type, { members }] of HELP) {
     const method = Object.entries(members).find(

@@ -5,6 +5,20 @@ import wrapAnsi from 'wrap-ansi';
 /** Between a column and the next one. */
 const GAP = / {2,}(?=\S)/g;
 
+/** The second column begins within the first half of a terminal of 80 columns: there it can go on below itself. */
+const MOST_FIRST = 34;
+
+/** Two columns, as help has them; what is too long for the first one has its text below. */
+export function twoColumns(rows: readonly (readonly [first: string, second: string])[]): string[] {
+  const short = rows.map(([first]) => first.length).filter((length) => length <= MOST_FIRST);
+  const width = Math.max(0, ...short);
+  return rows.flatMap(([first, second]) =>
+    first.length <= width
+      ? [`  ${first.padEnd(width)}  ${second}`]
+      : [`  ${first}`, `${' '.repeat(width + 4)}${second}`],
+  );
+}
+
 /** @param columns of the terminal; without them the text stays as it is. */
 export const prose = (text: string, columns: number | undefined): string =>
   columns

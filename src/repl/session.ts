@@ -22,12 +22,16 @@ export interface ReplStreams {
   readonly output: NodeJS.WritableStream;
   readonly terminal: boolean;
   readonly colors: boolean;
+  /** Whether a line says how to begin. */
+  readonly greeting?: boolean;
   /** Where what was typed is kept. */
   readonly history?: string;
 }
 
 type Callback = (error: Error | null, value?: unknown) => void;
 type Eval = (code: string, context: Context, file: string, callback: Callback) => void;
+
+const GREETING = 'help lists the commands; vm? tells of the machine; Ctrl-D leaves';
 
 /** `value?` shows help on a value. */
 const QUESTION = /^\s*((?:\(?await\s+)?[\w$.[\]'"(),:-]+)\?\s*$/;
@@ -66,7 +70,8 @@ export class ReplSession {
       terminal: false,
       colors: false,
     };
-    const { input, output, terminal, colors, history } = this.#streams;
+    const { input, output, terminal, colors, greeting, history } = this.#streams;
+    if (greeting) output.write(`${this.#dim(this.#prose(GREETING))}\n`);
     this.#server = start({
       input,
       output,
@@ -137,7 +142,7 @@ export class ReplSession {
       const text = this.#prose(stageText(event.request));
       if (isSettled(stage)) this.#requests.delete(id);
       else this.#requests.set(id, `${action} ${device.id}`);
-      const shown = `${this.#streams.colors ? `\x1b[2m${text}\x1b[22m` : text}\n`;
+      const shown = `${this.#dim(text)}\n`;
       if (this.#evaluating) {
         this.#streams.output.write(shown);
         return;
@@ -196,6 +201,10 @@ export class ReplSession {
       else if (!this.#interactive) this.#stray(error);
       else for (const each of others) each.call(domain, error);
     });
+  }
+
+  #dim(text: string): string {
+    return this.#streams.colors ? `\x1b[2m${text}\x1b[22m` : text;
   }
 
   /** Text for people, in the width of their terminal. */
@@ -317,7 +326,7 @@ export class ReplSession {
       }
       const short = this.#isBound(line, context) ? undefined : commandCode(line.trimEnd());
       if (short !== undefined && this.#streams.terminal) {
-        this.#streams.output.write(this.#streams.colors ? `\x1b[2m${short}\x1b[22m\n` : `${short}\n`);
+        this.#streams.output.write(`${this.#dim(short)}\n`);
       }
       code = short === undefined ? typeless(line) : `${short}\n`;
     } catch (error) {

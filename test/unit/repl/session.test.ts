@@ -125,7 +125,7 @@ test('several lines of commands run one after the other, whatever comes of one',
 });
 
 /** A person at a terminal, at a machine whose guest never answers. */
-async function atTerminal() {
+async function atTerminal({ greeting = false } = {}) {
   const machine = new ScriptedMachine({ busy: false });
   const signals: AbortSignal[] = [];
   const run = (_script: string, { signal }: { signal?: AbortSignal } = {}) => {
@@ -141,7 +141,7 @@ async function atTerminal() {
   output.on('data', (bytes: Buffer) => {
     said += bytes.toString();
   });
-  const session = new ReplSession(vm, { input, output, terminal: true, colors: false });
+  const session = new ReplSession(vm, { input, output, terminal: true, colors: false, greeting });
   onTestFinished(() => session.close());
   const until = (what: string | RegExp) => expect.poll(() => said, { timeout: 5000 }).toMatch(what);
   const type = (text: string) => {
@@ -151,6 +151,18 @@ async function atTerminal() {
   await until('work> ');
   return { machine, vm, type, until, signals, told: () => said };
 }
+
+test('a terminal is told how to begin, where it is wanted', async () => {
+  const first = 'help lists the commands; vm? tells of the machine; Ctrl-D leaves\n';
+  expect((await atTerminal({ greeting: true })).told().startsWith(first)).toBe(true);
+  expect((await atTerminal()).told()).not.toContain('Ctrl-D');
+});
+
+test('the power button says that the rest is up to the guest', async () => {
+  const { type, until } = await atTerminal();
+  type('power\r');
+  await until(/The power button was pressed\. What comes of it is up to the guest: vm\.state\s+tells\./);
+});
 
 describe('at a terminal, Ctrl-C', () => {
   test.each(['sh sleep 1000', "vm.sh('sleep 1000')", "for (;;) await vm.sh('sleep 1000')"])(
@@ -170,7 +182,7 @@ describe('at a terminal, Ctrl-C', () => {
 
   test('leaves a request to the guest, says so, and its stages come above what is typed', async () => {
     const { machine, type, until } = await atTerminal();
-    type("memory plug '256M'\r");
+    type('memory plug 256M\r');
     await until('plug dimm3: accepted');
     type('\x03');
     await until(/The guest may still do what it was asked \(plug dimm3\): info\s+requests tells\.[\s\S]*work> /);
