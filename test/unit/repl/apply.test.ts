@@ -160,6 +160,9 @@ describe('a plan', () => {
     expect(check({ disks: [data], dimms: [keep, { id: 'e', size: '100G' }] })).toThrow(
       "e (100 GiB) would make 100.63 GiB of memory, above the machine's limit of 4 GiB. Nothing was done.",
     );
+    expect(check({ devices: [{ type: 'virtio-mem', id: 'odd', size: '200M' }] })).toThrow(
+      'odd of 209715200 bytes is not a multiple of 128 MiB. Nothing was done.',
+    );
     expect(check({ dimms: [keep, { size: '128M' }, { size: '128M' }] })).toThrow(
       'There would be 3 DIMMs and NVDIMMs: the machine has 2 slots.',
     );
