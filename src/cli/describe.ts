@@ -36,6 +36,8 @@ import type { RunOptions } from './run_options.ts';
 
 /** Linux' drivers of NVDIMMs and of the block devices on them. */
 const NVDIMM_MODULES = ['nfit', 'nd_pmem'];
+/** What namespaces need that are to be mapped without a file system. */
+const DAX_MODULES = ['dax_pmem', 'device_dax'];
 
 type NetInput = NonNullable<MachineInput['nets']>[number];
 type Devices = NonNullable<MachineInput['devices']>;
@@ -92,9 +94,12 @@ export async function describe(
           ...new Set(devices.flatMap(({ type }) => DEVICE_MODULES[type] ?? [])),
         ],
         // What may come while it runs.
-        machine === 'pc' || (machine !== 'minimal' && pcie.rootPorts !== 0)
-          ? ['virtio_pci', ...new Set(Object.values(DEVICE_MODULES).flat())]
-          : [],
+        [
+          ...(machine === 'pc' || (machine !== 'minimal' && pcie.rootPorts !== 0)
+            ? ['virtio_pci', ...new Set(Object.values(DEVICE_MODULES).flat())]
+            : []),
+          ...(nvdimms.length > 0 || memory.max !== undefined ? DAX_MODULES : []),
+        ],
       )
     : source.kernel;
   return parseOver(config, options, {

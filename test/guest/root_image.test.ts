@@ -13,7 +13,6 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { downloadPackage, privateApt } from '../../src/lab/apt.ts';
 import { cacheRoot } from '../../src/lab/cache.ts';
 import { freePort, runNemu } from '../support/cli.ts';
 import { expectNoWarnings } from '../support/dmesg.ts';
@@ -116,64 +115,6 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
     LIMIT_MS,
   );
 
-  test(
-    "the kernel's own selftests of CPU and memory hotplug, as they are",
-    async () => {
-      const tests = join(folder, 'selftests.tar');
-      await packSelftests(tests);
-      const script = [
-        'mkdir /tmp/selftests && tar -x -f /dev/vdb -C /tmp/selftests --strip-components=4',
-        'cd /tmp/selftests/cpu-hotplug && bash cpu-on-off-test.sh -a && echo "cpus: $?"',
-        'cd /tmp/selftests/memory-hotplug && bash mem-on-off-test.sh -r 10 && echo "memory: $?"',
-      ].join('\n');
-      const { status, stdout, stderr } = await inIt(
-        ...['--cpus', '3,max=4', '--memory', '512M,max=2G', '--dimm', '512M'],
-        ...['--disk', `${tests},format=raw,readonly=on`, '--', script],
-      );
-      const said = stdout.toString();
-      expect(status, said + stderr).toBe(0);
-      expect(said).toMatch(/^cpus: 0$/m);
-      expect(said).toMatch(/^memory: 0$/m);
-      expect(said).not.toMatch(/FAIL|unexpected/i);
-    },
-    LIMIT_MS,
-  );
-
-  test(
-    'ndctl makes namespaces on an NVDIMM with labels and on one that is plugged, and their files are there in the next run',
-    async () => {
-      const file = join(folder, 'pm.img');
-      const plugged = join(folder, 'plugged.img');
-      const nvdimm = ['--memory', '1G,max=4G', '--nvdimm', `${file},size=128M,label-size=128K`];
-      const mounted = 'mkdir -p /pm && mount -o dax /dev/pmem0.1 /pm';
-      const made = [
-        'ndctl create-namespace -r region0 -m fsdax -s 48M -n first >/dev/null',
-        'ndctl create-namespace -r region0 -m fsdax -s 48M -n second >/dev/null',
-        'mkfs.ext4 -q -b 4096 /dev/pmem0.1',
-        `${mounted} && echo kept on a namespace >/pm/file && sync /pm/file`,
-      ];
-      const on = [
-        `await vm.nvdimm.plug({ file: ${JSON.stringify(plugged)}, size: '128M', labelSize: '128K' });`,
-        "await vm.sh('until ndctl list -r region1 -R | grep -q region1; do sleep 1; done');",
-        `const said = await vm.sh(${JSON.stringify(`set -e\n${made.join('\n')}\nndctl create-namespace -r region1 -m devdax -s 64M >/dev/null\nndctl list -N`)});`,
-        'assert.equal(said.status, 0, said.output); said.output',
-      ];
-      const first = await runNemu(['run', '--root', 'debian', ...nvdimm, '-e', on.join('\n')], { env });
-      expect(first.status, first.stderr).toBe(0);
-      const listed = JSON.parse(/\[[\s\S]*\]/.exec(first.stdout.toString())?.[0] ?? '[]');
-      expect(listed.map(({ mode, name }: { mode: string; name?: string }) => [mode, name ?? '']).toSorted()).toEqual([
-        ...[
-          ['devdax', ''],
-          ['fsdax', 'first'],
-          ['fsdax', 'second'],
-        ],
-      ]);
-      const next = await inIt(...nvdimm, '--', `${mounted} && cat /pm/file && ndctl list -N | grep -c fsdax`);
-      expect([next.status, next.stdout.toString()], next.stderr).toEqual([0, 'kept on a namespace\n2\n']);
-    },
-    LIMIT_MS,
-  );
-
   /** Starts a server in the guest for one connection, then another, and measures into the guest and out of it. */
   async function iperf(net: string, address: string, port: number, before: string, listening = () => {}) {
     const tools = join(folder, 'tools');
@@ -239,22 +180,3 @@ describe.skipIf(!LONG)('a root image (NEMU_TEST_LONG)', () => {
     LIMIT_MS,
   );
 });
-
-const SELFTESTS = ['cpu-hotplug/cpu-on-off-test.sh', 'memory-hotplug/mem-on-off-test.sh'];
-
-/** The kernel's source comes as Debian has it, and goes again. @param path of the archive with the tests, for a disk. */
-async function packSelftests(path: string): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'nemu-source-'));
-  try {
-    const apt = await privateApt('amd64', false);
-    const name = 'linux-source-6.1';
-    const deb = await downloadPackage(apt, name, folder, () => {});
-    const members = SELFTESTS.map((file) => `${name}/tools/testing/selftests/${file}`);
-    const [tar, source] = ['tar', `./usr/src/${name}.tar.xz`];
-    const unpack = `dpkg-deb --fsys-tarfile "$1" | ${tar} -x -O "$2" | xz -dc | ${tar} -x -C "$3" "$4" "$5"`;
-    execFileSync('sh', ['-c', unpack, 'sh', deb, source, folder, ...members]);
-    execFileSync(tar, ['-c', '-b', '20', '-f', path, '-C', folder, ...members]);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
