@@ -26,7 +26,7 @@ export const hostHasKvm = (() => {
 })();
 
 /** Where this file's micro-guests run: the host's KVM, or else a lab that the file shares. */
-export function microPlace(): {
+export function microPlace(onHost = hostHasKvm): {
   boot(code: (asm: Assembler) => void, more?: Partial<MachineInput>, options?: MachineOptions): Promise<MicroGuest>;
 } {
   const folder = mkdtempSync(join(tmpdir(), 'nemu-micro-'));
@@ -40,7 +40,7 @@ export function microPlace(): {
   });
   return {
     async boot(code, more = {}, options) {
-      place ??= openPlace(hostHasKvm ? 'kvm' : 'lab');
+      place ??= openPlace(onHost ? 'kvm' : 'lab');
       const asm = new Assembler(CODE);
       asm.cli().movImm('rsp', 0x9_0000);
       code(asm);
