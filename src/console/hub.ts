@@ -31,6 +31,8 @@ export interface HubOptions {
   readonly taps?: readonly ConsoleTap[];
   /** The driver's terminal has another size: the guest is to know. */
   readonly onResize?: (rows: number, columns: number) => void;
+  /** Told who came, who drives now and who left, in words. */
+  readonly onViewers?: (text: string) => void;
 }
 
 export class ConsoleHub {
@@ -41,6 +43,7 @@ export class ConsoleHub {
   readonly #taps: Set<ConsoleTap>;
   readonly #viewers = new Set<HubViewer>();
   readonly #onResize: HubOptions['onResize'];
+  readonly #onViewers: HubOptions['onViewers'];
   #driver: HubViewer | undefined;
   #lost = 0;
   /** Answers of the hub's own terminal that the guest has not taken. */
@@ -48,13 +51,15 @@ export class ConsoleHub {
   /** Name of the pseudo-terminal, where there is one. */
   pty: string | undefined;
 
-  constructor(source: ConsoleStream, { scrollback = SCROLLBACK_BYTES, taps = [], onResize }: HubOptions = {}) {
+  constructor(source: ConsoleStream, options: HubOptions = {}) {
+    const { scrollback = SCROLLBACK_BYTES, taps = [], onResize, onViewers } = options;
     this.name = source.name;
     this.#source = source;
     this.#kept = new Scrollback(scrollback);
     this.#screen = new Screen(this.#kept);
     this.#taps = new Set(taps);
     this.#onResize = onResize;
+    this.#onViewers = onViewers;
     this.#screen.onAnswer = (bytes) => this.#answer(bytes);
     source.onLost = (count) => {
       this.#lost += count;
@@ -111,6 +116,7 @@ export class ConsoleHub {
   open(options: OpenConsole): SharedConsole {
     const viewer = new HubViewer(this, options, this.#kept.end);
     this.#viewers.add(viewer);
+    this.#onViewers?.(`${viewer.label} came`);
     if (options.role === 'takeover' || (options.role === 'driver' && !this.#driver)) this.drive(viewer);
     if (options.replay) this.redraw(viewer);
     return viewer;
@@ -165,6 +171,7 @@ export class ConsoleHub {
     before?.onRole?.('viewer', `${viewer.label} has taken the console over.`);
     // What it had waiting goes nowhere now.
     before?.onWritable?.();
+    this.#onViewers?.(`${viewer.label} ${before ? `took it over from ${before.label}` : 'drives'}`);
     viewer.onRole?.('driver', before ? `The console was ${before.label}'s.` : 'Nobody drove the console.');
     viewer.sendSize();
   }
@@ -190,6 +197,7 @@ export class ConsoleHub {
 
   remove(viewer: HubViewer): void {
     if (!this.#viewers.delete(viewer)) return;
+    this.#onViewers?.(`${viewer.label} left`);
     if (this.#driver !== viewer) return;
     this.#driver = undefined;
     for (const each of this.#viewers) each.onRole?.('viewer', `${viewer.label} has left: nobody drives the console.`);

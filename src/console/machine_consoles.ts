@@ -10,6 +10,8 @@ export interface MachineConsolesOptions {
   readonly taps?: (name: string) => readonly ConsoleTap[];
   /** A driver's terminal has another size, and the machine has no way to tell the guest. */
   readonly resized?: (name: string, rows: number, columns: number) => void;
+  /** Who came to a console, who drives it now, who left, in words. */
+  readonly viewers?: (name: string, text: string) => void;
 }
 
 /** Consoles that are plugged while the machine runs have their hubs too, until they go. */
@@ -35,12 +37,14 @@ export class MachineConsoles implements ConsoleProvider {
   }
 
   #add(name: string): void {
-    const { taps, resized } = this.#options;
+    const { taps, resized, viewers } = this.#options;
     const onResize = (rows: number, columns: number) => {
       const told = this.#machine.resizeConsole(name, rows, columns).catch(() => true);
       void told.then((guestKnows) => guestKnows || resized?.(name, rows, columns));
     };
-    this.#hubs.set(name, new ConsoleHub(this.#machine.console(name), { taps: taps?.(name) ?? [], onResize }));
+    const onViewers = (text: string) => viewers?.(name, text);
+    const options = { taps: taps?.(name) ?? [], onResize, onViewers };
+    this.#hubs.set(name, new ConsoleHub(this.#machine.console(name), options));
   }
 
   #remove(name: string): void {

@@ -282,7 +282,11 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       expect(await said('logs', 'day', 'late')).toContain('from the late one');
       expect(await said('repl', 'day', '-e', "await vm.unplug('late'); vm.machine.consoles")).not.toContain("'late'");
       expect(JSON.parse(await said('top', '--json', '--interval', '1s'))).toMatchObject([{ name: 'day', vcpus: 1 }]);
-      expect(await said('events', 'day')).toMatch(/guest-phase name "ready"/);
+      const events = await said('events', 'day');
+      expect(events).toMatch(/guest-phase name "ready"/);
+      for (const what of ['came', 'drives', 'took it over from .*', 'left']) {
+        expect(events).toMatch(new RegExp(`note com1: ann.* ${what}$`, 'm'));
+      }
       expect(await said('logs', 'day', '-t', '--grep', 'still 46')).toMatch(/^\d{4}-\d\d-\d\dT\S+Z still 46\r?$/m);
       expect((await run('logs', 'dya')).stderr).toContain('Did you mean day?');
       expect((await run('rm', 'day')).stderr).toContain('nemu stop day first');

@@ -249,6 +249,7 @@ export class ServedMachine {
     this.consoles = new MachineConsoles(machine, {
       names: machine.consoles.filter((console) => !(this.guest && isAgents(console)) && !own.includes(console)),
       taps: (console) => this.#taps(console),
+      viewers: (console, text) => this.#history.note(`${console}: ${text}`),
       // The guest's own init has been asked for this terminal, and can set its size.
       resized: (console, rows, columns) => {
         if (console === terminal) this.guest?.resize(rows, columns);

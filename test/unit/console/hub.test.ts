@@ -48,6 +48,16 @@ describe('a hub', () => {
     expect(console.report()).toMatchObject({ bytes: 14, lost: 0, driver: undefined });
   });
 
+  test('tells who came, drives and left', () => {
+    const told: string[] = [];
+    const { hub: console } = hub({ onViewers: (text) => told.push(text) });
+    const first = console.open({ role: 'driver', label: 'ann' });
+    const second = console.open({ role: 'viewer', label: 'bob' });
+    second.takeOver();
+    first.close();
+    expect(told).toEqual(['ann came', 'ann drives', 'bob came', 'bob took it over from ann', 'ann left']);
+  });
+
   test('one drives, others watch; who takes it over is named to the one who lost it', () => {
     const { guest, hub: console } = hub();
     const first = console.open({ role: 'driver', label: 'ann' });
