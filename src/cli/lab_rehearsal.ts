@@ -60,8 +60,22 @@ export async function playGuest({ kernel, initrd, folder }: RehearsalGuest, crea
   }
 }
 
+/** Characters of the console that are told when it fails. */
+const TAIL = 3000;
+
 async function play(machine: RemoteMachine, pmem: string): Promise<void> {
-  machine.console('com1').onData = () => {};
+  let tail = '';
+  machine.console('com1').onData = (bytes) => {
+    tail = (tail + Buffer.from(bytes).toString('latin1')).slice(-TAIL);
+  };
+  try {
+    await changeEverything(machine, pmem);
+  } catch (error) {
+    throw new Error(`${(error as Error).message} Its console:\n${tail}`);
+  }
+}
+
+async function changeEverything(machine: RemoteMachine, pmem: string): Promise<void> {
   const guest = GuestSession.of(machine);
   await machine.start();
   await guest?.settled;
