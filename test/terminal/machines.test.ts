@@ -285,7 +285,7 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       const events = await said('events', 'day');
       expect(events).toMatch(/guest-phase name "ready"/);
       for (const what of ['came', 'drives', 'took it over from .*', 'left']) {
-        expect(events).toMatch(new RegExp(`note com1: ann.* ${what}$`, 'm'));
+        expect(events).toMatch(new RegExp(`note com1: \\w+ on \\S+ ${what}$`, 'm'));
       }
       expect(await said('logs', 'day', '-t', '--grep', 'still 46')).toMatch(/^\d{4}-\d\d-\d\dT\S+Z still 46\r?$/m);
       expect((await run('logs', 'dya')).stderr).toContain('Did you mean day?');
