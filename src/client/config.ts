@@ -1,11 +1,12 @@
 /** `--config`: a machine description in a file, as `nemu run --dry-run` prints it or as people write it. */
 import { readFileSync } from 'node:fs';
-import { dirname, isAbsolute, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import type { Document, ParsedNode } from 'yaml';
 import { type ConfigInput, configSchema, withDevicesApart } from './description.ts';
 import { NemuError } from './errors.ts';
 import { explain, type FieldPath, type Problem } from './explain.ts';
 import { parseCpus, parseDimm, parseDisk, parseFwCfg, parseMemory, parseNet, parseNvdimm } from './options.ts';
+import { fromFolder } from './paths.ts';
 
 export interface Config {
   /** Checked, but without defaults: what is undefined was not said. */
@@ -128,12 +129,6 @@ function withShortForms(value: unknown, problems: Problem[]): unknown {
     }),
   );
 }
-
-/** An address of something elsewhere, which is no path. */
-const isAddress = (file: string) => /^[a-z][a-z0-9+.-]*:\/\//.test(file);
-
-const fromFolder = (folder: string, file: string) =>
-  isAddress(file) || isAbsolute(file) ? file : resolve(folder, file);
 
 /** A description in which each path of a file is what `convert` makes of it. */
 export function withPaths<T extends ConfigInput>(input: T, convert: (file: string) => string): T {

@@ -3,6 +3,7 @@
  * 0; console bytes travel raw, each direction with a window, so that a stalled reader stops its own console
  * and nothing else.
  */
+import { ACTION_METHODS, type ActionsChange, type ActionsReport } from './actions.ts';
 import type { MachineInput } from './description.ts';
 import { MAX_PAYLOAD } from './frames.ts';
 import type { GuestEvent, GuestPhase } from './guest_session.ts';
@@ -90,6 +91,7 @@ export const SHARED_METHODS = [
   'guestSize',
   'guestSignal',
   'history',
+  ...ACTION_METHODS,
 ] as const;
 export type SharedMethod = (typeof SHARED_METHODS)[number];
 
@@ -111,6 +113,8 @@ export interface CreateResult {
   readonly shared?: readonly string[];
   /** What the guest's agent has said, where there is one. */
   readonly guest?: { readonly phases: readonly GuestPhase[]; readonly status?: number };
+  /** What its users did. */
+  readonly actions?: ActionsReport;
 }
 
 export interface OpenedConsole {
@@ -137,6 +141,7 @@ export type FromEngine =
   | { readonly channel: number; readonly ended: GuestEnd }
   | { readonly machine: number; readonly guest: GuestEvent }
   | { readonly machine: number; readonly event: MachineEvent }
+  | { readonly machine: number; readonly actions: ActionsChange }
   | { readonly machine: number; readonly state: MachineState; readonly end?: EndState }
   /** A console came with a device, and is on this channel from now on; without a channel, it went with one. */
   | { readonly machine: number; readonly console: string; readonly channel?: number };

@@ -1,6 +1,6 @@
-import { resolve } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { keptElsewhere } from './actions.ts';
 import type { BreakpointInput, DebugRunInput, RegisterValues } from './debug.ts';
 import type { MachineDescription, MachineInput, ThrottleInput } from './description.ts';
 import { NemuError } from './errors.ts';
@@ -23,6 +23,7 @@ import type {
   NetReport,
   VcpuReport,
 } from './machine_client.ts';
+import { withAbsoluteFiles, withAbsoluteMedium } from './paths.ts';
 import {
   type CreateResult,
   type EncodedBytes,
@@ -130,7 +131,9 @@ export class EngineConnection {
       (number, channel) => this.#open(number, channel),
       label,
     );
-    return this.#add(result, { plug: (device, engine) => engine(withAbsoluteFile(device)) }, share);
+    const machine = this.#add(result, NAMED_FROM_ROOT, share);
+    if (share.actions) keptElsewhere(machine, share.actions);
+    return machine;
   }
 
   /** From now on the channel's frames and messages are this one's, and those that came before. */
@@ -209,6 +212,7 @@ export class EngineConnection {
       else if ('guest' in message) machine.share?.guestEvent(message.guest);
       else if ('console' in message) this.#consoleChanged(machine, message.console, message.channel);
       else if ('event' in message) machine.receive(message.event);
+      else if ('actions' in message) machine.share?.actions?.receive(message.actions);
       else machine.setState(message.state, message.end);
       return;
     }
@@ -237,10 +241,10 @@ export class EngineConnection {
 }
 
 /** The engine has another folder: files are named from the root. */
-function withAbsoluteFile(device: PlugInput): PlugInput {
-  const { file } = device as { file?: unknown };
-  return typeof file === 'string' ? ({ ...device, file: resolve(file) } as PlugInput) : device;
-}
+const NAMED_FROM_ROOT: Adapt = {
+  plug: (device, engine) => engine(withAbsoluteFiles(device)),
+  changeDisk: (_, change, engine) => engine(withAbsoluteMedium(change)),
+};
 
 const lostConnection = () => new NemuError('CONNECTION', 'The connection to the engine ended.');
 

@@ -1,4 +1,5 @@
 /** The consoles, the guest's agent and the history of a machine that another process has. */
+import { RemoteActions } from './actions.ts';
 import { NemuError } from './errors.ts';
 import type { NotedEvent } from './event_history.ts';
 import { MAX_PAYLOAD } from './frames.ts';
@@ -49,6 +50,8 @@ export class RemoteShare {
   /** Consoles that are handed out; undefined where none are. */
   readonly #names: Set<string> | undefined;
   readonly guest: GuestChannel | undefined;
+  /** What the machine's users did; undefined where the other side keeps nothing of it. */
+  readonly actions: RemoteActions | undefined;
   readonly #call: Call;
   readonly #send: Send;
   readonly #open: Open;
@@ -58,7 +61,7 @@ export class RemoteShare {
   /** How consoles are opened that are asked for by their name alone. */
   defaults: OpenConsole = { role: 'driver', replay: true, history: HISTORY_ROWS, terminal: true };
 
-  constructor({ shared, guest }: CreateResult, call: Call, send: Send, open: Open, label: string | undefined) {
+  constructor({ shared, guest, actions }: CreateResult, call: Call, send: Send, open: Open, label: string | undefined) {
     this.#names = shared && new Set(shared);
     this.#call = call;
     this.#send = send;
@@ -66,6 +69,7 @@ export class RemoteShare {
     this.#label = label;
     this.#guest = guest && new RemoteGuest(guest.phases, guest.status, call, send, open);
     this.guest = this.#guest;
+    this.actions = actions && new RemoteActions(actions, call);
   }
 
   get names(): readonly string[] {

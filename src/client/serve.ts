@@ -1,13 +1,13 @@
 import type { Duplex } from 'node:stream';
 import * as z from 'zod';
+import { actionsOf } from './actions.ts';
 import { parseBreakpoints, parseDebugRun, parseRegisters, parseVcpu } from './debug.ts';
-import { type MachineInput, throttleSchema } from './description.ts';
+import type { MachineInput } from './description.ts';
 import { NemuError } from './errors.ts';
-import { tell } from './explain.ts';
 import { encodeFrame, FrameDecoder, MAX_PAYLOAD } from './frames.ts';
-import { type PlugInput, plugOptionsSchema, resizeMemorySchema, unplugSchema } from './live.ts';
-import { parseDiskChange, parseNetChange } from './live_change.ts';
+import { doChange, isChange } from './machine_change.ts';
 import type { MachineClient } from './machine_client.ts';
+import { valid } from './parameters.ts';
 import {
   type CreateResult,
   type EncodedBytes,
@@ -50,19 +50,7 @@ const writeMemorySchema = z.tuple([
   }),
 ]);
 
-const throttleCallSchema = z.tuple([z.string().max(64), throttleSchema]);
-/** What is to change is checked by its own schema, which says more. */
-const changeCallSchema = z.tuple([z.string().max(64), z.unknown()]);
 const resizeConsoleSchema = z.tuple([z.string().max(64), z.number(), z.number()]);
-const balloonSchema = z.tuple([
-  z
-    .number()
-    .int()
-    .nonnegative()
-    .max(2 ** 44)
-    .optional(),
-]);
-
 const dirtyRateSchema = z.tuple([z.number()]);
 const searchMemorySchema = z.tuple([
   z.number().int().nonnegative(),
@@ -75,13 +63,6 @@ const searchMemorySchema = z.tuple([
   }),
   z.number().int().positive().max(1000),
 ]);
-
-/** @param names of the arguments, for what is wrong with one. @throws NemuError PROTOCOL for what does not fit. */
-function valid<T extends z.ZodType>(schema: T, value: unknown, names: readonly string[] = []): z.output<T> {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw new NemuError('PROTOCOL', `This cannot be done: ${tell(schema, value, result.error.issues, names)}`);
-}
 
 const encodeBytes = (bytes: Uint8Array): EncodedBytes => ({ base64: Buffer.from(bytes).toString('base64') });
 
@@ -136,6 +117,7 @@ class Session {
     this.#share = new ServedShare(
       stream,
       parts,
+      shared && actionsOf(shared),
       (message) => this.#send(message),
       () => this.#nextChannel++,
     );
@@ -221,6 +203,7 @@ class Session {
     method: (typeof REMOTE_METHODS)[number],
     parameters: unknown[],
   ): Promise<unknown> {
+    if (isChange(method)) return (await doChange(machine, { method, parameters })) ?? null;
     if (method === 'readMemory') {
       const [address, length] = valid(readMemorySchema, parameters, ['address', 'length']);
       return encodeBytes(await machine.readMemory(address, length));
@@ -254,22 +237,7 @@ class Session {
       await this.#letGo(machine);
       return null;
     }
-    if (method === 'throttle') {
-      await machine.throttle(...valid(throttleCallSchema, parameters, ['disk', 'limits']));
-      return null;
-    }
-    if (method === 'changeDisk') {
-      const [disk, change] = valid(changeCallSchema, parameters, ['name', 'change']);
-      return machine.changeDisk(disk, parseDiskChange(change));
-    }
-    if (method === 'changeNet') {
-      const [net, change] = valid(changeCallSchema, parameters, ['name', 'change']);
-      return machine.changeNet(net, parseNetChange(change));
-    }
     if (method === 'resizeConsole') return machine.resizeConsole(...valid(resizeConsoleSchema, parameters));
-    if (method === 'balloon') {
-      return machine.balloon(...valid(balloonSchema, parameters, ['size']));
-    }
     if (method === 'dirtyRate') return machine.dirtyRate(...valid(dirtyRateSchema, parameters, ['milliseconds']));
     if (method === 'searchMemory') {
       const [address, length, { base64 }, most] = valid(searchMemorySchema, parameters, [
@@ -280,16 +248,6 @@ class Session {
       ]);
       return machine.searchMemory(address, length, Buffer.from(base64, 'base64'), most);
     }
-    if (method === 'plug') {
-      const [device, options] = parameters;
-      return machine.plug(device as PlugInput, valid(plugOptionsSchema, options ?? {}));
-    }
-    if (method === 'unplug') {
-      const [id, options] = valid(unplugSchema, parameters, ['id', 'options']);
-      return machine.unplug(id, options);
-    }
-    if (method === 'resizeMemory')
-      return machine.resizeMemory(...valid(resizeMemorySchema, parameters, ['id', 'size', 'options']));
     const result = await machine[method]();
     if (method === 'close') this.#machines.delete(number);
     if (result instanceof Uint8Array) return encodeBytes(result);

@@ -2,12 +2,13 @@
 import type { Duplex } from 'node:stream';
 import { PassThrough } from 'node:stream';
 import * as z from 'zod';
+import { type Actions, actionSchema } from './actions.ts';
 import { NemuError } from './errors.ts';
 import type { EventHistory } from './event_history.ts';
-import { tell } from './explain.ts';
 import { encodeFrame, MAX_PAYLOAD } from './frames.ts';
 import { GUEST_SIGNALS, type GuestChannel } from './guest_session.ts';
 import type { TerminalSize } from './guest_terminal.ts';
+import { valid } from './parameters.ts';
 import {
   type CreateResult,
   FRAME_BYTES,
@@ -54,14 +55,8 @@ const runSchema = z.tuple([script]);
 const execSchema = z.tuple([script, z.strictObject({ rows: side, columns: side }).optional()]);
 const searchSchema = z.tuple([z.string().max(64), z.string().min(1).max(1000), z.number().int().min(1).max(1000)]);
 const guestSizeSchema = z.tuple([side, side]);
+const addActionSchema = z.tuple([actionSchema]);
 const signalSchema = z.tuple([z.enum(GUEST_SIGNALS)]);
-
-/** @throws NemuError PROTOCOL for what does not fit. */
-function valid<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw new NemuError('PROTOCOL', `This cannot be done: ${tell(schema, value, result.error.issues)}`);
-}
 
 interface OpenConsoleChannel {
   readonly served: ServedConsole;
@@ -80,13 +75,22 @@ interface Command {
 export class ServedShare {
   readonly #stream: Duplex;
   readonly #shared: Shared;
+  readonly #actions: Actions | undefined;
   readonly #send: (message: FromEngine) => void;
   readonly #nextChannel: () => number;
   readonly #consoles = new Map<number, OpenConsoleChannel>();
   readonly #commands = new Map<number, Command>();
   readonly #off: (() => void)[] = [];
 
-  constructor(stream: Duplex, shared: Shared, send: (message: FromEngine) => void, nextChannel: () => number) {
+  /** @param actions of the machine's users; undefined for a connection that makes its machines itself. */
+  constructor(
+    stream: Duplex,
+    shared: Shared,
+    actions: Actions | undefined,
+    send: (message: FromEngine) => void,
+    nextChannel: () => number,
+  ) {
+    this.#actions = actions;
     this.#stream = stream;
     this.#shared = shared;
     this.#send = send;
@@ -94,17 +98,21 @@ export class ServedShare {
   }
 
   /** What a peer that attaches is told of it. */
-  offer(): Pick<CreateResult, 'shared' | 'guest'> {
+  offer(): Pick<CreateResult, 'shared' | 'guest' | 'actions'> {
     const { consoles, guest } = this.#shared;
+    const { done, undone } = this.#actions ?? {};
     return {
       ...(consoles && { shared: consoles.names }),
       ...(guest && { guest: { phases: guest.phases, ...(guest.status !== undefined && { status: guest.status }) } }),
+      ...(done && undone && { actions: { done, undone } }),
     };
   }
 
   listen(machine: number): void {
     const off = this.#shared.guest?.onEvent((guest) => this.#send({ machine, guest }));
     if (off) this.#off.push(off);
+    const unlisten = this.#actions?.onChange((actions) => this.#send({ machine, actions }));
+    if (unlisten) this.#off.push(unlisten);
   }
 
   close(): void {
@@ -186,12 +194,24 @@ export class ServedShare {
         return null;
       case 'history':
         return this.#shared.history?.events ?? [];
+      case 'addAction':
+        await this.#noted.add(valid(addActionSchema, parameters)[0]);
+        return null;
+      case 'undoAction':
+        return this.#noted.undo();
+      case 'redoAction':
+        return this.#noted.redo();
     }
   }
 
   get #provider(): ConsoleProvider {
     if (this.#shared.consoles) return this.#shared.consoles;
     throw new NemuError('CONSOLE', 'The consoles of this machine are not handed out.');
+  }
+
+  get #noted(): Actions {
+    if (this.#actions) return this.#actions;
+    throw new NemuError('PROTOCOL', 'This connection makes machines; what is done to them is not written down here.');
   }
 
   get #guest(): GuestChannel {

@@ -2,6 +2,7 @@
 import { inspect } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import type { CpuDevice, PlugOptions, UnplugOptions } from '../client/live.ts';
+import { plugChange, unplugChange } from '../client/machine_change.ts';
 import type { VcpuReport } from '../client/machine_client.ts';
 import { addressOf, requireCount, requireObject } from './arguments.ts';
 import { Bytes, type Done, given, literal, type Text } from './values.ts';
@@ -122,16 +123,12 @@ export class Cpus extends Array<Cpu> {
       get holds() {
         return added.map(({ id }) => `vm.has(${literal(id)})`).join(' && ');
       },
-      inverse: {
-        get code() {
-          return added.map(({ id }) => `vm.unplug(${literal(id)})`).join(', ');
-        },
-        run: async () => {
-          for (const { id } of added.toReversed()) {
-            // One that went meanwhile is out as it should be.
-            if (vm.has(id)) await vm.change((machine) => machine.unplug(id));
-          }
-        },
+      get redo() {
+        return added.map(({ index }) => plugChange({ kind: 'cpu', index }, options));
+      },
+      get undo() {
+        const code = added.map(({ id }) => `vm.unplug(${literal(id)})`).join(', ');
+        return { code, changes: added.toReversed().map(({ id }) => unplugChange(id)) };
       },
     });
     if (failure !== undefined) throw failure;
@@ -180,15 +177,12 @@ export class Cpus extends Array<Cpu> {
       get holds() {
         return gone.map((index) => `!vm.has('cpu${index}')`).join(' && ');
       },
-      inverse: {
-        get code() {
-          return gone.map((index) => `vm.plug({ kind: 'cpu', index: ${index} })`).join(', ');
-        },
-        run: async () => {
-          for (const index of gone.toReversed()) {
-            if (!vm.has(`cpu${index}`)) await vm.change((machine) => machine.plug({ kind: 'cpu', index }));
-          }
-        },
+      get redo() {
+        return gone.map((index) => unplugChange(`cpu${index}`, options));
+      },
+      get undo() {
+        const code = gone.map((index) => `vm.plug({ kind: 'cpu', index: ${index} })`).join(', ');
+        return { code, changes: gone.toReversed().map((index) => plugChange({ kind: 'cpu', index })) };
       },
     });
     if (failure !== undefined) throw failure;

@@ -1,10 +1,13 @@
 /** Disks of the machine, as the REPL has them. */
 import { inspect } from 'node:util';
+import { actionsOf } from '../client/actions.ts';
 import type { ThrottleInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { UnplugOptions } from '../client/live.ts';
 import type { DiskChangeInput } from '../client/live_change.ts';
+import type { MachineChange } from '../client/machine_change.ts';
 import type { DiskReport } from '../client/machine_client.ts';
+import { fromFolder } from '../client/paths.ts';
 import { formatSize } from '../client/sizes.ts';
 import { bytesOf, requireObject, requireText } from './arguments.ts';
 import { type Done, literal, memberCode } from './values.ts';
@@ -32,12 +35,13 @@ export class Disk {
     requireObject(limits, `${this.#code}.throttle({ iops: 500 })`);
     const before = (await this.statistics()).throttle;
     const code = (which: ThrottleInput) => `${this.#code}.throttle(${literal(which)})`;
-    const set = (which: ThrottleInput) => this.#vm.machine.throttle(this.name, which);
+    const set = (which: ThrottleInput): MachineChange => ({ method: 'throttle', parameters: [this.name, which] });
     await this.#vm.journal.do({
       code: code(limits),
       gives: this.#gives('throttle', limits),
-      run: () => set(limits),
-      inverse: { code: code(before), run: () => set(before) },
+      run: () => this.#vm.machine.throttle(this.name, limits),
+      redo: [set(limits)],
+      undo: { code: code(before), changes: [set(before)] },
     });
   }
 
@@ -59,11 +63,11 @@ export class Disk {
     return this.#vm.journal.do({
       code: `${this.#code}.resize(${given})`,
       ...(bytes !== undefined && { gives: this.#gives('size', bytes) }),
-      run: () => this.#change({ action: 'resize', ...(bytes !== undefined && { size: bytes }), ...options }),
+      ...this.#doing({ action: 'resize', ...(bytes !== undefined && { size: bytes }), ...options }),
       ...(grown && {
-        inverse: {
+        undo: {
           code: `${this.#code}.resize(${before}, { shrink: true })`,
-          run: () => this.#change({ action: 'resize', size: before, shrink: true }),
+          changes: [this.#changeOf({ action: 'resize', size: before, shrink: true })],
         },
       }),
     });
@@ -77,17 +81,19 @@ export class Disk {
   async change(file: string, options: { readonly format?: 'raw' | 'qcow2' } = {}): Promise<DiskState> {
     requireText(file, 'a file', `${this.#code}.change('other.img')`);
     requireObject(options, `${this.#code}.change('other.img', { format: 'raw' })`);
+    const { machine } = this.#vm;
+    const named = actionsOf(machine).shared ? fromFolder(process.cwd(), file) : file;
     const before = await this.statistics();
     const format = before.probed ? {} : { format: before.format };
     const code = (path: string, how: object) =>
       `${this.#code}.change(${literal(path)}${Object.keys(how).length > 0 ? `, ${literal(how)}` : ''})`;
     return this.#vm.journal.do({
-      code: code(file, options),
-      gives: this.#gives('file', file),
-      run: () => this.#change({ action: 'medium', file, ...options }),
-      inverse: {
+      code: code(named, options),
+      gives: this.#gives('file', named),
+      ...this.#doing({ action: 'medium', file: named, ...options }),
+      undo: {
         code: code(before.file, format),
-        run: () => this.#change({ action: 'medium', file: before.file, ...format }),
+        changes: [this.#changeOf({ action: 'medium', file: before.file, ...format })],
       },
     });
   }
@@ -106,8 +112,14 @@ export class Disk {
     return [`(await ${this.#code}.statistics()).${field}`, value] as const;
   }
 
-  async #change(change: DiskChangeInput): Promise<DiskState> {
-    return new DiskState(await this.#vm.machine.changeDisk(this.name, change));
+  #changeOf(change: DiskChangeInput): MachineChange {
+    return { method: 'changeDisk', parameters: [this.name, change] };
+  }
+
+  /** How it is done, and done again. */
+  #doing(change: DiskChangeInput) {
+    const run = async () => new DiskState(await this.#vm.machine.changeDisk(this.name, change));
+    return { run, redo: [this.#changeOf(change)] };
   }
 
   [inspect.custom](): string {

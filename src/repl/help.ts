@@ -271,7 +271,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
   [
     Journal,
     {
-      what: 'what was done to the machine',
+      what: 'what was done to the machine, from any terminal',
       members: {
         undo: ['await vm.journal.undo()', 'takes the last action back'],
         redo: ['await vm.journal.redo()', 'does it again'],
@@ -279,7 +279,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         script: ['vm.journal.script', 'all of it, for nemu run --script'],
         save: ["vm.journal.save('x.ts')", 'writes that into a file'],
         idle: ['await vm.journal.idle()', 'resolves when no action is under way'],
-        do: ['await vm.journal.do({ code, run, inverse })', 'does an action and writes it down'],
+        do: ['await vm.journal.do({ code, run, redo, undo })', 'does an action and writes it down'],
       },
     },
   ],

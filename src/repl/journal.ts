@@ -1,38 +1,31 @@
-/** What was done to a machine, in the order in which it was done, and how each is taken back. */
+/** What was done to a machine, as the REPL has it: with lines to read, and as a script. */
+import type { Actions, NotedAction } from '../client/actions.ts';
 import { NemuError } from '../client/errors.ts';
 import { writeNewFile } from './new_file.ts';
 import { literal } from './values.ts';
 
-/** One live action. `code` is its typed form, which a script may repeat. */
-export interface Action {
-  readonly code: string;
-  /** The same for a script, where the code leaves something for the machine to choose. */
-  readonly steps?: readonly string[];
-  run(): Promise<unknown>;
-  /** What takes it back, where something does. */
-  readonly inverse?: { readonly code: string; run(): Promise<unknown> };
-  /** What holds afterwards, as an expression for a script to assert; asked for once it was done. */
-  readonly holds?: string;
-  /** The same where it is a value: an expression that gives it, and what it is. */
-  readonly gives?: readonly [code: string, value: unknown];
-}
-
-interface Entry {
-  readonly at: Date;
-  readonly action: Action;
+/** One live action: how it is done, and, asked for once it was done, what is written down of it. */
+export interface Action<T = unknown> extends NotedAction {
+  run(): Promise<T>;
 }
 
 export class Journal {
-  readonly #done: Entry[] = [];
-  readonly #undone: Entry[] = [];
-  /** The undo or redo that is under way: the next one begins when it has ended, and sees what it left. */
-  #turn: Promise<unknown> = Promise.resolve();
-
+  readonly #actions: Actions;
+  readonly #after: () => Promise<void>;
   /** Actions that are under way. */
   readonly #running = new Set<Promise<unknown>>();
 
+  /**
+   * @param actions of the machine: those of other users among them.
+   * @param after looks at the machine again when something was undone.
+   */
+  constructor(actions: Actions, after: () => Promise<void> = async () => {}) {
+    this.#actions = actions;
+    this.#after = after;
+  }
+
   /** Does an action and writes it down. What was undone before cannot be redone after it. */
-  async do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
+  async do<T>(action: Action<T>): Promise<T> {
     if (typeof action?.run !== 'function') {
       throw new NemuError('USAGE', `${literal(action)} is no action: it has code, and run, a function.`);
     }
@@ -50,66 +43,40 @@ export class Journal {
     return result.finally(() => this.#running.delete(result));
   }
 
-  async #do<T>(action: Omit<Action, 'run'> & { run(): Promise<T> }): Promise<T> {
+  async #do<T>(action: Action<T>): Promise<T> {
     const result = await action.run();
-    this.#done.push({ at: new Date(), action });
-    this.#undone.length = 0;
+    const { code, steps, redo, undo, holds, gives } = action;
+    await this.#actions.add({
+      ...{ code, ...(steps && { steps }), ...(redo && { redo }), ...(undo && { undo }) },
+      ...{ ...(holds !== undefined && { holds }), ...(gives && { gives }) },
+    });
     return result;
   }
 
   /**
-   * Takes the last action back that something takes back; those after it stay done.
+   * Takes the last action back that something takes back, whoever did it; those after it stay done.
    * @returns what was done for it, and what was stepped over. @throws NemuError UNDO.
    */
   undo(): Promise<string> {
-    return this.#inTurn(async () => {
-      const at = this.#done.findLastIndex(({ action }) => action.inverse);
-      const over = this.#done.slice(at + 1).map(({ action }) => action.code);
-      const [last, inverse] = [this.#done[at], this.#done[at]?.action.inverse];
-      if (!last || !inverse) {
-        if (over.length === 0) {
-          throw new NemuError('UNDO', 'Nothing was done in this session that could be undone.', {
-            hint: 'What was done elsewhere is taken back by what does the contrary, as unplug ID; info requests tells of it.',
-          });
-        }
-        throw new NemuError('UNDO', `Nothing is left that could be undone: ${over.join(', ')} cannot be.`);
-      }
-      await inverse.run();
-      this.#done.splice(this.#done.indexOf(last), 1);
-      this.#undone.push(last);
-      return over.length === 0 ? inverse.code : `${inverse.code} (${over.join(', ')} cannot be undone)`;
-    });
+    return this.#watched(this.#actions.undo().finally(this.#after));
   }
 
   /** Does again what was undone last. @returns what was done. @throws NemuError UNDO. */
   redo(): Promise<string> {
-    return this.#inTurn(async () => {
-      const last = this.#undone.at(-1);
-      if (!last) throw new NemuError('UNDO', 'Nothing was undone that could be done again.');
-      await last.action.run();
-      this.#undone.splice(this.#undone.indexOf(last), 1);
-      this.#done.push(last);
-      return last.action.code;
-    });
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => {});
-    return this.#watched(result);
+    return this.#watched(this.#actions.redo().finally(this.#after));
   }
 
   /** One line an action, oldest first. */
   get lines(): readonly string[] {
-    return this.#done.map(({ at, action }) => `${at.toISOString().slice(11, 19)}  ${action.code}`);
+    return this.#actions.done.map(({ at, code }) => `${at.slice(11, 19)}  ${code}`);
   }
 
   /** All that was done and not undone, as a script for `nemu run --script`, which does it again and asserts. */
   get script(): string {
-    const steps = this.#done.flatMap(({ action }) => [
-      ...(action.steps ?? [action.code]).map((code) => `await ${code};`),
-      ...(action.holds ? [`assert.ok(${action.holds});`] : []),
-      ...(action.gives ? [`assert.deepEqual(${action.gives[0]}, ${literal(action.gives[1])});`] : []),
+    const steps = this.#actions.done.flatMap(({ code, steps, holds, gives }) => [
+      ...(steps ?? [code]).map((step) => `await ${step};`),
+      ...(holds ? [`assert.ok(${holds});`] : []),
+      ...(gives ? [`assert.deepEqual(${gives[0]}, ${literal(gives[1])});`] : []),
     ]);
     return ["import assert from 'node:assert/strict';", '', 'declare const vm: any;', '', ...steps, ''].join('\n');
   }
@@ -120,6 +87,6 @@ export class Journal {
    */
   save(path: string): number {
     writeNewFile(path, this.script, 'script');
-    return this.#done.length;
+    return this.#actions.done.length;
   }
 }

@@ -1,8 +1,8 @@
 /** The machine's memory as the REPL and scripts have it. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect, types } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import type { MemoryDevice, PlugInput, PlugOptions, UnplugOptions } from '../client/live.ts';
+import { inflate } from '../client/machine_change.ts';
 import type { BalloonReport, DirtyRateReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import { bytesOf, lengthOf, requireCount, requireObject } from './arguments.ts';
@@ -62,9 +62,6 @@ export class DirtyRate {
   }
 }
 
-const BALLOON_POLL_MS = 100;
-/** Polls without progress after which a balloon is as it stays. */
-const BALLOON_PATIENCE = 30;
 const HOLE = 2 * 2 ** 30;
 const SEARCH_PIECE = 32 << 20;
 
@@ -131,22 +128,10 @@ export class Memory {
     const before = (await machine.balloon()).target;
     return this.#vm.journal.do({
       code: `vm.memory.balloon(${literal(size)})`,
-      run: () => this.#inflate(bytes),
-      inverse: { code: `vm.memory.balloon(${before})`, run: () => this.#inflate(before) },
+      run: () => inflate(machine, bytes),
+      redo: [{ method: 'balloon', parameters: [bytes] }],
+      undo: { code: `vm.memory.balloon(${before})`, changes: [{ method: 'balloon', parameters: [before] }] },
     });
-  }
-
-  /** Until the guest has done it, or does not go on: then the balloon is as large as it gets. */
-  async #inflate(bytes: number): Promise<BalloonReport> {
-    const { machine } = this.#vm;
-    let report = await machine.balloon(bytes);
-    for (let still = 0; report.actual !== report.target && still < BALLOON_PATIENCE; ) {
-      await sleep(BALLOON_POLL_MS);
-      const next = await machine.balloon();
-      still = next.actual === report.actual ? still + 1 : 0;
-      report = next;
-    }
-    return report;
   }
 
   /**

@@ -4,6 +4,7 @@ import type { HostForward, HostForwardInput, NetBackendInput, NetThrottleInput }
 import { NemuError } from '../client/errors.ts';
 import type { UnplugOptions } from '../client/live.ts';
 import type { NetChangeInput } from '../client/live_change.ts';
+import type { MachineChange } from '../client/machine_change.ts';
 import type { NetReport } from '../client/machine_client.ts';
 import { requireObject } from './arguments.ts';
 import type { Action } from './journal.ts';
@@ -92,7 +93,8 @@ export class Net {
       get gives() {
         return gives();
       },
-      inverse: { code: `${this.#code}.${undo}`, run: () => this.#change({ action: 'forward', ...inverse }) },
+      redo: [this.#changeOf({ action: 'forward', ...change })],
+      undo: { code: `${this.#code}.${undo}`, changes: [this.#changeOf({ action: 'forward', ...inverse })] },
     });
   }
 
@@ -115,8 +117,13 @@ export class Net {
       gives,
       code: `${this.#code}.${method}(${literal(wanted)})`,
       run: () => this.#change(change(wanted)),
-      inverse: { code: `${this.#code}.${method}(${literal(before)})`, run: () => this.#change(change(before)) },
+      redo: [this.#changeOf(change(wanted))],
+      undo: { code: `${this.#code}.${method}(${literal(before)})`, changes: [this.#changeOf(change(before))] },
     });
+  }
+
+  #changeOf(change: NetChangeInput): MachineChange {
+    return { method: 'changeNet', parameters: [this.name, change] };
   }
 
   async #change(change: NetChangeInput): Promise<NetState> {

@@ -59,11 +59,13 @@ export async function resizeMemory(
   const bytes = bytesOf(size);
   const { memory } = await vm.machine.plugged();
   const before = memory.virtio.find((each) => each.id === id)?.requested ?? 0;
-  const ask = async (wanted: number) =>
-    new Done(await vm.change((machine) => machine.resizeMemory(id, wanted, options)));
   return vm.journal.do({
     code: `vm.memory.resize(${literal(id)}, ${literal(size)}${given(options)})`,
-    run: () => ask(bytes),
-    inverse: { code: `vm.memory.resize(${literal(id)}, ${before})`, run: () => ask(before) },
+    run: async () => new Done(await vm.change((machine) => machine.resizeMemory(id, bytes, options))),
+    redo: [{ method: 'resizeMemory', parameters: [id, bytes, options] }],
+    undo: {
+      code: `vm.memory.resize(${literal(id)}, ${before})`,
+      changes: [{ method: 'resizeMemory', parameters: [id, before, options] }],
+    },
   });
 }

@@ -1,4 +1,5 @@
 import { inspect } from 'node:util';
+import { actionsOf, requireGuestTime } from '../client/actions.ts';
 import { readConfig, withAbsolutePaths } from '../client/config.ts';
 import { type ConfigInput, DIMM_ALIGNMENT, diskName, withDevicesApart } from '../client/description.ts';
 import type { DeviceType } from '../client/device_schema.ts';
@@ -15,7 +16,9 @@ import {
   parsePlug,
   type UnplugOptions,
 } from '../client/live.ts';
+import { plugChange, unplugChange } from '../client/machine_change.ts';
 import type { MachineClient, MachineState } from '../client/machine_client.ts';
+import { withAbsoluteFiles } from '../client/paths.ts';
 import { formatSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
 import { doSteps, Plan } from './apply.ts';
@@ -77,7 +80,7 @@ export interface VmOptions {
 export class Vm {
   readonly machine: MachineClient;
   readonly kernel: Kernel;
-  readonly journal = new Journal();
+  readonly journal: Journal;
   readonly memory: Memory;
   readonly nvdimm: Nvdimms;
   readonly #guest: GuestChannel | undefined;
@@ -86,6 +89,7 @@ export class Vm {
 
   constructor({ machine, guest }: VmOptions) {
     this.machine = machine;
+    this.journal = new Journal(actionsOf(machine), () => this.#refresh());
     // A guest may let go of a device by itself.
     machine.onEvent((event) => {
       const settled = event.type === 'request' && isSettled(event.request.stage);
@@ -160,11 +164,7 @@ export class Vm {
         hint: "vm.change((machine) => machine.plug({ kind: 'cpu' }))",
       });
     }
-    if (this.state === 'paused' && !force) {
-      throw new NemuError('STATE', 'The machine is paused: its guest hears of nothing until it is resumed.', {
-        hint: 'resume, then try again.',
-      });
-    }
+    if (!force) requireGuestTime(this.machine);
     try {
       return await ask(this.machine);
     } finally {
@@ -181,7 +181,7 @@ export class Vm {
     requireWholeSections(parsePlug(device));
     requireObject(options, "vm.plug({ kind: 'cpu' }, { timeoutMs: 5000 })");
     let id = '';
-    let asked = device;
+    let asked = actionsOf(this.machine).shared ? withAbsoluteFiles(device) : device;
     return this.journal.do({
       get code() {
         return `vm.plug(${literal(asked)}${given(options)})`;
@@ -195,11 +195,11 @@ export class Vm {
       get holds() {
         return `vm.has(${literal(id)})`;
       },
-      inverse: {
-        get code() {
-          return `vm.unplug(${literal(id)})`;
-        },
-        run: () => this.change((machine) => machine.unplug(id)),
+      get redo() {
+        return [plugChange(withAbsoluteFiles(asked), options)];
+      },
+      get undo() {
+        return { code: `vm.unplug(${literal(id)})`, changes: [unplugChange(id)] };
       },
     });
   }
@@ -221,16 +221,10 @@ export class Vm {
         return new Done(request);
       },
       holds: `!vm.has(${literal(id)})`,
-      inverse: {
-        get code() {
-          return `vm.plug(${literal(again)})`;
-        },
-        run: async () => {
-          const device = again;
-          if (!device)
-            throw new NemuError('UNDO', `${id} was several devices in one: it cannot be plugged again at once.`);
-          await this.change((machine) => machine.plug(device));
-        },
+      redo: [unplugChange(id, options)],
+      get undo() {
+        // Several devices in one cannot be plugged again at once.
+        return again && { code: `vm.plug(${literal(again)})`, changes: [plugChange(again)] };
       },
     });
   }
@@ -302,7 +296,8 @@ export class Vm {
     return this.journal.do({
       code: 'vm.pause()',
       run: () => this.machine.pause(),
-      inverse: { code: 'vm.resume()', run: () => this.machine.resume() },
+      redo: [{ method: 'pause', parameters: [] }],
+      undo: { code: 'vm.resume()', changes: [{ method: 'resume', parameters: [] }] },
       holds: "vm.state === 'paused'",
     });
   }
@@ -311,7 +306,8 @@ export class Vm {
     return this.journal.do({
       code: 'vm.resume()',
       run: () => this.machine.resume(),
-      inverse: { code: 'vm.pause()', run: () => this.machine.pause() },
+      redo: [{ method: 'resume', parameters: [] }],
+      undo: { code: 'vm.pause()', changes: [{ method: 'pause', parameters: [] }] },
       holds: "vm.state === 'running'",
     });
   }

@@ -280,7 +280,10 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       expect(await said('repl', 'day', '-e', withLate)).toContain("'late'");
       await said('exec', 'day', '--', 'echo from the late one >/dev/hvc1');
       expect(await said('logs', 'day', 'late')).toContain('from the late one');
-      expect(await said('repl', 'day', '-e', "await vm.unplug('late'); vm.machine.consoles")).not.toContain("'late'");
+      // What was done to the machine is kept with it: each of these is another client.
+      expect(await said('repl', 'day', '-e', 'history')).toMatch(/ {2}vm\.plug\(.*'virtio-rng'[^]* {2}vm\.plug\(.*'late'/);
+      expect(await said('repl', 'day', '-e', 'undo')).toBe("vm.unplug('late')\n");
+      expect(await said('repl', 'day', '-e', 'vm.machine.consoles')).not.toContain("'late'");
       expect(JSON.parse(await said('top', '--json', '--interval', '1s'))).toMatchObject([{ name: 'day', vcpus: 1 }]);
       const events = await said('events', 'day');
       expect(events).toMatch(/guest-phase name "ready"/);

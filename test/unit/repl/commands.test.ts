@@ -1,6 +1,9 @@
 import { stripTypeScriptTypes } from 'node:module';
 import { inspect } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { actionsOf } from '../../../src/client/actions.ts';
+import type { MachineChange } from '../../../src/client/machine_change.ts';
+import type { MachineClient } from '../../../src/client/machine_client.ts';
 import { AcpiTable } from '../../../src/repl/acpi.ts';
 import { COMMANDS, commandCode, commandHelp } from '../../../src/repl/commands.ts';
 import { Disk } from '../../../src/repl/disks.ts';
@@ -148,31 +151,39 @@ test('every public member has its line of help, and no other', async () => {
 });
 
 describe('the journal', () => {
-  const action = (log: string[], name: string) => ({
-    code: name,
-    run: async () => void log.push(name),
-    inverse: { code: `un${name}`, run: async () => void log.push(`un${name}`) },
-    holds: `did('${name}')`,
-  });
+  /** A machine that writes down whose limits are set. */
+  function open() {
+    const log: string[] = [];
+    const machine = { state: 'running', throttle: async (name: string) => void log.push(name) };
+    const journal = new Journal(actionsOf(machine as unknown as MachineClient));
+    const set = (name: string): MachineChange => ({ method: 'throttle', parameters: [name, {}] });
+    const action = (name: string) => ({
+      code: name,
+      run: async () => void log.push(name),
+      redo: [set(name)],
+      undo: { code: `un${name}`, changes: [set(`un${name}`)] },
+      holds: `did('${name}')`,
+    });
+    return { log, machine, journal, action };
+  }
 
   test('undo and redo, in order', async () => {
-    const log: string[] = [];
-    const journal = new Journal();
-    await journal.do(action(log, 'a'));
-    await journal.do(action(log, 'b'));
+    const { log, journal, action } = open();
+    await journal.do(action('a'));
+    await journal.do(action('b'));
     expect(await journal.undo()).toBe('unb');
     expect(await journal.undo()).toBe('una');
     expect(await journal.redo()).toBe('a');
-    await journal.do(action(log, 'c'));
+    await journal.do(action('c'));
     await expect(journal.redo()).rejects.toThrow(/Nothing was undone/);
     expect(log).toEqual(['a', 'b', 'unb', 'una', 'a', 'c']);
     expect(journal.script).toContain("await a;\nassert.ok(did('a'));\nawait c;");
   });
 
   test('what cannot be undone, and what fails, stays', async () => {
-    const journal = new Journal();
+    const { journal } = open();
     await expect(journal.undo()).rejects.toMatchObject({
-      message: 'Nothing was done in this session that could be undone.',
+      message: 'Nothing was done that could be undone.',
       hint: expect.stringContaining('unplug ID'),
     });
     await expect(journal.do({ code: 'x', run: () => Promise.reject(new Error('no')) })).rejects.toThrow('no');
@@ -183,9 +194,8 @@ describe('the journal', () => {
   });
 
   test('what cannot be undone is stepped over, and stays', async () => {
-    const log: string[] = [];
-    const journal = new Journal();
-    await journal.do(action(log, 'a'));
+    const { log, journal, action } = open();
+    await journal.do(action('a'));
     await journal.do({ code: 'nmi', run: async () => {} });
     expect(await journal.undo()).toBe('una (nmi cannot be undone)');
     expect(journal.lines).toEqual([expect.stringContaining('nmi')]);
@@ -194,12 +204,21 @@ describe('the journal', () => {
   });
 
   test('one undo at a time', async () => {
-    const log: string[] = [];
-    const journal = new Journal();
-    for (const name of ['a', 'b']) await journal.do(action(log, name));
+    const { log, journal, action } = open();
+    for (const name of ['a', 'b']) await journal.do(action(name));
     expect(await Promise.all([journal.undo(), journal.undo(), journal.redo()])).toEqual(['unb', 'una', 'a']);
     await expect(Promise.all([journal.undo(), journal.undo()])).rejects.toThrow(/Nothing was done/);
     expect(log).toEqual(['a', 'b', 'unb', 'una', 'a', 'una']);
+  });
+
+  test('is of the machine: another user of it sees it, and takes it back', async () => {
+    const { log, machine, journal, action } = open();
+    await journal.do(action('a'));
+    const other = new Journal(actionsOf(machine as unknown as MachineClient));
+    expect(other.lines).toEqual([expect.stringMatching(/^\d\d:\d\d:\d\d {2}a$/)]);
+    expect(await other.undo()).toBe('una');
+    expect(journal.lines).toEqual([]);
+    expect(log).toEqual(['a', 'una']);
   });
 
   test('disks and cards by any name, with what holds afterwards', async () => {
