@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { NemuError } from '../client/errors.ts';
 import { parseDuration } from '../client/options.ts';
+import { CastRecorder } from '../console/asciicast.ts';
 import { ReplSession, type ReplStreams } from '../repl/session.ts';
 import { jsonOf } from '../repl/values.ts';
 import { Vm } from '../repl/vm.ts';
@@ -56,7 +57,7 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
   const events = new EventLog(options.json);
   return withOwnMachine(description, [], options, events, async (own) => {
     const { machine, guest } = own;
-    const tail = keepConsole(own, options, events);
+    const { tail, close } = keepConsole(own, options, events);
     if (!own.joinable) machine.onEvent((event) => events.write(event));
     const late = Promise.withResolvers<number>();
     const timer =
@@ -86,23 +87,32 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
       return await Promise.race([work(), late.promise]);
     } finally {
       clearTimeout(timer);
+      close();
     }
   });
 }
 
-/** The console's output goes to the log, and its end is kept for errors. */
-function keepConsole(own: OwnMachine, options: RunOptions, events: EventLog): () => string {
+/** The console's output goes to the log and the recording, and its end is kept for errors. */
+function keepConsole(own: OwnMachine, { log, record, verbose }: RunOptions, events: EventLog) {
   let tail = Buffer.alloc(0);
-  const log =
-    options.log === undefined || own.joinable
+  const ended = (what: string) => (error: Error) => note(events, `The ${what} has ended: ${error.message}`);
+  const { rows = 24, columns = 80 } = process.stdout;
+  // A machine that others can join keeps both itself.
+  const file = log === undefined || own.joinable ? undefined : openOutputFile(log, ended('log'));
+  const cast =
+    record === undefined || own.joinable
       ? undefined
-      : openOutputFile(options.log, (error) => note(events, `The log has ended: ${error.message}`));
+      : new CastRecorder(record, rows, columns, own.machine.description.name, ended('recording'));
   own.console('com1').onData = (bytes) => {
-    log?.write(bytes);
-    if (options.verbose) process.stderr.write(bytes);
+    file?.write(bytes);
+    cast?.bytes(bytes);
+    if (verbose) process.stderr.write(bytes);
     tail = Buffer.concat([tail, bytes]).subarray(-TAIL_BYTES);
   };
-  return () => printable(tail.toString('utf8')).trim().split(/\r?\n/).slice(-15).join('\n');
+  return {
+    tail: () => printable(tail.toString('utf8')).trim().split(/\r?\n/).slice(-15).join('\n'),
+    close: () => cast?.close(),
+  };
 }
 
 /** Runs what there is to run with a machine. @returns the exit status. */

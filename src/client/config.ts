@@ -51,6 +51,11 @@ export async function readConfig(path: string): Promise<Config> {
   if (document.errors.length > 0) {
     throw complaint(document.errors.map(({ pos, message }) => `${at(pos[0])}: ${message.replace(/[.:]?$/, '.')}`));
   }
+  if (document.contents === null) {
+    throw new NemuError('CONFIG_FILE', `The machine description ${path} is empty.`, {
+      hint: 'nemu run --dry-run prints one to start from; {} is a machine of defaults.',
+    });
+  }
   const locate = (field: FieldPath) => at(offsetOf(document, field, yaml.isMap, yaml.isPair));
   const problems: Problem[] = [];
   const value = withShortForms(toPlain(document, at), problems);

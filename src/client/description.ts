@@ -297,9 +297,9 @@ export type NetBackendDescription = z.output<typeof netBackendSchema>;
 
 const netFields = z.strictObject({
   ...netBackendFields,
-  id: ID.optional(),
-  mac: MAC.optional(),
-  mtu: z.int().min(68).max(65535).optional(),
+  id: ID.optional().describe('name of the card; net0, net1 and so on without one'),
+  mac: MAC.optional().describe('its Ethernet address'),
+  mtu: z.int().min(68).max(65535).optional().describe('bytes of the largest packet'),
   packed: z.boolean().default(false),
   port: PLACE,
   link: z.boolean().default(true).describe('the cable is in at first'),
@@ -309,9 +309,11 @@ export const netSchema = backendRules(netFields);
 
 /** A disk and a network card as devices among the others; `backend` is what the type of a card is elsewhere. */
 const diskDevice = diskSchema.extend({ type: z.literal('virtio-blk') });
-const netDevice = netFields.omit({ type: true }).extend({
+const { type: backend, ...cardFields } = netFields.shape;
+const netDevice = z.strictObject({
   type: z.literal('virtio-net'),
-  backend: netFields.shape.type.default('user').describe("the host's side: user, or tap"),
+  backend: backend.default('user').describe("the host's side: user, or tap"),
+  ...cardFields,
 });
 
 /** Every device that a machine can have, by its type. */

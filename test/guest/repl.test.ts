@@ -1,5 +1,5 @@
 /** The REPL on a real guest, by standard input: one boot. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -171,7 +171,9 @@ describe('the REPL', () => {
       expect(bad.status).toBe(1);
       expect(bad.stderr).toContain('TypeError: on purpose');
       // Nobody waited for it.
-      const stray = await runNemu(['run', '-e', "vm.unplug('nosuch'); 1"]);
+      const cast = join(folder, 'boot.cast');
+      const stray = await runNemu(['run', '--record', cast, '-e', "vm.unplug('nosuch'); 1"]);
+      expect(readFileSync(cast, 'utf8')).toMatch(/^\{.*"version":.*\n(\[[\d.]+, ?"o", .*\n)+$/);
       expect(stray.status).toBe(1);
       expect(stray.stderr).toContain('There is no nosuch in this machine.');
       const late = await runNemu(['run', '--timeout', '2', '-e', 'await new Promise(() => {})']);

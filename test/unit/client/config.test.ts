@@ -138,6 +138,11 @@ describe('a mistake is told with its place and field', () => {
     await expect(readConfig(join(folder, 'none.yaml'))).rejects.toThrow('none.yaml cannot be read (ENOENT)');
   });
 
+  test.each(['', '\n# to be written\n'])('one that says nothing: %j', async (text) => {
+    await expect(readConfig(write(text))).rejects.toThrow(/machine description .* is empty/);
+    expect((await readConfig(write('{}\n'))).input).toEqual({});
+  });
+
   test('a command needs our initramfs', async () => {
     const path = write('kernel: {image: vmlinuz, initrd: [root.cpio]}\n');
     const { status, stderr } = await runNemu(['run', '--config', path, '--', 'true']);
