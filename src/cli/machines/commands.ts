@@ -92,13 +92,14 @@ function addLooking(nemu: Command): void {
     .command('top')
     .description('shows what all machines in the background do, as it changes')
     .option('--interval <time>', 'time between two looks', '2s')
+    .option('--sort <column>', 'a word of the head, as cpu, exits or read: the largest first, names from a on', 'name')
     .option('--once', 'one look, after one interval, and no screen')
     .option('--json', 'the same as JSON')
     .addHelpText(
       'after',
       examples(`
   nemu top
-  nemu top --once --interval 5s
+  nemu top --once --interval 5s --sort cpu
 `),
     )
     .action(async (options: TopOptions) => {

@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { runtimePaths } from '../../../src/cli/machines/folders.ts';
+import { Watch } from '../../../src/cli/machines/load_watch.ts';
 import { claimName } from '../../../src/cli/machines/name_lock.ts';
 import { writeRecord } from '../../../src/cli/machines/records.ts';
-import { Watch } from '../../../src/cli/machines/top_command.ts';
 import { QmpClient } from '../../../src/qmp/client.ts';
 
 let folder: string;

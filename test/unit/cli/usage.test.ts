@@ -37,6 +37,8 @@ describe('wrong usage is status 2 and a sentence', () => {
     [['run', '--json', '9', '--', 'true'], 'file descriptor 9 is not open for writing', ''],
     [['exec', 'one', 'ls', '--nope'], "unknown option '--nope'", 'stand after --: nemu exec NAME -- ls -l'],
     [['top', '--interval', '0', '--once'], '--interval 0 is too short', '100 ms is the least'],
+    [['top', '--sort', 'exit', '--once'], 'There is no column "exit" to sort by', 'Did you mean exits?'],
+    [['top', '--sort', 'colour', '--json'], 'There is no column "colour" to sort by', 'name, state, age, vcpus, cpu'],
     [['completion', 'tcsh'], 'There is no completion for "tcsh"', 'bash, zsh, fish'],
   ])('%j', async (args, message, hint) => {
     const { status, stdout, stderr } = await runNemu(args);
