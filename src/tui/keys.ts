@@ -30,8 +30,19 @@ const CONTROLS: Readonly<Record<string, string>> = {
   '\n': 'enter',
   '\t': 'tab',
   '\x7f': 'backspace',
+  '\b': 'backspace',
   ' ': 'space',
 };
+
+/** The key of one character, and what it types. */
+export function keyOf(character: string): readonly [name: string, text: string] {
+  const named = CONTROLS[character];
+  if (named !== undefined) return [named, named === 'space' ? ' ' : ''];
+  if (character >= ' ') return [character, character];
+  const code = character.charCodeAt(0);
+  // Ctrl-a to Ctrl-z, and those behind it: Ctrl-].
+  return [`ctrl-${String.fromCharCode(code + (code <= 26 ? 0x60 : 0x40))}`, ''];
+}
 
 /**
  * The keys in what Ink says was pressed, with what each types: who types fast, or a terminal that is slow, brings several
@@ -44,12 +55,7 @@ export function* keysOf(input: string, key: Key): Generator<readonly [name: stri
     yield [keyName(input, key), input];
     return;
   }
-  for (const character of characters) {
-    const named = CONTROLS[character];
-    if (named !== undefined) yield [named, named === 'space' ? ' ' : ''];
-    else if (character < ' ') yield [`ctrl-${String.fromCharCode(character.charCodeAt(0) + 0x60)}`, ''];
-    else yield [character, character];
-  }
+  for (const character of characters) yield keyOf(character);
 }
 
 const SHOWN: Readonly<Record<string, string>> = {

@@ -2,6 +2,20 @@ import { edited } from './overlays/overlay.ts';
 import type { Row } from './panes/pane.ts';
 import { plainText } from './style.ts';
 
+/** A filter is a regular expression, or the text itself where it is none; behind `!`, what does not match is shown. */
+export function passes(filter: string, text: string): boolean {
+  const inverse = filter.startsWith('!');
+  const pattern = inverse ? filter.slice(1) : filter;
+  if (pattern === '') return true;
+  let found: boolean;
+  try {
+    found = new RegExp(pattern, 'i').test(text);
+  } catch {
+    found = text.toLowerCase().includes(pattern.toLowerCase());
+  }
+  return found !== inverse;
+}
+
 /** Which row of a list is chosen, what of the list is shown, and its filter. */
 export class ListState {
   filter = '';
@@ -18,7 +32,7 @@ export class ListState {
 
   /** Takes the rows as they are now. @returns those that are shown in `height`, and which of them is chosen. */
   window(rows: readonly Row[], height: number): { readonly rows: readonly Row[]; readonly from: number } {
-    const shown = this.filter === '' ? rows : rows.filter(({ line }) => this.#passes(plainText(line)));
+    const shown = this.filter === '' ? rows : rows.filter(({ line }) => passes(this.filter, plainText(line)));
     this.#keys = shown.flatMap(({ key }) => (key === undefined ? [] : [key]));
     if (this.#tail && this.#atEnd) this.selected = this.#keys.at(-1);
     else if (this.selected === undefined || !this.#keys.includes(this.selected)) this.selected = this.#keys[0];
@@ -26,20 +40,6 @@ export class ListState {
     if (at >= 0) this.#top = Math.max(at - height + 1, Math.min(this.#top, at));
     this.#top = Math.max(0, Math.min(this.#top, shown.length - height));
     return { rows: shown.slice(this.#top, this.#top + height), from: this.#top };
-  }
-
-  /** A filter is a regular expression, or the text itself where it is none; behind `!`, what does not match is shown. */
-  #passes(text: string): boolean {
-    const inverse = this.filter.startsWith('!');
-    const pattern = inverse ? this.filter.slice(1) : this.filter;
-    if (pattern === '') return true;
-    let found: boolean;
-    try {
-      found = new RegExp(pattern, 'i').test(text);
-    } catch {
-      found = text.toLowerCase().includes(pattern.toLowerCase());
-    }
-    return found !== inverse;
   }
 
   move(rows: number): void {
