@@ -90,7 +90,7 @@ function addLooking(nemu: Command): void {
 
   nemu
     .command('top')
-    .description('shows what all machines in the background do, as it changes')
+    .description('lists what all machines in the background do, as it changes; keys join and end them, ? tells which')
     .option('--interval <time>', 'time between two looks', '2s')
     .option('--sort <column>', 'a word of the head, as cpu, exits or read: the largest first, names from a on', 'name')
     .option('--once', 'one look, after one interval, and no screen')

@@ -21,6 +21,9 @@ export interface Load {
   readonly sent?: number;
 }
 
+/** In place of a table without rows. */
+export const NOTHING = 'No machine runs in the background; nemu run -d starts one.';
+
 export interface Column {
   readonly head: string;
   /** Where there is little room, those with a small one stay. */
@@ -55,7 +58,7 @@ const inBytes = (head: string, rank: number, key: BytesKey): Column => ({
 export const COLUMNS: readonly Column[] = [
   { ...{ head: 'name', rank: 0, width: 5, text: true }, cell: ({ name }) => name, value: ({ name }) => name },
   { ...{ head: 'state', rank: 1, width: 9, text: true }, cell: ({ state }) => state, value: ({ state }) => state },
-  { ...{ head: 'age', rank: 11, width: 10 }, cell: ({ age }) => duration(age), value: ({ age }) => age },
+  { ...{ head: 'age', rank: 11, width: 11 }, cell: ({ age }) => duration(age), value: ({ age }) => age },
   { ...{ head: 'vCPUs', rank: 9, width: 5 }, cell: ({ vcpus }) => vcpus, value: ({ vcpus }) => vcpus },
   {
     ...{ head: 'CPU %', rank: 2, width: 6 },
