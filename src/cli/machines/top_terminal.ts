@@ -16,7 +16,7 @@ const NOTICE_MS = 8000;
 const HANDED = {
   attach: (name: string) => ['attach', name],
   console: (name: string) => ['console', name],
-  logs: (name: string) => ['logs', '-f', name],
+  logs: (name: string) => ['logs', '-f', '-n', '1000', name],
 } as const;
 
 const DEEDS = {
