@@ -275,6 +275,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
       members: {
         undo: ['await vm.journal.undo()', 'takes the last action back'],
         redo: ['await vm.journal.redo()', 'does it again'],
+        last: ['vm.journal.last', 'what undo takes back, and what redo does again'],
         lines: ['vm.journal.lines', 'one line an action'],
         script: ['vm.journal.script', 'all of it, for nemu run --script'],
         save: ["vm.journal.save('x.ts')", 'writes that into a file'],

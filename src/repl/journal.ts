@@ -66,6 +66,12 @@ export class Journal {
     return this.#watched(this.#actions.redo().finally(this.#after));
   }
 
+  /** What `undo` takes back, and `redo` does again, where there is something. */
+  get last(): { readonly done: string | undefined; readonly undone: string | undefined } {
+    const { done, undone } = this.#actions;
+    return { done: done.findLast(({ undo }) => undo)?.code, undone: undone.at(-1)?.code };
+  }
+
   /** One line an action, oldest first. */
   get lines(): readonly string[] {
     return this.#actions.done.map(({ at, code }) => `${at.slice(11, 19)}  ${code}`);

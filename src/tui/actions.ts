@@ -221,8 +221,8 @@ const MACHINE: readonly Action[] = [
     help: 'takes the last live action back',
     repl: () => 'await vm.journal.undo()',
     changes: true,
-    disabled: (station) => (station.vm.journal.lines.length === 0 ? 'nothing was done yet' : undefined),
-    confirm: (station) => `Take this back? ${station.vm.journal.lines.at(-1)}`,
+    disabled: (station) => (station.vm.journal.last.done === undefined ? 'nothing was done yet' : undefined),
+    confirm: (station) => `Take this back? ${station.vm.journal.last.done}`,
     run: (station) => station.vm.journal.undo(),
   },
   {
@@ -232,6 +232,7 @@ const MACHINE: readonly Action[] = [
     help: 'does again what was undone last',
     repl: () => 'await vm.journal.redo()',
     changes: true,
+    disabled: (station) => (station.vm.journal.last.undone === undefined ? 'nothing was undone' : undefined),
     run: (station) => station.vm.journal.redo(),
   },
   {

@@ -197,7 +197,9 @@ describe('the journal', () => {
     const { log, journal, action } = open();
     await journal.do(action('a'));
     await journal.do({ code: 'nmi', run: async () => {} });
+    expect(journal.last).toEqual({ done: 'a', undone: undefined });
     expect(await journal.undo()).toBe('una (nmi cannot be undone)');
+    expect(journal.last).toEqual({ done: undefined, undone: 'a' });
     expect(journal.lines).toEqual([expect.stringContaining('nmi')]);
     expect(await journal.redo()).toBe('a');
     expect(log).toEqual(['a', 'una', 'a']);
