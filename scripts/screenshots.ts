@@ -71,6 +71,26 @@ function runsOf(line: NonNullable<ReturnType<headless.IBuffer['getLine']>>): Run
 
 const escaped = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 
+/** Bits of a braille cell (U+2800), by column and row. */
+const DOTS = [
+  [0, 1, 2, 6],
+  [3, 4, 5, 7],
+];
+
+/** Braille as dots, since few fonts have it as wide as their letters. Their path, or nothing. */
+function dots(text: string, x: number, y: number): string {
+  const moves = [...text].flatMap((character, cell) => {
+    const bits = character.charCodeAt(0) - 0x2800;
+    if (bits <= 0 || bits > 0xff) return [];
+    return DOTS.flatMap((column, across) =>
+      column.flatMap((bit, down) =>
+        bits & (1 << bit) ? [`M${x + cell * CELL.width + 2 + 4 * across} ${y + 2.5 + 4 * down}h0`] : [],
+      ),
+    );
+  });
+  return moves.join('');
+}
+
 /** @param screen rows of text with SGR sequences, as tmux captures them. */
 async function draw(screen: string, title: string): Promise<string> {
   const terminal = new headless.Terminal({ cols: COLUMNS, rows: ROWS, allowProposedApi: true });
@@ -87,12 +107,15 @@ async function draw(screen: string, title: string): Promise<string> {
         const size = `width="${cells * CELL.width}" height="${CELL.height}"`;
         shapes.push(`<rect x="${12 + column * CELL.width}" y="${y}" ${size} fill="${paper}"/>`);
       }
-      const text = whole.trim();
+      const drawn = dots(whole, 12 + column * CELL.width, y);
+      if (drawn !== '') shapes.push(`<path d="${drawn}" stroke="${ink}" stroke-width="2" stroke-linecap="round"/>`);
+      const letters = whole.replaceAll(/[\u2800-\u28ff]/g, ' ');
+      const text = letters.trim();
       if (text === '') continue;
-      const before = whole.length - whole.trimStart().length;
+      const before = letters.length - letters.trimStart().length;
       const x = 12 + (column + before) * CELL.width;
       // The length is said, so that columns stay columns whatever font there is; blanks at the ends do not count in it.
-      const long = (cells - before - (whole.length - whole.trimEnd().length)) * CELL.width;
+      const long = (cells - before - (letters.length - letters.trimEnd().length)) * CELL.width;
       shapes.push(
         `<text x="${x}" y="${y + CELL.baseline}" textLength="${long}" lengthAdjust="spacingAndGlyphs" fill="${ink}"${style ? ` ${style}` : ''}>${escaped(text)}</text>`,
       );
@@ -123,11 +146,13 @@ try {
   // The console is typed into, as a person would. The shell may lose what comes with the terminal's first answer.
   tmux.press('5', 'i', 'Enter');
   await tmux.until(/~ # [^\n]*\n.*~ # /);
-  tmux.line(`${' '.repeat(16)}uname -srm; free -m | head -2`);
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  tmux.line('uname -srm; free -m | head -2');
   await tmux.until('Mem:');
   tmux.press('C-]', '2', 'Down', ':');
   tmux.line('cpu add 2');
   await tmux.until(/vCPUs 4\/8/);
+  await tmux.until('[ vCPU 2, vCPU 3 ]');
   tmux.press(':');
   tmux.line('memory plug 1G');
   await tmux.until(/plug dimm0: online/);
