@@ -10,6 +10,9 @@ import { program } from './program.ts';
 /** Above this a shell's status of a command is that of one killed by a signal. */
 const SIGNALLED = 128;
 
+// From here on Ctrl-C is ours; before, the supervisor sees to it.
+const { NEMU_RUN_DIR: run } = process.env;
+if (run) writeFileSync(join(run, 'begun'), '');
 // The supervisor is there to tidy up; without it nobody would read our exit status.
 if (process.env.NEMU_SUPERVISOR) setParentDeathSignal(constants.signals.SIGTERM);
 

@@ -173,7 +173,7 @@ describe('the REPL', () => {
       // Nobody waited for it.
       const cast = join(folder, 'boot.cast');
       const stray = await runNemu(['run', '--record', cast, '-e', "vm.unplug('nosuch'); 1"]);
-      expect(readFileSync(cast, 'utf8')).toMatch(/^\{.*"version":.*\n(\[[\d.]+, ?"o", .*\n)+$/);
+      expect(readFileSync(cast, 'utf8')).toMatch(/^\{"version":2,.*\n(\[[\d.]+,"o",".*"\]\n)+$/);
       expect(stray.status).toBe(1);
       expect(stray.stderr).toContain('There is no nosuch in this machine.');
       const late = await runNemu(['run', '--timeout', '2', '-e', 'await new Promise(() => {})']);

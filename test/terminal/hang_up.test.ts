@@ -88,6 +88,7 @@ describe.skipIf(!hasTmux)('a terminal that goes (needs tmux)', { timeout: LIMIT_
     await other.until('somebody else drives it; O takes it over');
     other.type('O');
     await terminal.until('com1 · watching · O takes over');
+    await other.until(/^(?![\s\S]*watching · O takes over)/);
     other.type('iecho "driven $((40 + 4))"\r');
     await terminal.until('driven 44');
     other.press('C-]');

@@ -43,8 +43,13 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     await terminal.until(/plug rng.*online/);
     expect(await joined('qmp', 'nemu', 'query-status')).toContain('running');
 
+    // What the other one did is the last that was done.
     terminal.press('u');
-    await terminal.until('Take this back?');
+    await terminal.until(/Take this back\? vm\.plug\(.*virtio-rng/);
+    terminal.press('y');
+    await terminal.until("undo: vm.unplug('rng')");
+    terminal.press('u');
+    await terminal.until('Take this back? vm.cpus.add(1)');
     terminal.press('y');
     await terminal.until(/vCPUs 1\/4/);
     // Its last word must not take the place of what comes next.
