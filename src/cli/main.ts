@@ -11,8 +11,14 @@ import { program } from './program.ts';
 const SIGNALLED = 128;
 
 // From here on Ctrl-C is ours; before, the supervisor sees to it.
-const { NEMU_RUN_DIR: run } = process.env;
-if (run) writeFileSync(join(run, 'begun'), '');
+const { NEMU_RUN_DIR: run, NEMU_SUPERVISOR: supervisor } = process.env;
+if (run && supervisor === String(process.ppid)) {
+  try {
+    writeFileSync(join(run, 'begun'), '');
+  } catch {
+    // The supervisor and its folder went meanwhile: it has nobody to tell.
+  }
+}
 // The supervisor is there to tidy up; without it nobody would read our exit status.
 if (process.env.NEMU_SUPERVISOR) setParentDeathSignal(constants.signals.SIGTERM);
 
