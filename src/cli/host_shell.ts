@@ -5,6 +5,7 @@ import { close, O_RDWR, open } from '../ffi/libc.ts';
 import { O_NOCTTY, PseudoTerminal } from '../ffi/pty.ts';
 import type { HostProgram } from '../tui/workstation.tsx';
 import { ptyEnd } from './machines/background.ts';
+import { environment } from './own_command.ts';
 import { supervisorPath } from './paths.ts';
 
 /** A terminal whose program does not read is tried again so much later. */
@@ -26,12 +27,11 @@ export const openGdb =
 function openHostProgram(command: readonly string[], rows: number, columns: number): HostProgram {
   const terminal = new PseudoTerminal({ raw: false });
   terminal.resize(rows, columns);
-  const { NEMU_RUN_DIR: _, NEMU_SUPERVISOR: __, ...environment } = process.env;
   const device = open(terminal.path, O_RDWR | O_NOCTTY);
   // It makes the terminal the program's own, so that Ctrl-C and job control work.
   const child = spawn('setsid', ['-c', ...command], {
     stdio: [device, device, device],
-    env: { ...environment, TERM: 'xterm-256color', PATH: `${dirname(supervisorPath())}:${process.env.PATH ?? ''}` },
+    env: { ...environment(), TERM: 'xterm-256color', PATH: `${dirname(supervisorPath())}:${process.env.PATH ?? ''}` },
   });
   close(device);
   let unsent = Buffer.alloc(0);

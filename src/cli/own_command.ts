@@ -7,8 +7,8 @@ import { printable } from './report.ts';
 /** What a command says of an error is shown in a line or two. */
 const MOST_SAID = 10_000;
 
-/** Its supervisor and the folder of its run are its own. */
-function environment(): NodeJS.ProcessEnv {
+/** That of a program of its own: the supervisor and the folder of this run are not its. */
+export function environment(): NodeJS.ProcessEnv {
   const { NEMU_RUN_DIR: _, NEMU_SUPERVISOR: __, ...rest } = process.env;
   return rest;
 }

@@ -1,5 +1,6 @@
 /** `nemu play`: a recording in this terminal, at its pace. */
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { NemuError } from '../client/errors.ts';
 import { parseCast, playCast } from '../console/asciicast.ts';
 import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
@@ -10,7 +11,8 @@ export interface PlayOptions {
   readonly idleLimit?: string;
 }
 
-const INTERRUPTED = 130;
+/** A shell's status of what a signal has ended is this and the signal's number. */
+const SIGNALLED = 128;
 
 function positive(option: string, text: string): number {
   const value = Number(text);
@@ -34,8 +36,13 @@ export async function play(path: string, { speed, idleLimit }: PlayOptions): Pro
     );
   }
   const stop = new AbortController();
-  process.once('SIGINT', () => stop.abort());
-  process.once('SIGTERM', () => stop.abort());
+  let status = SIGNALLED;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      status = SIGNALLED + constants.signals[signal];
+      stop.abort();
+    });
+  }
   const alternate = new AlternateScreen();
   try {
     await playCast(
@@ -53,7 +60,7 @@ export async function play(path: string, { speed, idleLimit }: PlayOptions): Pro
     return EXIT.OK;
   } catch (error) {
     if (!stop.signal.aborted) throw error;
-    return INTERRUPTED;
+    return status;
   } finally {
     if (process.stdout.isTTY) process.stdout.write(`${alternate.leave()}${RESET_MODES}\r\n`);
   }
