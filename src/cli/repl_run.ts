@@ -70,7 +70,7 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
     void own.interrupted?.then(() => late.resolve(INTERRUPTED));
     const work = async () => {
       const up =
-        guest && Promise.race([guest.settled, guest.ready.then(() => sleep(SETTLE_MS, undefined, { ref: false }))]);
+        guest && Promise.race([guest.settled, guest.up.then(() => sleep(SETTLE_MS, undefined, { ref: false }))]);
       await own.start();
       await up?.catch((error: NemuError) => {
         throw new NemuError(error.code, `The guest did not come up: ${error.message}\n${tail()}`);

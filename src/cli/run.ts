@@ -143,7 +143,6 @@ class Run {
       this.#guest.onPhase = (phase) => {
         this.#sawOutput = true;
         if (!joinable) this.#events.write({ type: 'guest-phase', ...phase });
-        if (phase.name === 'ready') this.#ready.resolve();
       };
       this.#guest.onStatus = (status) => joinable || this.#events.write({ type: 'exit-status', status });
     }
@@ -180,8 +179,6 @@ class Run {
   #received = 0;
   /** What writes lines that are not whole. */
   readonly #flushes: (() => void)[] = [];
-  /** The guest's init has set its terminals up: before that, input would be echoed or edited. */
-  readonly #ready = Promise.withResolvers<void>();
 
   #verdict(end: EndState): number {
     const panic = end.reason === 'panic' || (this.#panicSeen && ['reset', 'poweroff'].includes(end.reason));
@@ -363,13 +360,20 @@ class Run {
     return this.#feedWhenReady(output, (stream) => stream.pipe(ttyStdinTransform()));
   }
 
-  /** Input that nobody types would be lost in the kernel's start: its driver empties the UART. */
+  /**
+   * Input that nobody types would be lost in the kernel's start, where the driver empties the UART, and echoed or edited
+   * before the guest's init has set its terminals up.
+   */
   #feedWhenReady(console: ConsoleStream, through: Filter): () => void {
     if (!this.#guest) return this.#feed(console, through);
     let stop = () => {};
-    void this.#ready.promise.then(() => {
-      stop = this.#feed(console, through);
-    });
+    this.#guest.up.then(
+      () => {
+        stop = this.#feed(console, through);
+      },
+      // There will be nobody to read it.
+      () => {},
+    );
     return () => stop();
   }
 

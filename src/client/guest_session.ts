@@ -44,7 +44,9 @@ export interface GuestChannel {
   readonly phases: readonly GuestPhase[];
   /** Exit status of the command or shell, once reported. */
   readonly status: number | undefined;
-  /** The guest's init has set it up. @throws NemuError GUEST_GONE when it ends before. */
+  /** The guest's init has done its part, and maybe given way to one that the guest has. @throws NemuError GUEST_GONE. */
+  readonly up: Promise<void>;
+  /** The guest takes requests. @throws NemuError GUEST_GONE when it ends before. */
   readonly ready: Promise<void>;
   /** Modules that nobody waits for are loaded too: devices have their drivers. @throws NemuError GUEST_GONE. */
   readonly settled: Promise<void>;
@@ -264,6 +266,10 @@ export class GuestSession implements GuestChannel {
 
   get status(): number | undefined {
     return this.#start.status;
+  }
+
+  get up(): Promise<void> {
+    return this.#start.up;
   }
 
   get ready(): Promise<void> {

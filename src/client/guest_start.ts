@@ -14,9 +14,16 @@ export class GuestStart {
   readonly phases: GuestPhase[] = [];
   /** Exit status of the command or shell, once reported. */
   status: number | undefined;
+  #up = deferred();
   #ready = deferred();
   #settled = deferred();
 
+  /** Our init has done its part: the guest is ready, or has a system of its own to start. */
+  get up(): Promise<void> {
+    return this.#up.promise;
+  }
+
+  /** Something takes requests: our init, or our agent beside another. */
   get ready(): Promise<void> {
     return this.#ready.promise;
   }
@@ -32,21 +39,25 @@ export class GuestStart {
 
   reached(phase: GuestPhase): void {
     this.phases.push(phase);
-    if (phase.name === 'ready') this.#ready.resolve();
-    if (phase.name === 'settled' || phase.name === 'agent') this.#settled.resolve();
+    const is = (...names: string[]) => names.includes(phase.name);
+    if (is('ready', 'root')) this.#up.resolve();
+    if (is('ready', 'agent')) this.#ready.resolve();
+    if (is('settled', 'agent')) this.#settled.resolve();
   }
 
   /** The guest that was is no more. Who still waits for it waits for the next one. */
   renew(): void {
-    const names = this.phases.map(({ name }) => name);
-    if (names.includes('ready')) this.#ready = deferred();
-    if (names.includes('settled') || names.includes('agent')) this.#settled = deferred();
+    const was = (...names: string[]) => this.phases.some(({ name }) => names.includes(name));
+    if (was('ready', 'root')) this.#up = deferred();
+    if (was('ready', 'agent')) this.#ready = deferred();
+    if (was('settled', 'agent')) this.#settled = deferred();
     this.phases.length = 0;
     this.status = undefined;
   }
 
   /** There will be no guest. */
   fail(error: NemuError): void {
+    this.#up.reject(error);
     this.#ready.reject(error);
     this.#settled.reject(error);
   }

@@ -213,6 +213,10 @@ class RemoteGuest implements GuestChannel {
     return this.#start.status;
   }
 
+  get up(): Promise<void> {
+    return this.#start.up;
+  }
+
   get ready(): Promise<void> {
     return this.#start.ready;
   }

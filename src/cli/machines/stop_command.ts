@@ -90,7 +90,7 @@ export function stop(names: readonly string[], options: StopOptions): Promise<nu
 /** By its agent where it has one, else by the power button. */
 async function askToEnd({ machine, share }: AttachedMachine): Promise<void> {
   if (machine.state === 'paused') await machine.resume();
-  const ready = share.guest?.phases.some(({ name }) => name === 'ready');
+  const ready = share.guest?.phases.some(({ name }) => name === 'ready' || name === 'agent');
   // Its end is no answer of the agent's.
   if (share.guest && ready) void share.guest.run(POWER_OFF).catch(() => {});
   else await machine.powerButton();

@@ -11,7 +11,7 @@
 #
 # Serial ports: the console has the shell. In mode "command" ttyS1 is standard input and output, ttyS2 is
 # standard error. ttyS3 is the control channel, in lines:
-#   to the host    phase init|ready|settled SECONDS, exit STATUS
+#   to the host    phase init|ready|settled SECONDS, exit STATUS; phase root SECONDS: the disk's own init takes over
 #                  out ID BASE64, err ID BASE64, took ID .|z, ran ID STATUS, tty ID telnet|plain
 #                  zout ID BASE64, zout ID ., zerr ID BASE64, zerr ID .: a piece that gzip has packed, and its end
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
@@ -24,6 +24,9 @@ exec 2>/dev/null
 mount -a
 exec 3<>/dev/ttyS3 || exec 3<>/dev/null
 read -r up rest </proc/uptime
+# Before anything is said that the host may answer: of an answer that is echoed while a line is on its way to the host,
+# the echo is a part of that line.
+stty raw -echo <&3
 echo "phase init $up" >&3
 
 export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root TERM=linux PS1='\w \$ '
@@ -109,7 +112,6 @@ agent=/nemu/agent
 # Reads the control channel as long as it lives. The wait gives the guest's shell or command a head start.
 # It runs in a pipeline with what goes on beside it: what a shell has in its background cannot be interrupted.
 serve() {
-	stty raw -echo <&3
 	({ sleep 0.2; "$@"; } &)
 	while read -r first second third; do
 		obey "$first" "$second" "$third"
@@ -118,7 +120,7 @@ serve() {
 
 ready() {
 	read -r up rest </proc/uptime
-	echo "phase ready $up" >&3
+	echo "phase ${1-ready} $up" >&3
 }
 
 # "stty" waits until the output was sent (TCSADRAIN), however long that takes; "close" gives up after 30 s.
@@ -146,7 +148,7 @@ root_mode() {
 	mkdir -p /newroot
 	mount -t ext4 "$root" /newroot && {
 		install_agent
-		ready
+		ready root
 		for each in dev proc sys; do mount -o move "/$each" "/newroot/$each"; done
 		# By its path: without /proc, the shell does not find its own applets.
 		exec /bin/busybox switch_root /newroot /sbin/init <"/newroot$console" >"/newroot$console" 2>&1 3>&-

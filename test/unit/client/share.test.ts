@@ -373,6 +373,23 @@ describe("a shared machine's guest and history", () => {
     two.connection.close();
   });
 
+  test('a guest with an init of its own is up before it takes requests', async () => {
+    const { com4, attach } = machine();
+    const { machine: remote, connection } = await attach('one');
+    const guest = remote.share!.guest!;
+    const run = guest.run('true');
+    com4.print('phase init 0.4\nphase root 1.4\n');
+    await guest.up;
+    await settled();
+    expect(com4.typed).toBe('');
+    com4.print('phase agent 9.5\n');
+    await Promise.all([guest.ready, guest.settled]);
+    await expect.poll(() => com4.typed).toMatch(/^run 1 /);
+    com4.print('ran 1 0\n');
+    expect(await run).toMatchObject({ status: 0 });
+    connection.close();
+  });
+
   test('a guest that was reset is waited for anew: nothing is sent to a port that nobody reads', async () => {
     const { com4, attach, emit } = machine();
     const { machine: remote, connection } = await attach('one');

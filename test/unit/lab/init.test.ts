@@ -144,6 +144,12 @@ describe('the init of a guest', () => {
   }, async ({ skip }) => {
     if (!guest || !findProgram('qemu-system-x86_64')) return skip('It needs QEMU and a fetched guest kernel.');
     const { ports, said, ended, until } = await boot({ terminal: { rows: 24, columns: 80 } });
+    // The channel never echoes, however early a request comes: an echo would be a part of the line that is on its way.
+    await until(3, 'phase init');
+    ports[3]!.write(`run 9 ${Buffer.from(`: ${'x'.repeat(1500)}; echo early`).toString('base64')}\n`);
+    await until(3, 'ran 9 0');
+    expect(outputOf(said[3]!.toString(), 9).text).toBe('early\n');
+    expect(said[3]!.toString()).not.toContain('run 9');
     await until(0, '\x1b[6n');
     // Nothing but the prompt, which ends with the shell's question for the cursor's position.
     // QEMU's own timer may look broken to the kernel on a machine that has much else to do.
