@@ -1,5 +1,6 @@
 /** What makes and changes things, in lines of the human monitor. */
 import type * as z from 'zod';
+import { forwardNote, listenerOf, unforwardNote } from '../client/notes.ts';
 import { parseSize } from '../client/sizes.ts';
 import { findCard } from './commands/net.ts';
 import { QmpError } from './errors.ts';
@@ -68,7 +69,9 @@ async function addForward(monitor: Monitor, words: readonly string[]): Promise<s
   const rule = wanted('hostfwd_add', words.at(-1));
   const found = await userCard(monitor, words.length > 1 ? words[0] : undefined);
   if ('problem' in found) return [found.problem];
-  await monitor.machine.changeNet(found.card, { action: 'forward', add: [forwardOf({ str: rule })] });
+  const forward = forwardOf({ str: rule });
+  const after = await monitor.machine.changeNet(found.card, { action: 'forward', add: [forward] });
+  await monitor.did(forwardNote(after, forward));
   return [];
 }
 
@@ -84,11 +87,9 @@ async function removeForward(monitor: Monitor, words: readonly string[]): Promis
       each.protocol === protocol && each.hostPort === Number(port) && (address === '' || each.hostAddress === address),
   );
   if (!there) return [`host forwarding rule for ${rule} not found`];
-  const { hostAddress, hostPort } = there;
-  await monitor.machine.changeNet(found.card, {
-    action: 'forward',
-    remove: [{ protocol: there.protocol, hostAddress, hostPort }],
-  });
+  const listener = listenerOf(there);
+  const after = await monitor.machine.changeNet(found.card, { action: 'forward', remove: [listener] });
+  await monitor.did(unforwardNote(after, listener, there));
   return [`host forwarding rule for ${rule} removed`];
 }
 

@@ -1,5 +1,7 @@
+import { actionsOf, type NotedAction } from '../client/actions.ts';
 import { type LiveRequest, type PlugInput, ramSize } from '../client/live.ts';
 import type { MachineClient, MachineEvent } from '../client/machine_client.ts';
+import { plugNote, unplugNote, virtioMemNote } from '../client/notes.ts';
 import { BlockNodes } from './block_nodes.ts';
 import { Chardevs } from './chardevs.ts';
 import type { Caller, Command } from './command.ts';
@@ -153,20 +155,34 @@ export class Monitor {
    * @throws NemuError when the host refuses.
    */
   async plug(device: PlugInput, id: string): Promise<void> {
-    await this.#untilNotified(`plug ${id}`, () => this.machine.plug(device));
+    const note = (request: LiveRequest) => plugNote(device, request.device);
+    await this.#untilNotified(`plug ${id}`, () => this.machine.plug(device), note);
   }
 
   /** Asks the guest to let go of a device, and does not wait for it. @throws NemuError when it cannot be asked. */
   async unplug(id: string): Promise<void> {
-    await this.#untilNotified(`unplug ${id}`, () => this.machine.unplug(id));
+    const note = ({ device }: LiveRequest) => unplugNote(id, device);
+    await this.#untilNotified(`unplug ${id}`, () => this.machine.unplug(id), note);
   }
 
   /** Asks the guest for another size of a virtio-mem device, and does not wait for it. @throws NemuError for none it can have. */
   async resizeMemory(id: string, size: number): Promise<void> {
-    await this.#untilNotified(`resize ${id}`, () => this.machine.resizeMemory(id, size));
+    const { memory } = await this.machine.plugged();
+    const before = memory.virtio.find((each) => each.id === id)?.requested ?? 0;
+    const note = () => virtioMemNote(id, { size, bytes: size }, before);
+    await this.#untilNotified(`resize ${id}`, () => this.machine.resizeMemory(id, size), note);
   }
 
-  async #untilNotified(key: string, action: () => Promise<LiveRequest>): Promise<void> {
+  /** Writes down what was done to the machine: who uses it sees that, and may take it back. */
+  did(note: NotedAction): Promise<void> {
+    return actionsOf(this.machine).add(note);
+  }
+
+  async #untilNotified(
+    key: string,
+    action: () => Promise<LiveRequest>,
+    note: (request: LiveRequest) => NotedAction,
+  ): Promise<void> {
     if (this.#watchers.has(key)) throw new QmpError(`${key.split(' ')[1]} is busy with another request.`);
     const notified = Promise.withResolvers<void>();
     this.#watchers.set(key, ({ stage }) => {
@@ -174,7 +190,9 @@ export class Monitor {
       if (stage !== 'reserved' && stage !== 'refused') notified.resolve();
     });
     // Later failures are told in events.
-    action().then(() => notified.resolve(), notified.reject);
+    action()
+      .then((request) => this.did(note(request)))
+      .then(notified.resolve, notified.reject);
     try {
       await notified.promise;
     } finally {

@@ -1,7 +1,8 @@
 /** What members are called with: what cannot be is told in a sentence, before the machine is asked for anything. */
+
+import { literal } from '../client/code.ts';
 import { NemuError } from '../client/errors.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
-import { literal } from './values.ts';
 
 /** Bytes that one call reads: what is read is held, and printed, at once. */
 export const MOST_READ = 64 << 20;

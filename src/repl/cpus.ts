@@ -1,11 +1,12 @@
 /** The machine's vCPUs as the REPL and scripts have them. */
 import { inspect } from 'node:util';
+import { given, literal } from '../client/code.ts';
 import { NemuError } from '../client/errors.ts';
 import type { CpuDevice, PlugOptions, UnplugOptions } from '../client/live.ts';
 import { plugChange, unplugChange } from '../client/machine_change.ts';
 import type { VcpuReport } from '../client/machine_client.ts';
 import { addressOf, requireCount, requireObject } from './arguments.ts';
-import { Bytes, type Done, given, literal, type Text } from './values.ts';
+import { Bytes, type Done, type Text } from './values.ts';
 import type { Vm } from './vm.ts';
 
 export class Cpu {

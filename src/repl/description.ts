@@ -3,8 +3,8 @@ import type { DeviceDescription, DiskDescription, MachineDescription, NetDescrip
 import { streams } from '../client/device_schema.ts';
 import type { PciDevice } from '../client/live.ts';
 import type { DiskReport, MachineClient, NetReport } from '../client/machine_client.ts';
+import { backendOf } from '../client/notes.ts';
 import type { VirtioMemReport } from '../client/virtio_mem.ts';
-import { backendOf } from './nets.ts';
 
 /**
  * Asks a machine what it is now.

@@ -1,5 +1,6 @@
 /** Devices of PCI that come and go, as the REPL and scripts have them. */
 import { inspect } from 'node:util';
+import { literal } from '../client/code.ts';
 import { NemuError } from '../client/errors.ts';
 import type { PciDevice as LivePci, PciPlugInput, PciPortReport, PlugOptions, UnplugOptions } from '../client/live.ts';
 import type { PciFunctionReport } from '../client/machine_client.ts';
@@ -7,7 +8,7 @@ import { formatSize } from '../client/sizes.ts';
 import { requireObject } from './arguments.ts';
 import { ConfigView } from './pci_config.ts';
 import { readQueues, type VirtQueue } from './queues.ts';
-import { address, type Done, literal, Text } from './values.ts';
+import { address, type Done, Text } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A PCI function, as it was when it was asked for. */

@@ -1,16 +1,17 @@
 /** Disks of the machine, as the REPL has them. */
 import { inspect } from 'node:util';
-import { actionsOf } from '../client/actions.ts';
+import { actionsOf, type NotedAction } from '../client/actions.ts';
+import { memberCode } from '../client/code.ts';
 import type { ThrottleInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { UnplugOptions } from '../client/live.ts';
 import type { DiskChangeInput } from '../client/live_change.ts';
-import type { MachineChange } from '../client/machine_change.ts';
 import type { DiskReport } from '../client/machine_client.ts';
+import { diskSizeNote, diskThrottleNote, mediumNote } from '../client/notes.ts';
 import { fromFolder } from '../client/paths.ts';
 import { formatSize } from '../client/sizes.ts';
 import { bytesOf, requireObject, requireText } from './arguments.ts';
-import { type Done, literal, memberCode } from './values.ts';
+import type { Done } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A disk, by its name. */
@@ -33,16 +34,8 @@ export class Disk {
   /** Limits its requests and bytes in a second: `{ iops: 500, bps: 10e6 }`; `{}` for none. */
   async throttle(limits: ThrottleInput): Promise<void> {
     requireObject(limits, `${this.#code}.throttle({ iops: 500 })`);
-    const before = (await this.statistics()).throttle;
-    const code = (which: ThrottleInput) => `${this.#code}.throttle(${literal(which)})`;
-    const set = (which: ThrottleInput): MachineChange => ({ method: 'throttle', parameters: [this.name, which] });
-    await this.#vm.journal.do({
-      code: code(limits),
-      gives: this.#gives('throttle', limits),
-      run: () => this.#vm.machine.throttle(this.name, limits),
-      redo: [set(limits)],
-      undo: { code: code(before), changes: [set(before)] },
-    });
+    const note = diskThrottleNote(await this.statistics(), limits);
+    await this.#vm.journal.do({ ...note, run: () => this.#vm.machine.throttle(this.name, limits) });
   }
 
   /**
@@ -53,24 +46,12 @@ export class Disk {
   async resize(size?: string | number, options: { readonly shrink?: boolean } = {}): Promise<DiskState> {
     requireObject(options, `${this.#code}.resize('2G', { shrink: true })`);
     const bytes = size === undefined ? undefined : bytesOf(size);
-    const before = (await this.statistics()).size;
-    const given = [
-      ...(size === undefined ? [] : [literal(size)]),
-      ...(options.shrink === undefined ? [] : [literal(options)]),
-    ].join(', ');
-    // Taking growth back loses what was written there since, so that is said to be meant; what was cut off is gone.
-    const grown = bytes !== undefined && bytes > before;
-    return this.#vm.journal.do({
-      code: `${this.#code}.resize(${given})`,
-      ...(bytes !== undefined && { gives: this.#gives('size', bytes) }),
-      ...this.#doing({ action: 'resize', ...(bytes !== undefined && { size: bytes }), ...options }),
-      ...(grown && {
-        undo: {
-          code: `${this.#code}.resize(${before}, { shrink: true })`,
-          changes: [this.#changeOf({ action: 'resize', size: before, shrink: true })],
-        },
-      }),
-    });
+    const note = diskSizeNote(
+      await this.statistics(),
+      size === undefined || bytes === undefined ? undefined : { size, bytes },
+      options,
+    );
+    return this.#do(note, { action: 'resize', ...(bytes !== undefined && { size: bytes }), ...options });
   }
 
   /**
@@ -83,19 +64,8 @@ export class Disk {
     requireObject(options, `${this.#code}.change('other.img', { format: 'raw' })`);
     const { machine } = this.#vm;
     const named = actionsOf(machine).shared ? fromFolder(process.cwd(), file) : file;
-    const before = await this.statistics();
-    const format = before.probed ? {} : { format: before.format };
-    const code = (path: string, how: object) =>
-      `${this.#code}.change(${literal(path)}${Object.keys(how).length > 0 ? `, ${literal(how)}` : ''})`;
-    return this.#vm.journal.do({
-      code: code(named, options),
-      gives: this.#gives('file', named),
-      ...this.#doing({ action: 'medium', file: named, ...options }),
-      undo: {
-        code: code(before.file, format),
-        changes: [this.#changeOf({ action: 'medium', file: before.file, ...format })],
-      },
-    });
+    const note = mediumNote(await this.statistics(), named, options);
+    return this.#do(note, { action: 'medium', file: named, ...options });
   }
 
   /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */
@@ -107,19 +77,9 @@ export class Disk {
     return memberCode('vm.disks', this.name);
   }
 
-  /** What a field of the statistics is after a change. */
-  #gives(field: keyof DiskReport, value: unknown) {
-    return [`(await ${this.#code}.statistics()).${field}`, value] as const;
-  }
-
-  #changeOf(change: DiskChangeInput): MachineChange {
-    return { method: 'changeDisk', parameters: [this.name, change] };
-  }
-
-  /** How it is done, and done again. */
-  #doing(change: DiskChangeInput) {
+  #do(note: NotedAction, change: DiskChangeInput): Promise<DiskState> {
     const run = async () => new DiskState(await this.#vm.machine.changeDisk(this.name, change));
-    return { run, redo: [this.#changeOf(change)] };
+    return this.#vm.journal.do({ ...note, run });
   }
 
   [inspect.custom](): string {

@@ -1,13 +1,11 @@
 /** What was done to a machine, as the REPL has it: with lines to read, and as a script. */
 import type { Actions, NotedAction } from '../client/actions.ts';
+import { literal } from '../client/code.ts';
 import { NemuError } from '../client/errors.ts';
 import { writeNewFile } from './new_file.ts';
-import { literal } from './values.ts';
 
-/** One live action: how it is done, and, asked for once it was done, what is written down of it. */
-export interface Action<T = unknown> extends NotedAction {
-  run(): Promise<T>;
-}
+/** One live action: how it is done, and what is written down of it, which may depend on what came of it. */
+export type Action<T = unknown> = { run(): Promise<T> } & (NotedAction | { note(result: T): NotedAction });
 
 export class Journal {
   readonly #actions: Actions;
@@ -45,7 +43,7 @@ export class Journal {
 
   async #do<T>(action: Action<T>): Promise<T> {
     const result = await action.run();
-    const { code, steps, redo, undo, holds, gives } = action;
+    const { code, steps, redo, undo, holds, gives } = 'note' in action ? action.note(result) : action;
     await this.#actions.add({
       ...{ code, ...(steps && { steps }), ...(redo && { redo }), ...(undo && { undo }) },
       ...{ ...(holds !== undefined && { holds }), ...(gives && { gives }) },

@@ -1,4 +1,6 @@
 /** The guest's kernel, looked at from outside: it need not run, answer, or have a console. */
+
+import { literal } from '../client/code.ts';
 import { NemuError } from '../client/errors.ts';
 import { AddressSpace, type Walk } from '../client/guest_kernel/address_space.ts';
 import { type KernelSymbol, type KernelSymbols, readKernelSymbols } from '../client/guest_kernel/kallsyms.ts';
@@ -13,7 +15,6 @@ import { readKernelLog } from '../client/guest_kernel/printk.ts';
 import { VmcoreInfo } from '../client/guest_kernel/vmcoreinfo.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import { addressOf, lengthOf, requireText } from './arguments.ts';
-import { literal } from './values.ts';
 
 const LEVELS = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug'];
 /** CR4.LA57: 5-level paging (Intel SDM volume 3, 2.5). */

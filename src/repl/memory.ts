@@ -1,12 +1,14 @@
 /** The machine's memory as the REPL and scripts have it. */
 import { inspect, types } from 'node:util';
+import { literal } from '../client/code.ts';
 import { NemuError } from '../client/errors.ts';
 import type { MemoryDevice, PlugInput, PlugOptions, UnplugOptions } from '../client/live.ts';
 import { inflate } from '../client/machine_change.ts';
 import type { BalloonReport, DirtyRateReport } from '../client/machine_client.ts';
+import { balloonNote } from '../client/notes.ts';
 import { formatSize } from '../client/sizes.ts';
 import { bytesOf, lengthOf, requireCount, requireObject } from './arguments.ts';
-import { address, Bytes, type Done, literal } from './values.ts';
+import { address, Bytes, type Done } from './values.ts';
 import { resizeMemory, VirtioMem } from './virtio_mem.ts';
 import type { Vm } from './vm.ts';
 
@@ -126,12 +128,7 @@ export class Memory {
       );
     }
     const before = (await machine.balloon()).target;
-    return this.#vm.journal.do({
-      code: `vm.memory.balloon(${literal(size)})`,
-      run: () => inflate(machine, bytes),
-      redo: [{ method: 'balloon', parameters: [bytes] }],
-      undo: { code: `vm.memory.balloon(${before})`, changes: [{ method: 'balloon', parameters: [before] }] },
-    });
+    return this.#vm.journal.do({ ...balloonNote({ size, bytes }, before), run: () => inflate(machine, bytes) });
   }
 
   /**

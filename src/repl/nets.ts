@@ -1,14 +1,23 @@
 /** Network cards of the machine, as the REPL has them. */
 import { inspect } from 'node:util';
+import type { NotedAction } from '../client/actions.ts';
+import { memberCode } from '../client/code.ts';
 import type { HostForward, HostForwardInput, NetBackendInput, NetThrottleInput } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import type { UnplugOptions } from '../client/live.ts';
 import type { NetChangeInput } from '../client/live_change.ts';
-import type { MachineChange } from '../client/machine_change.ts';
 import type { NetReport } from '../client/machine_client.ts';
+import {
+  backendNote,
+  forwardNote,
+  type Listener,
+  linkNote,
+  listenerOf,
+  netThrottleNote,
+  unforwardNote,
+} from '../client/notes.ts';
 import { requireObject } from './arguments.ts';
-import type { Action } from './journal.ts';
-import { type Done, literal, memberCode } from './values.ts';
+import type { Done } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A network card, by its name. */
@@ -31,33 +40,24 @@ export class Net {
   /** Limits its packets and bytes in a second: `{ pps: 1000, bpsRx: 10e6 }`; `{}` for none. */
   async throttle(limits: NetThrottleInput): Promise<void> {
     requireObject(limits, `${this.#code}.throttle({ pps: 1000 })`);
-    const before = (await this.statistics()).throttle;
-    await this.#do('throttle', [limits, before], this.#gives('throttle', limits), (which) => ({
-      action: 'throttle',
-      limits: which,
-    }));
+    await this.#do(netThrottleNote(await this.statistics(), limits), { action: 'throttle', limits });
   }
 
   /** Pulls the cable out, with false, or puts it in. */
   async link(up: boolean): Promise<void> {
-    const before = (await this.statistics()).link;
-    await this.#do('link', [up, before], this.#gives('link', up), (which) => ({ action: 'link', up: which }));
+    await this.#do(linkNote(await this.statistics(), up), { action: 'link', up });
   }
 
   /** Plugs the card into another network: `{ type: 'tap', ifname: 'tap0' }`, `{ type: 'user' }`. */
   async backend(backend: NetBackendInput): Promise<NetState> {
     requireObject(backend, `${this.#code}.backend({ type: 'tap', ifname: 'tap0' })`);
-    const before = backendOf(await this.statistics());
-    const gives = this.#gives('type', backend.type);
-    return this.#do('backend', [backend, before], gives, (which) => ({ action: 'backend', backend: which }));
+    return this.#do(backendNote(await this.statistics(), backend), { action: 'backend', backend });
   }
 
   /** Leads a port of the host into the guest: `forward({ hostPort: 2222, guestPort: 22 })`. */
   async forward(forward: HostForwardInput): Promise<NetState> {
     requireObject(forward, `${this.#code}.forward({ hostPort: 2222, guestPort: 22 })`);
-    return this.#forwarding(`forward(${literal(forward)})`, { add: [forward] }, `unforward(${literal(forward)})`, {
-      remove: [listenerOf(forward)],
-    });
+    return this.#forwarding({ add: [forward] }, (after) => forwardNote(after, forward));
   }
 
   /** Ends that; connections that there are go on. A number is a port of TCP at 127.0.0.1. */
@@ -70,9 +70,7 @@ export class Net {
         hostAddress === (listener.hostAddress ?? '127.0.0.1') &&
         hostPort === listener.hostPort,
     );
-    return this.#forwarding(`unforward(${literal(which)})`, { remove: [listener] }, `forward(${literal(found)})`, {
-      add: found ? [found] : [],
-    });
+    return this.#forwarding({ remove: [listener] }, (after) => unforwardNote(after, which, found));
   }
 
   /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */
@@ -80,21 +78,13 @@ export class Net {
     return this.#vm.unplug(this.name, options);
   }
 
-  #forwarding(code: string, change: Forwarding, undo: string, inverse: Forwarding): Promise<NetState> {
-    let forwards: NetReport['hostForwards'] = [];
-    const gives = (): Action['gives'] => this.#gives('hostForwards', forwards);
+  #forwarding(
+    change: { readonly add?: HostForwardInput[]; readonly remove?: Listener[] },
+    note: (after: NetReport) => NotedAction,
+  ): Promise<NetState> {
     return this.#vm.journal.do({
-      code: `${this.#code}.${code}`,
-      run: async () => {
-        const state = await this.#change({ action: 'forward', ...change });
-        forwards = state.report.hostForwards;
-        return state;
-      },
-      get gives() {
-        return gives();
-      },
-      redo: [this.#changeOf({ action: 'forward', ...change })],
-      undo: { code: `${this.#code}.${undo}`, changes: [this.#changeOf({ action: 'forward', ...inverse })] },
+      run: () => this.#change({ action: 'forward', ...change }),
+      note: ({ report }) => note(report),
     });
   }
 
@@ -102,28 +92,8 @@ export class Net {
     return memberCode('vm.nets', this.name);
   }
 
-  /** What a field of the statistics is after a change. */
-  #gives(field: keyof NetReport, value: unknown): NonNullable<Action['gives']> {
-    return [`(await ${this.#code}.statistics()).${field}`, value];
-  }
-
-  #do<T>(
-    method: string,
-    [wanted, before]: readonly [T, T],
-    gives: NonNullable<Action['gives']>,
-    change: (which: T) => NetChangeInput,
-  ): Promise<NetState> {
-    return this.#vm.journal.do({
-      gives,
-      code: `${this.#code}.${method}(${literal(wanted)})`,
-      run: () => this.#change(change(wanted)),
-      redo: [this.#changeOf(change(wanted))],
-      undo: { code: `${this.#code}.${method}(${literal(before)})`, changes: [this.#changeOf(change(before))] },
-    });
-  }
-
-  #changeOf(change: NetChangeInput): MachineChange {
-    return { method: 'changeNet', parameters: [this.name, change] };
+  #do(note: NotedAction, change: NetChangeInput): Promise<NetState> {
+    return this.#vm.journal.do({ ...note, run: () => this.#change(change) });
   }
 
   async #change(change: NetChangeInput): Promise<NetState> {
@@ -133,27 +103,6 @@ export class Net {
   [inspect.custom](): string {
     return `network card ${this.name}`;
   }
-}
-
-interface Forwarding {
-  readonly add?: HostForwardInput[];
-  readonly remove?: Omit<HostForwardInput, 'guestPort' | 'guestAddress'>[];
-}
-
-const listenerOf = ({ protocol, hostAddress, hostPort }: Omit<HostForwardInput, 'guestPort'>) => ({
-  ...(protocol !== undefined && { protocol }),
-  ...(hostAddress !== undefined && { hostAddress }),
-  hostPort,
-});
-
-/** What plugs a card into the network again where it is now. */
-export function backendOf({ type, queues, ifname, net, hostname, restrict, hostForwards }: NetReport): NetBackendInput {
-  if (type === 'tap') return { type, queues, ...(ifname !== undefined && { ifname }) };
-  return {
-    ...{ type, ...(net !== undefined && { net }), ...(hostname !== undefined && { hostname }) },
-    ...(restrict && { restrict }),
-    ...(hostForwards.length > 0 && { hostForwards: [...hostForwards] }),
-  };
 }
 
 /** A card as it is after a change; prints as a line. */

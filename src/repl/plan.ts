@@ -1,5 +1,6 @@
 /** The way from a machine as it is to one that a file describes: what can be done while it runs, and what cannot. */
 import { isDeepStrictEqual } from 'node:util';
+import { literal } from '../client/code.ts';
 import {
   type ConfigInput,
   diskName,
@@ -15,7 +16,6 @@ import type { PlugInput } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
 import type { Net } from './nets.ts';
 import { behind } from './room.ts';
-import { literal } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** One difference. */

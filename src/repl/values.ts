@@ -5,16 +5,6 @@ import type { GuestResult } from '../client/guest_session.ts';
 import type { LiveDevice, LiveRequest } from '../client/live.ts';
 import { writeNewFile } from './new_file.ts';
 
-/** A value as code. */
-export const literal = (value: unknown) => inspect(value, { breakLength: Number.POSITIVE_INFINITY, depth: 4 });
-
-/** Options as the last argument of a call, where there are some. */
-export const given = (options: object) => (Object.keys(options).length > 0 ? `, ${literal(options)}` : '');
-
-/** A member of an object, as code has it: `vm.disks.vda`, `vm.disks['data-1']`. */
-export const memberCode = (object: string, name: string) =>
-  /^[A-Za-z_$][\w$]*$/.test(name) ? `${object}.${name}` : `${object}[${literal(name)}]`;
-
 /**
  * A value as JSON has it, on one line: integers beyond a double's in hexadecimal, and what is no data (a function, an
  * object that leads back to itself) as it prints.

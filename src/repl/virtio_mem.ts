@@ -1,10 +1,11 @@
 /** Memory that the guest plugs and unplugs by blocks, as the REPL has it. */
 import { inspect } from 'node:util';
 import type { PlugOptions } from '../client/live.ts';
+import { virtioMemNote } from '../client/notes.ts';
 import { formatSize } from '../client/sizes.ts';
 import type { VirtioMemReport } from '../client/virtio_mem.ts';
 import { bytesOf, requireObject, requireText } from './arguments.ts';
-import { Done, given, literal } from './values.ts';
+import { Done } from './values.ts';
 import type { Vm } from './vm.ts';
 
 /** A virtio-mem device, with what was plugged of it when it was looked up. */
@@ -60,12 +61,7 @@ export async function resizeMemory(
   const { memory } = await vm.machine.plugged();
   const before = memory.virtio.find((each) => each.id === id)?.requested ?? 0;
   return vm.journal.do({
-    code: `vm.memory.resize(${literal(id)}, ${literal(size)}${given(options)})`,
+    ...virtioMemNote(id, { size, bytes }, before, options),
     run: async () => new Done(await vm.change((machine) => machine.resizeMemory(id, bytes, options))),
-    redo: [{ method: 'resizeMemory', parameters: [id, bytes, options] }],
-    undo: {
-      code: `vm.memory.resize(${literal(id)}, ${before})`,
-      changes: [{ method: 'resizeMemory', parameters: [id, before, options] }],
-    },
   });
 }

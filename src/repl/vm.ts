@@ -1,5 +1,6 @@
 import { inspect } from 'node:util';
 import { actionsOf, requireGuestTime } from '../client/actions.ts';
+import { literal } from '../client/code.ts';
 import { readConfig, withAbsolutePaths } from '../client/config.ts';
 import { type ConfigInput, DIMM_ALIGNMENT, diskName, withDevicesApart } from '../client/description.ts';
 import type { DeviceType } from '../client/device_schema.ts';
@@ -7,7 +8,6 @@ import { NemuError } from '../client/errors.ts';
 import type { GuestChannel, GuestRunOptions } from '../client/guest_session.ts';
 import {
   isSettled,
-  type LiveDevice,
   type LiveRequest,
   type PluggedReport,
   type PlugInput,
@@ -16,8 +16,8 @@ import {
   parsePlug,
   type UnplugOptions,
 } from '../client/live.ts';
-import { plugChange, unplugChange } from '../client/machine_change.ts';
 import type { MachineClient, MachineState } from '../client/machine_client.ts';
+import { PAUSED, plugNote, RESUMED, unplugNote } from '../client/notes.ts';
 import { withAbsoluteFiles } from '../client/paths.ts';
 import { formatSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
@@ -35,21 +35,8 @@ import { Memory } from './memory.ts';
 import { Net } from './nets.ts';
 import { Nvdimms } from './nvdimm.ts';
 import { planSteps } from './plan.ts';
-import { findPluggable } from './plug_options.ts';
 import { requireRoom } from './room.ts';
-import { address, Bytes, Description, Done, given, literal, ShellResult, Text } from './values.ts';
-
-/** What plugs a device again that was taken out, in the same place. */
-function plugOf(device: LiveDevice): PlugInput | undefined {
-  if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
-  if (device.kind === 'pci') return device.plug;
-  if (device.kind === 'virtio-mem') return undefined;
-  if (device.kind === 'nvdimm') {
-    const { id, slot, file, size, labelSize, readonly, share, node } = device;
-    return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
-  }
-  return device;
-}
+import { address, Bytes, Description, Done, ShellResult, Text } from './values.ts';
 
 /**
  * The guest cannot use what a section of its memory is cut off from. QEMU, and so our QMP, take it all the same.
@@ -62,13 +49,6 @@ function requireWholeSections(plug: PlugRequest): void {
   throw new NemuError('PLUG', `This cannot be plugged: ${problem}`, {
     hint: `Take ${formatSize(whole)}: the size is the most that can be plugged of it, requested says how much is.`,
   });
-}
-
-/** What was asked for with the name, or the number, that the device got: what does it again does the same. */
-function named(asked: PlugInput, device: LiveDevice): PlugInput {
-  if (device.kind === 'cpu') return { ...asked, index: device.index } as PlugInput;
-  const fields = findPluggable(device.kind === 'pci' ? device.type : device.kind)?.schema.shape;
-  return fields && 'id' in fields ? ({ ...asked, id: device.id } as PlugInput) : asked;
 }
 
 export interface VmOptions {
@@ -180,27 +160,10 @@ export class Vm {
   async plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
     requireWholeSections(parsePlug(device));
     requireObject(options, "vm.plug({ kind: 'cpu' }, { timeoutMs: 5000 })");
-    let id = '';
-    let asked = actionsOf(this.machine).shared ? withAbsoluteFiles(device) : device;
+    const asked = actionsOf(this.machine).shared ? withAbsoluteFiles(device) : device;
     return this.journal.do({
-      get code() {
-        return `vm.plug(${literal(asked)}${given(options)})`;
-      },
-      run: async () => {
-        const request = await this.change((machine) => machine.plug(asked, options));
-        id = request.device.id;
-        asked = named(asked, request.device);
-        return new Done(request);
-      },
-      get holds() {
-        return `vm.has(${literal(id)})`;
-      },
-      get redo() {
-        return [plugChange(withAbsoluteFiles(asked), options)];
-      },
-      get undo() {
-        return { code: `vm.unplug(${literal(id)})`, changes: [unplugChange(id)] };
-      },
+      run: async () => new Done(await this.change((machine) => machine.plug(asked, options))),
+      note: ({ device: plugged }) => plugNote(asked, plugged, options),
     });
   }
 
@@ -211,21 +174,10 @@ export class Vm {
   async unplug(id: string, options: UnplugOptions = {}): Promise<Done> {
     requireText(id, "a device's id", "vm.unplug('dimm0')");
     requireObject(options, "vm.unplug('dimm0', { timeoutMs: 5000 })");
-    let again: PlugInput | undefined;
     return this.journal.do({
-      code: `vm.unplug(${literal(id)}${given(options)})`,
-      run: async () => {
-        // What is taken by force does not wait for the guest.
-        const request = await this.change((machine) => machine.unplug(id, options), options.force);
-        again = plugOf(request.device);
-        return new Done(request);
-      },
-      holds: `!vm.has(${literal(id)})`,
-      redo: [unplugChange(id, options)],
-      get undo() {
-        // Several devices in one cannot be plugged again at once.
-        return again && { code: `vm.plug(${literal(again)})`, changes: [plugChange(again)] };
-      },
+      // What is taken by force does not wait for the guest.
+      run: async () => new Done(await this.change((machine) => machine.unplug(id, options), options.force)),
+      note: ({ device }) => unplugNote(id, device, options),
     });
   }
 
@@ -293,23 +245,11 @@ export class Vm {
   }
 
   pause(): Promise<void> {
-    return this.journal.do({
-      code: 'vm.pause()',
-      run: () => this.machine.pause(),
-      redo: [{ method: 'pause', parameters: [] }],
-      undo: { code: 'vm.resume()', changes: [{ method: 'resume', parameters: [] }] },
-      holds: "vm.state === 'paused'",
-    });
+    return this.journal.do({ ...PAUSED, run: () => this.machine.pause() });
   }
 
   resume(): Promise<void> {
-    return this.journal.do({
-      code: 'vm.resume()',
-      run: () => this.machine.resume(),
-      redo: [{ method: 'resume', parameters: [] }],
-      undo: { code: 'vm.pause()', changes: [{ method: 'pause', parameters: [] }] },
-      holds: "vm.state === 'running'",
-    });
+    return this.journal.do({ ...RESUMED, run: () => this.machine.resume() });
   }
 
   /** Hard reset, as by the button. */

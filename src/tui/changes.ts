@@ -1,4 +1,6 @@
 /** What can be changed of a machine's parts while it runs: each as a form, with what does the same elsewhere. */
+
+import { literal } from '../client/code.ts';
 import { netThrottleSchema, throttleSchema } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { parseDiskChange } from '../client/live_change.ts';
@@ -6,7 +8,6 @@ import { parseLimits } from '../client/options.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
 import { Disk } from '../repl/disks.ts';
 import { Net } from '../repl/nets.ts';
-import { literal } from '../repl/values.ts';
 import type { PaneName } from './layout.ts';
 import type { Field } from './overlays/form.ts';
 import type { Station } from './station.ts';

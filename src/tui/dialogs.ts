@@ -1,7 +1,8 @@
 /** What stands in front of the panes when something is to be chosen, filled in or read. */
+
+import { literal } from '../client/code.ts';
 import { COMMANDS } from '../repl/commands.ts';
 import { INFO } from '../repl/info.ts';
-import { literal } from '../repl/values.ts';
 import { ACTIONS, type Action, actionsIn } from './actions.ts';
 import { type Change, PARTS, type Part, partMeant } from './changes.ts';
 import { functionText, vcpuText } from './inside.ts';

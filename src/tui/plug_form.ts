@@ -1,9 +1,9 @@
 /** The form of a device to plug, made from the option schema. */
 import * as z from 'zod';
+import { literal } from '../client/code.ts';
 import { type PlugInput, parsePlug, pluggable } from '../client/live.ts';
 import { numberList, parseForward, parseLimits } from '../client/options.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
-import { literal } from '../repl/values.ts';
 import type { MachineModel } from './model.ts';
 import type { Field } from './overlays/form.ts';
 import { plugQmp } from './plug_qmp.ts';

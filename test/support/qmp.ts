@@ -194,9 +194,11 @@ export class FakeMachine {
       },
       changeDisk: async (disk: string, change: object) => {
         this.calls.push(`changeDisk ${disk} ${JSON.stringify(change)}`);
+        return this.disks.find((each) => (each as { name?: string }).name === disk);
       },
       changeNet: async (net: string, change: object) => {
         this.calls.push(`changeNet ${net} ${JSON.stringify(change)}`);
+        return this.nets.find((each) => (each as { name?: string }).name === net);
       },
       balloon: async (target?: number) => {
         if (this.balloonHeld === undefined) throw new NemuError('BALLOON', 'This machine has no balloon.');

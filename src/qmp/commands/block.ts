@@ -3,6 +3,7 @@ import { statSync } from 'node:fs';
 import * as z from 'zod';
 import { diskName, type ThrottleInput } from '../../client/description.ts';
 import type { DiskOperationReport, DiskReport } from '../../client/machine_client.ts';
+import { diskThrottleNote } from '../../client/notes.ts';
 import { blockdevOptions } from '../block_nodes.ts';
 import { command } from '../command.ts';
 import { deviceNotFound } from '../errors.ts';
@@ -150,6 +151,13 @@ export async function findDisk(monitor: Monitor, name: string): Promise<string |
   return (await monitor.machine.disks()).find((each) => each.name === own)?.name;
 }
 
+/** A disk as it is, by the machine's name. @throws QmpError when it went meanwhile. */
+export async function reportOf(monitor: Monitor, name: string): Promise<DiskReport> {
+  const found = (await monitor.machine.disks()).find((each) => each.name === name);
+  if (found) return found;
+  throw deviceNotFound(monitor.names.peer(name));
+}
+
 /** @returns the machine's name of the disk that is on a node. */
 export async function diskOfNode(monitor: Monitor, node: string): Promise<string | undefined> {
   return (await monitor.machine.disks()).find((disk) => infoOf(monitor, disk).nodeName === node)?.name;
@@ -242,7 +250,10 @@ export const BLOCK = [
         ...{ bps: given.bps, bpsRead: given.bps_rd, bpsWrite: given.bps_wr, bpsMax: given.bps_max },
         ...{ iops: given.iops, iopsRead: given.iops_rd, iopsWrite: given.iops_wr, iopsMax: given.iops_max },
       };
-      await monitor.machine.throttle(disk, Object.fromEntries(Object.entries(wanted).filter(([, limit]) => limit)));
+      const set = Object.fromEntries(Object.entries(wanted).filter(([, limit]) => limit));
+      const before = await reportOf(monitor, disk);
+      await monitor.machine.throttle(disk, set);
+      await monitor.did(diskThrottleNote(before, set));
       return {};
     },
   }),

@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { cpusSchema, diskSchema, MACHINE_TYPES, memorySchema, netSchema } from '../../client/description.ts';
 import type { EndReason } from '../../client/machine_client.ts';
+import { PAUSED, RESUMED } from '../../client/notes.ts';
 import { command } from '../command.ts';
 import { CPU_TYPE } from '../devices.ts';
 import { QmpError } from '../errors.ts';
@@ -94,8 +95,10 @@ export const MACHINE = [
     args: none,
     returns: none,
     oob: true,
-    run: async ({ machine }) => {
-      if (machine.state === 'running') await machine.pause();
+    run: async (monitor) => {
+      if (monitor.machine.state !== 'running') return {};
+      await monitor.machine.pause();
+      await monitor.did(PAUSED);
       return {};
     },
   }),
@@ -105,8 +108,10 @@ export const MACHINE = [
     changes: true,
     args: none,
     returns: none,
-    run: async ({ machine }) => {
-      if (machine.state !== 'running' && machine.state !== 'created') await machine.resume();
+    run: async (monitor) => {
+      if (['running', 'created'].includes(monitor.machine.state)) return {};
+      await monitor.machine.resume();
+      await monitor.did(RESUMED);
       return {};
     },
   }),

@@ -1,10 +1,12 @@
 /** Sizes and media of disks. */
 import * as z from 'zod';
+import { diskSizeNote, mediumNote } from '../../client/notes.ts';
+import { fromFolder } from '../../client/paths.ts';
 import { command } from '../command.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, none, str } from '../types.ts';
-import { diskOfNode, findDisk } from './block.ts';
+import { diskOfNode, findDisk, reportOf } from './block.ts';
 
 const SECTOR = 512;
 
@@ -43,9 +45,10 @@ async function resize(
   }
   if (size < 0) throw new QmpError("Parameter 'size' expects a >0 size");
   // QEMU asks nobody whether a smaller one is meant, and a disk has whole sectors.
-  await monitor.machine.changeDisk(disk, {
-    ...{ action: 'resize', size: Math.ceil(size / SECTOR) * SECTOR, shrink: true },
-  });
+  const bytes = Math.ceil(size / SECTOR) * SECTOR;
+  const before = await reportOf(monitor, disk);
+  await monitor.machine.changeDisk(disk, { action: 'resize', size: bytes, shrink: true });
+  await monitor.did(diskSizeNote(before, { size: bytes, bytes }, { shrink: true }));
 }
 
 export const MEDIUM = [
@@ -73,16 +76,16 @@ export const MEDIUM = [
       const disk = await theDisk(monitor, device, id);
       const known = z.enum(['raw', 'qcow2']).optional().safeParse(format);
       if (!known.success) throw new QmpError(`Unknown driver '${format}'`);
-      const { readonly = false } = (await monitor.machine.disks()).find(({ name }) => name === disk) ?? {};
-      if (mode !== 'retain' && readonly !== (mode === 'read-only')) {
+      const before = await reportOf(monitor, disk);
+      if (mode !== 'retain' && before.readonly !== (mode === 'read-only')) {
         throw new QmpError(
           `The driver of '${monitor.names.peer(disk)}' was told once that it is ${mode === 'read-only' ? 'writable' : 'read-only'}`,
         );
       }
-      await monitor.machine.changeDisk(disk, {
-        ...{ action: 'medium', file: filename, ...(known.data !== undefined && { format: known.data }) },
-      });
+      const how = known.data === undefined ? {} : { format: known.data };
+      await monitor.machine.changeDisk(disk, { action: 'medium', file: filename, ...how });
       monitor.nodes.release(disk);
+      await monitor.did(mediumNote(before, fromFolder(process.cwd(), filename), how));
       return {};
     },
   }),

@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { AddressSpace } from '../../client/guest_kernel/address_space.ts';
 import { pluggedSize } from '../../client/live.ts';
+import { balloonNote } from '../../client/notes.ts';
 import { command } from '../command.ts';
 import { QmpError } from '../errors.ts';
 import { ospmStatus } from '../events.ts';
@@ -148,7 +149,10 @@ export const MEMORY = [
     returns: none,
     run: async (monitor, { value }) => {
       if (value <= 0) throw new QmpError("Parameter 'target' expects a size");
+      const { target: before } = await monitor.machine.balloon();
       await balloonSize(monitor, value);
+      const { target: bytes } = await monitor.machine.balloon();
+      await monitor.did(balloonNote({ size: bytes, bytes }, before));
       return {};
     },
   }),

@@ -1,5 +1,6 @@
 /** Network cards. */
 import * as z from 'zod';
+import { linkNote } from '../../client/notes.ts';
 import { command } from '../command.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import type { Monitor } from '../monitor.ts';
@@ -18,7 +19,10 @@ async function setLink(monitor: Monitor, name: string, up: boolean): Promise<voi
   const card = await findCard(monitor, name);
   if (netdev) netdev.link = up;
   else if (card === undefined) throw deviceNotFound(name);
-  if (card !== undefined) await monitor.machine.changeNet(card, { action: 'link', up });
+  const before = card !== undefined && (await monitor.machine.nets()).find((each) => each.name === card);
+  if (!before) return;
+  await monitor.machine.changeNet(before.name, { action: 'link', up });
+  await monitor.did(linkNote(before, up));
 }
 
 const rxState = z.enum(['normal', 'none', 'all']);
