@@ -1,6 +1,7 @@
 import type { ReadStream, WriteStream } from 'node:tty';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
+import { Kernel } from '../repl/kernel.ts';
 import { describeVcpus } from './report.ts';
 import { TerminalQuestions } from './terminal_questions.ts';
 
@@ -67,7 +68,11 @@ export const machineCommands = (machine: MachineClient, prefix: number): Session
       return 'Reset.';
     },
   },
-  { key: 'i', help: 'what the vCPUs are doing', run: async () => describeVcpus(await machine.inspect()) },
+  {
+    key: 'i',
+    help: 'what the vCPUs are doing',
+    run: async () => describeVcpus(await machine.inspect(), new Kernel(machine)),
+  },
 ];
 
 /** Of a console that others may drive too. */

@@ -1,7 +1,9 @@
 /** Reports for people, from what a machine tells. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 import type { CountersReport, VcpuReport } from '../client/machine_client.ts';
 import { table } from '../client/text_table.ts';
+import type { Kernel } from '../repl/kernel.ts';
 
 /**
  * What a guest printed, for a message of ours: without sequences that move the cursor, set modes or have the
@@ -21,8 +23,12 @@ export function exitsByReason(counters: CountersReport): [string, number][] {
   return [...sums].sort((a, b) => b[1] - a[1]);
 }
 
-/** One line a vCPU: what it does, and where. */
-export function describeVcpus(vcpus: readonly VcpuReport[]): string {
+/** A kernel that does not tell its symbols within this time is described without. */
+const SYMBOLS_MS = 2000;
+
+/** One line a vCPU: what it does, and where, by the guest's own symbols as far as its kernel tells. */
+export async function describeVcpus(vcpus: readonly VcpuReport[], kernel: Pick<Kernel, 'describe'>): Promise<string> {
+  const symbols = await symbolsOf(vcpus, kernel);
   return vcpus
     .map(({ index, activity, registers, exits }) => {
       const most = Object.entries(exits)
@@ -30,9 +36,27 @@ export function describeVcpus(vcpus: readonly VcpuReport[]): string {
         .slice(0, 3)
         .map(([reason, count]) => `${reason} ${count}`)
         .join(', ');
-      return `vCPU ${index}: ${activity ?? 'unknown'}, rip ${registers?.rip ?? '?'}, exits so far: ${most || 'none'}`;
+      const rip = registers?.rip ?? '?';
+      const symbol = symbols.has(rip) ? ` (${symbols.get(rip)})` : '';
+      return `vCPU ${index}: ${activity ?? 'unknown'}, rip ${rip}${symbol}, exits so far: ${most || 'none'}`;
     })
     .join('\n');
+}
+
+/** By `rip`. */
+async function symbolsOf(vcpus: readonly VcpuReport[], kernel: Pick<Kernel, 'describe'>): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  let late = false;
+  const look = async () => {
+    for (const { registers } of vcpus) {
+      if (!registers || late) continue;
+      const symbol = await kernel.describe(BigInt(registers.rip));
+      if (symbol !== undefined) found.set(registers.rip, symbol);
+    }
+  };
+  await Promise.race([look(), sleep(SYMBOLS_MS, undefined, { ref: false })]);
+  late = true;
+  return found;
 }
 
 /** Regions that the guest used, busiest first. */

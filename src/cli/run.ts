@@ -10,6 +10,7 @@ import { parseDuration } from '../client/options.ts';
 import { CastRecorder } from '../console/asciicast.ts';
 import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
+import { Kernel } from '../repl/kernel.ts';
 import { ReplSession } from '../repl/session.ts';
 import { Vm } from '../repl/vm.ts';
 import {
@@ -448,7 +449,8 @@ class Run {
       const vcpus = await this.#machine.inspect();
       if (this.#events.active)
         this.#events.write({ type: 'inspect', what, vcpus, counters: await this.#machine.counters() });
-      this.#say([what, describeVcpus(vcpus.slice(0, 8)), hint].filter(Boolean).join('\n'));
+      const where = await describeVcpus(vcpus.slice(0, 8), new Kernel(this.#machine));
+      this.#say([what, where, hint].filter(Boolean).join('\n'));
     } catch {
       // The machine ended meanwhile, which says more than this could.
     }
