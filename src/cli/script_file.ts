@@ -1,14 +1,23 @@
 /** A script of the user's: what is wrong with it is told before a guest is booted for it. */
 import { readFileSync, realpathSync, statSync } from 'node:fs';
-import { stripTypeScriptTypes } from 'node:module';
-import { pathToFileURL } from 'node:url';
+import { createRequire, isBuiltin, stripTypeScriptTypes } from 'node:module';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { compileFunction } from 'node:vm';
+import { parse } from 'es-module-lexer/js';
 import { NemuError } from '../client/errors.ts';
 
 const MODULE = /\.m?[jt]s$/;
 
-/** @throws NemuError USAGE for a script that is not there, cannot be read or is no module. */
+/**
+ * Checks a script, and the files that it imports at its start.
+ * @throws NemuError USAGE for one that is not there, cannot be read or is no module, or imports what is not there.
+ */
 export function checkScript(path: string): void {
+  checkModule(path, new Set());
+}
+
+/** @param known files that were looked at: modules may import each other in a circle. */
+function checkModule(path: string, known: Set<string>): void {
   if (!statSync(path, { throwIfNoEntry: false })) throw new NemuError('USAGE', `The script ${path} does not exist.`);
   let code: string;
   try {
@@ -18,9 +27,10 @@ export function checkScript(path: string): void {
     throw new NemuError('USAGE', `The script ${path} cannot be read: ${why}.`, { cause });
   }
   if (!MODULE.test(path) || (path.endsWith('.js') && isCommonJs(code))) return;
+  let plain: string;
   try {
     // TypeScript's parser takes JavaScript too.
-    stripTypeScriptTypes(code);
+    plain = stripTypeScriptTypes(code);
   } catch (cause) {
     const { message, stack = '' } = cause as Error;
     const [, line, shown] = /^\S*:(\d+)\n(?:.*\n)*?(.*\n[ \t]*\^+)\n/.exec(stack) ?? [];
@@ -28,6 +38,39 @@ export function checkScript(path: string): void {
       ...(shown !== undefined && { hint: shown }),
       cause,
     });
+  }
+  for (const specifier of importsOf(plain)) checkImport(specifier, path, known);
+}
+
+/** What a module imports before its first line runs. */
+function importsOf(code: string): string[] {
+  try {
+    return parse(code)[0].flatMap(({ n, d }) => (d === -1 && n !== undefined ? [n] : []));
+  } catch {
+    // Node will say what is wrong.
+    return [];
+  }
+}
+
+function checkImport(specifier: string, from: string, known: Set<string>): void {
+  const missing = (hint: string) =>
+    new NemuError('USAGE', `The script ${from} imports '${specifier}', which is not there.`, { hint });
+  if (/^(\.{0,2}\/|file:)/.test(specifier)) {
+    const path = fileURLToPath(new URL(specifier, pathToFileURL(realpathSync(from))));
+    if (known.has(path)) return;
+    known.add(path);
+    if (!statSync(path, { throwIfNoEntry: false })) throw missing(`It would be ${path}.`);
+    checkModule(path, known);
+    return;
+  }
+  if (isBuiltin(specifier) || /^(data:|#)/.test(specifier)) return;
+  if (specifier.startsWith('node:')) throw missing('Node has no such module.');
+  try {
+    createRequire(realpathSync(from)).resolve(specifier);
+  } catch (cause) {
+    // Others are there, but not for `require`.
+    if ((cause as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') return;
+    throw missing('A file begins with ./, and a package is installed in a folder node_modules at or above the script.');
   }
 }
 

@@ -28,9 +28,20 @@ function script(name: string, text: string): string {
 
 test.each([
   ['typed.ts', 'const a: number = 1;\nexport default async (vm: unknown) => [await a, vm];\n'],
-  ['module.js', 'import { a } from "./later.js";\nexport default await a;\n'],
+  ['module.js', 'export const a = 1;\nexport default await a;\n'],
   ['common.js', 'if (process.x) return;\nmodule.exports = 1;\n'],
   ['module.mjs', 'export default 1;\n'],
+  [
+    'imports.ts',
+    [
+      "import assert from 'node:assert';",
+      "import 'node:fs/promises';",
+      "import type { T } from './only-types.ts';",
+      "import { a } from './module.js';",
+      "export { b } from './imports.ts';",
+      "const later = () => import('./later.ts');",
+    ].join('\n'),
+  ],
 ])('%s is a script', (name, text) => {
   checkScript(script(name, text));
 });
@@ -42,6 +53,18 @@ test.each([
 ])('%s is none, and is shown', (name, text, message) => {
   const wrong = { code: 'USAGE', message: expect.stringMatching(message), hint: expect.stringMatching(/\n +\^$/) };
   expect(() => checkScript(script(name, text))).toThrow(expect.objectContaining(wrong));
+});
+
+test.each([
+  ['./nope.ts', /imports\.mjs imports '\.\/nope\.ts', which is not there\.$/, /^It would be \/.*\/nope\.ts\.$/],
+  ['node:nope', /imports 'node:nope', which is not there\.$/, /^Node has no such module\.$/],
+  ['no-such-package/x', /imports 'no-such-package\/x', which is not there\.$/, /^A file begins with \.\//],
+  ['./outer.mjs', /^The script \S+\/outer\.mjs imports '\.\/inner\.mjs', which is not there\.$/, /inner\.mjs\.$/],
+])('an import of %s is not there, and is told', (specifier, message, hint) => {
+  script('outer.mjs', "export * from './inner.mjs';\n");
+  const path = script('imports.mjs', `import '${specifier}';\n`);
+  const wrong = { code: 'USAGE', message: expect.stringMatching(message), hint: expect.stringMatching(hint) };
+  expect(() => checkScript(path)).toThrow(expect.objectContaining(wrong));
 });
 
 describe('nothing is booted for', () => {
