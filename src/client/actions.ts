@@ -110,7 +110,7 @@ class OwnActions extends ActionList implements Actions {
           throw new NemuError('UNDO', `Nothing is left that could be undone: ${over.join(', ')} cannot be.`);
         }
         throw new NemuError('UNDO', 'Nothing was done that could be undone.', {
-          hint: 'What came by itself is taken back by what does the contrary, as unplug ID; info requests tells of it.',
+          hint: 'history tells what was done; what was started with the machine goes by unplug ID.',
         });
       }
       await this.#do(last.undo.changes);
