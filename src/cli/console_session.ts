@@ -39,41 +39,45 @@ export function parsePrefix(text: string): number | undefined {
 const ANSWER_MS = 1500;
 
 /** What can be done to any machine from its console. */
-export const machineCommands = (machine: MachineClient, prefix: number): SessionCommand[] => [
-  {
-    key: 'p',
-    help: 'pause or resume',
-    run: async () => {
-      if (machine.state === 'paused') {
-        await machine.resume();
-        return 'Running.';
-      }
-      await machine.pause();
-      return `Paused; ${prefixName(prefix)} p resumes.`;
+export function machineCommands(machine: MachineClient, prefix: number): SessionCommand[] {
+  // It keeps the symbols that it has read.
+  const kernel = new Kernel(machine);
+  return [
+    {
+      key: 'p',
+      help: 'pause or resume',
+      run: async () => {
+        if (machine.state === 'paused') {
+          await machine.resume();
+          return 'Running.';
+        }
+        await machine.pause();
+        return `Paused; ${prefixName(prefix)} p resumes.`;
+      },
     },
-  },
-  {
-    key: 'o',
-    help: 'press the power button',
-    run: async () => {
-      await machine.powerButton();
-      return 'The power button was pressed.';
+    {
+      key: 'o',
+      help: 'press the power button',
+      run: async () => {
+        await machine.powerButton();
+        return 'The power button was pressed.';
+      },
     },
-  },
-  {
-    key: 'r',
-    help: 'reset',
-    run: async () => {
-      await machine.reset();
-      return 'Reset.';
+    {
+      key: 'r',
+      help: 'reset',
+      run: async () => {
+        await machine.reset();
+        return 'Reset.';
+      },
     },
-  },
-  {
-    key: 'i',
-    help: 'what the vCPUs are doing',
-    run: async () => describeVcpus(await machine.inspect(), new Kernel(machine)),
-  },
-];
+    {
+      key: 'i',
+      help: 'what the vCPUs are doing',
+      run: async () => describeVcpus(await machine.inspect(), kernel),
+    },
+  ];
+}
 
 /** Of a console that others may drive too. */
 export const takeOverCommand = (console: SharedConsole): SessionCommand => ({

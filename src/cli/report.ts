@@ -23,12 +23,16 @@ export function exitsByReason(counters: CountersReport): [string, number][] {
   return [...sums].sort((a, b) => b[1] - a[1]);
 }
 
-/** A kernel that does not tell its symbols within this time is described without. */
-const SYMBOLS_MS = 2000;
-
-/** One line a vCPU: what it does, and where, by the guest's own symbols as far as its kernel tells. */
-export async function describeVcpus(vcpus: readonly VcpuReport[], kernel: Pick<Kernel, 'describe'>): Promise<string> {
-  const symbols = await symbolsOf(vcpus, kernel);
+/**
+ * One line a vCPU: what it does, and where, by the guest's own symbols as far as its kernel tells.
+ * @param withinMs what takes longer to be found is left out: the symbols are read from the guest's memory.
+ */
+export async function describeVcpus(
+  vcpus: readonly VcpuReport[],
+  kernel: Pick<Kernel, 'describe'>,
+  withinMs = 30_000,
+): Promise<string> {
+  const symbols = await symbolsOf(vcpus, kernel, withinMs);
   return vcpus
     .map(({ index, activity, registers, exits }) => {
       const most = Object.entries(exits)
@@ -44,7 +48,11 @@ export async function describeVcpus(vcpus: readonly VcpuReport[], kernel: Pick<K
 }
 
 /** By `rip`. */
-async function symbolsOf(vcpus: readonly VcpuReport[], kernel: Pick<Kernel, 'describe'>): Promise<Map<string, string>> {
+async function symbolsOf(
+  vcpus: readonly VcpuReport[],
+  kernel: Pick<Kernel, 'describe'>,
+  withinMs: number,
+): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   let late = false;
   const look = async () => {
@@ -54,7 +62,7 @@ async function symbolsOf(vcpus: readonly VcpuReport[], kernel: Pick<Kernel, 'des
       if (symbol !== undefined) found.set(registers.rip, symbol);
     }
   };
-  await Promise.race([look(), sleep(SYMBOLS_MS, undefined, { ref: false })]);
+  await Promise.race([look(), sleep(withinMs, undefined, { ref: false })]);
   late = true;
   return found;
 }

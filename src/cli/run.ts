@@ -71,6 +71,8 @@ const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT, p
 
 /** How long a machine that is to end may take to say what it was doing. */
 const ANSWER_MS = 5000;
+/** Of that, how long its kernel may take to tell where that is. */
+const SYMBOLS_MS = 3000;
 
 /** What input passes through on its way to a console. */
 type Filter = (input: NodeJS.ReadableStream) => NodeJS.ReadableStream;
@@ -449,7 +451,7 @@ class Run {
       const vcpus = await this.#machine.inspect();
       if (this.#events.active)
         this.#events.write({ type: 'inspect', what, vcpus, counters: await this.#machine.counters() });
-      const where = await describeVcpus(vcpus.slice(0, 8), new Kernel(this.#machine));
+      const where = await describeVcpus(vcpus.slice(0, 8), new Kernel(this.#machine), SYMBOLS_MS);
       this.#say([what, where, hint].filter(Boolean).join('\n'));
     } catch {
       // The machine ended meanwhile, which says more than this could.

@@ -26,5 +26,5 @@ test('where vCPUs are is told by symbols, as far as the kernel tells them', asyn
 
 test('a kernel that keeps silent is not waited for', async () => {
   const describe = () => new Promise<undefined>(() => {});
-  expect(await describeVcpus([vcpu(0, '0x10')], { describe })).toMatch(/^vCPU 0: running, rip 0x10, exits/);
+  expect(await describeVcpus([vcpu(0, '0x10')], { describe }, 50)).toMatch(/^vCPU 0: running, rip 0x10, exits/);
 });
