@@ -245,7 +245,7 @@ function addRun(nemu: Command): void {
       if (rest.length > 0 || (code !== undefined && script !== undefined)) {
         throw new NemuError('USAGE', 'Of --eval, --script and a command after -- there can be one.');
       }
-      if (script !== undefined) checkScript(script);
+      if (script !== undefined) await checkScript(script);
       const task = { ...(code !== undefined && { eval: code }), ...(script !== undefined && { script }) };
       process.exitCode = await runRepl(first, task, options);
     });
@@ -334,7 +334,7 @@ function addRepl(nemu: Command): void {
       if (machine === undefined && second !== undefined) throw new NemuError('USAGE', `No machine ${first} runs.`);
       const file = machine === undefined ? first : second;
       if (machine === undefined && first !== undefined && !existsSync(first)) throw noMachineOrFile(first);
-      if (file !== undefined) checkScript(file);
+      if (file !== undefined) await checkScript(file);
       const task = { ...(code !== undefined && { eval: code }), ...(file !== undefined && { script: file }) };
       if (machine !== undefined) {
         const attached = await attachMachine(machine);

@@ -3,7 +3,6 @@ import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { createRequire, isBuiltin, stripTypeScriptTypes } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { compileFunction } from 'node:vm';
-import { parse } from 'es-module-lexer/js';
 import { NemuError } from '../client/errors.ts';
 
 const MODULE = /\.m?[jt]s$/;
@@ -12,12 +11,18 @@ const MODULE = /\.m?[jt]s$/;
  * Checks a script, and the files that it imports at its start.
  * @throws NemuError USAGE for one that is not there, cannot be read or is no module, or imports what is not there.
  */
-export function checkScript(path: string): void {
-  checkModule(path, new Set());
+export async function checkScript(path: string): Promise<void> {
+  const { parse } = await import('es-module-lexer/js');
+  checkModule(path, { parse, known: new Set() });
 }
 
-/** @param known files that were looked at: modules may import each other in a circle. */
-function checkModule(path: string, known: Set<string>): void {
+interface Checking {
+  readonly parse: typeof import('es-module-lexer/js').parse;
+  /** Files that were looked at: modules may import each other in a circle. */
+  readonly known: Set<string>;
+}
+
+function checkModule(path: string, checking: Checking): void {
   if (!statSync(path, { throwIfNoEntry: false })) throw new NemuError('USAGE', `The script ${path} does not exist.`);
   let code: string;
   try {
@@ -39,11 +44,11 @@ function checkModule(path: string, known: Set<string>): void {
       cause,
     });
   }
-  for (const specifier of importsOf(plain)) checkImport(specifier, path, known);
+  for (const specifier of importsOf(plain, checking)) checkImport(specifier, path, checking);
 }
 
 /** What a module imports before its first line runs. */
-function importsOf(code: string): string[] {
+function importsOf(code: string, { parse }: Checking): string[] {
   try {
     return parse(code)[0].flatMap(({ n, d }) => (d === -1 && n !== undefined ? [n] : []));
   } catch {
@@ -52,15 +57,15 @@ function importsOf(code: string): string[] {
   }
 }
 
-function checkImport(specifier: string, from: string, known: Set<string>): void {
+function checkImport(specifier: string, from: string, checking: Checking): void {
   const missing = (hint: string) =>
     new NemuError('USAGE', `The script ${from} imports '${specifier}', which is not there.`, { hint });
   if (/^(\.{0,2}\/|file:)/.test(specifier)) {
     const path = fileURLToPath(new URL(specifier, pathToFileURL(realpathSync(from))));
-    if (known.has(path)) return;
-    known.add(path);
+    if (checking.known.has(path)) return;
+    checking.known.add(path);
     if (!statSync(path, { throwIfNoEntry: false })) throw missing(`It would be ${path}.`);
-    checkModule(path, known);
+    checkModule(path, checking);
     return;
   }
   if (isBuiltin(specifier) || /^(data:|#)/.test(specifier)) return;

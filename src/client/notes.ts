@@ -28,6 +28,10 @@ export const RESUMED: NotedAction = {
   holds: "vm.state === 'running'",
 };
 
+export const RESET: NotedAction = { code: 'vm.reset()' };
+export const POWER_BUTTON: NotedAction = { code: 'vm.powerButton()' };
+export const NMI: NotedAction = { code: 'vm.nmi()' };
+
 /** What was asked for with the name, or the number, that the device got: what does it again does the same. */
 function named(asked: PlugInput, device: LiveDevice): PlugInput {
   if (device.kind === 'cpu') return { ...asked, index: device.index } as PlugInput;

@@ -1,5 +1,4 @@
 /** The guest's kernel, looked at from outside: it need not run, answer, or have a console. */
-
 import { literal } from '../client/code.ts';
 import { NemuError } from '../client/errors.ts';
 import { AddressSpace, type Walk } from '../client/guest_kernel/address_space.ts';

@@ -17,7 +17,7 @@ import {
   type UnplugOptions,
 } from '../client/live.ts';
 import type { MachineClient, MachineState } from '../client/machine_client.ts';
-import { PAUSED, plugNote, RESUMED, unplugNote } from '../client/notes.ts';
+import { NMI, PAUSED, POWER_BUTTON, plugNote, RESET, RESUMED, unplugNote } from '../client/notes.ts';
 import { withAbsoluteFiles } from '../client/paths.ts';
 import { formatSize } from '../client/sizes.ts';
 import { type AcpiTable, acpiTables } from './acpi.ts';
@@ -254,12 +254,12 @@ export class Vm {
 
   /** Hard reset, as by the button. */
   reset(): Promise<void> {
-    return this.journal.do({ code: 'vm.reset()', run: () => this.machine.reset() });
+    return this.journal.do({ ...RESET, run: () => this.machine.reset() });
   }
 
   /** Presses the ACPI power button, and does not wait for what the guest makes of it. */
   async powerButton(): Promise<Text> {
-    await this.journal.do({ code: 'vm.powerButton()', run: () => this.machine.powerButton() });
+    await this.journal.do({ ...POWER_BUTTON, run: () => this.machine.powerButton() });
     return new Text(
       'The power button was pressed. What comes of it is up to the guest: vm.state tells. quit ends the machine at once.',
     );
@@ -267,7 +267,7 @@ export class Vm {
 
   /** Sends an NMI to every vCPU. */
   nmi(): Promise<void> {
-    return this.journal.do({ code: 'vm.nmi()', run: () => this.machine.nmi() });
+    return this.journal.do({ ...NMI, run: () => this.machine.nmi() });
   }
 
   /** Ends the machine at once. */

@@ -1,5 +1,4 @@
 /** What can be changed of a machine's parts while it runs: each as a form, with what does the same elsewhere. */
-
 import { literal } from '../client/code.ts';
 import { netThrottleSchema, throttleSchema } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';

@@ -1,5 +1,4 @@
 /** What stands in front of the panes when something is to be chosen, filled in or read. */
-
 import { literal } from '../client/code.ts';
 import { COMMANDS } from '../repl/commands.ts';
 import { INFO } from '../repl/info.ts';

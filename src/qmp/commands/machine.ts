@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import { cpusSchema, diskSchema, MACHINE_TYPES, memorySchema, netSchema } from '../../client/description.ts';
 import type { EndReason } from '../../client/machine_client.ts';
-import { PAUSED, RESUMED } from '../../client/notes.ts';
+import { NMI, PAUSED, POWER_BUTTON, RESET, RESUMED } from '../../client/notes.ts';
 import { command } from '../command.ts';
 import { CPU_TYPE } from '../devices.ts';
 import { QmpError } from '../errors.ts';
@@ -123,6 +123,7 @@ export const MACHINE = [
     returns: none,
     run: async (monitor) => {
       await monitor.asking('host-qmp-system-reset', () => monitor.machine.reset());
+      await monitor.did(RESET);
       return {};
     },
   }),
@@ -134,6 +135,7 @@ export const MACHINE = [
     returns: none,
     run: async (monitor) => {
       await monitor.machine.powerButton();
+      await monitor.did(POWER_BUTTON);
       monitor.emit('POWERDOWN', {});
       return {};
     },
@@ -158,8 +160,9 @@ export const MACHINE = [
     args: none,
     returns: none,
     oob: true,
-    run: async ({ machine }) => {
-      await machine.nmi();
+    run: async (monitor) => {
+      await monitor.machine.nmi();
+      await monitor.did(NMI);
       return {};
     },
   }),

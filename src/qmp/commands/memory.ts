@@ -71,12 +71,15 @@ export async function memorySummary({ machine }: Monitor) {
   return { 'base-memory': memory.boot, 'plugged-memory': pluggedSize(memory) };
 }
 
-/** All RAM of the guest less what the balloon holds: QEMU's word for its size. */
-export async function balloonSize(monitor: Monitor, target?: number): Promise<number> {
+async function allRam(monitor: Monitor): Promise<number> {
   const summary = await memorySummary(monitor);
-  const all = summary['base-memory'] + summary['plugged-memory'];
-  const report = await monitor.machine.balloon(target === undefined ? undefined : Math.max(0, all - target));
-  return all - report.actual;
+  return summary['base-memory'] + summary['plugged-memory'];
+}
+
+/** All RAM of the guest less what the balloon holds: QEMU's word for its size. */
+export async function balloonSize(monitor: Monitor): Promise<number> {
+  const { actual } = await monitor.machine.balloon();
+  return (await allRam(monitor)) - actual;
 }
 
 /** Bytes that are read from the guest at once. */
@@ -149,9 +152,9 @@ export const MEMORY = [
     returns: none,
     run: async (monitor, { value }) => {
       if (value <= 0) throw new QmpError("Parameter 'target' expects a size");
+      const bytes = Math.max(0, (await allRam(monitor)) - value);
       const { target: before } = await monitor.machine.balloon();
-      await balloonSize(monitor, value);
-      const { target: bytes } = await monitor.machine.balloon();
+      await monitor.machine.balloon(bytes);
       await monitor.did(balloonNote({ size: bytes, bytes }, before));
       return {};
     },

@@ -42,17 +42,17 @@ test.each([
       "const later = () => import('./later.ts');",
     ].join('\n'),
   ],
-])('%s is a script', (name, text) => {
-  checkScript(script(name, text));
+])('%s is a script', async (name, text) => {
+  await checkScript(script(name, text));
 });
 
 test.each([
   ['bad.ts', 'const a: number = 1;\nconst b: = 2;\n', /^The script \S+bad\.ts cannot be parsed, line 2: /],
   ['bad.mjs', 'export default 1 +;\n', /bad\.mjs cannot be parsed, line 1: Expression expected\./],
   ['bad.js', 'export default 1 +;\n', /bad\.js cannot be parsed, line 1: /],
-])('%s is none, and is shown', (name, text, message) => {
+])('%s is none, and is shown', async (name, text, message) => {
   const wrong = { code: 'USAGE', message: expect.stringMatching(message), hint: expect.stringMatching(/\n +\^$/) };
-  expect(() => checkScript(script(name, text))).toThrow(expect.objectContaining(wrong));
+  await expect(checkScript(script(name, text))).rejects.toThrow(expect.objectContaining(wrong));
 });
 
 test.each([
@@ -60,11 +60,11 @@ test.each([
   ['node:nope', /imports 'node:nope', which is not there\.$/, /^Node has no such module\.$/],
   ['no-such-package/x', /imports 'no-such-package\/x', which is not there\.$/, /^A file begins with \.\//],
   ['./outer.mjs', /^The script \S+\/outer\.mjs imports '\.\/inner\.mjs', which is not there\.$/, /inner\.mjs\.$/],
-])('an import of %s is not there, and is told', (specifier, message, hint) => {
+])('an import of %s is not there, and is told', async (specifier, message, hint) => {
   script('outer.mjs', "export * from './inner.mjs';\n");
   const path = script('imports.mjs', `import '${specifier}';\n`);
   const wrong = { code: 'USAGE', message: expect.stringMatching(message), hint: expect.stringMatching(hint) };
-  expect(() => checkScript(path)).toThrow(expect.objectContaining(wrong));
+  await expect(checkScript(path)).rejects.toThrow(expect.objectContaining(wrong));
 });
 
 describe('nothing is booted for', () => {

@@ -91,4 +91,6 @@ test('what was done is in the history that all share, and is taken back from the
     'changeDisk vda {"action":"resize","size":1048576,"shrink":true}',
     'throttle vda {"iops":9}',
   ]);
+  for (const name of ['inject-nmi', 'system_powerdown', 'system_reset'] as const) await peer.execute(name);
+  expect(await history.undo()).toMatch(/^vm\.unplug\('d1'\) \(vm\.nmi\(\), vm\.powerButton\(\), vm\.reset\(\) cannot/);
 });
