@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { QMPClient } from 'node-qemu';
 import { expect, onTestFinished, test } from 'vitest';
+import { actionsOf } from '../../src/client/actions.ts';
 import { runNemu } from '../support/cli.ts';
 import { expectNoWarnings, PRINT_WARNINGS, TAKEN_OFFLINE } from '../support/dmesg.ts';
 import { LiveGuest } from '../support/live_guest.ts';
@@ -59,6 +60,16 @@ test('processors and memory come and go, and everything can be asked', { timeout
   await client.deviceDel('c2');
   expect(await cpuGone).toEqual({ device: 'c2', path: '/machine/peripheral/c2' });
   expect(await guest.sh('nproc')).toBe('1');
+
+  // Who is attached sees what was done, and takes it back: the removal, then the plug.
+  const history = actionsOf(guest.machine);
+  const told = () => history.done.map(({ code }) => code);
+  await expect.poll(told).toEqual(["vm.plug({ kind: 'cpu', index: 2 })", "vm.unplug('cpu2')"]);
+  expect(await history.undo()).toBe("vm.plug({ kind: 'cpu', index: 2 })");
+  expect(await guest.sh('until [ $(nproc) = 2 ]; do sleep 0.1; done; nproc')).toBe('2');
+  expect(await history.undo()).toBe("vm.unplug('cpu2')");
+  expect(await guest.sh('nproc')).toBe('1');
+  await expect.poll(told).toEqual([]);
 
   // A DIMM, by the command line.
   const total = async () => Number(await guest.sh("sed -n 's/MemTotal: *//p' /proc/meminfo | tr -dc 0-9"));
