@@ -7,8 +7,9 @@ import { type ImageFile, type OpenFileOptions, openImageFile } from './image_fil
 import { BitmapTracker } from './qcow2/bitmaps.ts';
 import { checkImage } from './qcow2/check.ts';
 import { MAGIC } from './qcow2/format.ts';
-import { isCorrupt, isDirty, openMetadata, Qcow2Image } from './qcow2/image.ts';
+import { Qcow2Image } from './qcow2/image.ts';
 import type { Metadata } from './qcow2/metadata.ts';
+import { isCorrupt, isDirty, openMetadata } from './qcow2/open.ts';
 import { RawImage } from './raw.ts';
 import { finish, wait } from './task.ts';
 

@@ -95,3 +95,18 @@ export class Mutex {
     }
   }
 }
+
+/** Steps at the same time. @throws IoError of one that failed, when all have ended. */
+export function* together(steps: readonly ((done: Done) => void)[]): Task {
+  if (steps.length === 0) return;
+  yield (done) => {
+    let left = steps.length;
+    let failed = 0;
+    for (const step of steps) {
+      step((errno) => {
+        failed ||= errno;
+        if (--left === 0) done(failed);
+      });
+    }
+  };
+}

@@ -4,7 +4,7 @@ import { table } from '../../client/text_table.ts';
 import { openImageFile } from '../../storage/image_file.ts';
 import { openImage } from '../../storage/open.ts';
 import { type CheckReport, checkImage, type Repair } from '../../storage/qcow2/check.ts';
-import { openMetadata } from '../../storage/qcow2/image.ts';
+import { openMetadata } from '../../storage/qcow2/open.ts';
 import { finish } from '../../storage/task.ts';
 import { type ChainExtent, extents } from '../../storage/tools/chain.ts';
 import { compareDisks } from '../../storage/tools/change.ts';

@@ -1,17 +1,17 @@
 import type { BlockImage, Extent } from '../block_image.ts';
 import { StorageError } from '../error.ts';
 import type { ImageFile } from '../image_file.ts';
-import { type Done, finish, IoError, start, type Task, wait } from '../task.ts';
+import { type Done, finish, IoError, start, type Task, together, wait } from '../task.ts';
 import { totalLength, viewsWithin } from '../views.ts';
+import { isWritable, regionEnd, regionStart, reusable, unitMask } from './allocation.ts';
 import { decompress } from './compression.ts';
-import { encodeHeader, type Header, INCOMPATIBLE, parseHeader } from './format.ts';
-import { type Entry, kindOf, type Run } from './mapping.ts';
-import { errnoOf, Metadata } from './metadata.ts';
+import { encodeHeader } from './format.ts';
+import type { Entry, Run } from './mapping.ts';
+import { errnoOf, type Metadata } from './metadata.ts';
 import { resizeImage } from './resize.ts';
 import { findSnapshot, readSnapshots, settled } from './snapshots.ts';
 
 const SECTOR = 512;
-const MAX_HEADER = 2 ** 21;
 const ZEROS = new Uint8Array(256 * 1024);
 /** Clusters that one step allocates together at most. */
 const MAX_TOGETHER = 256;
@@ -21,13 +21,6 @@ export interface Qcow2Options {
   readonly backing?: BlockImage | undefined;
   /** Told of what is wrong with the image while it is used. */
   readonly onProblem?: (problem: Error) => void;
-}
-
-/** Reads the header of an image. @throws StorageError. */
-export function* readHeader(file: ImageFile): Task<Header> {
-  const head = new Uint8Array(Math.min(file.length, MAX_HEADER, 65536));
-  if (head.length > 0) yield* wait((done) => file.read(0, [head], done));
-  return parseHeader(head, file.path);
 }
 
 /** Clusters that an allocating write or a discard is busy with: others wait for it. */
@@ -584,64 +577,3 @@ export class Qcow2Image implements BlockImage {
     yield* this.metadata.settle();
   }
 }
-
-/** Is there a place of its own that can be written, though not all of it holds data? */
-const reusable = (entry: Entry): boolean => entry.host !== 0 && entry.copied && !entry.compressed;
-
-const isWritable = (entry: Entry, extendedL2: boolean): boolean =>
-  reusable(entry) && (extendedL2 || kindOf(entry, 0) === 'data');
-
-/** Whole clusters are copied where there was data that others keep; else only what the write begins in. */
-const copiesAll = (entry: Entry, reuse: boolean): boolean => !reuse && entry.host !== 0;
-
-function regionStart(offset: number, entry: Entry, reuse: boolean, unit: number, clusterSize: number): number {
-  const begin = Math.floor(offset / clusterSize) * clusterSize;
-  if (copiesAll(entry, reuse)) return begin;
-  const sub = Math.floor((offset - begin) / unit);
-  // A subcluster that holds data keeps what is around the write.
-  if (reuse && kindOf(entry, sub) === 'data' && unit !== clusterSize) return offset;
-  return begin + sub * unit;
-}
-
-function regionEnd(end: number, entry: Entry, reuse: boolean, unit: number, clusterSize: number): number {
-  const begin = Math.floor((end - 1) / clusterSize) * clusterSize;
-  if (copiesAll(entry, reuse)) return begin + clusterSize;
-  const sub = Math.floor((end - 1 - begin) / unit);
-  if (reuse && kindOf(entry, sub) === 'data' && unit !== clusterSize) return end;
-  return begin + (sub + 1) * unit;
-}
-
-/** Bits of the subclusters that a region of a cluster fills or touches. */
-function unitMask(from: number, to: number, unit: number, clusterSize: number): number {
-  const first = Math.floor(Math.max(0, from) / unit);
-  const end = Math.ceil(Math.min(clusterSize, to) / unit);
-  let mask = 0;
-  for (let bit = first; bit < end; bit++) mask |= 1 << bit;
-  return mask;
-}
-
-/** Steps at the same time. @throws IoError of one that failed, when all have ended. */
-function* together(steps: readonly ((done: Done) => void)[]): Task {
-  if (steps.length === 0) return;
-  yield (done) => {
-    let left = steps.length;
-    let failed = 0;
-    for (const step of steps) {
-      step((errno) => {
-        failed ||= errno;
-        if (--left === 0) done(failed);
-      });
-    }
-  };
-}
-
-/** Opens the image's own tables; a dirty image is to be counted anew first. */
-export function* openMetadata(file: ImageFile, readOnly: boolean): Task<Metadata> {
-  const header = yield* readHeader(file);
-  const metadata = new Metadata(file, header, readOnly);
-  yield* metadata.open();
-  return metadata;
-}
-
-export const isDirty = (header: Header): boolean => (header.incompatible & INCOMPATIBLE.DIRTY) !== 0n;
-export const isCorrupt = (header: Header): boolean => (header.incompatible & INCOMPATIBLE.CORRUPT) !== 0n;
