@@ -72,8 +72,7 @@ export function stop(names: readonly string[], options: StopOptions): Promise<nu
   return each(chosen(names, options.all, running), async (name) => {
     const attached = await attachMachine(name);
     try {
-      await askToEnd(attached);
-      if (await untilGone(name, limit)) return;
+      if (await endsWithin(attached, limit)) return;
     } finally {
       attached.close();
     }
@@ -85,6 +84,22 @@ export function stop(names: readonly string[], options: StopOptions): Promise<nu
       hint: `nemu kill ${name} ends it at once; what it has not written is lost.`,
     });
   });
+}
+
+/** @returns whether the machine has ended. Who looks at one in the workstation may go on to, and keeps its name. */
+async function endsWithin(attached: AttachedMachine, limit: number): Promise<boolean> {
+  const { machine, name } = attached;
+  const isOver = () => machine.state === 'ended' || machine.state === 'closed';
+  if (!isOver()) await askToEnd(attached);
+  const deadline = performance.now() + limit;
+  while (!isOver() && isClaimed(name)) {
+    if (performance.now() > deadline) return false;
+    await sleep(LOOK_MS);
+  }
+  if (!(await untilGone(name, GONE_MS))) {
+    process.stderr.write(`nemu: ${name} has ended. Its name is free when the workstation that shows it is left.\n`);
+  }
+  return true;
 }
 
 /** By its agent where it has one, else by the power button. */
