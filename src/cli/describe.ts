@@ -27,8 +27,8 @@ import {
 import type { GuestAddress } from '../lab/initramfs.ts';
 import { findSlirp } from '../lab/lab_root.ts';
 import { findRootImage } from '../lab/root_image.ts';
-import { NetError } from '../net/backend.ts';
 import { userNetAddresses } from '../net/user_net.ts';
+import { asNemuError } from '../vmm/backend_error.ts';
 import { guestBoot, recordedBoot } from './default_guest.ts';
 import { parseDevice } from './device_options.ts';
 import { parseNuma } from './numa_options.ts';
@@ -250,8 +250,7 @@ function guestAddress(net: NetInput): GuestAddress | undefined {
   try {
     return net.type === 'user' ? userNetAddresses(net.net) : undefined;
   } catch (cause) {
-    if (!(cause instanceof NetError)) throw cause;
-    throw new NemuError('NET', cause.message, { hint: cause.hint, cause });
+    throw asNemuError('NET', cause);
   }
 }
 

@@ -10,8 +10,8 @@ import { type NetChangeInput, parseNetChange } from '../client/live_change.ts';
 import type { NetReport } from '../client/machine_client.ts';
 import type { Lab } from '../lab/lab.ts';
 import { FREE_ROOT_PORTS } from '../lab/lab_qemu.ts';
-import { NetError } from '../net/backend.ts';
 import { openTap } from '../net/tap.ts';
+import { asNemuError } from '../vmm/backend_error.ts';
 
 type TapNet = Pick<NetDescription, 'ifname' | 'queues'>;
 
@@ -159,8 +159,7 @@ function takeOnce(ifname: string | undefined, queues: number): string {
     for (const backend of backends) backend.close();
     return name;
   } catch (cause) {
-    if (!(cause instanceof NetError)) throw cause;
-    throw new NemuError('NET', cause.message, { ...(cause.hint !== undefined && { hint: cause.hint }), cause });
+    throw asNemuError('NET', cause);
   }
 }
 

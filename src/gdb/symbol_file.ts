@@ -1,4 +1,5 @@
 /** A kernel's symbols as an ELF file without contents, for gdb: System V ABI, ELF64. */
+import { EHDR_SIZE, ET_EXEC, elfHeader } from '../client/elf_file.ts';
 
 export interface FileSymbol {
   /** As in nm(1): `T` text, and so on; lower case for a local one. */
@@ -7,8 +8,7 @@ export interface FileSymbol {
   readonly address: bigint;
 }
 
-const [EHDR, SHDR, SYM] = [64, 64, 24];
-const [ET_EXEC, EM_X86_64] = [2, 62];
+const [SHDR, SYM] = [64, 24];
 const [SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS] = [2, 3, 8];
 const [SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR] = [1, 2, 4];
 const [STB_LOCAL, STB_GLOBAL] = [0, 1];
@@ -75,7 +75,9 @@ export function symbolFile(all: readonly FileSymbol[]): Buffer {
 
   const sections = runs.length + 4;
   const parts = [table, stringTable, nameText];
-  const offsets = parts.map((_, index) => EHDR + parts.slice(0, index).reduce((sum, part) => sum + part.length, 0));
+  const offsets = parts.map(
+    (_, index) => EHDR_SIZE + parts.slice(0, index).reduce((sum, part) => sum + part.length, 0),
+  );
   const headersAt = Math.ceil((offsets[2] + nameText.length) / 8) * 8;
   const headers = Buffer.alloc(SHDR * sections);
   const header = (index: number, name: string, words: readonly (number | bigint)[]) => {
@@ -93,23 +95,14 @@ export function symbolFile(all: readonly FileSymbol[]): Buffer {
   };
   for (const [index, { code, start, end }] of runs.entries()) {
     const flags = SHF_ALLOC | (code ? SHF_EXECINSTR : SHF_WRITE);
-    header(index + 1, code ? '.text' : '.data', [SHT_NOBITS, flags, start, EHDR, end - start, 0, 0, 1, 0]);
+    header(index + 1, code ? '.text' : '.data', [SHT_NOBITS, flags, start, EHDR_SIZE, end - start, 0, 0, 1, 0]);
   }
   const [symtab, strtab, shstrtab] = [1, 2, 3].map((each) => runs.length + each);
   header(symtab, '.symtab', [SHT_SYMTAB, 0, 0, offsets[0], table.length, strtab, locals.length + 1, 8, SYM]);
   header(strtab, '.strtab', [SHT_STRTAB, 0, 0, offsets[1], stringTable.length, 0, 0, 1, 0]);
   header(shstrtab, '.shstrtab', [SHT_STRTAB, 0, 0, offsets[2], nameText.length, 0, 0, 1, 0]);
 
-  const start = Buffer.alloc(EHDR);
-  start.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1], 0);
-  start.writeUInt16LE(ET_EXEC, 16);
-  start.writeUInt16LE(EM_X86_64, 18);
-  start.writeUInt32LE(1, 20);
-  start.writeBigUInt64LE(BigInt(headersAt), 40);
-  start.writeUInt16LE(EHDR, 52);
-  start.writeUInt16LE(SHDR, 58);
-  start.writeUInt16LE(sections, 60);
-  start.writeUInt16LE(shstrtab, 62);
+  const start = elfHeader(ET_EXEC, { sections: { offset: headersAt, count: sections, names: shstrtab } });
   const padding = Buffer.alloc(headersAt - offsets[2] - nameText.length);
   return Buffer.concat([start, ...parts, padding, headers]);
 }

@@ -1,4 +1,5 @@
 /** A guest's memory and registers as an ELF core file, which crash(8), makedumpfile(8) and gdb read (System V ABI, ELF64). */
+import { EHDR_SIZE, ET_CORE, elfHeader } from '../client/elf_file.ts';
 
 export interface CoreRange {
   /** Guest-physical. */
@@ -6,8 +7,8 @@ export interface CoreRange {
   readonly size: number;
 }
 
-const [EHDR, PHDR] = [64, 56];
-const [ET_CORE, EM_X86_64, PT_LOAD, PT_NOTE, NT_PRSTATUS] = [4, 62, 1, 4, 1];
+const PHDR = 56;
+const [PT_LOAD, PT_NOTE, NT_PRSTATUS] = [1, 4, 1];
 const PAGE = 4096;
 
 /** Registers of elf_prstatus, in the order of user_regs_struct (asm/user_64.h). */
@@ -47,20 +48,12 @@ export function coreHeader(
   notes: readonly Uint8Array[],
 ): { readonly bytes: Buffer; readonly dataOffset: number } {
   const text = Buffer.concat(notes);
-  const noteOffset = EHDR + PHDR * (ranges.length + 1);
+  const noteOffset = EHDR_SIZE + PHDR * (ranges.length + 1);
   const dataOffset = align(noteOffset + text.length, PAGE);
   const bytes = Buffer.alloc(dataOffset);
-  // ELF, 64 bits, little-endian, version 1.
-  bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1], 0);
-  bytes.writeUInt16LE(ET_CORE, 16);
-  bytes.writeUInt16LE(EM_X86_64, 18);
-  bytes.writeUInt32LE(1, 20);
-  bytes.writeBigUInt64LE(BigInt(EHDR), 32);
-  bytes.writeUInt16LE(EHDR, 52);
-  bytes.writeUInt16LE(PHDR, 54);
-  bytes.writeUInt16LE(ranges.length + 1, 56);
+  bytes.set(elfHeader(ET_CORE, { segments: { offset: EHDR_SIZE, count: ranges.length + 1 } }));
   const segment = (index: number, type: number, offset: number, address: number, size: number) => {
-    const at = EHDR + PHDR * index;
+    const at = EHDR_SIZE + PHDR * index;
     bytes.writeUInt32LE(type, at);
     const fields = [offset, address, address, size, type === PT_NOTE ? 0 : size, 0];
     for (const [i, value] of fields.entries()) bytes.writeBigUInt64LE(BigInt(value), at + 8 + 8 * i);

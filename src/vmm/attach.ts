@@ -7,13 +7,14 @@ import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { VirtioNet } from '../devices/virtio/net.ts';
 import { VirtioRng } from '../devices/virtio/rng.ts';
 import { errnoName } from '../ffi/libc.ts';
-import { type NetBackend, NetError } from '../net/backend.ts';
+import type { NetBackend } from '../net/backend.ts';
 import { SlirpBackend } from '../net/slirp.ts';
 import { openTap } from '../net/tap.ts';
 import type { BlockImage } from '../storage/block_image.ts';
-import { ImageInUse, StorageError } from '../storage/error.ts';
+import { ImageInUse } from '../storage/error.ts';
 import { ENOSPC } from '../storage/file_queue.ts';
 import { openImage } from '../storage/open.ts';
+import { asNemuError } from './backend_error.ts';
 import { LiveDisks } from './live_disks.ts';
 import { LiveNets, slirpOf } from './live_nets.ts';
 import type { MachineClock } from './machine_clock.ts';
@@ -178,7 +179,7 @@ function openDisk(
     });
   } catch (cause) {
     const holder = cause instanceof ImageInUse ? holderOf(disk.file) : undefined;
-    if (holder === undefined) throw translated('DISK', cause);
+    if (holder === undefined) throw asNemuError('DISK', cause);
     throw new NemuError('DISK', `The disk image ${disk.file} is in use: it is ${holder} of this machine.`, {
       hint: 'It can be several disks only where all of them have readonly=on.',
       cause,
@@ -208,13 +209,8 @@ function openNet(net: NetBackendDescription, { reactor, clock }: AttachOptions):
       ),
     ];
   } catch (cause) {
-    throw translated('NET', cause);
+    throw asNemuError('NET', cause);
   }
-}
-
-function translated(code: string, cause: unknown): unknown {
-  if (!(cause instanceof StorageError) && !(cause instanceof NetError)) return cause;
-  return new NemuError(code, cause.message, { ...(cause.hint !== undefined && { hint: cause.hint }), cause });
 }
 
 const hexByte = (byte: number) => byte.toString(16).padStart(2, '0');

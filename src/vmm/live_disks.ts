@@ -5,9 +5,9 @@ import type { DiskReport } from '../client/machine_client.ts';
 import { formatSize } from '../client/sizes.ts';
 import type { VirtioBlk } from '../devices/virtio/blk.ts';
 import type { BlockImage } from '../storage/block_image.ts';
-import { StorageError } from '../storage/error.ts';
 import { isSameFile } from '../storage/lock.ts';
-import { finish, IoError, type Task, wait } from '../storage/task.ts';
+import { finish, type Task, wait } from '../storage/task.ts';
+import { asNemuError } from './backend_error.ts';
 import { LATENCY_BUCKETS } from './latency.ts';
 import type { MeteredImage } from './metered_image.ts';
 import type { ThrottleLimits } from './throttle.ts';
@@ -103,7 +103,7 @@ export class LiveDisks {
       if (size < before) requireNoneHeld(name, device);
       run(image.image, image.image.resize(size));
     } catch (cause) {
-      throw translated(`${name} could not be given ${formatSize(size)}`, cause);
+      throw asNemuError('DISK', cause, `${name} could not be given ${formatSize(size)}`);
     }
     device.resized();
   }
@@ -124,7 +124,11 @@ export class LiveDisks {
         );
     } catch (cause) {
       opened.close();
-      throw translated(`The medium of ${name} stays: what was written to it cannot be put on stable storage`, cause);
+      throw asNemuError(
+        'DISK',
+        cause,
+        `The medium of ${name} stays: what was written to it cannot be put on stable storage`,
+      );
     }
     const before = image.exchange(opened);
     disk.description = next;
@@ -162,9 +166,3 @@ function requireNoneHeld(name: string, { heldRequests }: VirtioBlk): void {
 
 /** Runs a task on an image that is at rest. */
 const run = (image: BlockImage, task: Task): void => finish(task, () => image.drain());
-
-function translated(what: string, cause: unknown): unknown {
-  if (!(cause instanceof StorageError || cause instanceof IoError)) return cause;
-  const hint = cause instanceof StorageError ? cause.hint : undefined;
-  return new NemuError('DISK', `${what}: ${cause.message}`, { ...(hint !== undefined && { hint }), cause });
-}

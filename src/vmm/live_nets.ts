@@ -3,9 +3,10 @@ import { NemuError } from '../client/errors.ts';
 import type { NetChange } from '../client/live_change.ts';
 import type { NetDirectionReport, NetReport } from '../client/machine_client.ts';
 import type { VirtioNet } from '../devices/virtio/net.ts';
-import { type NetBackend, NetError } from '../net/backend.ts';
+import type { NetBackend } from '../net/backend.ts';
 import { listensAt, SlirpBackend } from '../net/slirp.ts';
 import { SoftOffloads } from '../net/soft_offloads.ts';
+import { asNemuError } from './backend_error.ts';
 import { LATENCY_BUCKETS } from './latency.ts';
 import type { MeteredNet, NetDirection, WaitMeter } from './metered_net.ts';
 
@@ -123,7 +124,7 @@ function forward(name: string, { slirp }: LiveNet, change: Extract<NetChange, { 
   } catch (cause) {
     for (const each of added) slirp.removeForward(each);
     for (const each of removed) slirp.addForward(withoutUndefined(each));
-    throw asNemuError(cause);
+    throw asNemuError('NET', cause);
   }
 }
 
@@ -135,7 +136,7 @@ function handOver(wanted: readonly HostForward[], from: SlirpBackend | undefined
   } catch (cause) {
     for (const each of wanted) to.removeForward(each);
     for (const each of removed) from?.addForward(withoutUndefined(each));
-    throw asNemuError(cause);
+    throw asNemuError('NET', cause);
   }
 }
 
@@ -148,11 +149,6 @@ const withoutUndefined = ({ guestAddress, ...forward }: HostForward) => ({
   ...forward,
   ...(guestAddress !== undefined && { guestAddress }),
 });
-
-function asNemuError(cause: unknown): unknown {
-  if (!(cause instanceof NetError)) return cause;
-  return new NemuError('NET', cause.message, { ...(cause.hint !== undefined && { hint: cause.hint }), cause });
-}
 
 function report(name: string, { net, device, mac, waits, description, slirp }: LiveNet): NetReport {
   const { counters } = device;

@@ -1,4 +1,3 @@
-import type { Worker } from 'node:worker_threads';
 import {
   type BreakpointInput,
   type DebugRunInput,
@@ -23,7 +22,6 @@ import type { InterruptReport } from '../client/interrupts.ts';
 import {
   type LiveDevice,
   type LiveRequest,
-  type PciDevice,
   type PluggedReport,
   type PlugInput,
   type PlugOptions,
@@ -52,31 +50,30 @@ import type {
 } from '../client/machine_client.ts';
 import { close, raw } from '../ffi/libc.ts';
 import { localRegisters } from './board.ts';
-import { mapBootNvdimms, mapBootPmems, mapNvdimm, mapPmem, withPmemSize, withPmemSizes } from './boot_pmem.ts';
-import { RingConsole } from './console_stream.ts';
+import { mapBootNvdimms, mapBootPmems, withPmemSize, withPmemSizes } from './boot_pmem.ts';
 import { DirtyRate } from './dirty_rate.ts';
+import { EngineThreads } from './engine_threads.ts';
+import { HostParts } from './hotplug/host_parts.ts';
 import { RequestWatch } from './hotplug/watch.ts';
 import { stopVcpus } from './kick.ts';
 import { installExitHandler, live } from './live_machines.ts';
+import { MachineConsoles } from './machine_consoles.ts';
 import type { MachineOptions } from './machine_options.ts';
-import { type DimmMemory, GuestRam, virtioMemMemory } from './memory.ts';
+import { GuestRam, virtioMemMemory } from './memory.ts';
 import { virtioMemRegions } from './memory_layout.ts';
 import { newConfigPages } from './pci/config_pages.ts';
 import { checkPinning } from './pinning.ts';
 import { PostMortem } from './post_mortem.ts';
 import { newEventfd } from './reactor.ts';
-import type { SerialRings } from './serial_channel.ts';
-import { allocateShared, H, type LocalRegister, S, type SharedBlock, slotWord } from './shared.ts';
-import type { CallName, FromMachine, MachineCalls, MachineThreadData, ToMachine } from './thread_messages.ts';
+import { allocateShared, H, type SharedBlock } from './shared.ts';
+import { ThreadCalls } from './thread_calls.ts';
+import type { CallName, FromMachine, MachineCalls, MachineThreadData } from './thread_messages.ts';
 import { engineThreadStates } from './thread_states.ts';
-import { PLAYED, ThreadPool, type ThreadRole } from './threads.ts';
-import type { VcpuThreadData } from './vcpu_thread.ts';
+import { ThreadPool } from './threads.ts';
 import { within } from './within.ts';
 
 /** How long a machine thread may take to answer that it is to end; serving what is under way may take a slow disk's time. */
 const QUIT_TIMEOUT_MS = 10_000;
-/** How long threads that were told to end may take. */
-const EXIT_TIMEOUT_MS = 5_000;
 /** How long vCPU threads get to leave the guest when the process exits or a machine is torn down. */
 const STOP_TIMEOUT_MS = 500;
 
@@ -92,28 +89,21 @@ export class Machine implements MachineClient {
   readonly #pool: ThreadPool;
   readonly #ownPool: boolean;
   readonly #quitTimeoutMs: number;
-  readonly #consoles = new Map<string, RingConsole>();
   readonly #listeners = new Set<(event: MachineEvent) => void>();
-  readonly #calls = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
-  readonly #exited = new Set<Promise<void>>();
-  /** By number of the vCPU: its thread's end. */
-  readonly #vcpuExits = new Map<number, Promise<void>>();
+  readonly #calls = new ThreadCalls();
+  readonly #threads: EngineThreads;
+  readonly #consoles: MachineConsoles;
+  readonly #hostParts: HostParts;
   readonly #requests = new RequestWatch();
   readonly #dirtyRate = new DirtyRate(
     (on) => this.#call('dirtyPages', { on }),
     () => this.memoryMap(),
   );
-  /** Memory that is being mapped: it must be there to be freed. */
-  readonly #preparing = new Set<Promise<void>>();
   readonly #bell = new Uint8Array(new BigUint64Array([1n]).buffer);
   readonly #ended = Promise.withResolvers<EndState>();
   readonly #ready = Promise.withResolvers<void>();
   readonly #postMortem: PostMortem | undefined;
   readonly #configPages: SharedArrayBuffer | undefined;
-  readonly #local: readonly LocalRegister[];
-  #thread!: Worker;
-  #threadAlive = false;
-  #nextId = 1;
   #state: MachineState = 'created';
   #end: EndState | undefined;
   #closing: Promise<void> | undefined;
@@ -127,14 +117,28 @@ export class Machine implements MachineClient {
     this.#block = allocateShared(possibleCpus(description.cpus));
     Atomics.store(this.#block.words, H.PAUSE, 1);
     this.#configPages = description.machine !== 'minimal' ? newConfigPages() : undefined;
-    this.#local = localRegisters(description);
     this.#postMortem = options.postMortem ? PostMortem.create(options.postMortem) : undefined;
     this.#postMortem?.setDescription(description);
     const names = [
       ...description.serial.map(({ port }) => port),
       ...streams(description.devices).map(({ name }) => name),
     ];
-    for (const name of names) this.#consoles.set(name, new RingConsole(name, () => this.#wake()));
+    this.#consoles = new MachineConsoles(
+      names,
+      () => this.#wake(),
+      (event) => this.#emit(event),
+    );
+    this.#threads = new EngineThreads({
+      pool: this.#pool,
+      block: this.#block,
+      wakeFd: this.#wakeFd,
+      local: localRegisters(description),
+      configPages: this.#configPages,
+      pin: description.cpus.pin,
+      fault: options.fault,
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#hostParts = new HostParts(ram, this.#threads, this.#consoles);
     this.#ready.promise.catch(() => {});
   }
 
@@ -172,21 +176,14 @@ export class Machine implements MachineClient {
       memory: this.#ram.handle,
       nvdimms: mapBootNvdimms(description, this.#ram),
       pmems: mapBootPmems(description, this.#ram),
-      serial: Object.fromEntries([...this.#consoles].map(([name, { rings }]) => [name, rings])),
+      serial: this.#consoles.rings,
       postMortem: options.postMortem,
       oneProcessor: options.oneProcessor ?? false,
       breakInstruction: options.breakInstruction ?? 'int3',
       ...(options.fault && { faultAt: options.fault }),
     };
-    this.#thread = this.#pool.take(data);
-    this.#threadAlive = true;
-    this.#thread.on('message', (message: FromMachine) => this.#receive(message));
-    this.#watch('machine', this.#thread, 'the machine thread', () => {
-      this.#threadAlive = false;
-    });
-    for (let index = 0; index < description.cpus.count; index++) {
-      this.#startVcpu(index, options.fault === `vcpu${index}`);
-    }
+    this.#threads.startMachine(data).on('message', (message: FromMachine) => this.#receive(message));
+    for (let index = 0; index < description.cpus.count; index++) this.#threads.startVcpu(index);
   }
 
   /** Maps the regions of virtio-mem devices, which take no memory until the guest plugs some. @throws NemuError MEMORY_… */
@@ -196,54 +193,10 @@ export class Machine implements MachineClient {
     }
   }
 
-  #startVcpu(index: number, fault = false): void {
-    const vcpu: VcpuThreadData = {
-      role: 'vcpu',
-      index,
-      vcpus: this.#block.vcpus,
-      shared: this.#block.buffer,
-      wakeFd: this.#wakeFd,
-      local: this.#local,
-      configPages: this.#configPages,
-      pinning: this.description.cpus.pin?.[index],
-      ...(fault && { fault }),
-    };
-    const isToLeave = () => Atomics.load(this.#block.words, slotWord(index) + S.LEAVE) === 1;
-    const exited = this.#watch('vcpu', this.#pool.take(vcpu), `the thread of vCPU ${index}`, () => {}, isToLeave);
-    this.#vcpuExits.set(index, exited);
-  }
-
   /** The next vCPU that is plugged need not wait for its thread to start. */
   #keepSpare(): void {
     if (this.description.cpus.max === undefined || this.#closing || this.#end) return;
-    this.#pool.prepare('vcpu', 1);
-  }
-
-  /** A thread of ours may end only when the machine does, or when it is to leave. @returns its end. */
-  #watch(role: ThreadRole, worker: Worker, name: string, onExit: () => void, isToLeave = () => false): Promise<void> {
-    let error: unknown;
-    worker.on('error', (thrown) => {
-      error = thrown;
-    });
-    const exited = new Promise<void>((resolve) => {
-      const over = () => {
-        onExit();
-        if (error !== undefined || !(Atomics.load(this.#block.words, H.STOP) || isToLeave())) {
-          const why = error instanceof Error ? error.message : error === undefined ? 'it exited' : String(error);
-          this.#fail(new NemuError('ENGINE', `The engine failed: ${name} ended (${why}).`, { cause: error }));
-        }
-        this.#exited.delete(exited);
-        resolve();
-      };
-      worker.once('exit', over);
-      worker.on('message', ({ type }: { readonly type: string }) => {
-        if (type !== PLAYED) return;
-        this.#pool.giveBack(role, worker);
-        over();
-      });
-    });
-    this.#exited.add(exited);
-    return exited;
+    this.#threads.keepSpare();
   }
 
   /** Asks the machine thread to end; one that hangs must not keep those who close it. */
@@ -262,20 +215,6 @@ export class Machine implements MachineClient {
     );
   }
 
-  /** @throws NemuError ENGINE when one does not end: the machine's memory must then stay, for it may be in use. */
-  async #threadsEnd(): Promise<void> {
-    const ended = async () => {
-      await Promise.all([...this.#exited, ...this.#preparing]);
-      return true;
-    };
-    if (await within(EXIT_TIMEOUT_MS, ended())) return;
-    void this.#thread.terminate();
-    if (await within(EXIT_TIMEOUT_MS, ended())) return;
-    throw new NemuError('ENGINE', `Threads of ${this.description.name} do not end (${engineThreadStates()}).`, {
-      hint: 'Their memory stays mapped until this process ends; it may have to be killed.',
-    });
-  }
-
   /** The engine itself broke: everything stops, callers hear why. */
   #fail(error: NemuError): void {
     if (this.#end?.reason === 'engine-error' || this.#state === 'closed') return;
@@ -287,8 +226,7 @@ export class Machine implements MachineClient {
       this.#emit({ type: 'ended', end: this.#end as EndState });
     }
     this.#ready.reject(error);
-    for (const { reject } of this.#calls.values()) reject(error);
-    this.#calls.clear();
+    this.#calls.fail(error);
     this.#requests.fail(error);
     this.stopNow();
   }
@@ -315,15 +253,11 @@ export class Machine implements MachineClient {
         break;
       }
       case 'reply':
-      case 'error': {
-        const call = this.#calls.get(message.id);
-        this.#calls.delete(message.id);
-        if (message.type === 'reply') call?.resolve(message.result as never);
-        else call?.reject(NemuError.fromJSON(message.error));
+      case 'error':
+        this.#calls.take(message);
         break;
-      }
       case 'event':
-        this.#drainConsoles();
+        this.#consoles.drain();
         if (message.event.type === 'request') this.#requests.take(message.event.request);
         this.#emit(message.event);
         break;
@@ -331,20 +265,15 @@ export class Machine implements MachineClient {
         void this.#release(message.id, message.device);
         break;
       case 'state':
-        this.#drainConsoles();
+        this.#consoles.drain();
         this.#state = message.state;
         if (message.end) this.#setEnd(message.end);
         this.#emit({ type: 'state', state: message.state });
         break;
       case 'serial':
-        this.#consoles.get(message.name)?.rung();
+        this.#consoles.rung(message.name);
         break;
     }
-  }
-
-  /** What the guest printed before an event, or its end, belongs before that. */
-  #drainConsoles(): void {
-    for (const console of this.#consoles.values()) console.drain();
   }
 
   #emit(event: MachineEvent): void {
@@ -360,15 +289,13 @@ export class Machine implements MachineClient {
     call: N,
     ...parameter: MachineCalls[N]['parameter'] extends undefined ? [] : [MachineCalls[N]['parameter']]
   ): Promise<MachineCalls[N]['result']> {
-    if (!this.#threadAlive || this.#state === 'closed') {
+    const thread = this.#threads.machine;
+    if (!thread || this.#state === 'closed') {
       return Promise.reject(new NemuError('STATE', `Cannot ${call} a machine that is ${this.#state}.`));
     }
-    const id = this.#nextId++;
-    const { promise, resolve, reject } = Promise.withResolvers<MachineCalls[N]['result']>();
-    this.#calls.set(id, { resolve: resolve as (value: never) => void, reject });
-    this.#thread.postMessage({ id, call, parameter: parameter[0] } satisfies ToMachine);
+    const answer = this.#calls.post(thread, call, parameter[0] as MachineCalls[N]['parameter']);
     this.#wake();
-    return promise;
+    return answer;
   }
 
   get state(): MachineState {
@@ -380,7 +307,7 @@ export class Machine implements MachineClient {
   }
 
   get consoles(): readonly string[] {
-    return [...this.#consoles.keys()];
+    return this.#consoles.names;
   }
 
   async start(): Promise<void> {
@@ -453,95 +380,17 @@ export class Machine implements MachineClient {
     const settled = this.#requests.settled(live);
     // Whoever plugs hears of a failure through the request.
     settled.catch(() => {});
-    let error: string | undefined;
-    let rings: Record<string, SerialRings> | undefined;
-    let fd: number | undefined;
-    if (request.kind === 'memory' && live.device.kind === 'memory') {
-      error = await this.#mapDimm(live.device, request);
-    } else if (live.device.kind === 'nvdimm') {
-      const nvdimm = live.device;
-      error = this.#try(() => {
-        fd = mapNvdimm(this.#ram, nvdimm);
-      });
-    } else if (live.device.kind === 'cpu') {
-      this.#startVcpu(live.device.index);
-    } else if (live.device.kind === 'pci') {
-      const { memory } = live.device;
-      rings = this.#addConsoles(live.device);
-      if (memory && request.kind === 'pci' && request.type === 'virtio-mem') {
-        error = await this.#mapDimm(memory, virtioMemMemory(request));
-      } else if (memory && request.kind === 'pci' && request.type === 'virtio-pmem') {
-        error = this.#try(() => {
-          fd = mapPmem(this.#ram, memory, request);
-        });
-      }
-    }
-    await this.#call('prepared', {
-      id: live.id,
-      ...(error !== undefined && { error }),
-      ...(fd !== undefined && { fd }),
-      ...(rings && { rings }),
-    });
+    const host = await this.#hostParts.prepare(request, live.device);
+    await this.#call('prepared', { id: live.id, ...host });
     // A thread that starts would take time from the guest, which has a device to take up.
     const rested = () => this.#keepSpare();
     settled.then(rested, rested);
     return settled;
   }
 
-  /** @returns why it could not be done. */
-  async #mapDimm(device: { readonly address: number; readonly size: number }, memory: DimmMemory) {
-    if (this.#closing) return 'The machine was closed.';
-    const mapped = this.#ram.plug(device, memory);
-    const done = mapped.catch(() => {});
-    this.#preparing.add(done);
-    try {
-      await mapped;
-      return undefined;
-    } catch (error) {
-      return error instanceof NemuError ? error.text : (error as Error).message;
-    } finally {
-      this.#preparing.delete(done);
-    }
-  }
-
-  /** Streams that a device brings. @returns the rings for the other end. */
-  #addConsoles({ streams }: PciDevice): Record<string, SerialRings> {
-    const rings: Record<string, SerialRings> = {};
-    for (const { name } of streams) {
-      const made = new RingConsole(name, () => this.#wake());
-      rings[name] = made.rings;
-      this.#consoles.set(name, made);
-      this.#emit({ type: 'console', name, change: 'added' });
-    }
-    return rings;
-  }
-
-  #removeConsoles({ streams }: PciDevice): void {
-    for (const { name } of streams) {
-      this.#consoles.get(name)?.drain();
-      this.#consoles.delete(name);
-      this.#emit({ type: 'console', name, change: 'removed' });
-    }
-  }
-
-  /** @returns why it could not be done. */
-  #try(action: () => void): string | undefined {
-    if (this.#closing) return 'The machine was closed.';
-    try {
-      action();
-      return undefined;
-    } catch (error) {
-      return error instanceof NemuError ? error.text : (error as Error).message;
-    }
-  }
-
   /** Takes back what was made for a device that the guest has let go. */
   async #release(id: number, device: LiveDevice): Promise<void> {
-    if (device.kind === 'cpu') await this.#vcpuExits.get(device.index);
-    else if (device.kind === 'pci') {
-      this.#removeConsoles(device);
-      if (device.memory && !this.#closing) this.#ram.unplug(device.memory.address);
-    } else if (!this.#closing) this.#ram.unplug(device.address);
+    await this.#hostParts.release(device);
     // A machine that is closed meanwhile needs no answer.
     await this.#call('released', { id }).catch(() => {});
   }
@@ -559,13 +408,7 @@ export class Machine implements MachineClient {
   }
 
   console(name: string): ConsoleStream {
-    const console = this.#consoles.get(name);
-    if (!console) {
-      throw new NemuError('CONSOLE', `The machine ${this.description.name} has no console "${name}".`, {
-        hint: `It has ${this.consoles.join(', ') || 'none'}.`,
-      });
-    }
-    return console;
+    return this.#consoles.get(name, this.description.name);
   }
 
   onEvent(listener: (event: MachineEvent) => void): () => void {
@@ -593,14 +436,14 @@ export class Machine implements MachineClient {
   }
 
   async #close(): Promise<void> {
-    if (this.#threadAlive && !Atomics.load(this.#block.words, H.STOP)) await this.#quit();
+    const preparing = this.#hostParts.close();
+    if (this.#threads.machine && !Atomics.load(this.#block.words, H.STOP)) await this.#quit();
     this.stopNow();
-    await this.#threadsEnd();
+    await this.#threads.end(this.description.name, preparing);
     this.#setEnd({ reason: 'quit', detail: 'The machine was closed.' });
     this.#state = 'closed';
-    for (const { reject } of this.#calls.values()) reject(new NemuError('STATE', 'The machine was closed.'));
-    this.#calls.clear();
-    for (const console of this.#consoles.values()) console.drain();
+    this.#calls.fail(new NemuError('STATE', 'The machine was closed.'));
+    this.#consoles.drain();
     live.delete(this);
     this.#ram.free();
     close(this.#wakeFd);
