@@ -76,7 +76,8 @@ export class AcpiPciHotplug implements Device, Region {
   gone(slot: number): void {
     const bit = 1 << slot;
     const wasLate = (this.#late & bit) !== 0;
-    const torn = !((this.#ejected | this.#up) & bit) && !wasLate;
+    const wasThere = (this.#removable & bit) !== 0;
+    const torn = wasThere && !((this.#ejected | this.#up) & bit) && !wasLate;
     this.#up = (this.#up & ~bit) >>> 0;
     this.#ejected = (this.#ejected & ~bit) >>> 0;
     this.#late = (this.#late & ~bit) >>> 0;
@@ -89,6 +90,11 @@ export class AcpiPciHotplug implements Device, Region {
   /** Whether the guest still has to let go of a device that was torn out of a slot. */
   isTorn(slot: number): boolean {
     return (this.#torn & (1 << slot)) !== 0;
+  }
+
+  /** Whether the guest is still to be told of what is in a slot. */
+  isLate(slot: number): boolean {
+    return (this.#late & (1 << slot)) !== 0;
   }
 
   /** Registers are double words; other accesses have no meaning. */

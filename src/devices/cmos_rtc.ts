@@ -109,7 +109,12 @@ export class CmosRtc implements Device, Region {
     const high = Math.min(0xffffff, highMemory / UNIT);
     word(0x5b, high);
     this.#ram[0x5d] = high / 0x10000;
-    this.#ram[0x5f] = cpus - 1;
+    this.setProcessors(cpus);
+  }
+
+  /** How many processors there are, for firmware that waits for them. */
+  setProcessors(count: number): void {
+    this.#ram[0x5f] = count - 1;
   }
 
   /** The RESET pin: interrupts off; the battery keeps the time and the RAM. */

@@ -254,10 +254,11 @@ export function createBoard(options: BoardOptions): Board {
     mmio.insert(HPET_BASE, hpet);
     devices.push(hpet);
   }
+  let rtc: CmosRtc | undefined;
   if (description.rtc) {
     const rtcLine = line(RTC_GSI);
     const clockSet = new Paced<number>(options.clock, (offset) => options.event({ type: 'clock-set', offset }));
-    const rtc = new CmosRtc({
+    rtc = new CmosRtc({
       clock: options.clock,
       onSet: (offset) => clockSet.say(offset),
       irq: { set: (level) => void (hpet?.legacy || rtcLine.set(level)) },
@@ -278,7 +279,8 @@ export function createBoard(options: BoardOptions): Board {
     devices.push(i8042);
   }
   const vmcoreinfo = new Vmcoreinfo();
-  const fwCfg = createFwCfg(description, options.memory, vmcoreinfo);
+  const processors = littleEndian(description.cpus.count, 2);
+  const fwCfg = createFwCfg(description, options.memory, vmcoreinfo, processors);
   pio.insert(FW_CFG_PORT, fwCfg);
   devices.push(fwCfg);
   if (description.debugExit) {
@@ -342,6 +344,9 @@ export function createBoard(options: BoardOptions): Board {
     nets: attached.nets,
     boot: () => {
       bus.assign();
+      const count = options.cpus.present().length;
+      processors.set(littleEndian(count, 2));
+      rtc?.setProcessors(count);
       return loadKernel(options, bus);
     },
     reset: () => {
@@ -431,11 +436,16 @@ function createDeviceBus(
 }
 
 /** fw_cfg with the items that QEMU gives a PC, and the user's files. */
-function createFwCfg(description: MachineDescription, memory: GuestMemoryView, vmcoreinfo: Vmcoreinfo): FwCfg {
+function createFwCfg(
+  description: MachineDescription,
+  memory: GuestMemoryView,
+  vmcoreinfo: Vmcoreinfo,
+  processors: Uint8Array,
+): FwCfg {
   const fwCfg = new FwCfg({ memory });
   fwCfg.addItem(FW_CFG_RAM_SIZE, littleEndian(description.memory.size, 8));
   fwCfg.addItem(FW_CFG_NOGRAPHIC, littleEndian(1, 2));
-  fwCfg.addItem(FW_CFG_NB_CPUS, littleEndian(description.cpus.count, 2));
+  fwCfg.addItem(FW_CFG_NB_CPUS, processors);
   fwCfg.addItem(FW_CFG_BOOT_MENU, littleEndian(0, 2));
   // The name is older than sparse APIC ids: firmware wants the first id that no processor has.
   fwCfg.addItem(FW_CFG_MAX_CPUS, littleEndian(apicIdOf(possibleCpus(description.cpus) - 1, description.cpus) + 1, 2));

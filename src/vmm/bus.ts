@@ -56,7 +56,7 @@ export class Bus {
       reads: 0,
       writes: 0,
     };
-    const other = this.#mappings.find((each) => each.base < mapping.end && mapping.base < each.end);
+    const other = this.#overlapping(base, mapping.end);
     if (other) {
       throw new NemuError(
         'BUS_OVERLAP',
@@ -69,6 +69,15 @@ export class Bus {
       this.#mappings = this.#mappings.filter((each) => each !== mapping);
       this.#last = undefined;
     };
+  }
+
+  /** Whether no region answers at any of these addresses. */
+  isFree(base: number, size: number): boolean {
+    return this.#overlapping(base, base + size) === undefined;
+  }
+
+  #overlapping(base: number, end: number): Mapping | undefined {
+    return this.#mappings.find((each) => each.base < end && base < each.end);
   }
 
   #find(address: number): Mapping | undefined {

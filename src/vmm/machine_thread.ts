@@ -496,6 +496,7 @@ class MachineThread {
     const running = this.#state === 'running';
     this.#stopProcessors();
     this.#debug.reset();
+    this.#live.guestGone();
     this.#board.reset();
     this.#live.reset();
     this.#processors.reset();

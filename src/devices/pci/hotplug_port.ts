@@ -88,6 +88,10 @@ export abstract class HotplugPort extends PciBridge {
   #insertLater = false;
   #blinking = false;
   #listening = false;
+  /** The button was pressed before anybody listened: drivers clear what is there before they begin. */
+  #pressed = false;
+  /** Events that Slot Status shows. */
+  #events = 0;
 
   constructor(name: string, identity: PciIdentity, slot: PciSlot, options: HotplugPortOptions) {
     super(name, identity, slot);
@@ -114,7 +118,9 @@ export abstract class HotplugPort extends PciBridge {
     config.allowClear(at + EXP.SLTSTA, 2, SLTSTA_EVENTS);
     config.watch(at + EXP.SLTCTL, 2, () => this.#controlWritten());
     config.watch(at + EXP.SLTSTA, 2, () => {
-      this.watcher?.noticed();
+      const taken = this.#events & ~this.#status;
+      this.#events &= this.#status;
+      if (this.#listening && taken & ~SLTSTA_COMMAND_COMPLETED) this.watcher?.noticed();
       this.#interrupt();
     });
     this.#showLink();
@@ -162,12 +168,14 @@ export abstract class HotplugPort extends PciBridge {
 
   /** Asks the driver to let go of the device, as a person at the slot would. */
   pressAttentionButton(): void {
+    this.#pressed = !this.#listening;
     this.#event(SLTSTA_ATTENTION_BUTTON);
   }
 
   /** The device is gone from the slot, whether its driver let go of it or not. */
   remove(): void {
     this.#insertLater = false;
+    this.#pressed = false;
     if (!this.#occupied) return;
     this.#occupied = false;
     // A driver that listens has a device to let go of.
@@ -188,7 +196,17 @@ export abstract class HotplugPort extends PciBridge {
     return !this.#powered && (this.#control & SLTCTL_POWER_INDICATOR) === SLTCTL_POWER_INDICATOR;
   }
 
-  /** Whether a device waits until the driver has tidied up. */
+  /** Whether the driver works on letting go of the device, and can still be called off. */
+  get isBlinking(): boolean {
+    return this.#blinking;
+  }
+
+  /** Whether a device is there that the driver is still to be told of. */
+  get isWaiting(): boolean {
+    return this.#insertLater;
+  }
+
+  /** Whether the driver still tidies up after the device before. */
   get isSettling(): boolean {
     return this.#settling;
   }
@@ -226,7 +244,10 @@ export abstract class HotplugPort extends PciBridge {
     this.#powered = !(control & SLTCTL_POWER_OFF);
     const listened = this.#listening;
     this.#listening = (control & SLTCTL_HOTPLUG_INTERRUPT) !== 0;
-    if (this.#listening && !listened) this.onListening?.();
+    if (this.#listening && !listened) {
+      this.onListening?.();
+      if (this.#pressed) this.pressAttentionButton();
+    }
     this.#showLink();
     if (this.#occupied) this.#follow(indicator((control & SLTCTL_POWER_INDICATOR) >> 8));
     else if (this.isOff) this.#settled();
@@ -265,7 +286,9 @@ export abstract class HotplugPort extends PciBridge {
   }
 
   #setStatus(set: number, clear: number): void {
-    this.config.set(this.express + EXP.SLTSTA, 2, (this.#status & ~clear) | set);
+    const status = (this.#status & ~clear) | set;
+    this.config.set(this.express + EXP.SLTSTA, 2, status);
+    this.#events = status & SLTSTA_EVENTS;
   }
 
   #event(event: number): void {
@@ -294,6 +317,8 @@ export abstract class HotplugPort extends PciBridge {
     this.#engaged = false;
     this.#insertLater = false;
     this.#listening = false;
+    this.#pressed = false;
+    this.#events = 0;
     this.#occupied = occupied;
     if (occupied) this.occupy();
     else this.#showLink();
@@ -305,13 +330,13 @@ export abstract class HotplugPort extends PciBridge {
       msix: this.msix.save(),
       occupied: this.#occupied,
       powered: this.#powered,
-      slot: [this.#engaged, this.#settling, this.#insertLater, this.#blinking],
+      slot: [this.#engaged, this.#settling, this.#insertLater, this.#blinking, this.#pressed],
     };
   }
 
   override restore(state: unknown): void {
     const { msix, occupied, powered, slot } = (state ?? {}) as Record<string, unknown>;
-    const flags: unknown[] = Array.isArray(slot) && slot.length === 4 ? slot : [undefined];
+    const flags: unknown[] = Array.isArray(slot) && slot.length === 5 ? slot : [undefined];
     if (![occupied, powered, ...flags].every((flag) => typeof flag === 'boolean')) {
       throw new Error(`${this.name}: the state of the slot is missing.`);
     }
@@ -319,7 +344,8 @@ export abstract class HotplugPort extends PciBridge {
     this.msix.restore(msix);
     this.#occupied = occupied as boolean;
     this.#powered = powered as boolean;
-    [this.#engaged, this.#settling, this.#insertLater, this.#blinking] = flags as boolean[];
+    [this.#engaged, this.#settling, this.#insertLater, this.#blinking, this.#pressed] = flags as boolean[];
+    this.#events = this.#status & SLTSTA_EVENTS;
     this.#listening = (this.#control & SLTCTL_HOTPLUG_INTERRUPT) !== 0;
     const at = this.express + EXP.LNKSTA;
     const status = this.config.read(at, 2);

@@ -38,14 +38,13 @@ export class DimmHotplug implements LiveKind<MemoryDevice, MemoryPlug> {
     const { guest, room } = options;
     this.slots = room.slots;
     if (this.slots === 0) return;
-    const at = (slot: number) => this.#dimms.get(slot)?.device;
     this.registers = new AcpiMemoryHotplug({
       slots: this.slots,
       dimm: (slot) => this.#attached(slot),
       notify: () => options.raiseGpe(GPE),
-      noticed: (slot) => ifThere(at(slot), (device) => guest.noticed(device)),
-      ost: (slot, event, status) => ifThere(at(slot), (device) => guest.answered(device, event, status)),
-      eject: (slot) => ifThere(at(slot), (device) => guest.ejected(device)),
+      noticed: (slot) => ifThere(this.#attached(slot), (device) => guest.noticed(device)),
+      ost: (slot, event, status) => ifThere(this.#attached(slot), (device) => guest.answered(device, event, status)),
+      eject: (slot) => ifThere(this.#attached(slot), (device) => guest.ejected(device)),
     });
   }
 

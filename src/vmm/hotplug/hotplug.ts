@@ -64,7 +64,7 @@ export class Hotplug {
   /** The host's part of a device is made, or could not be. @param host what the main thread made for it. */
   prepared(id: number, error?: string, host?: HostPart): void {
     const pending = this.#requests.get(id);
-    if (pending?.stage !== 'reserved') return;
+    if (pending?.stage !== 'reserved' || pending.detaching) return;
     const { device } = pending;
     const kind = this.#kind(device.kind);
     if (error !== undefined) {
@@ -162,7 +162,8 @@ export class Hotplug {
   /** The host has a device's thread or memory back. */
   released(id: number): void {
     const pending = this.#requests.get(id);
-    if (!pending?.detaching || isSettled(pending.stage)) return;
+    if (!pending?.detaching || pending.released) return;
+    pending.released = true;
     this.#kind(pending.device.kind).vacate(pending.device);
     if (pending.withdrawnFor === undefined)
       this.#requests.advance(pending, 'removed', pending.forced ? FORCED : undefined);
@@ -173,17 +174,28 @@ export class Hotplug {
     return this.#requests.list();
   }
 
-  /** The guest that was asked is no more: the next one finds at its boot what is there. */
+  /**
+   * The guest that was asked is no more: the next one finds at its boot what is there, and nothing that was to leave.
+   * Called before devices are reset. A request to leave that has timed out was told to have failed: its device stays.
+   */
   reset(): void {
     for (const pending of this.#requests.waiting()) {
       // The next guest has the same memory to plug.
       if (pending.detaching || pending.stage === 'reserved' || pending.action === 'resize') continue;
       if (pending.action === 'plug') {
         this.#findsAtBoot(pending, 'it was reset, and finds the device at its boot');
-      } else {
+      } else if (pending.stage === 'timed-out') {
         this.#requests.advance(pending, 'refused', 'The guest was reset before it let go.');
+      } else {
+        this.#ejected(pending.device, 'it was reset, and what comes has it no more', false);
       }
     }
+  }
+
+  /** Whether a device may leave at any moment: it was asked to, or the host takes it back. */
+  isLeaving(id: string): boolean {
+    const pending = this.#requests.about(id, 'unplug');
+    return pending !== undefined && (pending.detaching === true || !isSettled(pending.stage));
   }
 
   #findsAtBoot(pending: Pending, words: string): void {
@@ -235,7 +247,8 @@ export class Hotplug {
   #answered(device: LiveDevice, event: number, status: number): void {
     const answer = readOst(event, status);
     const pending = answer && this.#requests.about(device.id, answer.about === 'insertion' ? 'plug' : 'unplug');
-    if (!answer || !pending || pending.detaching) return;
+    // Of a device that is still being made a guest can know nothing.
+    if (!answer || !pending || pending.detaching || pending.stage === 'reserved') return;
     pending.guest = `it answered: ${answer.words}`;
     pending.ost = { event, status };
     const { onlineWhenAccepted } = this.#kind(device.kind);

@@ -84,7 +84,10 @@ export class LiveDevices {
       ...virtioMem.map(({ id, address, size }) => [id, { address, size }] as const),
       ...options.pmems.map(({ id, address, size }) => [id, { address, size }] as const),
     ]);
-    this.pci = hotplug.add('pci', (guest) => new PciHotplug({ description, guest, room, regions }));
+    this.pci = hotplug.add(
+      'pci',
+      (guest) => new PciHotplug({ description, guest, room, regions, isLeaving: (id) => hotplug.isLeaving(id) }),
+    );
     this.virtioMem = new VirtioMemories({
       ...{ regions: virtioMem, host: { vm, memory, handle }, hotplug },
       ...{ clock: options.clock, event: options.event },
@@ -105,8 +108,12 @@ export class LiveDevices {
     return this.#calls[name](parameter as never);
   }
 
-  reset(): void {
+  /** The guest is no more: before devices are reset, for those that were to leave are gone with it. */
+  guestGone(): void {
     this.#hotplug.reset();
+  }
+
+  reset(): void {
     this.nvdimms.reset();
     this.virtioMem.reset();
     this.#room.reset();

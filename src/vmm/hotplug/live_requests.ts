@@ -20,6 +20,8 @@ export interface Pending {
   stage: Stage;
   /** The device is on its way out: the guest's word no longer counts. */
   detaching?: boolean;
+  /** The host has everything back. */
+  released?: boolean;
   /** The guest is not asked. */
   forced?: boolean;
   /** It came while the guest was booting, which may have found it by itself. */
@@ -60,7 +62,8 @@ export class LiveRequests {
    */
   requireFree(device: string): void {
     const other = this.#byDevice.get(device);
-    if (!other || isSettled(other.stage)) return;
+    // One that has timed out may end late, and holds its device's place until it has.
+    if (!other || (isSettled(other.stage) && !other.detaching)) return;
     const doing = { plug: 'plugged', unplug: 'unplugged', resize: 'resized' }[other.action];
     throw new NemuError('BUSY', `${device} is being ${doing}: request ${other.id} is ${other.stage}.`, {
       hint: 'Wait for that request to settle, then try again.',
@@ -97,9 +100,9 @@ export class LiveRequests {
   }
 
   #forget(): void {
-    for (const [id, { stage }] of this.#all) {
+    for (const [id, { stage, detaching, released }] of this.#all) {
       if (this.#all.size <= REMEMBERED) return;
-      if (isSettled(stage)) this.#all.delete(id);
+      if (isSettled(stage) && (!detaching || released)) this.#all.delete(id);
     }
   }
 

@@ -48,6 +48,8 @@ export interface PciHotplugOptions {
   /** Memory of devices of the start, by their ids. */
   readonly regions: ReadonlyMap<string, DeviceMemory>;
   readonly guest: GuestActs;
+  /** Whether a device may leave at any moment. */
+  readonly isLeaving: (id: string) => boolean;
 }
 
 /** Guest-physical memory that a device brings. */
@@ -248,6 +250,12 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
 
   /** Why a device cannot stand in a place. */
   #unfit(plug: PciPlug, place: PciPlace): NemuError | undefined {
+    const above = [...this.#held.values()].find(({ ports }) => ports.includes(place.id));
+    if (above && this.#options.isLeaving(above.device.id)) {
+      return new NemuError('BUSY', `${place.id} is going: ${above.device.id} is being unplugged.`, {
+        hint: 'Use another port, or wait for that request to settle.',
+      });
+    }
     if (plug.type === 'i6300esb' && place.kind === 'port') {
       return new NemuError(
         'PCI_PORTS',
@@ -328,14 +336,16 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     }
     const kept = held?.made.kept?.();
     if (kept) throw kept;
-    const inside = held?.ports.flatMap((port) => {
-      const other = [...this.#held.values()].find(({ place }) => place.id === port);
-      return other ? [other.device.id] : [];
-    });
-    if (!inside || inside.length === 0) return;
+    const inside = held ? this.#behind(held).map(({ device }) => device.id) : [];
+    if (inside.length === 0) return;
     throw new NemuError('BUSY', `${id} has ${inside.join(' and ')} behind it.`, {
       hint: `Unplug ${inside.join(' and ')} first.`,
     });
+  }
+
+  /** What stands behind a switch or a bridge. */
+  #behind({ ports }: Held): Held[] {
+    return [...this.#held.values()].filter(({ place }) => ports.includes(place.id));
   }
 
   requestRemoval({ id }: PciDevice): void {
@@ -351,6 +361,10 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
     const held = this.#held.get(device.id);
     if (!held) return;
     const { place, made } = held;
+    // The guest has let go of what is behind it as well, also of what it has not looked at.
+    for (const behind of this.#behind(held)) {
+      this.#options.guest.ejected(behind.device, `it let go of ${device.id}, behind which it stood`);
+    }
     place.watcher = undefined;
     held.attached = false;
     const root = this.#board?.pci.root;
@@ -361,7 +375,14 @@ export class PciHotplug implements LiveKind<PciDevice, PciPlug> {
       root?.remove(held.function);
     }
     // It was torn out of a guest that has yet to notice.
-    if (place.waits !== undefined) place.onSettled = remains?.();
+    if (place.waits !== undefined) {
+      const before = place.onSettled;
+      const undo = remains?.();
+      place.onSettled = () => {
+        before?.();
+        undo?.();
+      };
+    }
     held.removePorts?.();
     made.settle(done);
   }

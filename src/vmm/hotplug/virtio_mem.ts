@@ -65,8 +65,11 @@ export class VirtioMemories {
       device,
       packed: false,
       kept: () => {
-        if (device.plugged === 0) return undefined;
-        return new NemuError('BUSY', `The guest has ${formatSize(device.plugged)} of ${id} plugged.`, {
+        const { plugged, requested } = device;
+        if (plugged === 0 && requested === 0) return undefined;
+        // What is asked for may be plugged at any moment, also while the device is on its way out.
+        const has = plugged > 0 ? `has ${formatSize(plugged)}` : `is to have ${formatSize(requested)}`;
+        return new NemuError('BUSY', `The guest ${has} of ${id} plugged.`, {
           hint: `Ask for nothing of it first: vm.memory.resize('${id}', 0).`,
         });
       },

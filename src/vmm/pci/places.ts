@@ -45,6 +45,9 @@ export interface PciPlace {
   readonly state: PciPortReport['state'];
 }
 
+const BLINKS = "the port's power indicator blinks: it works on letting go";
+const UNSEEN = 'it has not seen the device, which waited for it';
+
 /** A slot behind a port of PCI Express: native hot-plug. */
 export class PortPlace implements PciPlace {
   readonly kind = 'port';
@@ -65,7 +68,7 @@ export class PortPlace implements PciPlace {
     port.watcher = {
       noticed: () => this.watcher?.noticed(),
       turnedOn: () => this.watcher?.accepted('it turned the port on'),
-      leaving: () => this.watcher?.leaving("the port's power indicator blinks: it works on letting go"),
+      leaving: () => this.watcher?.leaving(BLINKS),
       kept: () => this.watcher?.kept("it kept the device: the port's power indicator is on again"),
       turnedOff: ({ attentionIndicator }) => {
         const trouble = attentionIndicator === 'on' ? ', and its attention indicator on: it had trouble with it' : '';
@@ -92,7 +95,10 @@ export class PortPlace implements PciPlace {
   }
 
   requestRemoval(): void {
-    if (this.#port.isOff) this.watcher?.released('it had turned the port off already');
+    if (this.#port.isWaiting) this.watcher?.released(UNSEEN);
+    else if (this.#port.isOff) this.watcher?.released('it had turned the port off already');
+    // A second press would call the first one off (PCI Express 4.0, section 6.7.1.5).
+    else if (this.#port.isBlinking) this.watcher?.leaving(BLINKS);
     else this.#port.pressAttentionButton();
   }
 
@@ -157,7 +163,8 @@ export class SlotPlace implements PciPlace {
   }
 
   requestRemoval(): void {
-    this.#hotplug.requestRemoval(this.#device);
+    if (this.#hotplug.isLate(this.#device)) this.watcher?.released(UNSEEN);
+    else this.#hotplug.requestRemoval(this.#device);
   }
 
   remove(): void {

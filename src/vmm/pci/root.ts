@@ -133,7 +133,9 @@ export class PciRoot {
       .filter(([bar]) => bar.kind !== 'io' && !bar.memory)
       .map(([{ size, index }, { base }]) => ({ base, size, name: `${function_.name} BAR ${index}, torn out` }));
     return () => {
-      const undo = ranges.map(({ base, size, name }) =>
+      // A guest may have put others there, which answer from now on.
+      const free = ranges.filter(({ base, size }) => mmio.isFree(base, size));
+      const undo = free.map(({ base, size, name }) =>
         mmio.insert(base, { name, size, read: () => 0, write: () => {} }),
       );
       return () => {

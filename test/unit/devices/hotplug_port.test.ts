@@ -18,7 +18,7 @@ function slot() {
   while (port.config.read(at, 1) !== EXPRESS) at = port.config.read(at + 1, 1);
   const told: string[] = [];
   port.watcher = {
-    noticed: () => {},
+    noticed: () => told.push('noticed'),
     turnedOn: () => told.push('turned on'),
     leaving: () => told.push('leaving'),
     kept: () => told.push('kept'),
@@ -33,6 +33,7 @@ function slot() {
   };
   control(OFF);
   events();
+  told.length = 0;
   return { port, told, control, events };
 }
 
@@ -43,14 +44,14 @@ test('a device comes, is asked to go, and goes when the driver has turned the sl
   expect(events()).toBe(0x148);
   control(BLINKS);
   control(ON);
-  expect(told.splice(0)).toEqual(['turned on']);
+  expect(told.splice(0)).toEqual(['noticed', 'turned on']);
   expect(port.slotState).toMatchObject({ occupied: true, powered: true, powerIndicator: 'on', linkActive: true });
   events();
   port.pressAttentionButton();
   expect(events() & 1).toBe(1);
   control(BLINKS);
   control(OFF);
-  expect(told.splice(0)).toEqual(['leaving', 'turned off']);
+  expect(told.splice(0)).toEqual(['noticed', 'noticed', 'leaving', 'turned off']);
   expect(port.isOff).toBe(true);
   port.remove();
   expect(port.slotState).toMatchObject({ occupied: false, linkActive: false });
@@ -80,5 +81,22 @@ test('after a surprise removal the next device waits until the driver has tidied
   control(OFF);
   expect(port.isSettling).toBe(false);
   expect(port.slotState.occupied).toBe(true);
-  expect(told).toEqual(['turned on', 'settled']);
+  expect(told).toEqual(['turned on', 'noticed', 'noticed', 'settled']);
+});
+
+test('a button that was pressed before a driver listens is pressed again when one does', () => {
+  const { port, told, control, events } = slot();
+  port.reset();
+  port.occupy();
+  port.pressAttentionButton();
+  // What it clears before it begins is none that it has taken.
+  events();
+  expect(told.splice(0)).toEqual([]);
+  control(ON);
+  expect(events() & 1).toBe(1);
+  expect(told).toEqual(['noticed']);
+  // Once is enough.
+  control(ON & ~LISTENS);
+  control(ON);
+  expect(events() & 1).toBe(0);
 });

@@ -52,7 +52,7 @@ describe('hot-plug registers', () => {
     expect([told.notified, read(DOWN), device.isTorn(4)]).toEqual([1, 0x10, true]);
     device.setRemovable(4, true);
     device.plugged(4);
-    expect([told.notified, read(UP)]).toEqual([1, 0]);
+    expect([told.notified, read(UP), device.isLate(4), device.isLate(5)]).toEqual([1, 0, true, false]);
     write(EJECT, 0x10);
     expect([told.settled, told.ejected, read(DOWN), device.isTorn(4)]).toEqual([[4], [], 0, false]);
     expect([told.notified, read(UP)]).toEqual([2, 0x10]);
@@ -63,7 +63,11 @@ describe('hot-plug registers', () => {
     device.plugged(5);
     device.gone(5);
     expect([told.ejected, read(DOWN), device.isTorn(4), device.isTorn(5)]).toEqual([[4], 0, false, false]);
+    // What was never there cannot be torn out.
+    device.gone(6);
+    expect([read(DOWN), device.isTorn(6)]).toEqual([0, false]);
     // The next guest has none of it.
+    device.setRemovable(6, true);
     device.gone(6);
     device.reset();
     expect([told.settled, read(DOWN), device.isTorn(6)]).toEqual([[4, 6], 0, false]);

@@ -184,6 +184,20 @@ describe('a request to plug', () => {
     expect(events.at(-1)?.reason).toBeUndefined();
   });
 
+  test('that timed out gives its place back when the guest refuses late', () => {
+    const { clock, hotplug, kind, stages, releases } = setUp();
+    const { id } = hotplug.plug(PLUG, 1000);
+    hotplug.prepared(id);
+    clock.advance(1000n * MS);
+    kind.guest.answered(DEVICE, INSERTION, 0x81);
+    expect(releases).toEqual([id]);
+    expect(() => hotplug.unplug('d0')).toThrow('d0 is being plugged: request 1 is timed-out.');
+    hotplug.released(id);
+    hotplug.released(id);
+    expect(stages()).toEqual(['reserved', 'notified', 'timed-out', 'refused']);
+    expect(kind.log.filter((each) => each === 'vacate')).toHaveLength(1);
+  });
+
   test('that was accepted and never used says so when it times out', () => {
     const { clock, hotplug, kind, events } = setUp();
     hotplug.prepared(hotplug.plug(PLUG, 1000).id);
@@ -260,17 +274,35 @@ describe('a request to unplug', () => {
 });
 
 test('a reset settles what waits for the guest, and nothing else', () => {
-  const { hotplug, kind, events } = setUp();
+  const { clock, hotplug, kind, events } = setUp();
   const reserved = hotplug.plug(PLUG);
   hotplug.reset();
   expect(hotplug.requests()[0].stage).toBe('reserved');
   hotplug.prepared(reserved.id);
   hotplug.reset();
   expect(events.at(-1)).toMatchObject({ stage: 'online', guest: 'it was reset, and finds the device at its boot' });
-  hotplug.unplug('d0');
+  // What the guest was told to have failed stays so.
+  hotplug.unplug('d0', 1000);
+  clock.advance(1000n * MS);
   hotplug.reset();
   expect(events.at(-1)).toMatchObject({ stage: 'refused', reason: 'The guest was reset before it let go.' });
   expect(kind.present()).toEqual([DEVICE]);
+  const { id } = hotplug.unplug('d0');
+  hotplug.reset();
+  expect(events.at(-1)).toMatchObject({ stage: 'accepted', guest: 'it was reset, and what comes has it no more' });
+  hotplug.released(id);
+  expect(events.at(-1)).toMatchObject({ id, stage: 'removed' });
+  expect(kind.present()).toEqual([]);
+});
+
+test('of a device that is still being made no guest has a word', () => {
+  for (const status of [0, 0x81]) {
+    const { hotplug, kind, stages, releases } = setUp();
+    const { id } = hotplug.plug(PLUG);
+    kind.guest.answered(DEVICE, INSERTION, status);
+    hotplug.prepared(id);
+    expect([stages(), releases, kind.present()]).toEqual([['reserved', 'notified'], [], [DEVICE]]);
+  }
 });
 
 test('requests are remembered, but not without end', () => {

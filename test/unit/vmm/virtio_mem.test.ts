@@ -277,6 +277,19 @@ describe('a request for a size', () => {
     expect(last()).toMatchObject({ stage: 'reached' });
   });
 
+  test('keeps the device in the machine, for it may be plugged at any moment', () => {
+    const { memories, made, ask, start } = setUp();
+    expect(made.kept?.()).toBeUndefined();
+    start();
+    memories.resize('vm0', 4 * MiB);
+    expect(made.kept?.()?.message).toBe('The guest is to have 4 MiB of vm0 plugged.');
+    ask(0, 0, 1);
+    memories.resize('vm0', 0);
+    expect(made.kept?.()?.message).toBe('The guest has 2 MiB of vm0 plugged.');
+    ask(1, 0, 1);
+    expect(made.kept?.()).toBeUndefined();
+  });
+
   test('for what there is not is refused before anything is touched', () => {
     const { memories, requests, made } = setUp();
     expect(() => memories.resize('vm1', 0)).toThrow('There is no virtio-mem device vm1 in this machine.');
