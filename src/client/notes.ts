@@ -60,8 +60,18 @@ export function plugNote(asked: PlugInput, device: LiveDevice, options: PlugOpti
   return {
     code: `vm.plug(${literal(again)}${given(options)})`,
     redo: [plugChange(withAbsoluteFiles(again), options)],
-    undo: { code: `vm.unplug(${id})`, changes: [unplugChange(device.id)] },
+    undo: withNothingPlugged(asked, device.id, { code: `vm.unplug(${id})`, changes: [unplugChange(device.id)] }),
     holds: `vm.has(${id})`,
+  };
+}
+
+/** A virtio-mem leaves only when nothing of it is asked for. */
+function withNothingPlugged(asked: PlugInput, id: string, undo: NonNullable<NotedAction['undo']>): typeof undo {
+  if (asked.kind !== 'pci' || asked.type !== 'virtio-mem' || asked.requested === undefined) return undo;
+  const nothing: MachineChange = { method: 'resizeMemory', parameters: [id, 0, {}] };
+  return {
+    code: `await vm.memory.resize(${literal(id)}, 0), ${undo.code}`,
+    changes: [nothing, ...undo.changes],
   };
 }
 

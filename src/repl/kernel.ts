@@ -79,6 +79,20 @@ export class Kernel {
     return (await this.#modules()).list;
   }
 
+  /** All that have symbols of their own; one whose table cannot be read, as of a module that goes meanwhile, has none. */
+  async moduleSymbols(): Promise<KernelSymbol[]> {
+    const { list, symbols } = await this.#modules();
+    const found: KernelSymbol[] = [];
+    for (const module of list) {
+      try {
+        found.push(...(await symbols(module)).all);
+      } catch (error) {
+        if (!(error instanceof NemuError)) throw error;
+      }
+    }
+    return found;
+  }
+
   async #modules(): Promise<{ list: KernelModule[]; symbols: (module: KernelModule) => Promise<KernelSymbols> }> {
     const kernel = await this.symbols();
     const memory = this.#space(await this.#info());

@@ -67,13 +67,19 @@ describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
       // The symbols are the guest's own; its second vCPU is a thread.
       // The guest stands still while it is asked, and answers when gdb has it go on.
       const answer = join(folder, 'answer');
+      // A function of a module.
+      const line = "awk '/\\[evdev\\]/ && $2 ~ /[tT]/ { print $1, $3; exit }' /proc/kallsyms";
+      const [address, name] = (await said(['exec', 'work', '--', 'sh', '-c', line])).trim().split(' ');
+      const place = `0x${address}`;
       const output = await gdb([
         ...['info threads', `break *${FUNCTION}`, `shell ${nemu} exec work -- uname -r >${answer} 2>&1 </dev/null &`],
         ...['continue', 'p/x $rip', 'info symbol $pc', 'x/2i $pc', 'p/x $rdi', 'stepi', 'info symbol $pc'],
+        `info symbol ${place}`,
         ...['p/x $gs_base', 'monitor info status', 'x/s &linux_banner', 'info breakpoints', 'delete', 'detach'],
       ]);
       for (const text of [
         ...['Thread 1 (CPU#0', 'Thread 2 (CPU#1', `Breakpoint 1, `, `<${FUNCTION}>`, `${FUNCTION} in section .text`],
+        `${name} in section .text`,
         ...['VM status: paused (debug)', `Linux version ${release}`, 'breakpoint already hit 1 time'],
       ]) {
         expect(output).toContain(text);
@@ -89,9 +95,9 @@ describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
       const linked = addressOf(FUNCTION) - addressOf('_text') + LINK_ADDRESS;
       const vmlinux = join(folder, 'vmlinux');
       writeFileSync(vmlinux, symbolFile([{ type: 'T', name: FUNCTION, address: linked }]));
-      expect(await said(['gdb', 'work', vmlinux, '--', ...words([`p &${FUNCTION}`, 'detach'])])).toContain(
-        `0x${addressOf(FUNCTION).toString(16)} <${FUNCTION}>`,
-      );
+      const both = await said(['gdb', 'work', vmlinux, '--', ...words([`p &${FUNCTION}`, `p &${name}`, 'detach'])]);
+      expect(both).toContain(`0x${addressOf(FUNCTION).toString(16)} <${FUNCTION}>`);
+      expect(both).toContain(`${place} <${name}>`);
 
       // The socket of the start is still there for the next gdb; gdb leaves it by its own end, without a word.
       expect(await hostGdb([target, 'p $cs', 'monitor info registers'])).toContain('CPU#0');
@@ -99,8 +105,8 @@ describe.skipIf(!hasGdb)('gdb on a guest (needs gdb)', () => {
       expect((await said(['exec', 'work', '--', 'echo', 'alive'])).trim()).toBe('alive');
 
       // QEMU's way to have one more place.
-      const line = `gdbserver unix:${join(folder, 'other.sock')}`;
-      const more = await said(['qmp', 'work', 'human-monitor-command', `command-line=${line}`]);
+      const server = `gdbserver unix:${join(folder, 'other.sock')}`;
+      const more = await said(['qmp', 'work', 'human-monitor-command', `command-line=${server}`]);
       expect(more).toContain('Waiting for gdb connection on device');
       expect(await hostGdb([`target remote ${join(folder, 'other.sock')}`, 'p $cs'])).toContain('$1 = ');
       const { status, stderr } = await run('gdb', 'work', '--gdb', 'no-such-gdb');

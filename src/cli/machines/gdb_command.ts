@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { NemuError } from '../../client/errors.ts';
+import type { KernelSymbol } from '../../client/guest_kernel/kallsyms.ts';
 import { VmcoreInfo } from '../../client/guest_kernel/vmcoreinfo.ts';
 import { symbolFile } from '../../gdb/symbol_file.ts';
 import { findProgram } from '../../lab/command.ts';
@@ -76,6 +77,7 @@ function spawnGdb(program: string, args: readonly string[]): Promise<number> {
 
 /** @returns gdb's commands; symbols are no condition. */
 async function loadSymbols({ machine, known }: AttachedMachine, given: string | undefined): Promise<string[]> {
+  const kernel = new Kernel(machine);
   const note = await machine.vmcoreinfo().catch(() => undefined);
   let info: VmcoreInfo | undefined;
   try {
@@ -93,16 +95,28 @@ async function loadSymbols({ machine, known }: AttachedMachine, given: string | 
       say('The guest has not said where its kernel is: with KASLR addresses are elsewhere (nokaslr turns it off).');
       return [`symbol-file ${vmlinux}`];
     }
-    return [`symbol-file -o 0x${offset} ${vmlinux}`];
+    const modules = await made('modules', () => kernel.moduleSymbols(), 'no symbols of modules');
+    // Of its own accord gdb asks whether it is to.
+    return [
+      `symbol-file -o 0x${offset} ${vmlinux}`,
+      ...modules.map((path) => `with confirm off -- add-symbol-file ${path}`),
+    ];
   }
+  const all = async () => [...(await kernel.symbols()).all, ...(await kernel.moduleSymbols())];
+  return (await made('kallsyms', all, 'no symbols')).map((path) => `symbol-file ${path}`);
+}
+
+/** A file of symbols that the guest tells. @returns its path; none without symbols, and says why. */
+async function made(name: string, tell: () => Promise<readonly KernelSymbol[]>, without: string): Promise<string[]> {
   try {
-    const symbols = await new Kernel(machine).symbols();
-    const path = join(runFolder(), 'kallsyms');
-    writeFileSync(path, symbolFile(symbols.all));
-    return [`symbol-file ${path}`];
+    const symbols = await tell();
+    if (symbols.length === 0) return [];
+    const path = join(runFolder(), name);
+    writeFileSync(path, symbolFile(symbols));
+    return [path];
   } catch (error) {
     if (!(error instanceof NemuError)) throw error;
-    say(`There are no symbols: ${error.text}`);
+    say(`There are ${without}: ${error.text}`);
     return [];
   }
 }
