@@ -4,10 +4,10 @@ import * as z from 'zod';
 import { QmpError } from './errors.ts';
 import { reasonOf } from './files.ts';
 import { readQcow2Header } from './qcow2_header.ts';
-import { bool, str, withBase } from './types.ts';
+import { bool, isId, str, withBase } from './types.ts';
 
 const base = {
-  'node-name': str.min(1).max(31).optional(),
+  'node-name': str.optional(),
   'read-only': bool.optional(),
   'auto-read-only': bool.optional(),
   discard: z.enum(['ignore', 'unmap']).optional(),
@@ -48,6 +48,9 @@ export interface BlockNode {
   usedBy: string | undefined;
 }
 
+/** Characters of a node's name. */
+const MAX_NAME = 31;
+
 export class BlockNodes {
   readonly #nodes = new Map<string, BlockNode>();
   #next = 1;
@@ -67,8 +70,11 @@ export class BlockNodes {
   }
 
   #add(options: Options, implicit: boolean): BlockNode {
-    const name = options['node-name'] ?? `#block${String(this.#next++).padStart(3, '0')}`;
+    const given = options['node-name'];
+    if (given !== undefined && !isId(given)) throw new QmpError(`Invalid node-name: '${given}'`);
+    const name = given ?? `#block${String(this.#next++).padStart(3, '0')}`;
     if (this.#nodes.has(name)) throw new QmpError(`Duplicate nodes with node-name='${name}'`);
+    if (name.length > MAX_NAME) throw new QmpError('Node name too long');
     requireZeroes(options);
     const { driver, cache, 'read-only': readOnly } = options;
     let child: BlockNode | undefined;
@@ -99,7 +105,7 @@ export class BlockNodes {
   /** @throws QmpError for a node that there is not, or that is taken. */
   #free(name: string): BlockNode {
     const node = this.#nodes.get(name);
-    if (!node) throw new QmpError(`Cannot find device='' nor node-name='${name}'`);
+    if (!node) throw new QmpError(`Cannot find device='${name}' nor node-name='${name}'`);
     const user = node.usedBy ?? node.parent;
     if (user !== undefined) throw new QmpError(`Node '${name}' is in use by ${user}`);
     return node;
@@ -120,8 +126,9 @@ export class BlockNodes {
   delete(name: string): void {
     const node = this.#nodes.get(name);
     if (!node) throw new QmpError(`Failed to find node with node-name='${name}'`);
-    const user = node.usedBy ?? node.parent;
-    if (user !== undefined) throw new QmpError(`Node '${name}' is busy: it is in use by ${user}`);
+    if (node.usedBy !== undefined) throw new QmpError(`Node ${name} is in use`);
+    if (node.implicit) throw new QmpError(`Node ${name} is not owned by the monitor`);
+    if (node.parent !== undefined) throw new QmpError(`Block device ${name} is in use`);
     this.#nodes.delete(name);
     const child = node.child === undefined ? undefined : this.#nodes.get(node.child);
     if (!child) return;

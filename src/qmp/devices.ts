@@ -13,6 +13,8 @@ export interface MemoryBackend {
   readonly reserve: boolean;
   /** What a DIMM takes of it. */
   readonly plug: Omit<MemoryPlug, 'kind' | 'id' | 'slot' | 'address' | 'node' | 'size'>;
+  /** Its properties, as they were asked for or are without. */
+  readonly settings: Readonly<Record<string, unknown>>;
   /** The device that it is in, by the machine's id. */
   usedBy: string | undefined;
 }
@@ -21,7 +23,7 @@ export interface MemoryBackend {
 export interface NamedObject {
   readonly id: string;
   readonly type: 'rng-random' | 'rng-builtin' | 'iothread';
-  readonly settings: Readonly<Record<string, unknown>>;
+  readonly settings: Record<string, unknown>;
 }
 export type QmpObject = MemoryBackend | NamedObject;
 

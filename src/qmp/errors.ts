@@ -24,13 +24,13 @@ export const deviceNotFound = (name: string) => new QmpError(`Device '${name}' n
 const CLASSES: Readonly<Record<string, ErrorClass>> = {
   NO_DEVICE: 'DeviceNotFound',
   DISK: 'DeviceNotFound',
-  BALLOON: 'DeviceNotActive',
 };
 
 /** What a peer is told of anything that was thrown. */
 export function toQmpError(error: unknown): QmpError {
   if (error instanceof QmpError) return error;
   if (error instanceof NemuError) {
+    if (error.code === 'BALLOON') return new QmpError('No balloon device has been activated', 'DeviceNotActive');
     return new QmpError([error.message, error.hint].filter(Boolean).join(' '), CLASSES[error.code]);
   }
   return new QmpError(error instanceof Error ? error.message : String(error));

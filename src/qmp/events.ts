@@ -110,7 +110,14 @@ export interface EventContext {
   readonly lastOst: (request: LiveRequest) => string | undefined;
 }
 
-export const ostKey = ({ ost }: LiveRequest): string | undefined => ost && `${ost.event} ${ost.status}`;
+/** Another request's answer is another one, though it may say the same. */
+export const ostKey = ({ id, ost }: LiveRequest): string | undefined => ost && `${id} ${ost.event} ${ost.status}`;
+
+/** What there is to tell of a device that has not answered. */
+export const noAnswer = (kind: OspmStatus['slot-type'], slot: number, device: string | undefined): OspmStatus => ({
+  ...(device !== undefined && { device }),
+  ...{ slot: String(slot), 'slot-type': kind, source: 0, status: 0 },
+});
 
 export function ospmStatusOf(request: LiveRequest, device: string | undefined): OspmStatus | undefined {
   const { device: live, ost } = request;
@@ -182,7 +189,7 @@ function translateRequest(request: LiveRequest, context: EventContext): QmpEvent
   const ost = ospmStatusOf(request, name.device);
   if (ost && ostKey(request) !== context.lastOst(request)) events.push(event('ACPI_DEVICE_OST', { info: ost }));
   const { action, stage, history, reason = 'no reason is known.' } = request;
-  if (stage === 'removed') events.push(event('DEVICE_DELETED', name));
+  if (stage === 'removed') events.push(...goneOf(request, name));
   else if (stage === 'refused' && action === 'unplug') {
     events.push(event('DEVICE_UNPLUG_GUEST_ERROR', name));
     if (request.device.kind === 'memory') {
@@ -190,7 +197,19 @@ function translateRequest(request: LiveRequest, context: EventContext): QmpEvent
     }
   } else if (stage === 'refused' && action === 'plug' && history.some((each) => each.stage === 'notified')) {
     // Whoever plugged it was told that it is there.
-    events.push(event('DEVICE_DELETED', name));
+    events.push(...goneOf(request, name));
   }
   return events;
+}
+
+const ON_SERIAL_BUS: readonly string[] = ['virtio-console', 'virtio-port'];
+
+/** The device behind a virtio device's bus goes first, and has a path alone. */
+function goneOf({ device: live }: LiveRequest, name: ReturnType<EventContext['nameOf']>): QmpEvent[] {
+  // Consoles and ports are on a bus of their own there.
+  const behind = live.kind === 'pci' && live.type.startsWith('virtio-') && !ON_SERIAL_BUS.includes(live.type);
+  return [
+    ...(behind ? [event('DEVICE_DELETED', { path: `${name.path}/virtio-backend` })] : []),
+    event('DEVICE_DELETED', name),
+  ];
 }

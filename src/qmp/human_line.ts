@@ -5,6 +5,8 @@ import type { Monitor } from './monitor.ts';
 export type Teller = (monitor: Monitor, words: readonly string[], cpu: number) => Promise<string[]> | string[];
 export interface Entry {
   readonly help: string;
+  /** It takes no words. */
+  readonly alone?: boolean;
   readonly tell: Teller;
 }
 

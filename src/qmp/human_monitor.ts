@@ -68,7 +68,7 @@ const ACTIONS: Readonly<Record<string, Entry>> = {
     help: 'target in MiB -- ask the guest to make do with so much',
     tell: (monitor, [size]) => done(run(monitor, 'balloon', { value: Number(expression(size)) * MiB })),
   },
-  cont: { help: 'go on', tell: (monitor) => done(run(monitor, 'cont')) },
+  cont: { help: 'go on', alone: true, tell: (monitor) => done(run(monitor, 'cont')) },
   device_add: {
     help: 'driver[,property=value…] -- plug a device',
     tell: (monitor, words) => {
@@ -81,11 +81,15 @@ const ACTIONS: Readonly<Record<string, Entry>> = {
     tell: (monitor, [id]) => done(run(monitor, 'device_del', { id: wanted('device_del', id) })),
   },
   info: { help: 'topic -- show information; `info` alone lists the topics', tell: info },
-  nmi: { help: 'send an NMI to every vCPU', tell: (monitor) => done(run(monitor, 'inject-nmi')) },
-  quit: { help: 'end the machine', tell: (monitor) => done(run(monitor, 'quit')) },
-  stop: { help: 'stop', tell: (monitor) => done(run(monitor, 'stop')) },
-  system_powerdown: { help: 'press the power button', tell: (monitor) => done(run(monitor, 'system_powerdown')) },
-  system_reset: { help: 'reset', tell: (monitor) => done(run(monitor, 'system_reset')) },
+  nmi: { help: 'send an NMI to every vCPU', alone: true, tell: (monitor) => done(run(monitor, 'inject-nmi')) },
+  quit: { help: 'end the machine', alone: true, tell: (monitor) => done(run(monitor, 'quit')) },
+  stop: { help: 'stop', alone: true, tell: (monitor) => done(run(monitor, 'stop')) },
+  system_powerdown: {
+    help: 'press the power button',
+    alone: true,
+    tell: (monitor) => done(run(monitor, 'system_powerdown')),
+  },
+  system_reset: { help: 'reset', alone: true, tell: (monitor) => done(run(monitor, 'system_reset')) },
   ...CHANGE_ACTIONS,
   ...MEMORY_ACTIONS,
   ...DIRTY_RATE_ACTIONS,
@@ -94,6 +98,10 @@ const ACTIONS: Readonly<Record<string, Entry>> = {
 const LOOKING = new Set(['info', 'x', 'xp', ...Object.keys(DIRTY_RATE_ACTIONS)]);
 const ALIASES: Readonly<Record<string, string>> = { c: 'cont', s: 'stop', q: 'quit', '?': 'help' };
 
+/** A command with its other names, as QEMU writes it: `stop|s`. */
+const aliased = (name: string) => [name, ...Object.keys(ALIASES).filter((alias) => ALIASES[alias] === name)].join('|');
+const tryHelp = (name: string) => `Try "help ${name}" for more information`;
+
 /** @returns what the monitor prints, errors and all: this is for people. */
 export async function humanMonitor(monitor: Monitor, line: string, cpu = 0): Promise<string> {
   const [word = '', ...words] = line.trim().split(/\s+/);
@@ -101,11 +109,13 @@ export async function humanMonitor(monitor: Monitor, line: string, cpu = 0): Pro
   const name = Object.hasOwn(ALIASES, word) ? ALIASES[word] : word;
   if (name === 'help') return lines(help(words[0]));
   if (!Object.hasOwn(ACTIONS, name)) return lines([`unknown command: '${word}'`]);
+  const [shown, alone] = [aliased(name), ACTIONS[name].alone && words.length > 0];
+  if (alone) return lines([`${shown}: extraneous characters at the end of line`, tryHelp(name)]);
   if (!LOOKING.has(name)) monitor.machine.note(`QMP: ${[name, ...words].join(' ')}`);
   try {
     return lines(await ACTIONS[name].tell(monitor, words, cpu));
   } catch (error) {
-    if (error instanceof UsageError) return lines([error.message, `Try "help ${name}" for more information`]);
+    if (error instanceof UsageError) return lines([error.message, tryHelp(name)]);
     return lines([`Error: ${toQmpError(error).message}`]);
   }
 }

@@ -3,13 +3,26 @@
  * either kind of quote, whole numbers up to 64 bits (docs/interop/qmp-spec in QEMU's documentation, RFC 8259).
  */
 
-export type Json = null | boolean | number | bigint | string | readonly Json[] | JsonObject;
+export type Json = null | boolean | number | bigint | JsonFloat | string | readonly Json[] | JsonObject;
 export interface JsonObject {
   readonly [key: string]: Json;
 }
 
+/** A number with a fraction or an exponent, or one of more than 64 bits: none where a whole number is wanted, 1.0 neither. */
+export class JsonFloat {
+  readonly value: number;
+
+  constructor(value: number) {
+    this.value = value;
+  }
+
+  toJSON(): number {
+    return this.value;
+  }
+}
+
 export const isObject = (value: unknown): value is JsonObject =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
+  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof JsonFloat);
 
 type TokenType = 'punctuation' | 'string' | 'number' | 'keyword';
 interface Token {
@@ -37,7 +50,8 @@ type State = 'start' | 'string' | 'escape' | 'number' | 'keyword' | 'recovery' |
 const PUNCTUATION = '{}[]:,';
 const SPACE = ' \t\r\n';
 const NUMBER = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$/;
-const NUMBER_CHARACTERS = '0123456789+-.eE';
+/** What may become one; a zero before other digits may not. */
+const BEGUN_NUMBER = /^-?((0|[1-9][0-9]*)(\.[0-9]*|(\.[0-9]+)?[eE][-+]?[0-9]*)?)?$/;
 /** Of a stray token, in an error. */
 const SHOWN = 64;
 
@@ -49,7 +63,9 @@ export class JsonStream {
   #text = '';
   #tokens: Token[] = [];
   #bytes = 0;
-  #depth = 0;
+  /** Of each kind, those that are open: negative where one more was closed. */
+  #braces = 0;
+  #brackets = 0;
   #found: (Json | JsonError)[] = [];
 
   constructor(limits: JsonLimits = LIMITS) {
@@ -100,18 +116,17 @@ export class JsonStream {
         if (character < ' ' || character > '\xfd') this.#stray();
         else this.#state = 'string';
         return;
-      case 'number':
-        if (NUMBER_CHARACTERS.includes(character)) {
-          this.#text += character;
-          return;
-        }
-        if (NUMBER.test(this.#text)) {
+      case 'number': {
+        const more = this.#text + character;
+        if (NUMBER.test(this.#text) && !BEGUN_NUMBER.test(more) && !/[0-9]/.test(character)) {
           this.#token('number');
           break;
         }
-        this.#stray();
-        this.#take(character);
+        // The byte that makes it none is a part of what is told.
+        this.#text = more;
+        if (!BEGUN_NUMBER.test(more)) this.#stray();
         return;
+      }
       case 'keyword':
         if (character >= 'a' && character <= 'z') {
           this.#text += character;
@@ -120,7 +135,7 @@ export class JsonStream {
         this.#token('keyword');
         break;
       case 'recovery':
-        if (!PUNCTUATION.includes(character) && character > ' ' && character !== '\xff') return;
+        if (!PUNCTUATION.includes(character) && character >= ' ' && character <= '\xfd') return;
         this.#state = 'start';
         break;
       case 'start':
@@ -132,7 +147,7 @@ export class JsonStream {
 
   #begin(character: string): void {
     if (SPACE.includes(character)) {
-      if (this.#depth === 0 && this.#tokens.length === 0) this.#bytes = 0;
+      if (this.#tokens.length === 0) this.#bytes = 0;
       return;
     }
     this.#text = character;
@@ -164,7 +179,8 @@ export class JsonStream {
   #reset(): void {
     this.#tokens = [];
     this.#text = '';
-    this.#depth = 0;
+    this.#braces = 0;
+    this.#brackets = 0;
     this.#bytes = 0;
   }
 
@@ -178,11 +194,14 @@ export class JsonStream {
       return;
     }
     if (type === 'punctuation') {
-      if (text === '{' || text === '[') this.#depth++;
-      else if (text === '}' || text === ']') this.#depth--;
+      if (text === '{') this.#braces++;
+      else if (text === '}') this.#braces--;
+      else if (text === '[') this.#brackets++;
+      else if (text === ']') this.#brackets--;
     }
-    if (this.#depth > this.#limits.nesting) this.#over('JSON nesting depth limit exceeded');
-    else if (this.#depth <= 0) this.#complete();
+    const [least, open] = [Math.min(this.#braces, this.#brackets), this.#braces + this.#brackets];
+    if (open > this.#limits.nesting) this.#over('JSON nesting depth limit exceeded');
+    else if (least < 0 || open === 0) this.#complete();
   }
 
   #complete(): void {
@@ -288,10 +307,14 @@ function unquote(text: string): string {
   const flush = () => {
     if (bytes === '') return;
     try {
-      out += UTF8.decode(Buffer.from(bytes, 'latin1'));
+      // A zero is written in two bytes.
+      for (const [index, part] of bytes.split('\xc0\x80').entries()) {
+        out += `${index === 0 ? '' : '\0'}${UTF8.decode(Buffer.from(part, 'latin1'))}`;
+      }
     } catch {
       fail('invalid UTF-8 sequence in string');
     }
+    if (NONCHARACTER.test(out)) fail('invalid UTF-8 sequence in string');
     bytes = '';
   };
   for (let at = 0; at < inner.length; at++) {
@@ -302,33 +325,45 @@ function unquote(text: string): string {
     flush();
     const code = inner[++at];
     if (code === 'u') {
-      const digits = inner.slice(at + 1, at + 5);
-      if (!/^[0-9a-fA-F]{4}$/.test(digits)) fail('invalid hex escape in string');
-      out += String.fromCharCode(Number.parseInt(digits, 16));
-      at += 4;
+      const [read, character] = unicodeEscape(inner, at - 1);
+      out += character;
+      at += read.length - 2;
     } else out += ESCAPES[code] ?? fail('invalid escape sequence in string');
   }
   flush();
-  if (!out.isWellFormed()) fail('invalid Unicode surrogate in string');
   return out;
+}
+
+/** Code points that stand for nothing, for good (Unicode, section 23.7), which QEMU takes for an error. */
+const NONCHARACTER = /\p{Noncharacter_Code_Point}/u;
+
+/** A character, or two that make one, at the backslash. @returns what was read, and what it stands for. */
+function unicodeEscape(text: string, at: number): [read: string, character: string] {
+  const [read] = /^\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|^\\u[0-9a-fA-F]{4}/.exec(
+    text.slice(at, at + 12),
+  ) ?? [text.slice(at, at + 6)];
+  const digits = /^(?:\\u([0-9a-fA-F]{4}))(?:\\u([0-9a-fA-F]{4}))?$/.exec(read)?.slice(1) ?? [];
+  const character = String.fromCharCode(...digits.filter(Boolean).map((each) => Number.parseInt(each, 16)));
+  if (character !== '' && character.isWellFormed() && !NONCHARACTER.test(character)) return [read, character];
+  return fail(`${printable(read)} is not a valid Unicode character`);
 }
 
 const INT64_MIN = -(2n ** 63n);
 const UINT64_MAX = 2n ** 64n - 1n;
 
 /** A whole number as far as 64 bits go, exactly; everything else as a floating-point number. */
-function numberOf(text: string): number | bigint {
-  if (!/^-?\d+$/.test(text)) return Number(text);
+function numberOf(text: string): number | bigint | JsonFloat {
   const number = Number(text);
+  if (!/^-?\d+$/.test(text)) return new JsonFloat(number);
   if (Number.isSafeInteger(number)) return Object.is(number, -0) ? 0 : number;
-  if (text.length > 20) return number;
-  const exact = BigInt(text);
-  return exact >= INT64_MIN && exact <= UINT64_MAX ? exact : number;
+  const exact = text.length > 20 ? undefined : BigInt(text);
+  return exact !== undefined && exact >= INT64_MIN && exact <= UINT64_MAX ? exact : new JsonFloat(number);
 }
 
 /** JSON in ASCII, as QEMU writes it; members that are undefined are left out. */
 export function encode(value: unknown): string {
   if (typeof value === 'bigint') return String(value);
+  if (value instanceof JsonFloat) return encode(value.value);
   if (typeof value === 'string') return encodeString(value);
   // JSON has no infinity, and a peer may send 1e999 as its id.
   if (typeof value === 'number') return Number.isFinite(value) ? String(value) : value > 0 ? '1e999' : '-1e999';

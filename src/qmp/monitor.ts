@@ -102,8 +102,9 @@ export class Monitor {
     return this.#schema;
   }
 
-  get ospmStatus(): OspmStatus[] {
-    return [...this.#ost.values()].flatMap(({ status }) => (status ? [status] : []));
+  /** The guest's last answer about a device. @param id the machine's. */
+  ospmStatus(id: string): OspmStatus | undefined {
+    return this.#ost.get(id)?.status;
   }
 
   /** @returns the function that takes the listener off. */

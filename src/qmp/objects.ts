@@ -5,13 +5,13 @@ import * as z from 'zod';
 import type { MemoryBackend, NamedObject, QmpObject } from './devices.ts';
 import { QmpError } from './errors.ts';
 import { NO_FILE, reasonOf } from './files.ts';
-import { bool, int, str, withBase } from './types.ts';
+import { bool, int, isUint32, str, uint, withBase } from './types.ts';
 
 export const memoryPolicy = z.enum(['default', 'preferred', 'bind', 'interleave']);
-const id = str.max(64);
+const id = str;
 const backend = {
-  ...{ id, size: int, 'host-nodes': z.array(int).optional(), policy: memoryPolicy.optional() },
-  ...{ prealloc: bool.optional(), 'prealloc-threads': int.optional(), share: bool.optional() },
+  ...{ id, size: uint, 'host-nodes': z.array(uint).optional(), policy: memoryPolicy.optional() },
+  ...{ prealloc: bool.optional(), 'prealloc-threads': uint.optional(), share: bool.optional() },
   ...{ dump: bool.optional(), merge: bool.optional(), reserve: bool.optional() },
 };
 const limits = {
@@ -27,7 +27,7 @@ export const objectSchema = withBase(
     }),
     z.strictObject({
       ...{ 'qom-type': z.literal('memory-backend-memfd'), ...backend },
-      ...{ hugetlb: bool.optional(), hugetlbsize: int.optional() },
+      ...{ hugetlb: bool.optional(), hugetlbsize: uint.optional() },
     }),
     z.strictObject({ 'qom-type': z.literal('rng-builtin'), id }),
     z.strictObject({ 'qom-type': z.literal('rng-random'), id, filename: str.optional() }),
@@ -48,8 +48,39 @@ export const OBJECT_TYPES = objectSchema.options.map(({ shape }) => {
   return { name, parent: parentOf(name), properties };
 });
 
+/** What properties are where nothing is said of them. */
+const MEMORY_DEFAULTS = {
+  ...{ 'host-nodes': [], policy: 'default', prealloc: false, 'prealloc-threads': 1 },
+  ...{ share: false, dump: true, merge: true, reserve: true },
+};
+const DEFAULTS: Readonly<Record<ObjectInput['qom-type'], Readonly<Record<string, unknown>>>> = {
+  'memory-backend-ram': MEMORY_DEFAULTS,
+  'memory-backend-file': { ...MEMORY_DEFAULTS, pmem: false },
+  'memory-backend-memfd': { ...MEMORY_DEFAULTS, hugetlb: false, hugetlbsize: 0 },
+  'rng-builtin': {},
+  'rng-random': { filename: '/dev/urandom' },
+  iothread: {
+    ...{ 'poll-max-ns': 32_768, 'poll-grow': 0, 'poll-shrink': 0 },
+    ...{ 'aio-max-batch': 0, 'thread-pool-min': 0, 'thread-pool-max': 64 },
+  },
+};
+/** Properties of an iothread that are numbers from 0 on, and may change. */
+const POLLING = ['poll-max-ns', 'poll-grow', 'poll-shrink', 'aio-max-batch'];
+export const isSettable = (type: string, name: string): boolean => type === 'iothread' && POLLING.includes(name);
+
+/** @throws QmpError with QEMU's words. */
+export function requirePolling(name: string, value: number): void {
+  if (value >= 0) return;
+  throw new QmpError(`${name} value must be in range [0, 9223372036854775807]`);
+}
+
+const settingsOf = ({ 'qom-type': type, id: _, ...given }: ObjectInput): Record<string, unknown> => ({
+  ...DEFAULTS[type],
+  ...given,
+});
+
 function parentOf(type: ObjectInput['qom-type']): string {
-  if (type === 'iothread') return 'object';
+  if (type === 'iothread') return 'event-loop-base';
   return type.startsWith('rng') ? 'rng-backend' : 'memory-backend';
 }
 
@@ -74,6 +105,8 @@ function requireSound(object: MemoryInput): void {
   const { 'qom-type': type, size, policy = 'default', 'prealloc-threads': threads } = object;
   const nodes = object['host-nodes'] ?? [];
   if (size <= 0) throw new QmpError(`property 'size' of ${type} doesn't take value '${size}'`);
+  if (threads !== undefined && !isUint32(threads)) throw new QmpError("Parameter 'prealloc-threads' expects uint32_t");
+  if (nodes.some((node) => node < 0 || node > 0xffff)) throw new QmpError("Parameter 'host-nodes' expects uint16_t");
   if (threads !== undefined && threads <= 0) {
     throw new QmpError(`property 'prealloc-threads' of ${type} doesn't take value '${threads}'`);
   }
@@ -108,10 +141,11 @@ function requireRoom(path: string, size: number): void {
 function memoryOf(object: MemoryInput): MemoryBackend {
   requireSound(object);
   const { 'host-nodes': hostNodes, policy: how, prealloc = false, share = false, 'qom-type': type } = object;
-  const { dump = true, merge = false, reserve = true } = object;
+  const { dump = true, merge = true, reserve = true } = object;
   const hugepages = hugePages(object);
   return {
     ...{ id: object.id, type, size: object.size, dump, merge, reserve, usedBy: undefined },
+    settings: settingsOf(object),
     plug: {
       ...{ backend: BACKENDS[type], share, prealloc, thp: true, lock: false },
       preallocThreads: object['prealloc-threads'] ?? 4,
@@ -136,8 +170,9 @@ function namedOf(object: Exclude<ObjectInput, MemoryInput>): NamedObject {
     }
     throw new QmpError(`Random bytes come from the host's kernel: filename is ${SOURCES.join(' or ')}`);
   }
-  const { 'qom-type': type, id: own, ...settings } = object;
-  return { id: own, type, settings };
+  const settings = settingsOf(object);
+  for (const name of POLLING) if (typeof settings[name] === 'number') requirePolling(name, settings[name]);
+  return { id: object.id, type: object['qom-type'], settings };
 }
 
 /** @throws QmpError */

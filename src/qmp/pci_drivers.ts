@@ -7,7 +7,7 @@ import { deviceNotFound, QmpError } from './errors.ts';
 import { claim, memoryObject } from './memory_object.ts';
 import type { Monitor } from './monitor.ts';
 import { OBJECT_TYPES } from './objects.ts';
-import { idOf, pciProperties, placeOf, requireModern, virtioProperties } from './pci_place.ts';
+import { idOf, pciProperties, placeOf, requireFixed, requireModern, virtioProperties } from './pci_place.ts';
 import { SERIAL_DRIVERS } from './serial_drivers.ts';
 import { bool, int, str } from './types.ts';
 
@@ -65,7 +65,7 @@ const blk = driver({
       ...(queues !== undefined && { queues }),
       ...(werror !== undefined && werror !== 'auto' && { werror }),
       ...(rerror !== undefined && rerror !== 'auto' && { rerror }),
-      ...placeOf(bus, addr),
+      ...placeOf('virtio-blk-pci', bus, addr),
     };
     return { device, id, take: () => void monitor.nodes.take(drive, id) };
   },
@@ -101,7 +101,7 @@ const net = driver({
       // Nothing is said of an MTU of 0.
       ...(mtu !== undefined && mtu !== 0 && { mtu }),
       ...(packed !== undefined && { packed }),
-      ...placeOf(bus, addr),
+      ...placeOf('virtio-net-pci', bus, addr),
     };
     return { device, id, take: () => void monitor.netdevs.take(name, id) };
   },
@@ -118,7 +118,11 @@ const rng = driver({
     requireModern('virtio-rng-pci', rest);
     requireObject(monitor, 'rng', source, 'rng-backend');
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'rng' : `rng${index}`));
-    return { device: { kind: 'pci', type: 'virtio-rng', id, ...placeOf(bus, addr) }, id, take: () => {} };
+    return {
+      device: { kind: 'pci', type: 'virtio-rng', id, ...placeOf('virtio-rng-pci', bus, addr) },
+      id,
+      take: () => {},
+    };
   },
 });
 
@@ -137,7 +141,7 @@ const balloon = driver({
       ...{ kind: 'pci', type: 'virtio-balloon', id },
       ...(deflate !== undefined && { deflateOnOom: deflate }),
       ...(reporting !== undefined && { reporting }),
-      ...placeOf(bus, addr),
+      ...placeOf('virtio-balloon-pci', bus, addr),
     };
     return { device, id, take: () => {} };
   },
@@ -154,6 +158,7 @@ const memory = driver({
     ...pciProperties,
   }),
   plan: async (monitor, given, { memdev, node, bus, addr, ...sizes }) => {
+    requireFixed('virtio-mem-pci', sizes);
     const object = memoryObject(monitor, memdev);
     const { backend, hugepages, thp, hostNodes, policy } = object.plug;
     if (backend === 'file')
@@ -166,7 +171,7 @@ const memory = driver({
       ...(sizes['requested-size'] !== undefined && { requested: sizes['requested-size'] }),
       ...(sizes['block-size'] !== undefined && { block: sizes['block-size'] }),
       ...(node !== undefined && { node }),
-      ...placeOf(bus, addr),
+      ...placeOf('virtio-mem-pci', bus, addr),
     };
     return { device, id, take: claim(object, id) };
   },
@@ -176,14 +181,15 @@ const pmem = driver({
   name: 'virtio-pmem-pci',
   summary: 'persistent memory on a `memory-backend-file` object',
   properties: z.strictObject({ memdev: str.optional(), ...pciProperties }),
-  plan: async (monitor, given, { memdev, bus, addr }) => {
+  plan: async (monitor, given, { memdev, bus, addr, ...rest }) => {
+    requireFixed('virtio-pmem-pci', rest);
     const object = memoryObject(monitor, memdev);
     const { path, share } = object.plug;
     if (path === undefined) throw new QmpError(`A virtio-pmem is a file: '${object.id}' is no memory-backend-file`);
     const id = await idOf(monitor, given, (index) => `pmem${index}`);
     const device: PciPlugInput = {
       ...{ kind: 'pci', type: 'virtio-pmem', id, file: path, size: object.size, share },
-      ...placeOf(bus, addr),
+      ...placeOf('virtio-pmem-pci', bus, addr),
     };
     return { device, id, take: claim(object, id) };
   },
@@ -193,10 +199,15 @@ const watchdog = driver({
   name: 'i6300esb',
   summary: 'a watchdog, on a machine with slots of conventional PCI',
   properties: z.strictObject({ ...pciProperties }),
-  plan: async (monitor, given, { bus, addr }) => {
+  plan: async (monitor, given, { bus, addr, ...rest }) => {
+    requireFixed('i6300esb', rest);
     const id = await idOf(monitor, given, (index) => (index === 0 ? 'watchdog' : `watchdog${index}`));
     const { watchdogAction: action } = monitor;
-    return { device: { kind: 'pci', type: 'i6300esb', id, action, ...placeOf(bus, addr) }, id, take: () => {} };
+    return {
+      device: { kind: 'pci', type: 'i6300esb', id, action, ...placeOf('i6300esb', bus, addr) },
+      id,
+      take: () => {},
+    };
   },
 });
 
@@ -205,7 +216,7 @@ const rootPort = driver({
   summary: 'a root port: those of the start are all',
   properties: z.strictObject({ chassis: int.optional(), port: int.optional(), slot: int.optional(), ...pciProperties }),
   plan: (_monitor, _given, { bus = 'pcie.0', addr }) => {
-    placeOf(bus, addr);
+    placeOf('pcie-root-port', bus, addr);
     throw new QmpError('A machine has its root ports from the start: nemu run --pcie root-ports=N');
   },
 });

@@ -65,7 +65,7 @@ const controller = driver({
     for (let index = 0; id === undefined; index++) {
       if (!serialBuses.has(`virtio-serial${index}`)) id = `virtio-serial${index}`;
     }
-    const made = { id, place: placeOf(bus, addr), ports: new Set<string>() };
+    const made = { id, place: placeOf('virtio-serial-pci', bus, addr), ports: new Set<string>() };
     return { id, take: () => void serialBuses.set(made.id, made) };
   },
 });

@@ -4,6 +4,7 @@ import { QmpError, toQmpError } from './errors.ts';
 import type { QmpEvent } from './events.ts';
 import { encode, isObject, type Json, JsonError, JsonLimitError, type JsonObject, JsonStream } from './json.ts';
 import type { Monitor } from './monitor.ts';
+import { parseArguments } from './types.ts';
 import { VERSION } from './version.ts';
 
 /** Commands that wait for the one before them; a peer that sends more is not read meanwhile (as in QEMU). */
@@ -137,13 +138,15 @@ export class QmpSession implements Caller {
   }
 
   /** @throws QmpError for a command that this peer cannot have now. */
-  #allow({ command: name, oob }: Request): void {
+  #allow({ command: name, oob, args }: Request): void {
     const command = this.#monitor.commands.get(name);
     const first = command?.first ?? false;
     if (!this.#negotiated && !first) {
       throw new QmpError("Expecting capabilities negotiation with 'qmp_capabilities'", 'CommandNotFound');
     }
-    if (this.#negotiated && first) {
+    if (this.#negotiated && command && first) {
+      // What is wrong with the arguments is told first.
+      parseArguments(command.args, args);
       throw new QmpError('Capabilities negotiation is already complete, command ignored', 'CommandNotFound');
     }
     if (oob && command && !command.oob) throw new QmpError(`The command ${name} does not support OOB`);

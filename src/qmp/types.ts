@@ -1,23 +1,30 @@
 /** QAPI's types in zod: from one declaration come the check of what peers send and `query-qmp-schema`. */
 import * as z from 'zod';
 import { QmpError } from './errors.ts';
-import type { Json } from './json.ts';
+import type { Json, JsonObject } from './json.ts';
 
 export const str = z.string();
 export const int = z.int();
+const UINT64 = 'uint64';
+/** The same where QEMU has no sign, of which it says so. */
+export const uint = z.int({ error: UINT64 });
 /** A whole number that may be larger than a number of ours: an address, most of all. */
 export const int64 = z.preprocess(
   (value) => (typeof value === 'number' && Number.isSafeInteger(value) ? BigInt(value) : value),
-  z.bigint(),
+  z.bigint().refine((value) => value <= 2n ** 63n - 1n),
 ) as z.ZodPipe<z.ZodTransform<unknown, number | bigint>, z.ZodBigInt>;
 export const bool = z.boolean();
 export const any = z.unknown();
 export const none = z.strictObject({});
 
 const ID = /^[A-Za-z][A-Za-z0-9._-]*$/;
+export const isUint32 = (value: number): boolean => value >= 0 && value < 2 ** 32;
+
+/** Whether QEMU takes it as an id, or as the name of a block node. */
+export const isId = (text: string): boolean => ID.test(text);
 /** @throws QmpError for what QEMU takes as no id. */
 export function requireId(id: unknown): asserts id is string {
-  if (typeof id !== 'string' || !ID.test(id)) throw new QmpError("Parameter 'id' expects an identifier");
+  if (typeof id !== 'string' || !isId(id)) throw new QmpError("Parameter 'id' expects an identifier");
 }
 
 const bases = new WeakMap<z.ZodType, readonly string[]>();
@@ -51,6 +58,9 @@ const nameOf = (path: readonly PropertyKey[]) =>
     '',
   );
 
+/** What members are that are one thing or another, in QEMU's words. */
+const ALTERNATES: Readonly<Record<string, string>> = { file: 'BlockdevRef', backing: 'BlockdevRefOrNull' };
+
 function problemOf(issue: z.core.$ZodIssue): string {
   const name = nameOf(issue.path);
   const missing = (path: readonly PropertyKey[]) => `Parameter '${nameOf(path)}' is missing`;
@@ -62,9 +72,13 @@ function problemOf(issue: z.core.$ZodIssue): string {
     `Parameter '${typeof last === 'string' ? last : name}' does not accept value '${value}'`;
   switch (issue.code) {
     case 'invalid_type':
-      return issue.input === undefined ? missing(issue.path) : wrongType(issue.expected);
+      if (issue.input === undefined) return missing(issue.path);
+      return issue.message === UINT64 ? `Parameter '${name}' expects uint64` : wrongType(issue.expected);
     case 'invalid_value':
       if (issue.input === undefined) return missing(issue.path);
+      if (typeof issue.values[0] === 'number') {
+        return typeof issue.input === 'number' ? notAccepted(String(issue.input)) : wrongType('int');
+      }
       return typeof issue.input === 'string' ? notAccepted(issue.input) : wrongType('string');
     case 'invalid_union': {
       const tag = issue.discriminator;
@@ -74,7 +88,7 @@ function problemOf(issue: z.core.$ZodIssue): string {
         const inner = issue.errors.map(([first]) => first).find((each) => each.path.length > 0);
         return inner
           ? problemOf({ ...inner, path: [...issue.path, ...inner.path] })
-          : `Invalid parameter type for '${name}'`;
+          : wrongType(ALTERNATES[String(last)] ?? 'value');
       }
       const value = (issue.input as Record<string, unknown> | undefined)?.[tag];
       // The path of the issue is the tag's already.
@@ -83,9 +97,26 @@ function problemOf(issue: z.core.$ZodIssue): string {
     }
     case 'unrecognized_keys':
       return `Parameter '${nameOf([...issue.path, issue.keys[0]])}' is unexpected`;
+    case 'custom':
+      return wrongType('int');
     default:
       return `Parameter '${name}': ${issue.message}`;
   }
+}
+
+const INT64_MAX = 2n ** 63n - 1n;
+/**
+ * A whole number is of 64 bits here, and ours have 53: one beyond that is the largest of ours, which is too large for
+ * all that takes a number, and is told so by what is done with it.
+ */
+const narrowed = (value: bigint): number => (value < 0n ? Number.MIN_SAFE_INTEGER : Number.MAX_SAFE_INTEGER);
+
+/** A copy with another value in a place. */
+function withValue(value: Json, [step, ...rest]: readonly PropertyKey[], inner: Json): Json {
+  if (step === undefined) return inner;
+  if (Array.isArray(value)) return value.map((each, at) => (at === step ? withValue(each, rest, inner) : each));
+  const object = value as JsonObject;
+  return { ...object, [step]: withValue(object[String(step)], rest, inner) };
 }
 
 /**
@@ -96,6 +127,10 @@ export function parseArguments<T extends z.ZodType>(schema: T, value: Json): z.o
   const result = schema.safeParse(value, { reportInput: true });
   if (result.success) return result.data;
   const { issues } = result.error;
+  const large = issues.find(({ code, input }) => code === 'invalid_type' && typeof input === 'bigint');
+  if (large && (large.input as bigint) <= INT64_MAX) {
+    return parseArguments(schema, withValue(value, large.path, narrowed(large.input as bigint)));
+  }
   // Members are visited before it is looked for others.
   const first = issues.find(({ code }) => code !== 'unrecognized_keys') ?? issues[0];
   throw new QmpError(problemOf(first));

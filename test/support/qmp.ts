@@ -124,6 +124,9 @@ export class FakeMachine {
   state = 'running';
   dimms: object[] = [];
   nvdimms: object[] = [];
+  readonly ports = ['rp0', 'rp1', 'rp2'];
+  /** The last request about each device. */
+  requests: LiveRequest[] = [];
   /** Reports of virtio-mem devices. */
   virtio: object[] = [];
   pci: object[] = [];
@@ -214,8 +217,9 @@ export class FakeMachine {
           virtio: this.virtio,
         },
         nvdimms: this.nvdimms,
-        pci: { devices: this.pci, ports: [] },
+        pci: { devices: this.pci, ports: this.ports.map((id) => ({ id, kind: 'port' as const })) },
       }),
+      requests: async () => this.requests,
       note: (text: string) => void this.notes.push(text),
       onEvent: (listener: (event: MachineEvent) => void) => {
         this.#listeners.add(listener);
@@ -256,6 +260,7 @@ export class FakeMachine {
       history: stages.map((stage) => ({ stage, at: '0' })),
       ...more,
     } as LiveRequest;
+    this.requests = [...this.requests.filter((each) => each.device.id !== request.device.id), request];
     this.emit({ type: 'request', request });
     const settled = this.#settles.get(`${action} ${request.device.id}`);
     if (request.stage === 'online' || request.stage === 'removed') settled?.resolve(request);

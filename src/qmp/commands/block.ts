@@ -114,7 +114,10 @@ const statistics = z.strictObject({
 
 const NS_PER_US = 1000;
 
-function statisticsOf({ operations, latencyBoundsUs }: DiskReport): z.input<typeof statistics> {
+function statisticsOf({
+  operations,
+  latencyBoundsUs,
+}: Pick<DiskReport, 'operations' | 'latencyBoundsUs'>): z.input<typeof statistics> {
   const { read, write, flush, discard } = operations;
   const latency = (of: DiskOperationReport) => ({
     boundaries: latencyBoundsUs.map((bound) => bound * NS_PER_US),
@@ -136,6 +139,22 @@ function statisticsOf({ operations, latencyBoundsUs }: DiskReport): z.input<type
     ...{ rd_latency_histogram: latency(read), wr_latency_histogram: latency(write) },
     flush_latency_histogram: latency(flush),
   };
+}
+
+const NOTHING = { requests: 0, bytes: 0, failed: 0, totalUs: 0, latency: [] };
+const NO_STATISTICS = statisticsOf({
+  operations: { read: NOTHING, write: NOTHING, flush: NOTHING, discard: NOTHING, writeZeroes: NOTHING },
+  latencyBoundsUs: [],
+});
+
+/** What each node did: those of disks, and those that no disk has, which did nothing. */
+async function queryNodeStats(monitor: Monitor) {
+  const ofDisks = (await queryBlockStats(monitor)).map(({ 'node-name': name, stats }) => ({
+    'node-name': name,
+    stats,
+  }));
+  const others = monitor.nodes.all.filter(({ name }) => !ofDisks.some((each) => each['node-name'] === name));
+  return [...ofDisks, ...others.map(({ name }) => ({ 'node-name': name, stats: NO_STATISTICS }))];
 }
 
 export async function queryBlockStats(monitor: Monitor) {
@@ -183,7 +202,7 @@ export const BLOCK = [
     returns: z.array(
       z.strictObject({ device: str.optional(), qdev: str.optional(), 'node-name': str.optional(), stats: statistics }),
     ),
-    run: queryBlockStats,
+    run: (monitor, { 'query-nodes': nodes }) => (nodes ? queryNodeStats(monitor) : queryBlockStats(monitor)),
   }),
   command({
     name: 'query-named-block-nodes',

@@ -25,6 +25,8 @@ export function queryChardev({ machine, chardevs, surroundings, openPorts }: Mon
   ];
 }
 
+const BASE64 = /^[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*$/;
+
 /** @throws QmpError */
 function ringOf({ chardevs }: Monitor, device: string): RingBuffer {
   const chardev = chardevs.get(device);
@@ -52,7 +54,7 @@ export const CHARDEV = [
     name: 'chardev-add',
     summary: "makes the host's end of a virtio console or port",
     changes: true,
-    args: z.strictObject({ id: str.min(1).max(64), backend: chardevBackend }),
+    args: z.strictObject({ id: str, backend: chardevBackend }),
     returns: z.strictObject({ pty: str.optional() }),
     run: ({ chardevs }, { id, backend }) => chardevs.add(id, backend),
   }),
@@ -85,7 +87,9 @@ export const CHARDEV = [
     args: z.strictObject({ device: str, data: str, format }),
     returns: none,
     run: (monitor, { device, data, format: how = 'utf8' }) => {
-      ringOf(monitor, device).write(Buffer.from(data, how));
+      const ring = ringOf(monitor, device);
+      if (how === 'base64' && !BASE64.test(data)) throw new QmpError('Base64 data contains invalid characters');
+      ring.write(Buffer.from(data, how));
       return {};
     },
   }),

@@ -8,6 +8,8 @@ import { int, none } from '../types.ts';
 const MiB = 2 ** 20;
 /** QEMU's bounds of a measurement, in seconds. */
 const [LEAST, MOST] = [1, 60];
+/** The same of the pages that it would look at in each GiB. */
+const [LEAST_PAGES, MOST_PAGES] = [128, 16384];
 
 const mode = z.enum(['page-sampling', 'dirty-ring', 'dirty-bitmap']);
 
@@ -39,6 +41,10 @@ function start(monitor: Monitor, args: z.output<typeof argumentsSchema>): void {
   if (args.mode === 'dirty-ring') throw new QmpError('There is no dirty ring here: use the mode dirty-bitmap');
   if (args['sample-pages'] !== undefined && args.mode === 'dirty-bitmap') {
     throw new QmpError('sample-pages is used only in page-sampling mode');
+  }
+  const { 'sample-pages': pages } = args;
+  if (pages !== undefined && (pages < LEAST_PAGES || pages > MOST_PAGES)) {
+    throw new QmpError(`sample-pages is out of range[${LEAST_PAGES}, ${MOST_PAGES}].`);
   }
   const before = monitor.dirtyRate;
   const [startedAt] = process.hrtime();

@@ -171,7 +171,13 @@ export const MACHINE = [
     summary: 'a line of the human monitor: `info status` and others',
     args: z.strictObject({ 'command-line': str, 'cpu-index': int.optional() }),
     returns: str,
-    run: (monitor, args) => humanMonitor(monitor, args['command-line'], args['cpu-index']),
+    run: async (monitor, { 'command-line': line, 'cpu-index': cpu }) => {
+      const { present } = (await monitor.machine.plugged()).cpus;
+      if (cpu !== undefined && !present.some(({ index }) => index === cpu)) {
+        throw new QmpError("Parameter 'cpu-index' expects a CPU number");
+      }
+      return humanMonitor(monitor, line, cpu);
+    },
   }),
   command({
     name: 'query-name',

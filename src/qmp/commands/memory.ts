@@ -1,11 +1,11 @@
 /** Memory: DIMMs, what they are made of, the balloon, and the guest's memory in files. */
 import * as z from 'zod';
 import { AddressSpace } from '../../client/guest_kernel/address_space.ts';
-import { pluggedSize } from '../../client/live.ts';
+import { type LiveDevice, pluggedSize } from '../../client/live.ts';
 import { balloonNote } from '../../client/notes.ts';
 import { command } from '../command.ts';
 import { QmpError } from '../errors.ts';
-import { ospmStatus } from '../events.ts';
+import { noAnswer, type OspmStatus, ospmStatus } from '../events.ts';
 import { createFile } from '../files.ts';
 import type { Monitor } from '../monitor.ts';
 import { bool, int, int64, none, str } from '../types.ts';
@@ -82,6 +82,24 @@ export async function balloonSize(monitor: Monitor): Promise<number> {
   return (await allRam(monitor)) - actual;
 }
 
+async function ospmStatuses(monitor: Monitor): Promise<OspmStatus[]> {
+  const { cpus, memory, nvdimms } = await monitor.machine.plugged();
+  const at = <T>(length: number, make: (index: number) => T) => Array.from({ length }, (_, index) => make(index));
+  const name = (device: LiveDevice | undefined) =>
+    device && !monitor.names.isAnonymous(device) ? monitor.names.peer(device.id) : undefined;
+  const modules = [...memory.dimms, ...nvdimms];
+  const slots = at(memory.slots ?? 0, (slot) => {
+    const device = modules.find((each) => each.slot === slot);
+    return (device && monitor.ospmStatus(device.id)) ?? noAnswer('DIMM', slot, name(device));
+  });
+  // Without room for more they have no registers to answer through.
+  const places = at(cpus.max ?? 0, (index) => {
+    const device = cpus.present.find((each) => each.index === index);
+    return (device && monitor.ospmStatus(device.id)) ?? noAnswer('CPU', index, name(device));
+  });
+  return [...slots, ...places];
+}
+
 /** Bytes that are read from the guest at once. */
 const PIECE = 1 << 20;
 const MAX_FILE = 2 ** 40;
@@ -139,10 +157,10 @@ export const MEMORY = [
   }),
   command({
     name: 'query-acpi-ospm-status',
-    summary: "the guest's last answer about each device (_OST)",
+    summary: "the guest's last answer about each slot of a DIMM and each place of a vCPU (_OST)",
     args: none,
     returns: z.array(ospmStatus),
-    run: ({ ospmStatus: all }) => all,
+    run: ospmStatuses,
   }),
   command({
     name: 'balloon',
@@ -151,9 +169,9 @@ export const MEMORY = [
     args: z.strictObject({ value: int }),
     returns: none,
     run: async (monitor, { value }) => {
+      const { target: before } = await monitor.machine.balloon();
       if (value <= 0) throw new QmpError("Parameter 'target' expects a size");
       const bytes = Math.max(0, (await allRam(monitor)) - value);
-      const { target: before } = await monitor.machine.balloon();
       await monitor.machine.balloon(bytes);
       await monitor.did(balloonNote({ size: bytes, bytes }, before));
       return {};

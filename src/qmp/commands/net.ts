@@ -63,8 +63,11 @@ export const NET = [
     changes: true,
     args: z.strictObject({ id: str }),
     returns: none,
-    run: ({ netdevs }, { id }) => {
-      netdevs.delete(id);
+    run: async (monitor, { id }) => {
+      const card = monitor.netdevs.all.find((each) => each.id === id)?.usedBy;
+      // As in QEMU, a card that has it stands there without.
+      if (card !== undefined) await setLink(monitor, id, false);
+      monitor.netdevs.delete(id);
       return {};
     },
   }),

@@ -3,12 +3,12 @@ import * as z from 'zod';
 import type { LiveDevice } from '../../client/live.ts';
 import type { VirtioReport } from '../../client/machine_client.ts';
 import { command } from '../command.ts';
-import { driverOf, VIRTIO_BACKENDS, VIRTIO_DRIVERS } from '../devices.ts';
+import { driverOf, type QmpObject, VIRTIO_BACKENDS, VIRTIO_DRIVERS } from '../devices.ts';
 import { DRIVERS } from '../drivers.ts';
 import { deviceNotFound, QmpError } from '../errors.ts';
 import { RTC_PATH } from '../events.ts';
 import type { Monitor } from '../monitor.ts';
-import { OBJECT_TYPES } from '../objects.ts';
+import { isSettable, OBJECT_TYPES, requirePolling } from '../objects.ts';
 import { PciView } from '../pci_view.ts';
 import { any, bool, none, str } from '../types.ts';
 import { memdevOf } from './memory.ts';
@@ -107,6 +107,17 @@ async function virtioMemProperties(monitor: Monitor, id: string): Promise<Record
 
 const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replaceAll('_', '-');
 
+/** What `object-add` made, with what its schema has. */
+function objectNode({ type, settings }: QmpObject): QomNode {
+  const shape = OBJECT_TYPES.find(({ name }) => name === type)?.properties ?? {};
+  const properties = Object.keys(shape).flatMap((name): [string, Property][] => {
+    const value = settings[name];
+    return value === undefined ? [] : [[name, { type: QOM_TYPES[typeof value] ?? 'any', value }]];
+  });
+  return { type, properties: Object.fromEntries(properties), children: {} };
+}
+const QOM_TYPES: Readonly<Record<string, string>> = { number: 'int', boolean: 'bool', string: 'string' };
+
 async function tree(monitor: Monitor): Promise<QomNode> {
   const { machine, names } = monitor;
   const [plugged, { pci, mmio }] = await Promise.all([machine.plugged(), machine.devices()]);
@@ -134,12 +145,7 @@ async function tree(monitor: Monitor): Promise<QomNode> {
       ...{ type: 'mc146818rtc', properties: { realized: flag(true), hotplugged: flag(false) }, children: {} },
     };
   }
-  const objects = Object.fromEntries(
-    [...monitor.objects.values()].map((object): [string, QomNode] => [
-      object.id,
-      { type: object.type, properties: 'size' in object ? { size: number('int', object.size) } : {}, children: {} },
-    ]),
-  );
+  const objects = Object.fromEntries([...monitor.objects.values()].map((object) => [object.id, objectNode(object)]));
   const { memory, name } = machine.description;
   const board: QomNode = {
     type: `${machine.description.machine}-machine`,
@@ -153,27 +159,61 @@ async function tree(monitor: Monitor): Promise<QomNode> {
   return container({ machine: board, objects: container(objects), chardevs: container({}) });
 }
 
-/** @throws QmpError for a path where nothing is. */
-export async function findObject(monitor: Monitor, path: string): Promise<QomNode> {
-  let node: QomNode | undefined = await tree(monitor);
-  for (const step of path.split('/').filter((each) => each !== '')) {
-    node = Object.hasOwn(node.children, step) ? node.children[step] : undefined;
-    if (!node) throw deviceNotFound(path);
-  }
-  if (!path.startsWith('/')) throw deviceNotFound(path);
-  return node;
+interface Found {
+  readonly node: QomNode;
+  /** From the root. */
+  readonly path: string;
 }
+
+function below(start: Found, steps: readonly string[]): Found | undefined {
+  let { node, path } = start;
+  for (const step of steps) {
+    if (!Object.hasOwn(node.children, step)) return undefined;
+    node = node.children[step];
+    path += `/${step}`;
+  }
+  return { node, path };
+}
+
+function* everywhere(start: Found): Generator<Found> {
+  yield start;
+  for (const [name, node] of Object.entries(start.node.children)) {
+    yield* everywhere({ node, path: `${start.path}/${name}` });
+  }
+}
+
+async function resolve(monitor: Monitor, path: string): Promise<Found> {
+  const root: Found = { node: await tree(monitor), path: '' };
+  const steps = path.split('/').filter((each) => each !== '');
+  // Without a slash before it a path may begin anywhere, where that is one place alone.
+  const starts = path.startsWith('/') ? [root] : [...everywhere(root)];
+  const found = starts.flatMap((start) => below(start, steps) ?? []);
+  if (found.length > 1) throw new QmpError(`Path '${path}' does not uniquely identify an object`);
+  if (found.length === 0 || path === '') throw deviceNotFound(path);
+  return found[0];
+}
+
+/** @throws QmpError for a path where nothing is. */
+export const findObject = async (monitor: Monitor, path: string): Promise<QomNode> =>
+  (await resolve(monitor, path)).node;
 
 const property = z.strictObject({ name: str, type: str, description: str.optional() });
 
 async function qomSet(monitor: Monitor, path: string, name: string, value: unknown): Promise<void> {
-  const node = await findObject(monitor, path);
-  const known = Object.hasOwn(node.properties, name);
+  const { node, path: whole } = await resolve(monitor, path);
+  const known = name === 'type' || Object.hasOwn(node.properties, name);
   if (!known) throw new QmpError(`Property '${node.type}.${name}' not found`);
+  const object = monitor.objects.get(whole.replace(/^\/objects\//, ''));
+  if (object && isSettable(object.type, name)) {
+    if (!Number.isInteger(value)) throw new QmpError(`Invalid parameter type for '${name}', expected: integer`);
+    requirePolling(name, value as number);
+    Object.assign(object.settings, { [name]: value });
+    return;
+  }
   if (name === REQUESTED_SIZE && node.type === 'virtio-mem-pci') {
     const size = z.int().nonnegative().safeParse(value);
     if (!size.success) throw new QmpError(`Invalid parameter type for '${name}', expected: size`);
-    await monitor.resizeMemory(monitor.names.own(path), size.data);
+    await monitor.resizeMemory(monitor.names.own(whole), size.data);
     return;
   }
   if (name !== 'guest-stats-polling-interval') {
@@ -198,9 +238,19 @@ function ancestorsOf(name: string): readonly string[] {
 
 /** What can be plugged, and what it is made of. */
 const TYPES: readonly { readonly name: string; readonly ancestors: readonly string[] }[] = [
-  ...OBJECT_TYPES.map(({ name, parent }) => ({ name, ancestors: [parent] })),
-  ...DRIVERS.map(({ name }) => ({ name, ancestors: ancestorsOf(name) })),
+  ...OBJECT_TYPES.map(({ name, parent }) => ({ name, ancestors: [parent, 'object'] })),
+  ...DRIVERS.map(({ name }) => ({ name, ancestors: [...ancestorsOf(name), 'object'] })),
 ];
+/** What they are made of, of which nothing itself can be made. */
+const ABSTRACT = new Map(
+  TYPES.flatMap(({ ancestors }) => ancestors.map((name, at) => [name, ancestors.slice(at + 1)] as const)).filter(
+    ([name]) => name !== 'object' && !TYPES.some((each) => each.name === name),
+  ),
+);
+export const isAbstractDevice = (name: string): boolean =>
+  name === 'device' || (ABSTRACT.get(name)?.includes('device') ?? false);
+/** Whether something is, or is made of, this. */
+export const isKnownType = (name: string): boolean => ABSTRACT.has(name) || TYPES.some((each) => each.name === name);
 
 export const QOM = [
   command({
@@ -223,9 +273,9 @@ export const QOM = [
     args: z.strictObject({ path: str, property: str }),
     returns: any,
     run: async (monitor, { path, property: name }) => {
-      const node = await findObject(monitor, path);
+      const { node, path: whole } = await resolve(monitor, path);
       if (name === 'type') return node.type;
-      if (Object.hasOwn(node.children, name)) return `${path.replace(/\/$/, '')}/${name}`;
+      if (Object.hasOwn(node.children, name)) return `${whole}/${name}`;
       if (!Object.hasOwn(node.properties, name)) throw new QmpError(`Property '${node.type}.${name}' not found`);
       return node.properties[name].value;
     },
@@ -247,8 +297,11 @@ export const QOM = [
     args: z.strictObject({ implements: str.optional(), abstract: bool.optional() }),
     returns: z.array(z.strictObject({ name: str, abstract: bool.optional(), parent: str.optional() })),
     run: (_monitor, args) =>
-      TYPES.filter(({ name, ancestors }) => [undefined, 'object', name, ...ancestors].includes(args.implements)).map(
-        ({ name, ancestors }) => ({ name, parent: ancestors[0] }),
-      ),
+      [
+        ...TYPES.map((each) => ({ ...each, abstract: false })),
+        ...(args.abstract ? [...ABSTRACT].map(([name, ancestors]) => ({ name, ancestors, abstract: true })) : []),
+      ]
+        .filter(({ name, ancestors }) => [undefined, name, ...ancestors].includes(args.implements))
+        .map(({ name, ancestors, abstract }) => ({ name, parent: ancestors[0], ...(abstract && { abstract }) })),
   }),
 ];

@@ -98,7 +98,9 @@ describe('ports', () => {
     expect(opened).toEqual([]);
     await peer.execute('chardev-remove', { id: 'c0' });
     await peer.execute('device_del', { id: 'vs' });
-    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'vs', path: '/machine/peripheral/vs' });
+    const path = '/machine/peripheral/vs';
+    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ path: `${path}/virtio-backend` });
+    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'vs', path });
     await expect(peer.execute('device_del', { id: 'vs' })).rejects.toThrow("Device 'vs' not found");
   });
 

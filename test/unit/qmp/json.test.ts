@@ -1,6 +1,6 @@
 /** The stream of JSON values: what is one, what is none, and that nobody can make it large. */
 import { describe, expect, test } from 'vitest';
-import { encode, type Json, JsonError, JsonLimitError, JsonStream } from '../../../src/qmp/json.ts';
+import { encode, type Json, JsonError, JsonFloat, JsonLimitError, JsonStream } from '../../../src/qmp/json.ts';
 import { random } from '../../support/random.ts';
 
 const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
@@ -26,7 +26,11 @@ describe('values', () => {
     expect(shown(String.raw`"\u00e4\ud83d\ude00\n\/\'ä😀"`)).toEqual(["ä😀\n/'ä😀"]);
     expect(shown(Buffer.from('"\xff"', 'latin1'))[0]).toMatch(/stray/);
     expect(shown(Buffer.from('"\xc3("', 'latin1'))).toEqual(['JSON parse error, invalid UTF-8 sequence in string']);
-    expect(shown('"\\ud800"')).toEqual(['JSON parse error, invalid Unicode surrogate in string']);
+    for (const none of ['\\ud800', '\\uffff', '\\ufdd0', '\\u12zz']) {
+      expect(shown(`"${none}"`)).toEqual([`JSON parse error, ${none} is not a valid Unicode character`]);
+    }
+    expect(shown(Buffer.from('"a\xc0\x80b"', 'latin1'))).toEqual(['a\0b']);
+    expect(shown('"\uffff"')).toEqual(['JSON parse error, invalid UTF-8 sequence in string']);
     expect(shown('"\\q"')).toEqual(['JSON parse error, invalid escape sequence in string']);
   });
 
@@ -35,8 +39,9 @@ describe('values', () => {
       9007199254740993n,
       -(2n ** 63n),
       2n ** 64n - 1n,
-      1000,
+      new JsonFloat(1000),
     ]);
+    expect(encode(all('[1.0, 1e999, 99999999999999999999]'))).toBe('[[1, 1e999, 100000000000000000000]]');
     expect(encode({ id: [2n ** 63n, 'ä\u2028', undefined, null], none: undefined })).toBe(
       '{"id": [9223372036854775808, "\\u00e4\\u2028", null, null]}',
     );
@@ -72,6 +77,10 @@ describe('what is none', () => {
     ['{"a":1,}', ['JSON parse error, expecting value']],
     ['{"a": xyz}', ["JSON parse error, invalid keyword 'xyz'"]],
     ['}', ['JSON parse error, expecting value']],
+    ['{"a":]{"b":1}', ['JSON parse error, expecting value', { b: 1 }]],
+    ['[[} 5 ', ['JSON parse error, expecting value', 5]],
+    ['{"id":1.}[2]', ["JSON parse error, stray '1.}'", [2]]],
+    ['/* c */[2]', ["JSON parse error, stray '/'", [2]]],
     ['@ {"a":1}', ["JSON parse error, stray '@'", { a: 1 }]],
     ['{1:2}', ['JSON parse error, key is not a string in object']],
     ['{"a" 1}', ['JSON parse error, missing : in object pair']],

@@ -206,7 +206,10 @@ describe('devices', () => {
     fake.stage('plug', DIMM, ['reserved', 'notified', 'online'], { ost: { event: 1, status: 0 } });
     const info = { device: 'd1', slot: '0', 'slot-type': 'DIMM', source: 1, status: 0 };
     expect((await peer.event('ACPI_DEVICE_OST')).data).toEqual({ info });
-    expect(await peer.execute('query-acpi-ospm-status')).toEqual([info]);
+    const answers = (await peer.execute('query-acpi-ospm-status')) as object[];
+    expect(answers).toHaveLength(8);
+    expect(answers.slice(0, 2)).toEqual([info, { slot: '1', 'slot-type': 'DIMM', source: 0, status: 0 }]);
+    expect(answers.at(-1)).toEqual({ slot: '3', 'slot-type': 'CPU', source: 0, status: 0 });
     expect(await peer.execute('query-memory-devices')).toMatchObject([
       { type: 'dimm', data: { memdev: '/objects/m1' } },
     ]);
@@ -289,12 +292,17 @@ describe('devices', () => {
     fake.stage('plug', DISK, ['reserved', 'notified']);
     expect(await added).toEqual({ return: {} });
     for (const [command, args, what] of [
-      ['blockdev-del', { 'node-name': 'n0' }, /in use/],
+      ['blockdev-del', { 'node-name': 'n0' }, /Node n0 is in use/],
       ['device_add', disk, /Duplicate device ID 'd0'/],
       ['device_add', { ...disk, id: 'd1' }, /Node 'n0' is in use by d0/],
       ['device_add', { ...disk, id: 'd1', drive: 'n1' }, /can't find value 'n1'/],
       ['device_add', { driver: 'virtio-rng-pci', bus: 'pcie.0' }, /'pcie.0' does not support hotplugging/],
-      ['device_add', { driver: 'virtio-rng-pci', addr: '40' }, /expects a value of 0 to 31/],
+      ['device_add', { driver: 'virtio-rng-pci', addr: '40' }, /'virtio-rng-pci.addr' doesn't take value '40'/],
+      ['device_add', { driver: 'virtio-rng-pci', addr: '5x' }, /'virtio-rng-pci.addr' doesn't take value '5x'/],
+      ['device_add', { driver: 'virtio-rng-pci', addr: '05.1' }, /slot 5 function 1 cannot be had/],
+      ['device_add', { driver: 'virtio-rng-pci', bus: 'nope', bogus: 1 }, /Bus 'nope' not found/],
+      ['device_add', { driver: 'virtio-rng-pci', event_idx: 'off' }, /'virtio-rng-pci.event_idx' is on here/],
+      ['device_add', { driver: 'virtio-rng-pci', multifunction: 'maybe' }, /expects 'on' or 'off'/],
       ['device_add', { driver: 'virtio-net-pci', netdev: 'e' }, /can't find value 'e'/],
       ['device_add', { driver: 'virtio-blk-pci' }, /drive property not set/],
     ] as const) {
@@ -304,9 +312,15 @@ describe('devices', () => {
     await until(() => fake.calls.at(-1)?.startsWith('unplug'));
     fake.stage('unplug', DISK, ['reserved', 'notified']);
     expect(await deleted).toEqual({ return: {} });
+    await expect(peer.execute('device_del', { id: 'd0' })).rejects.toThrow(
+      'Device d0 is already in the process of unplug',
+    );
     fake.pci = [];
     fake.stage('unplug', DISK, ['reserved', 'notified', 'removed']);
-    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'd0', path: '/machine/peripheral/d0' });
+    const path = '/machine/peripheral/d0';
+    // What is behind its bus goes first.
+    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ path: `${path}/virtio-backend` });
+    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'd0', path });
     await peer.execute('blockdev-del', { 'node-name': 'n0' });
 
     // Memory that comes with a device of PCI.
@@ -358,7 +372,7 @@ describe('devices', () => {
 
     // A slot of a pc, by its address; and an answer of the machine's that it cannot be.
     await peer.execute('netdev_add', { type: 'user', id: 'e0', hostname: 'h' });
-    const card = { driver: 'virtio-net-pci', netdev: 'e0', mac: '52:54:00:00:00:01', bus: 'pci.0', addr: '0a' };
+    const card = { driver: 'virtio-net-pci', netdev: 'e0', mac: '52:54:00:00:00:01', addr: '0a' };
     const CARD = { kind: 'pci', id: 'net0', type: 'virtio-net', port: 'slot10', streams: [] };
     const refused = peer.ask({ execute: 'device_add', arguments: card });
     await until(() => fake.calls.at(-1)?.startsWith('plug'));
