@@ -228,6 +228,10 @@ describe('devices', () => {
       await until(() => fake.calls.at(-1)?.startsWith('unplug'));
       fake.stage('unplug', DIMM, ['reserved', 'notified']);
       expect(await deleted).toEqual({ return: {} });
+      // A second word about the same changes nothing.
+      const calls = fake.calls.length;
+      expect(await peer.execute('device_del', { id: 'd1' })).toEqual({});
+      expect(fake.calls).toHaveLength(calls);
       fake.calls.push('-');
       fake.stage('unplug', DIMM, ['reserved', 'notified', stage], stage === 'refused' ? { reason: 'It is busy.' } : {});
     }
@@ -237,6 +241,37 @@ describe('devices', () => {
     expect((await peer.event('DEVICE_DELETED')).data).toEqual(gone);
     fake.dimms = [];
     await peer.execute('object-del', { id: 'm1' });
+  });
+
+  test('a guest that says the same about another request is told of again', async () => {
+    const { fake, connect } = start();
+    const peer = await connect();
+    fake.dimms = [DIMM];
+    const refusal = { ost: { event: 3, status: 0x82 }, reason: 'It is busy.' };
+    for (const id of [1, 2]) {
+      for (const stage of ['notified', 'accepted', 'refused'] as const) {
+        fake.stage('unplug', DIMM, ['reserved', stage], { id, ...(stage !== 'notified' && refusal) });
+      }
+    }
+    await peer.execute('query-status');
+    const answers = peer.events.filter(({ event }) => event === 'ACPI_DEVICE_OST');
+    expect(answers.map(({ data }) => data)).toMatchObject(Array(2).fill({ info: { source: 3, status: 0x82 } }));
+  });
+
+  test('a back end that a card has may go, and leaves it without a cable', async () => {
+    const { fake, connect } = start();
+    const peer = await connect();
+    fake.nets = [{ name: 'net0', link: true, type: 'user', queues: 1, hostForwards: [] }];
+    const CARD = { kind: 'pci', id: 'net0', type: 'virtio-net', port: 'rp0', streams: [] };
+    await peer.execute('netdev_add', { type: 'user', id: 'e0' });
+    const added = peer.ask({ execute: 'device_add', arguments: { driver: 'virtio-net-pci', netdev: 'e0' } });
+    await until(() => fake.calls.length > 0);
+    fake.stage('plug', CARD, ['reserved', 'notified']);
+    await added;
+    await peer.execute('netdev_del', { id: 'e0' });
+    expect(fake.calls.at(-1)).toBe('changeNet net0 {"action":"link","up":false}');
+    await expect(peer.execute('netdev_del', { id: 'e0' })).rejects.toThrow("Device 'e0' not found");
+    await peer.execute('netdev_add', { type: 'user', id: 'e0' });
   });
 
   test('memory by blocks is told of, with each change of its size', async () => {
@@ -337,9 +372,9 @@ describe('devices', () => {
     }
     for (const [args, type, plug] of [
       [
-        { driver: 'virtio-mem-pci', memdev: 'm0', 'requested-size': 4 << 20 },
+        { driver: 'virtio-mem-pci', memdev: 'm0', 'requested-size': '4M', node: '0x0', multifunction: 'no' },
         'virtio-mem',
-        { backend: 'anonymous', requested: 4 << 20, size: 8 << 20, thp: true, policy: 'bind' },
+        { backend: 'anonymous', node: 0, requested: 4 << 20, size: 8 << 20, thp: true, policy: 'bind' },
       ],
       [{ driver: 'virtio-pmem-pci', memdev: 'f0' }, 'virtio-pmem', { file: '/tmp/pm.img', size: 2 << 20, share: true }],
     ] as const) {
@@ -372,7 +407,13 @@ describe('devices', () => {
 
     // A slot of a pc, by its address; and an answer of the machine's that it cannot be.
     await peer.execute('netdev_add', { type: 'user', id: 'e0', hostname: 'h' });
-    const card = { driver: 'virtio-net-pci', netdev: 'e0', mac: '52:54:00:00:00:01', addr: '0a' };
+    const card = {
+      driver: 'virtio-net-pci',
+      netdev: 'e0',
+      mac: '52:54:00:00:00:01',
+      addr: '0x0a',
+      'disable-legacy': true,
+    };
     const CARD = { kind: 'pci', id: 'net0', type: 'virtio-net', port: 'slot10', streams: [] };
     const refused = peer.ask({ execute: 'device_add', arguments: card });
     await until(() => fake.calls.at(-1)?.startsWith('plug'));
@@ -427,6 +468,7 @@ describe('devices', () => {
       [{}, 'CPU socket-id is not set'],
       [{ ...place, 'core-id': 9 }, 'Invalid CPU core-id: 9 must be in range 0:3'],
       [{ ...place, 'core-id': 0 }, 'CPU\\[0\\] with APIC ID 0 exists'],
+      [{ ...place, 'die-id': 1 }, "Parameter 'die-id' does not accept value '1'"],
       [{ ...place, bogus: 1 }, "Property 'host-x86_64-cpu.bogus' not found"],
     ] as const) {
       await expect(peer.execute('device_add', { driver: 'host-x86_64-cpu', ...args })).rejects.toThrow(

@@ -68,3 +68,26 @@ test.each([
   expect(names).toContain(one);
   expect(names).not.toContain(other);
 });
+
+test('objects have their properties, and are found by the end of their path where it is one alone', async () => {
+  const { fake, peer } = await start();
+  await peer.execute('object-add', { 'qom-type': 'memory-backend-ram', id: 'm1', size: 1 << 20, share: true });
+  const get = (path: string, property: string) => peer.execute('qom-get', { path, property });
+  expect(await get('/objects/m1', 'share')).toBe(true);
+  expect(await get('m1', 'policy')).toBe('default');
+  expect(await get('objects', 'm1')).toBe('/objects/m1');
+  await expect(peer.execute('qom-set', { path: 'm1', property: 'share', value: false })).rejects.toThrow(
+    "Property 'memory-backend-ram.share' is not writable",
+  );
+  await expect(get('m', 'type')).rejects.toThrow("DeviceNotFound: Device 'm' not found");
+  fake.functions = [virtioFunction('a', 4, '00:02.0'), virtioFunction('b', 4, '00:03.0')];
+  await expect(get('virtio-backend', 'type')).rejects.toThrow('does not uniquely identify an object');
+  expect(await get('a/virtio-backend', 'type')).toBe('virtio-rng-device');
+});
+
+test('abstract types are listed when they are asked for', async () => {
+  const { peer } = await start();
+  const list = (args: object) => peer.execute('qom-list-types', { implements: 'event-loop-base', ...args });
+  expect(await list({})).toEqual([{ name: 'iothread', parent: 'event-loop-base' }]);
+  expect(await list({ abstract: true })).toContainEqual({ name: 'event-loop-base', parent: 'object', abstract: true });
+});
