@@ -1,5 +1,6 @@
-import { unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { lstatSync, unlinkSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { isDeadSocket } from '../client/dead_socket.ts';
 import { NemuError } from '../client/errors.ts';
 import { type PeerCredentials, peerCredentials } from '../ffi/peer.ts';
 
@@ -43,11 +44,7 @@ export async function servePrivately(
     await listen(server, path);
   } catch (cause) {
     if (!isInUse(cause)) throw cannot(path, purpose, cause);
-    if (await isServed(path)) {
-      throw new NemuError(purpose.code, `Something else serves the ${purpose.name} ${path}.`, {
-        hint: `Give each machine a socket of its own with ${purpose.option}.`,
-      });
-    }
+    if (!(await isDeadSocket(path))) throw inUse(path, purpose);
     try {
       unlinkSync(path);
       await listen(server, path);
@@ -77,6 +74,17 @@ export const isOurs = (peer: PeerCredentials | undefined): boolean =>
 
 const isInUse = (error: unknown) => (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
 
+function inUse(path: string, { code, name, option }: SocketPurpose): NemuError {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) {
+    return new NemuError(code, `Something else serves the ${name} ${path}.`, {
+      hint: `Give each machine a socket of its own with ${option}.`,
+    });
+  }
+  return new NemuError(code, `The ${name} ${path} cannot be made: there is something else, which is no socket.`, {
+    hint: `Give another path with ${option}; nothing was touched.`,
+  });
+}
+
 const cannot = (path: string, { code, name }: SocketPurpose, cause: unknown) =>
   new NemuError(code, `The ${name} ${path} cannot be made: ${(cause as Error).message}.`, {
     hint: 'Give a short path (107 bytes at most) in a folder of yours, where no other file stands.',
@@ -96,17 +104,5 @@ function listen(server: Server, path: string): Promise<void> {
     } finally {
       process.umask(mask);
     }
-  });
-}
-
-/** Does anybody answer? A file that is no socket is somebody's too. */
-function isServed(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(path);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
   });
 }

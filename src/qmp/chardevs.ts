@@ -1,8 +1,9 @@
 /** What `chardev-add` makes: what is at the host's end of a virtio console or port. */
-import { chmodSync, existsSync, lstatSync, rmSync } from 'node:fs';
-import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { chmodSync, existsSync, rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import * as z from 'zod';
+import { isDeadSocket } from '../client/dead_socket.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
 import { QmpError } from './errors.ts';
 import { NO_FILE, reasonOf } from './files.ts';
@@ -50,20 +51,6 @@ export interface Chardev {
 
 /** Bytes of a socket's path: struct sockaddr_un, without the NUL. */
 const MAX_SOCKET_PATH = 107;
-
-/** What another process left behind when it ended makes way; a socket at which somebody listens does not. */
-async function removeDeadSocket(path: string): Promise<void> {
-  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
-  const dead = await new Promise<boolean>((resolve) => {
-    const probe = createConnection(path);
-    probe.once('connect', () => resolve(false));
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'));
-    probe.once('close', () => resolve(false));
-    probe.unref();
-    setTimeout(() => probe.destroy(), 1000).unref();
-  }).catch(() => false);
-  if (dead) rmSync(path, { force: true });
-}
 
 /** A program at a unix socket, one at a time as in QEMU. */
 class SocketChardev {
@@ -237,7 +224,7 @@ export class Chardevs {
     if (wait) throw failed('nobody is waited for: wait must be false');
     const { path } = addr.data;
     if (Buffer.byteLength(path) > MAX_SOCKET_PATH) throw failed(`UNIX socket path '${path}' is too long`);
-    await removeDeadSocket(path);
+    if (await isDeadSocket(path)) rmSync(path, { force: true });
     const socket = await SocketChardev.listen(path, (console) => this.#open(console, 'driver')).catch(
       (error: NodeJS.ErrnoException) => {
         // Node says EACCES for a folder that there is not.
