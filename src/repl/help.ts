@@ -293,6 +293,7 @@ export const HELP: readonly (readonly [Type, Topic])[] = [
         symbols: ['await vm.kernel.symbols()', 'all of them: find, search, describe'],
         symbol: ["await vm.kernel.symbol('schedule')", "one by name, a module's too"],
         modules: ['await vm.kernel.modules()', 'those that are loaded, by address'],
+        moduleSymbols: ['await vm.kernel.moduleSymbols()', 'all of those that are loaded'],
         describe: ['await vm.kernel.describe(0xffffffff81000000n)', 'name+offset of an address'],
         read: ['await vm.kernel.read(address, 64)', 'bytes at a virtual address'],
         walk: ['await vm.kernel.walk(address)', "the page tables' way to an address"],

@@ -20,6 +20,15 @@ const LEVELS = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debu
 const CR4_LA57 = 1n << 12n;
 /** Modules are above the kernel's image: Documentation/arch/x86/x86_64/mm.rst. */
 const MODULES_START = 0xffffffffa0000000n;
+/** Of all modules together: kernels have some ten thousand. */
+const MAX_MODULE_SYMBOLS = 1 << 19;
+/** CR0.PG, CR4.PAE, EFER.LMA (Intel SDM volume 3, 4.1.1): with all of them, page tables have four or five levels. */
+const [CR0_PG, CR4_PAE, EFER_LMA] = [1n << 31n, 1n << 5n, 1n << 10n];
+
+/** Control characters as the kernel writes them to its own console: what a guest logs may go to a terminal. */
+const escaped = (line: string) =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is made visible
+  line.replaceAll(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, (each) => `\\x${each.charCodeAt(0).toString(16).padStart(2, '0')}`);
 
 export class Kernel {
   readonly #machine: MachineClient;
@@ -61,7 +70,7 @@ export class Kernel {
     return messages.flatMap(({ time, level, text }) => {
       const seconds = (Number(time) / 1e9).toFixed(6).padStart(12);
       const mark = level <= 4 ? `${LEVELS[level]}: ` : '';
-      return text.split('\n').map((line) => `[${seconds}] ${mark}${line}`);
+      return text.split('\n').map((line) => `[${seconds}] ${mark}${escaped(line)}`);
     });
   }
 
@@ -107,6 +116,11 @@ export class Kernel {
       const key = `${module.name}@${module.base}+${module.size}`;
       const known = this.#moduleSymbols.get(key) ?? (await readModuleSymbols(module, layout, memory));
       this.#moduleSymbols.set(key, known);
+      const kept = [...this.#moduleSymbols.values()].reduce((sum, { size }) => sum + size, 0);
+      if (kept > MAX_MODULE_SYMBOLS) {
+        this.#moduleSymbols.clear();
+        throw new NemuError('KALLSYMS', `The kernel's modules have more than ${MAX_MODULE_SYMBOLS} symbols.`);
+      }
       return known;
     };
     return { list: await readModules(head.address, layout, memory), symbols };
@@ -174,11 +188,13 @@ export class Kernel {
     if (vcpu === undefined) return this.#space(await this.#info());
     const registers = (await this.#machine.inspect()).find(({ index }) => index === vcpu)?.registers;
     if (!registers) throw new NemuError('VCPU', `There is no vCPU ${literal(vcpu)} whose registers can be read.`);
+    const [cr0, cr4, efer] = [registers.cr0, registers.cr4, registers.efer].map((each) => BigInt(each ?? 0));
+    if (!(cr0 & CR0_PG && cr4 & CR4_PAE && efer & EFER_LMA)) {
+      throw new NemuError('ADDRESS', `vCPU ${vcpu} has no page tables of 64-bit mode now: it is in another mode.`, {
+        hint: 'vm.memory.read() and xp read by guest-physical addresses.',
+      });
+    }
     const root = Number(BigInt(registers.cr3) & 0x000ffffffffff000n);
-    return new AddressSpace(
-      (from, length) => this.#machine.readMemory(from, length),
-      root,
-      BigInt(registers.cr4) & CR4_LA57 ? 5 : 4,
-    );
+    return new AddressSpace((from, length) => this.#machine.readMemory(from, length), root, cr4 & CR4_LA57 ? 5 : 4);
   }
 }

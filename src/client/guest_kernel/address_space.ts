@@ -55,9 +55,17 @@ export class AddressSpace {
     return page;
   }
 
-  /** @throws NemuError ADDRESS when a table is not in RAM. */
+  /** @throws NemuError ADDRESS for one that is not canonical, and when a table is not in RAM. */
   async walk(virtual: bigint): Promise<Walk> {
     const address = BigInt.asUintN(64, virtual);
+    const bits = 12 + 9 * this.#levels;
+    if (BigInt.asUintN(64, BigInt.asIntN(bits, address)) !== address) {
+      const text = `0x${address.toString(16)}`;
+      throw new NemuError(
+        'ADDRESS',
+        `${text} is no address with ${this.#levels}-level paging: its bits from ${bits - 1} on differ.`,
+      );
+    }
     const steps: WalkStep[] = [];
     let table = this.#root;
     for (let level = this.#levels - 1; level >= 0; level--) {

@@ -5,6 +5,8 @@ const MAGIC = 0xeb9f;
 const KIND_STRUCT = 4;
 const KIND_UNION = 5;
 const MAX_TYPES = 1 << 22;
+/** Anonymous structures within one; the kernel's largest has some dozens. */
+const MAX_WITHIN = 1000;
 
 /** Bytes that follow a type's twelve, by kind, of `vlen` members. */
 const MORE: Readonly<Record<number, (vlen: number) => number>> = {
@@ -119,16 +121,19 @@ export class Btf {
       const at = this.#types[id];
       if (this.#info(at).kind !== KIND_STRUCT || this.#string(this.#data.getUint32(at, true)) !== name) continue;
       const found = this.#struct(id);
-      if (found) return { size: found.size, offset: (member) => this.#offset(found, member, 0) };
+      if (found) return { size: found.size, offset: (member) => this.#offset(found, member, new Set([id])) };
     }
     return undefined;
   }
 
-  #offset(struct: Struct, name: string, depth: number): number | undefined {
+  /** @param seen types that were looked into, of which none has it: damaged ones may be within each other. */
+  #offset(struct: Struct, name: string, seen: Set<number>): number | undefined {
     for (const member of struct.members) {
       if (member.name === name) return member.offset;
-      const within = member.name === '' && depth < 8 ? this.#struct(member.type) : undefined;
-      const offset = within && this.#offset(within, name, depth + 1);
+      if (member.name !== '' || seen.has(member.type) || seen.size >= MAX_WITHIN) continue;
+      seen.add(member.type);
+      const within = this.#struct(member.type);
+      const offset = within && this.#offset(within, name, seen);
       if (offset !== undefined) return member.offset + offset;
     }
     return undefined;

@@ -14,8 +14,9 @@ export interface KernelSymbol {
 const LARGEST = 1n << 30n;
 const MAX_SYMBOLS = 1 << 22;
 const TOKENS = 256;
-/** Characters of a name (KSYM_NAME_LEN is 512), tokens of all names, and bytes of all tokens. */
-const MAX_NAME = 1024;
+/** Characters of a name (KSYM_NAME_LEN) and of all names, tokens of all names, and bytes of all tokens. */
+export const MAX_NAME = 512;
+const MAX_CHARACTERS = 1 << 27;
 const MAX_TOKENS = 1 << 26;
 const TOKEN_TABLE = 8192;
 
@@ -93,6 +94,7 @@ export async function readKernelSymbols(info: VmcoreInfo, memory: AddressSpace):
   const names = new ByteStream(memory, info.symbol('kallsyms_names'));
   const symbols: KernelSymbol[] = [];
   let total = 0;
+  let characters = 0;
   for (let i = 0; i < count; i++) {
     let length = await names.byte();
     if (length & 0x80) length = (length & 0x7f) | ((await names.byte()) << 7);
@@ -105,9 +107,11 @@ export async function readKernelSymbols(info: VmcoreInfo, memory: AddressSpace):
       name += tokens[typeof byte === 'number' ? byte : await byte];
     }
     if (name.length > MAX_NAME) throw damaged(`name ${i} is longer than ${MAX_NAME}`);
+    characters += name.length;
+    if (characters > MAX_CHARACTERS) throw damaged(`the first ${i} names have ${characters} characters`);
     const offset = offsets.getInt32(i * 4, true);
     const address = !counted ? base + BigInt(offset) : offset >= 0 ? BigInt(offset) : base - 1n - BigInt(offset);
-    symbols.push({ type: name[0] ?? '?', name: name.slice(1), address: BigInt.asUintN(64, address) });
+    symbols.push({ type: name[0] ?? '?', name: readable(name.slice(1)), address: BigInt.asUintN(64, address) });
   }
   return new KernelSymbols(symbols);
 }
@@ -147,5 +151,8 @@ class ByteStream {
     return this.#piece[0];
   }
 }
+
+/** What a guest says may go to a terminal: it has printable characters alone. */
+export const readable = (text: string): string => text.replaceAll(/[^\x20-\x7e]/g, '?');
 
 const damaged = (why: string) => new NemuError('KALLSYMS', `The kernel's symbols cannot be read: ${why}.`);

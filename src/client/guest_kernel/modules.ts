@@ -2,7 +2,7 @@
 import { NemuError } from '../errors.ts';
 import type { AddressSpace } from './address_space.ts';
 import { Btf, type Layout } from './btf.ts';
-import { type KernelSymbol, KernelSymbols } from './kallsyms.ts';
+import { type KernelSymbol, KernelSymbols, MAX_NAME, readable } from './kallsyms.ts';
 
 export interface KernelModule {
   readonly name: string;
@@ -122,10 +122,13 @@ async function readSymbols(table: bigint, layout: ModuleLayout, memory: AddressS
   if (last > MAX_STRINGS) throw new NemuError('KALLSYMS', `A module's names have ${last} bytes.`);
   const names = await memory.readTo(strtab, last, 512);
   const symbols: KernelSymbol[] = [];
+  let characters = 0;
   for (let i = 0; i < count; i++) {
     const at = i * SYMBOL_BYTES;
     const name = text(names, symtab.getUint32(at, true));
     // st_shndx 0: what another module or the kernel has.
+    characters += name.length;
+    if (characters > MAX_STRINGS) throw new NemuError('KALLSYMS', `A module's names have ${characters} characters.`);
     if (name === '' || symtab.getUint16(at + 6, true) === 0) continue;
     symbols.push({
       type: types ? String.fromCharCode(types[i]) : '?',
@@ -137,6 +140,7 @@ async function readSymbols(table: bigint, layout: ModuleLayout, memory: AddressS
 }
 
 function text(bytes: Uint8Array, from: number): string {
-  const end = bytes.indexOf(0, from);
-  return Buffer.from(bytes.subarray(from, end < 0 ? bytes.length : end)).toString('latin1');
+  const most = bytes.subarray(from, from + MAX_NAME);
+  const end = most.indexOf(0);
+  return readable(Buffer.from(most.subarray(0, end < 0 ? most.length : end)).toString('latin1'));
 }

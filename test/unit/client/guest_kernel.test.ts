@@ -151,6 +151,14 @@ describe('the kernel from its memory', () => {
     expect(symbols.describe(0xffff888000000000n)).toBeUndefined();
   });
 
+  test('an address that is none', async () => {
+    const space = new Guest().space();
+    await expect(space.walk(KERNEL)).resolves.toMatchObject({ physical: 0 });
+    for (const address of [0x0000ffff80000000n, 0x1234ffff80000000n, 0x0000800000000000n]) {
+      await expect(space.read(address, 4)).rejects.toThrow('is no address with 4-level paging');
+    }
+  });
+
   test('a note that is none', () => {
     for (const bytes of [new Uint8Array(0), new Uint8Array(12).fill(255), new Uint8Array(40).fill(1)]) {
       expect(() => new VmcoreInfo(bytes)).toThrow(NemuError);

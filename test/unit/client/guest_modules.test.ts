@@ -144,6 +144,25 @@ describe("the kernel's modules from its memory", () => {
     }
   });
 
+  test('structures within each other end', () => {
+    const within: Members = Array.from({ length: 40 }, (_, index): Members[number] => ['', 3 + (index % 3), 0]);
+    const types = new Btf(
+      btf([
+        ['module', 64, within],
+        ['', 64, within],
+        ['', 64, within],
+      ]),
+    );
+    expect(types.struct('module')?.offset('state')).toBeUndefined();
+  });
+
+  test('names have an end, and are printable', async () => {
+    const guest = new Guest(NEW);
+    guest.ram.fill(0x1b, 0xe000, 0xf000);
+    const [{ symbols }] = await look(guest);
+    for (const { name } of symbols.all) expect(name).toMatch(/^\?{1,512}$/);
+  });
+
   test('memory that lies', { timeout: 60_000 }, async () => {
     for (let seed = 1; seed <= 400; seed++) {
       const random = seeded(seed);
