@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import { NemuError } from '../client/errors.ts';
 import { parseDuration } from '../client/options.ts';
 import { CastRecorder } from '../console/asciicast.ts';
@@ -125,7 +126,8 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
     try {
       const module = (await import(pathToFileURL(resolve(task.script)).href)) as { default?: unknown };
       const value = typeof module.default === 'function' ? await module.default(vm) : module.default;
-      if (value !== undefined) show(value, session, events);
+      await session.settle();
+      if (value !== undefined && !isNothing(module)) show(value, session, events);
       return EXIT.OK;
     } catch (error) {
       if (error instanceof NemuError) throw error;
@@ -137,7 +139,7 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
         cause: error,
       });
     } finally {
-      session.close();
+      close(session);
     }
   }
   if (task.eval !== undefined) {
@@ -153,7 +155,7 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
     } catch (error) {
       throw error instanceof NemuError ? error : new NemuError('SCRIPT', session.tell(error), { cause: error });
     } finally {
-      session.close();
+      close(session);
     }
   }
   if (!process.stdin.isTTY) {
@@ -168,6 +170,18 @@ export async function perform(vm: Vm, task: ReplTask, events: EventLog): Promise
   session.close();
   return EXIT.OK;
 }
+
+/** What the code has left behind may still fail, while the machine ends. */
+function close(session: ReplSession): void {
+  session.close();
+  process.on('unhandledRejection', (reason) => {
+    process.stderr.write(`nemu: What the code had begun failed after its end: ${session.tell(reason)}\n`);
+  });
+}
+
+/** A script without imports and exports is CommonJS to Node, whose exports are an object that nobody made. */
+const isNothing = (module: { default?: unknown }) =>
+  'module.exports' in module && isDeepStrictEqual(module.default, {});
 
 /** A value on standard output: as it prints, or with --json as JSON, and among the events. */
 function show(value: unknown, session: ReplSession, events: EventLog): void {

@@ -17,7 +17,7 @@ const MiB = 2 ** 20;
 /** Memory comes and goes in sections of 128 MiB in Linux on x86-64 (SECTION_SIZE_BITS of asm/sparsemem.h). */
 export const DIMM_ALIGNMENT = 128 * MiB;
 
-const cpuList = z.array(z.number().int().min(0).max(1023)).min(1);
+const cpuList = z.array(z.number().int().min(0).max(1023));
 
 /** Features that can be taken from a guest; src/vmm/x86/features.ts has where each stands in CPUID. */
 export const CPU_FEATURES = [
@@ -60,7 +60,7 @@ export const cpusSchema = z
       .array(z.enum(CPU_FEATURES))
       .default([])
       .describe('features of the host that the guest does not get, by their names in /proc/cpuinfo'),
-    pin: z.array(cpuList).optional().describe('host CPUs for each vCPU, in order'),
+    pin: z.array(cpuList).optional().describe('host CPUs for each vCPU, in order; [] for any'),
   })
   .transform((cpus, context) => {
     const { count, max, without, pin } = cpus;
@@ -256,6 +256,7 @@ export const diskSchema = z.strictObject({
 const MAC = z
   .string()
   .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i, 'An address is written like 52:54:00:12:34:56.')
+  .toLowerCase()
   .refine((text) => !(Number.parseInt(text.slice(0, 2), 16) & 1), 'This is a group address.');
 const PORT = z.int().min(1).max(65535);
 

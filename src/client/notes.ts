@@ -41,18 +41,6 @@ function named(asked: PlugInput, device: LiveDevice): PlugInput {
   return fields && 'id' in fields ? ({ ...asked, id: device.id } as PlugInput) : asked;
 }
 
-/** What plugs a device again that was taken out, in the same place. Several devices in one cannot be at once. */
-function plugOf(device: LiveDevice): PlugInput | undefined {
-  if (device.kind === 'cpu') return { kind: 'cpu', index: device.index };
-  if (device.kind === 'pci') return device.plug;
-  if (device.kind === 'virtio-mem') return undefined;
-  if (device.kind === 'nvdimm') {
-    const { id, slot, file, size, labelSize, readonly, share, node } = device;
-    return { kind: 'nvdimm', id, slot, file, size, labelSize, readonly, share, node };
-  }
-  return device;
-}
-
 /** @param device that came. */
 export function plugNote(asked: PlugInput, device: LiveDevice, options: PlugOptions = {}): NotedAction {
   const again = named(asked, device);
@@ -75,9 +63,8 @@ function withNothingPlugged(asked: PlugInput, id: string, undo: NonNullable<Note
   };
 }
 
-/** @param device that went. */
-export function unplugNote(id: string, device: LiveDevice, options: UnplugOptions = {}): NotedAction {
-  const again = plugOf(device);
+/** @param again what plugs the device as it was (device_now.ts); what cannot be plugged stays away. */
+export function unplugNote(id: string, again: PlugInput | undefined, options: UnplugOptions = {}): NotedAction {
   return {
     code: `vm.unplug(${literal(id)}${given(options)})`,
     redo: [unplugChange(id, options)],

@@ -1,4 +1,5 @@
 import { actionsOf, type NotedAction } from '../client/actions.ts';
+import { plugNow } from '../client/device_now.ts';
 import { type LiveRequest, type PlugInput, ramSize } from '../client/live.ts';
 import type { MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { plugNote, unplugNote, virtioMemNote } from '../client/notes.ts';
@@ -162,7 +163,8 @@ export class Monitor {
 
   /** Asks the guest to let go of a device, and does not wait for it. @throws NemuError when it cannot be asked. */
   async unplug(id: string): Promise<void> {
-    const note = ({ device }: LiveRequest) => unplugNote(id, device);
+    const again = await plugNow(this.machine, id);
+    const note = () => unplugNote(id, again);
     await this.#untilNotified(`unplug ${id}`, () => this.machine.unplug(id), note);
   }
 

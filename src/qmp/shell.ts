@@ -1,32 +1,9 @@
 /** Lines of `nemu qmp`: `command key=value…`, a message as JSON, or a command of the human monitor. */
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
+import { splitWords } from '../client/words.ts';
 import type { Member, QmpClient, Schema } from './client.ts';
 import { isObject, type Json, JsonError, type JsonObject, JsonStream } from './json.ts';
-
-/** Words of a line as a shell splits them: quotes hold them together. @throws NemuError USAGE */
-export function splitWords(line: string): string[] {
-  const words: string[] = [];
-  let word: string | undefined;
-  let quote: string | undefined;
-  for (let at = 0; at < line.length; at++) {
-    const character = line[at];
-    if (quote !== undefined) {
-      if (character === quote) quote = undefined;
-      else if (character === '\\' && quote === '"' && '"\\'.includes(line[at + 1])) word += line[++at];
-      else word += character;
-    } else if (character === '"' || character === "'") {
-      quote = character;
-      word ??= '';
-    } else if (/\s/.test(character)) {
-      if (word !== undefined) words.push(word);
-      word = undefined;
-    } else word = (word ?? '') + character;
-  }
-  if (quote !== undefined) throw new NemuError('USAGE', `A quote (${quote}) is not closed.`);
-  if (word !== undefined) words.push(word);
-  return words;
-}
 
 /** @param others of the human monitor. */
 function noCommand(command: string, { commands }: Schema, others: readonly string[]): NemuError {

@@ -2,6 +2,7 @@
 import { netBackendSchema, netThrottleSchema, throttleSchema } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { didYouMean } from '../client/suggest.ts';
+import { splitWords } from '../client/words.ts';
 import { INFO } from './info.ts';
 import { fieldsCode, optionWords, plugCode, plugWords, unpluggable } from './plug_command.ts';
 import { findPluggable, type Options, plugHelp, plugTypes } from './plug_options.ts';
@@ -13,6 +14,8 @@ export interface ReplCommand {
   readonly help: string;
   /** What may stand behind the name, where there is more than the usage has. */
   readonly forms?: readonly string[];
+  /** What is behind the name is not for us: quotes in it are what they are. */
+  readonly verbatim?: boolean;
   /** The code that a line stands for. @param words behind the command, @param rest the same as they were typed. */
   code(words: readonly string[], rest: string): string;
   /** What may stand as the first word. */
@@ -51,6 +54,9 @@ function count(word: string, usage: string): number {
   throw new NemuError('USAGE', `"${word}" is not a whole number: ${usage}`);
 }
 
+/** A path may have spaces, with or without quotes around it. */
+const pathOf = (words: readonly string[], rest: string): string => (words.length === 1 ? words[0] : rest);
+
 const plain = (usage: string, help: string, code: string): ReplCommand => ({ usage, help, code: () => code });
 
 export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
@@ -70,6 +76,7 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   sh: {
     usage: 'sh COMMAND…',
     help: 'run a command in the guest',
+    verbatim: true,
     code: (words, rest) => {
       needed(words, 'sh COMMAND…');
       return `await vm.sh(${quote(rest)})`;
@@ -115,6 +122,7 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
   search: {
     usage: 'search TEXT',
     help: 'where a text is in RAM',
+    verbatim: true,
     code: (words, rest) => {
       needed(words, 'search TEXT');
       return `await vm.memory.search(${quote(rest)})`;
@@ -249,13 +257,14 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     help: 'what was done, as a script for nemu run --script',
     code: (words, rest) => {
       needed(words, 'save FILE');
-      return `vm.journal.save(${quote(rest)})`;
+      return `vm.journal.save(${quote(pathOf(words, rest))})`;
     },
   },
   describe: {
     usage: 'describe [FILE]',
     help: 'the machine as it is now, as machine.yaml; writes it to a file',
-    code: (words, rest) => (words.length === 0 ? 'await vm.describe()' : `(await vm.describe()).save(${quote(rest)})`),
+    code: (words, rest) =>
+      words.length === 0 ? 'await vm.describe()' : `(await vm.describe()).save(${quote(pathOf(words, rest))})`,
   },
   apply: {
     usage: 'apply FILE | apply plan FILE',
@@ -263,8 +272,8 @@ export const COMMANDS: Readonly<Record<string, ReplCommand>> = {
     words: ['plan'],
     code: (words, rest) => {
       needed(words, 'apply FILE, or apply plan FILE');
-      if (words[0] !== 'plan' || words.length === 1) return `await vm.apply(${quote(rest)})`;
-      return `await vm.apply(${quote(rest.replace(/^plan\s+/, ''))}, { dryRun: true })`;
+      if (words[0] !== 'plan' || words.length === 1) return `await vm.apply(${quote(pathOf(words, rest))})`;
+      return `await vm.apply(${quote(pathOf(words.slice(1), rest.replace(/^plan\s+/, '')))}, { dryRun: true })`;
     },
   },
 };
@@ -281,7 +290,8 @@ export function commandCode(line: string): string | undefined {
   if (!Object.hasOwn(COMMANDS, name)) return undefined;
   // `pause = 1` and `info.x` are code; so is `x * 2`. `/x` and `../x` are files.
   if (/^([=*%&|^<>?:+,;)\]}]|\/(?!\w)|\.(?!\.?\/)|-(?!\w))/.test(rest)) return undefined;
-  return COMMANDS[name].code(rest === '' ? [] : rest.split(/\s+/), rest);
+  const { verbatim = false, code } = COMMANDS[name];
+  return code(verbatim ? rest.split(/\s+/).filter(Boolean) : splitWords(rest), rest);
 }
 
 /**

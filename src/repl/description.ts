@@ -1,17 +1,22 @@
 /** The machine as it is now, as a description that makes it again: what it was made from, with what was done since. */
-import type { DeviceDescription, DiskDescription, MachineDescription, NetDescription } from '../client/description.ts';
+import type { DeviceDescription, MachineDescription } from '../client/description.ts';
+import { diskNow, netNow, optionsOf } from '../client/device_now.ts';
 import { streams } from '../client/device_schema.ts';
 import type { PciDevice } from '../client/live.ts';
-import type { DiskReport, MachineClient, NetReport } from '../client/machine_client.ts';
-import { backendOf } from '../client/notes.ts';
+import type { MachineClient } from '../client/machine_client.ts';
 import type { VirtioMemReport } from '../client/virtio_mem.ts';
 
 /**
  * Asks a machine what it is now.
  *
+ * @param options `formats` tells those of disks that were found out, too: to compare with, and not to make one of.
+ *
  * Where DIMMs and NVDIMMs stand is left to the next start, which fills its slots in the order of the lists.
  */
-export async function describeNow(machine: MachineClient): Promise<MachineDescription> {
+export async function describeNow(
+  machine: MachineClient,
+  { formats = false }: { readonly formats?: boolean } = {},
+): Promise<MachineDescription> {
   const { description } = machine;
   const [{ cpus, memory, nvdimms, pci }, disks, nets] = await Promise.all([
     machine.plugged(),
@@ -22,14 +27,17 @@ export async function describeNow(machine: MachineClient): Promise<MachineDescri
   const byId = new Map(pci.devices.map((device) => [device.id, device]));
   return {
     ...description,
-    cpus: { ...description.cpus, count: cpus.present.length },
+    cpus: cpusNow(description.cpus, cpus.present.length),
     dimms: memory.dimms
       .toSorted((a, b) => a.address - b.address)
       .map(({ kind: _, slot: __, address: ___, id, size, node, ...backend }) => ({ id, size, node, ...backend })),
     nvdimms: nvdimms.map(({ id, file, size, labelSize, readonly, share, node }) => ({
       ...{ id, file, size, labelSize, readonly, share, node },
     })),
-    disks: disks.map((report, index) => diskNow(report, optionsOf(byId.get(report.name)) ?? description.disks[index])),
+    disks: disks.map((report, index) => ({
+      ...diskNow(report, optionsOf(byId.get(report.name)) ?? description.disks[index]),
+      ...(formats && { format: report.format }),
+    })),
     nets: nets.map((report, index) => netNow(report, optionsOf(byId.get(report.name)) ?? description.nets[index])),
     ...(devicesComeAndGo && { rng: false }),
     devices: withSizes(
@@ -37,6 +45,16 @@ export async function describeNow(machine: MachineClient): Promise<MachineDescri
       memory.virtio,
     ),
   };
+}
+
+type Pin = NonNullable<MachineDescription['cpus']['pin']>;
+
+/** Pinning for another number of vCPUs: those that come later are pinned to nothing where it is of those of the start. */
+export const pinningFor = (pin: Pin, { count, max = count }: { readonly count: number; readonly max?: number }): Pin =>
+  pin.length === max ? pin : Array.from({ length: count }, (_, index) => pin[index] ?? []);
+
+function cpusNow({ pin, ...cpus }: MachineDescription['cpus'], count: number): MachineDescription['cpus'] {
+  return { ...cpus, count, ...(pin && { pin: pinningFor(pin, { ...cpus, count }) }) };
 }
 
 /** Devices of which each virtio-mem has what it is asked for now; reports are in the order of the devices. */
@@ -48,31 +66,6 @@ function withSizes(devices: readonly DeviceDescription[], reports: readonly Virt
     const [report] = found < 0 ? [] : left.splice(found, 1);
     return report ? { ...device, id: report.id, requested: report.requested } : device;
   });
-}
-
-/** Options of a device as they were given, without what says which device it is. */
-function optionsOf(device: PciDevice | undefined): Record<string, unknown> | undefined {
-  if (!device?.plug) return undefined;
-  const { kind: _, type: __, ...options } = device.plug as Record<string, unknown>;
-  return options;
-}
-
-const someOf = <T extends object>(limits: T) => (Object.keys(limits).length > 0 ? { throttle: limits } : {});
-
-function diskNow({ name, file, format, probed, throttle }: DiskReport, options: object): DiskDescription {
-  const { throttle: _, format: __, ...rest } = options as DiskDescription;
-  return { id: name, ...rest, file, ...(!probed && { format }), ...someOf(throttle) };
-}
-
-function netNow(report: NetReport, options: object): NetDescription {
-  const { name: id, mac, link, throttle, queues, hostForwards } = report;
-  const { mtu, packed, port } = options as NetDescription;
-  return {
-    ...{ id, mac, link, packed, queues, restrict: false, ...backendOf(report) },
-    ...{ hostForwards: [...hostForwards], ...someOf(throttle) },
-    ...(mtu !== undefined && { mtu }),
-    ...(port !== undefined && { port }),
-  };
 }
 
 function othersNow(start: readonly DeviceDescription[], present: readonly PciDevice[]): DeviceDescription[] {

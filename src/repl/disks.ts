@@ -62,10 +62,10 @@ export class Disk {
   async change(file: string, options: { readonly format?: 'raw' | 'qcow2' } = {}): Promise<DiskState> {
     requireText(file, 'a file', `${this.#code}.change('other.img')`);
     requireObject(options, `${this.#code}.change('other.img', { format: 'raw' })`);
-    const { machine } = this.#vm;
-    const named = actionsOf(machine).shared ? fromFolder(process.cwd(), file) : file;
+    const absolute = fromFolder(process.cwd(), file);
+    const named = actionsOf(this.#vm.machine).shared ? absolute : file;
     const note = mediumNote(await this.statistics(), named, options);
-    return this.#do(note, { action: 'medium', file: named, ...options });
+    return this.#do(note, { action: 'medium', file: absolute, ...options });
   }
 
   /** Takes it out when the guest lets go; with `force`, at once. @throws NemuError REFUSED with the guest's reason. */

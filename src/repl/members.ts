@@ -28,6 +28,10 @@ const STEP = /\.([A-Za-z_$][\w$]*)|\[(?:'([^']*)'|"([^"]*)"|(\d+))\]/g;
 
 const KINDS: Readonly<Record<string, string>> = { 'vm.disks': 'disk', 'vm.nets': 'network card', 'vm.cpus': 'vCPU' };
 
+/** Code that is a chain and nothing more: of that alone one knows that what it gives was to be there. */
+const BARE = new RegExp(`^\\s*(?:await\\s+)?(?:${CHAIN.source.replaceAll('\\??\\.', '\\.')})\\s*;?\\s*$`);
+export const isBareChain = (code: string): boolean => BARE.test(code);
+
 /** The first member that code names and that is not there; undefined where all are. */
 export function missingMember(code: string, vm: Vm): NemuError | undefined {
   for (const [, steps] of code.matchAll(CHAIN)) {

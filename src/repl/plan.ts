@@ -14,6 +14,7 @@ import type { FieldPath } from '../client/explain.ts';
 import { BULK_PORT } from '../client/guest_session.ts';
 import type { PlugInput } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
+import { pinningFor } from './description.ts';
 import type { Net } from './nets.ts';
 import { behind } from './room.ts';
 import type { Vm } from './vm.ts';
@@ -57,14 +58,18 @@ interface Item {
   readonly wanted: Fields;
 }
 
-const items = (given: readonly object[] | undefined, wanted: readonly object[], idOf: (index: number) => string) =>
-  given?.map(
-    (each, index): Item => ({
-      id: (each as { id?: string }).id ?? idOf(index),
-      given: each as Fields,
-      wanted: wanted[index] as Fields,
-    }),
-  );
+function items(
+  given: readonly object[] | undefined,
+  wanted: readonly object[],
+  idOf: (index: number) => string,
+): Item[] | undefined {
+  const taken = new Set(given?.map((each) => (each as { id?: string }).id));
+  return given?.map((each, index): Item => {
+    const id = (each as { id?: string }).id ?? firstFree(idOf, taken);
+    taken.add(id);
+    return { id, given: each as Fields, wanted: wanted[index] as Fields };
+  });
+}
 
 interface Kind {
   readonly plug: (item: Item) => PlugInput;
@@ -83,7 +88,10 @@ function diskChanges({ id, wanted }: Item, fields: ReadonlySet<string>, now: Fie
   const how = format === undefined ? {} : { format };
   const code = `vm.disks[${literal(id)}]`;
   return [
-    ...(fields.has('file') || fields.has('format')
+    ...(fields.has('format') && !fields.has('file')
+      ? [restart(`${id}.format`, `${shown('format', now.format)} → ${shown('format', wanted.format)}`)]
+      : []),
+    ...(fields.has('file')
       ? [
           changeStep(id, change(wanted, now, 'file'), `${code}.change(${literal(file)}, ${literal(how)})`, (vm) =>
             vm.disks[id].change(file, how),
@@ -163,11 +171,16 @@ const KINDS: Readonly<Record<'dimms' | 'nvdimms' | 'disks' | 'nets' | 'devices',
 const staysPut = (type: unknown) => BOOT_TYPES.includes(type as DeviceType);
 
 /** Differences of a list, whose items have ids on both sides. */
-function* listSteps(wanted: readonly Item[] | undefined, now: readonly Fields[], kind: Kind): Generator<Step> {
+function* listSteps(
+  wanted: readonly Item[] | undefined,
+  now: readonly Fields[],
+  kind: Kind,
+  fixed: ReadonlySet<string>,
+): Generator<Step> {
   if (!wanted) return;
   for (const { id, type } of now as readonly { id: string; type?: string }[]) {
     if (wanted.some((item) => item.id === id)) continue;
-    if (staysPut(type)) {
+    if (staysPut(type) || fixed.has(id)) {
       yield restart(id, 'not in the description');
       continue;
     }
@@ -305,22 +318,27 @@ function* cpuSteps(given: NonNullable<ConfigInput['cpus']>, wanted: MachineDescr
  * What leads from the machine as it is to a description. A field, list or option that the description does not say
  * stays as it is; a list that it has is the whole list.
  * @param place names where a field is written, for its problem.
+ * @param fixed consoles and ports that are one device together, none of which can go alone.
  * @throws NemuError DESCRIPTION for one that could not be.
  */
 export function planSteps(
   now: MachineDescription,
   given: ConfigInput,
   place?: (path: FieldPath) => string | undefined,
+  fixed: ReadonlySet<string> = new Set(),
 ): Step[] {
   const { count, without, pin, max } = now.cpus;
   const topology = given.cpus?.max ?? given.cpus?.sockets ?? given.cpus?.cores ?? given.cpus?.threads;
   // A count within the room that there is leaves the topology as it is.
   const fits = topology === undefined && max !== undefined && (given.cpus?.count ?? count) <= max;
+  const pinned = pin && {
+    pin: pinningFor(pin, { count: given.cpus?.count ?? count, ...(max !== undefined && { max }) }),
+  };
   const wanted = parseMachine(
     {
       ...now,
       ...given,
-      cpus: given.cpus ? { ...(fits ? now.cpus : { without, ...(pin && { pin }) }), ...given.cpus } : now.cpus,
+      cpus: given.cpus ? { ...(fits ? now.cpus : { without }), ...pinned, ...given.cpus } : now.cpus,
       memory: { ...now.memory, ...given.memory },
       kernel: { ...now.kernel, ...given.kernel },
       pcie: { ...now.pcie, ...given.pcie },
@@ -352,7 +370,7 @@ export function planSteps(
   };
   for (const list of Object.keys(lists) as (keyof typeof lists)[]) {
     const there = list === 'devices' ? devicesThere(now.devices, lists.devices) : now[list];
-    steps.push(...listSteps(lists[list], there as readonly Fields[], KINDS[list]));
+    steps.push(...listSteps(lists[list], there as readonly Fields[], KINDS[list], fixed));
   }
   // Without a list of devices it is about that one alone.
   if (given.devices === undefined && given.rng !== undefined) {
@@ -362,6 +380,7 @@ export function planSteps(
         given.rng ? deviceItems([RNG], [RNG]) : [],
         given.rng && there.length > 0 ? [RNG] : there,
         KINDS.devices,
+        fixed,
       ),
     );
   }

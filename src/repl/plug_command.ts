@@ -1,6 +1,7 @@
 /** The short form `plug TYPE KEY=VALUE…`: names, options and values come from the schema of what can be plugged. */
 import { NemuError } from '../client/errors.ts';
 import { pluggable } from '../client/live.ts';
+import { parseSize } from '../client/sizes.ts';
 import { didYouMean } from '../client/suggest.ts';
 import {
   dashed,
@@ -23,6 +24,8 @@ function literal(option: string, text: string, property: Property): string {
     throw new NemuError('USAGE', `${option}=${text} is neither on nor off.`);
   }
   if (!isNumber(property)) return quote(text);
+  // Of bytes in a second people write sizes; of requests they do not.
+  if (/^bps/.test(option) && /^\d+(\.\d+)?[KMGT]/i.test(text)) return String(parseSize(text));
   if (!/^(0x[0-9a-f]+|\d+)$/i.test(text)) throw new NemuError('USAGE', `${option}=${text} is not a whole number.`);
   return text;
 }
@@ -33,6 +36,7 @@ function literal(option: string, text: string, property: Property): string {
  */
 export function fieldsCode(command: string, what: Options, rest: readonly string[]): string[] {
   const options = optionsOf(what);
+  const seen = new Set<string>();
   return rest.map((item) => {
     const equals = item.indexOf('=');
     const [name, text] = equals < 0 ? [item, 'on'] : [item.slice(0, equals), item.slice(equals + 1)];
@@ -43,6 +47,8 @@ export function fieldsCode(command: string, what: Options, rest: readonly string
         hint: near ? `Did you mean ${near}=?` : `It takes ${[...options.keys()].join('=, ')}=.`,
       });
     }
+    if (seen.has(option.field)) throw new NemuError('USAGE', `${command}: ${name}= is given twice.`);
+    seen.add(option.field);
     return `${option.field}: ${literal(name, text, option.property)}`;
   });
 }

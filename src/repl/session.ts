@@ -13,7 +13,7 @@ import { COMMANDS, commandCode, commandHelp } from './commands.ts';
 import { complete, listing } from './completion.ts';
 import { Evaluation } from './evaluation.ts';
 import { helpOn } from './help.ts';
-import { missingMember, mistypedCommand } from './members.ts';
+import { isBareChain, missingMember, mistypedCommand } from './members.ts';
 import { prose } from './prose.ts';
 import type { Vm } from './vm.ts';
 
@@ -47,7 +47,7 @@ export class ReplSession {
   /** Failures of what nobody waited for, since they were asked for last. */
   readonly #strays: Error[] = [];
   readonly #stray = (reason: unknown) => {
-    this.#strays.push(types.isNativeError(reason) ? reason : new Error(String(reason)));
+    this.#strays.push(errorOf(reason));
   };
   /** What Node's evaluator has not answered yet. */
   #waiting: Callback | undefined;
@@ -194,12 +194,13 @@ export class ReplSession {
     if (!domain) return;
     const others = domain.listeners('error');
     domain.removeAllListeners('error');
-    domain.on('error', (error: Error) => {
+    domain.on('error', (thrown: unknown) => {
       const waiting = this.#waiting;
       this.#waiting = undefined;
-      if (waiting) waiting(error);
-      else if (!this.#interactive) this.#stray(error);
-      else for (const each of others) each.call(domain, error);
+      // What was thrown may be nothing: it was thrown all the same.
+      if (waiting) waiting(errorOf(thrown));
+      else if (!this.#interactive) this.#stray(thrown);
+      else for (const each of others) each.call(domain, thrown);
     });
   }
 
@@ -224,12 +225,17 @@ export class ReplSession {
   async evaluate(code: string): Promise<unknown> {
     try {
       const value = await this.#once(code.endsWith('\n') ? code : `${code}\n`);
-      const [stray] = await this.#straysOf();
-      if (stray) throw stray;
+      await this.settle();
       return value;
     } catch (error) {
       throw error instanceof Recoverable ? error.err : error;
     }
+  }
+
+  /** What failed of that for which a script did not wait. @throws the first of it. */
+  async settle(): Promise<void> {
+    const [stray] = await this.#straysOf();
+    if (stray) throw stray;
   }
 
   /** What failed of that for which the code did not wait, once what it began with the machine is done. */
@@ -286,7 +292,7 @@ export class ReplSession {
   /** An error in a sentence, or with its stack where that is all there is. */
   tell(error: unknown): string {
     // Errors of code in the REPL's own context are no instances of ours.
-    if (!types.isNativeError(error)) return String(error);
+    if (!types.isNativeError(error)) return saidOf(error);
     return explain(error, this.#server.context) ?? ownStack(error);
   }
 
@@ -342,19 +348,20 @@ export class ReplSession {
         const of = parent === undefined || name === undefined ? undefined : { of: lookUp(parent, context), name };
         return new Help(helpOn(settled, of) ?? `${inspect(settled, { depth: 0 })} has no help.`);
       }
-      const missing = settled === undefined ? missingMember(code, this.#vm) : undefined;
+      const missing = settled === undefined && isBareChain(code) ? missingMember(code, this.#vm) : undefined;
       if (missing) throw missing;
       return settled;
     };
     const done: Callback = (error, value) => {
       this.#waiting = undefined;
-      if (error) {
-        fail(error);
+      // Node's evaluator says null where nothing was thrown.
+      if (error !== null) {
+        fail(errorOf(error));
         return;
       }
       settle(value).then(
         (settled) => finish(null, settled),
-        (reason: unknown) => fail(types.isNativeError(reason) ? reason : new Error(String(reason))),
+        (reason: unknown) => fail(errorOf(reason)),
       );
     };
     this.#waiting = done;
@@ -384,6 +391,16 @@ export class ReplSession {
     return value !== undefined && value !== process.getBuiltinModule(name);
   }
 }
+
+/** What anything that was thrown says. */
+const saidOf = (thrown: unknown): string => (typeof thrown === 'string' && thrown !== '' ? thrown : inspect(thrown));
+const errorOf = (thrown: unknown): Error => {
+  if (types.isNativeError(thrown) || thrown instanceof Error) return thrown;
+  const error = new Error(`Thrown: ${saidOf(thrown)}`);
+  // It is none of ours: where it was made says nothing.
+  delete error.stack;
+  return error;
+};
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 

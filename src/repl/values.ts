@@ -1,5 +1,5 @@
 /** What the REPL prints in its own way. */
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 import type { MachineDescription } from '../client/description.ts';
 import type { GuestResult } from '../client/guest_session.ts';
 import type { LiveDevice, LiveRequest } from '../client/live.ts';
@@ -10,8 +10,15 @@ import { writeNewFile } from './new_file.ts';
  * object that leads back to itself) as it prints.
  */
 export function jsonOf(value: unknown): string {
-  const replace = (_key: string, each: unknown) =>
-    typeof each !== 'bigint' ? each : Number.isSafeInteger(Number(each)) ? Number(each) : address(each);
+  const replace = (_key: string, each: unknown) => {
+    if (typeof each === 'bigint') return Number.isSafeInteger(Number(each)) ? Number(each) : address(each);
+    if (typeof each !== 'object' || each === null) return each;
+    // Values of code in the REPL's own context are no instances of ours.
+    if (types.isMap(each)) return [...each];
+    if (types.isSet(each)) return [...each];
+    if (types.isNativeError(each)) return { name: each.name, message: each.message };
+    return types.isUint8Array(each) ? { hex: Buffer.from(each).toString('hex') } : each;
+  };
   try {
     return JSON.stringify(value, replace) ?? JSON.stringify(inspect(value));
   } catch {

@@ -3,6 +3,7 @@ import { actionsOf, requireGuestTime } from '../client/actions.ts';
 import { literal } from '../client/code.ts';
 import { readConfig, withAbsolutePaths } from '../client/config.ts';
 import { type ConfigInput, DIMM_ALIGNMENT, diskName, withDevicesApart } from '../client/description.ts';
+import { plugNow } from '../client/device_now.ts';
 import type { DeviceType } from '../client/device_schema.ts';
 import { NemuError } from '../client/errors.ts';
 import type { GuestChannel, GuestRunOptions } from '../client/guest_session.ts';
@@ -160,9 +161,11 @@ export class Vm {
   async plug(device: PlugInput, options: PlugOptions = {}): Promise<Done> {
     requireWholeSections(parsePlug(device));
     requireObject(options, "vm.plug({ kind: 'cpu' }, { timeoutMs: 5000 })");
-    const asked = actionsOf(this.machine).shared ? withAbsoluteFiles(device) : device;
+    // The machine has files by names that mean the same from any folder; a list of one's own, as they were given.
+    const absolute = withAbsoluteFiles(device);
+    const asked = actionsOf(this.machine).shared ? absolute : device;
     return this.journal.do({
-      run: async () => new Done(await this.change((machine) => machine.plug(asked, options))),
+      run: async () => new Done(await this.change((machine) => machine.plug(absolute, options))),
       note: ({ device: plugged }) => plugNote(asked, plugged, options),
     });
   }
@@ -174,10 +177,14 @@ export class Vm {
   async unplug(id: string, options: UnplugOptions = {}): Promise<Done> {
     requireText(id, "a device's id", "vm.unplug('dimm0')");
     requireObject(options, "vm.unplug('dimm0', { timeoutMs: 5000 })");
+    let again: PlugInput | undefined;
     return this.journal.do({
       // What is taken by force does not wait for the guest.
-      run: async () => new Done(await this.change((machine) => machine.unplug(id, options), options.force)),
-      note: ({ device }) => unplugNote(id, device, options),
+      run: async () => {
+        again = await plugNow(this.machine, id);
+        return new Done(await this.change((machine) => machine.unplug(id, options), options.force));
+      },
+      note: () => unplugNote(id, again, options),
     });
   }
 
@@ -209,10 +216,13 @@ export class Vm {
     }
     const config = typeof wanted === 'string' ? await readConfig(wanted) : undefined;
     const input = config?.input ?? withDevicesApart(wanted as ConfigInput);
-    const now = await describeNow(this.machine);
-    const steps = planSteps(now, withAbsolutePaths(input), (path) => config?.locate(path));
+    const now = await describeNow(this.machine, { formats: true });
+    const plugged = await this.machine.plugged();
+    const together = plugged.pci.devices.filter(({ plug }) => !plug).flatMap(({ streams }) => streams);
+    const fixed = new Set(together.map(({ name }) => name));
+    const steps = planSteps(now, withAbsolutePaths(input), (path) => config?.locate(path), fixed);
     const { numa, nvdimms } = this.machine.description;
-    requireRoom(steps, await this.machine.plugged(), numa?.nodes.length ?? 1, nvdimms.length);
+    requireRoom(steps, plugged, numa?.nodes.length ?? 1, nvdimms.length);
     return options.dryRun ? new Plan(steps, false) : doSteps(this, steps);
   }
 

@@ -154,8 +154,10 @@ export function connectPci(
     (device) => device.type === 'virtio-console' || device.type === 'virtio-port',
   );
   if (!first) return;
-  const device = virtioOnPci(options.extra.consoles(CONSOLES, ports), options.fault);
-  hotplug.boot({ kind: 'pci', ...first }, { id: CONSOLES, streams: ports, device });
+  // One alone has its own name, as one that is plugged has.
+  const id = ports.length === 1 ? ports[0].name : CONSOLES;
+  const device = virtioOnPci(options.extra.consoles(id, ports), options.fault);
+  hotplug.boot({ kind: 'pci', ...first }, { id, streams: ports, device });
 }
 
 /**

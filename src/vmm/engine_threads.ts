@@ -63,7 +63,8 @@ export class EngineThreads {
       wakeFd,
       local,
       configPages,
-      pinning: pin?.[index],
+      // None are any.
+      pinning: pin?.[index]?.length ? pin[index] : undefined,
       ...(fault === `vcpu${index}` && { fault: true }),
     };
     const isToLeave = () => Atomics.load(block.words, slotWord(index) + S.LEAVE) === 1;

@@ -23,7 +23,7 @@ const has = (list: string, cpu: number): boolean =>
  */
 export function checkPinning(pin: readonly (readonly number[])[] = [], online = onlineCpus()): void {
   if (online === '') return;
-  const index = pin.findIndex((cpus) => !cpus.some((cpu) => has(online, cpu)));
+  const index = pin.findIndex((cpus) => cpus.length > 0 && !cpus.some((cpu) => has(online, cpu)));
   if (index < 0) return;
   const wanted =
     pin[index].length > 1 ? `CPUs ${pin[index].join(', ')}: none of them is` : `CPU ${pin[index][0]}: it is not`;

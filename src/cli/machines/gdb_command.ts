@@ -77,7 +77,6 @@ function spawnGdb(program: string, args: readonly string[]): Promise<number> {
 
 /** @returns gdb's commands; symbols are no condition. */
 async function loadSymbols({ machine, known }: AttachedMachine, given: string | undefined): Promise<string[]> {
-  const kernel = new Kernel(machine);
   const note = await machine.vmcoreinfo().catch(() => undefined);
   let info: VmcoreInfo | undefined;
   try {
@@ -95,13 +94,14 @@ async function loadSymbols({ machine, known }: AttachedMachine, given: string | 
       say('The guest has not said where its kernel is: with KASLR addresses are elsewhere (nokaslr turns it off).');
       return [`symbol-file ${vmlinux}`];
     }
-    const modules = await made('modules', () => kernel.moduleSymbols(), 'no symbols of modules');
+    const modules = await made('modules', () => new Kernel(machine).moduleSymbols(), 'no symbols of modules');
     // Of its own accord gdb asks whether it is to.
     return [
       `symbol-file -o 0x${offset} ${vmlinux}`,
       ...modules.map((path) => `with confirm off -- add-symbol-file ${path}`),
     ];
   }
+  const kernel = new Kernel(machine);
   const all = async () => [...(await kernel.symbols()).all, ...(await kernel.moduleSymbols())];
   return (await made('kallsyms', all, 'no symbols')).map((path) => `symbol-file ${path}`);
 }

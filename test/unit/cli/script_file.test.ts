@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { EventLog } from '../../../src/cli/event_log.ts';
 import { claimName } from '../../../src/cli/machines/name_lock.ts';
 import { writeRecord } from '../../../src/cli/machines/records.ts';
@@ -25,6 +25,23 @@ function script(name: string, text: string): string {
   writeFileSync(path, text);
   return path;
 }
+
+test('what a script did not wait for is waited for, and its failure is the script’s', async () => {
+  const others = process.listeners('unhandledRejection');
+  process.removeAllListeners('unhandledRejection');
+  onTestFinished(() => {
+    process.removeAllListeners('unhandledRejection');
+    for (const each of others) process.on('unhandledRejection', each);
+  });
+  const vm = new Vm({ machine: new ScriptedMachine({ busy: false }).client as MachineClient, guest: undefined });
+  const run = (name: string, text: string) => perform(vm, { script: script(name, text) }, new EventLog(undefined));
+  await expect(run('stray.mjs', "vm.unplug('nosuch'); export {};\n")).rejects.toThrow('nosuch was not unplugged');
+  // A script of CommonJS that exports nothing gives nothing.
+  const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true);
+  expect(await run('nothing.cjs', 'vm.name;\n')).toBe(0);
+  expect(write.mock.calls).toEqual([]);
+  write.mockRestore();
+});
 
 test.each([
   ['typed.ts', 'const a: number = 1;\nexport default async (vm: unknown) => [await a, vm];\n'],

@@ -1,11 +1,12 @@
 /** The schema is whole, and everything that is said of commands elsewhere is so. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { splitWords } from '../../../src/client/words.ts';
 import { Schema } from '../../../src/qmp/client.ts';
 import { COMMANDS } from '../../../src/qmp/commands/index.ts';
 import { EVENTS } from '../../../src/qmp/events.ts';
 import { introspect, schemaInfo } from '../../../src/qmp/introspect.ts';
-import { parseLine, splitWords } from '../../../src/qmp/shell.ts';
+import { parseLine } from '../../../src/qmp/shell.ts';
 import { complete } from '../../../src/qmp/shell_completion.ts';
 import { ACTIONS } from '../../../src/tui/actions.ts';
 import type { Station } from '../../../src/tui/station.ts';

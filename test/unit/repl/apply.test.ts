@@ -136,6 +136,37 @@ describe('a plan', () => {
     expect(lines({ memory: { max: '8G' } })).toEqual(['restart memory.max: 4 GiB → 8 GiB']);
   });
 
+  test('has no format that is what it is, and takes no other while it runs', () => {
+    const disks = (format: 'raw' | 'qcow2') => ({
+      disks: [
+        { id: 'vda', file: '/a.img', format },
+        { id: 'data', file: '/b.img' },
+      ],
+    });
+    expect(lines(disks('raw'))).toEqual([]);
+    expect(lines(disks('qcow2'))).toEqual(["restart vda.format: 'raw' → 'qcow2'"]);
+  });
+
+  test('gives names that nobody has, and knows an address in other letters', () => {
+    expect(lines({ disks: [{ id: 'data', file: '/b.img' }, { file: '/a.img' }] })).toEqual([]);
+    expect(lines({ nets: [{ type: 'user', mac: '52:54:00:00:00:01'.toUpperCase() }] })).toEqual([]);
+  });
+
+  test('leaves consoles that are one device to a new start', () => {
+    const there = parseMachine({ ...NOW, devices: [{ type: 'virtio-console' }, { type: 'virtio-port', name: 'p' }] });
+    const steps = (fixed: string[]) =>
+      planSteps(there, { devices: [] }, undefined, new Set(fixed)).map(({ action }) => action);
+    expect(steps(['hvc0', 'p'])).toEqual(['restart', 'restart']);
+    expect(steps([])).toEqual(['unplug', 'unplug']);
+  });
+
+  test('of vCPUs that are pinned has none for those that come', () => {
+    const pinned = parseMachine({ ...NOW, cpus: { count: 2, max: 8, pin: [[0], [1]] } });
+    expect(planSteps(pinned, { cpus: { count: 5 } }).map(({ detail }) => detail)).toEqual(['2 → 5']);
+    const fixed = parseMachine({ ...NOW, cpus: { count: 2, pin: [[0], [1]] } });
+    expect(planSteps(fixed, { cpus: { count: 4 } })[0]).toMatchObject({ action: 'restart', subject: 'cpus.count' });
+  });
+
   test('is refused where there is no room', () => {
     const here = {
       cpus: { present: [] },

@@ -95,8 +95,23 @@ describe('the short form', () => {
     for (const topic of Object.keys(INFO)) expect(commandHelp()).toContain(topic);
   });
 
-  test('a number is a number', () =>
-    expect(() => commandCode('plug virtio-blk file=a queues=2M')).toThrow('queues=2M is not a whole number.'));
+  test('a number is a number, of bytes a size too, and each is given once', () => {
+    expect(() => commandCode('plug virtio-blk file=a queues=2M')).toThrow('queues=2M is not a whole number.');
+    expect(() => commandCode('plug virtio-blk file=a file=b')).toThrow('plug virtio-blk: file= is given twice.');
+    expect(commandCode('disk vda throttle iops=5 bps=10M')).toBe(
+      "await vm.disks['vda'].throttle({ iops: 5, bps: 10485760 })",
+    );
+  });
+
+  test('quotes hold words together, as in a shell; what is for the guest goes as it is', () => {
+    expect(commandCode(`plug virtio-blk file='my disk.qcow2'`)).toBe(
+      "await vm.pci.plug('virtio-blk', { file: 'my disk.qcow2' })",
+    );
+    expect(commandCode('disk vda change "b c.img"')).toBe("await vm.disks['vda'].change('b c.img')");
+    expect(commandCode("apply 'my machine.yaml'")).toBe(commandCode('apply my machine.yaml'));
+    expect(commandCode(`sh echo it's "so"`)).toBe(`await vm.sh('echo it\\'s "so"')`);
+    expect(() => commandCode("plug virtio-blk file='a")).toThrow('is not closed');
+  });
 
   test('help on one, and on what it plugs', () => {
     expect(commandHelp('plug', 'virtio-mem')).toMatch(/^ {2}size= +SIZE .*\(needed\)$/m);

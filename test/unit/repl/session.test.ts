@@ -47,6 +47,34 @@ test('what is no description is none', async () => {
   expect(await told(session, 'vm.apply()')).toMatch(/^vm\.apply takes a file or a description, not undefined\.\n/);
 });
 
+test('whatever is thrown is a failure, and is told as it is', async () => {
+  const session = open();
+  for (const value of ['null', 'undefined', '0', '{ a: 1 }']) {
+    expect(await told(session, `throw ${value}`)).toBe(`Thrown: ${value}`);
+    // Node's evaluator does not tell a promise that was rejected with null from one that was resolved.
+    if (value === 'null') continue;
+    expect(await told(session, `await Promise.reject(${value})`)).toBe(`Thrown: ${value}`);
+  }
+  expect(await told(session, "throw ''")).toBe("Thrown: ''");
+  expect(await told(session, "throw 'a word'")).toBe('Thrown: a word');
+});
+
+test('code that looks whether something is there is no mistake', async () => {
+  const session = open();
+  for (const code of [
+    'assert.equal(vm.disks.vdz, undefined)',
+    'assert.ok(!vm.disks.vdz)',
+    'vm.disks.vdz?.unplug()',
+    'if (vm.cpus[99]) 1',
+    'await Promise.resolve(vm.disks.vdz)',
+  ]) {
+    expect(await told(session, code), code).toBe('nothing');
+  }
+  for (const code of ['vm.disks.vdz', 'await vm.disks["vdz"];', 'vm.disks.vdz.unplug()']) {
+    expect(await told(session, code), code).toMatch(/^There is no disk "vdz"\./);
+  }
+});
+
 test('a question gets help: on an object, and on what it does', async () => {
   const session = open();
   const answer = async (line: string) => session.print(await session.evaluate(line));

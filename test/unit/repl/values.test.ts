@@ -6,6 +6,9 @@ test('values as JSON: numbers as they are, large ones in hexadecimal, bytes and 
     '{"rip":"0xffffffff81000000","cpu":1,"list":[1.5,"a"]}',
   );
   expect(jsonOf(new Bytes(Buffer.from([1, 0xfe]), 0x1000n))).toBe('{"at":"0x1000","hex":"01fe"}');
+  expect(jsonOf([new Map([['a', 1n]]), new Set([2]), new TypeError('no'), Uint8Array.of(1, 0xfe)])).toBe(
+    '[[["a",1]],[2],{"name":"TypeError","message":"no"},{"hex":"01fe"}]',
+  );
   expect(jsonOf(new Text('a\nb'))).toBe('"a\\nb"');
 });
 
