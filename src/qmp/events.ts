@@ -204,12 +204,15 @@ function translateRequest(request: LiveRequest, context: EventContext): QmpEvent
 
 const ON_SERIAL_BUS: readonly string[] = ['virtio-console', 'virtio-port'];
 
-/** The device behind a virtio device's bus goes first, and has a path alone. */
+/**
+ * What is behind a virtio device's bus has a path alone. It is told of last, where QEMU does so first: a client that waits
+ * for the next event of this kind gets the one with the device's id.
+ */
 function goneOf({ device: live }: LiveRequest, name: ReturnType<EventContext['nameOf']>): QmpEvent[] {
   // Consoles and ports are on a bus of their own there.
   const behind = live.kind === 'pci' && live.type.startsWith('virtio-') && !ON_SERIAL_BUS.includes(live.type);
   return [
-    ...(behind ? [event('DEVICE_DELETED', { path: `${name.path}/virtio-backend` })] : []),
     event('DEVICE_DELETED', name),
+    ...(behind ? [event('DEVICE_DELETED', { path: `${name.path}/virtio-backend` })] : []),
   ];
 }

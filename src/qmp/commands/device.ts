@@ -94,8 +94,8 @@ export async function deviceDel(monitor: Monitor, id: string): Promise<void> {
     const device = monitor.names.peer(own);
     monitor.forget(own);
     const path = `/machine/peripheral/${device}`;
-    monitor.emit('DEVICE_DELETED', { path: `${path}/virtio-backend` });
     monitor.emit('DEVICE_DELETED', { device, path });
+    monitor.emit('DEVICE_DELETED', { path: `${path}/virtio-backend` });
     return;
   }
   if (!(await monitor.hasDevice(id))) {

@@ -99,8 +99,8 @@ describe('ports', () => {
     await peer.execute('chardev-remove', { id: 'c0' });
     await peer.execute('device_del', { id: 'vs' });
     const path = '/machine/peripheral/vs';
-    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ path: `${path}/virtio-backend` });
     expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'vs', path });
+    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ path: `${path}/virtio-backend` });
     await expect(peer.execute('device_del', { id: 'vs' })).rejects.toThrow("Device 'vs' not found");
   });
 

@@ -353,9 +353,8 @@ describe('devices', () => {
     fake.pci = [];
     fake.stage('unplug', DISK, ['reserved', 'notified', 'removed']);
     const path = '/machine/peripheral/d0';
-    // What is behind its bus goes first.
-    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ path: `${path}/virtio-backend` });
     expect((await peer.event('DEVICE_DELETED')).data).toEqual({ device: 'd0', path });
+    expect((await peer.event('DEVICE_DELETED')).data).toEqual({ path: `${path}/virtio-backend` });
     await peer.execute('blockdev-del', { 'node-name': 'n0' });
 
     // Memory that comes with a device of PCI.
