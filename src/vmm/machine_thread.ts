@@ -9,6 +9,7 @@ import { CoalescedRing } from './coalesced.ts';
 import { type DirtySlot, takeDirtyPages } from './dirty_pages.ts';
 import { discardPieces } from './discard.ts';
 import { describeFatalExit } from './exit.ts';
+import { FaultEvents } from './fault_events.ts';
 import { GuestDebug } from './guest_debug.ts';
 import { LiveDevices } from './hotplug/live_devices.ts';
 import { MachineClock } from './machine_clock.ts';
@@ -37,9 +38,6 @@ import type {
 const SPIN_AFTER_WORK = 400;
 /** Counters go to the post-mortem file at most this often, when the thread wakes up anyway. */
 const POST_MORTEM_INTERVAL_MS = 1000;
-/** A driver that loops over a mistake must not fill anybody's log. */
-const FAULT_INTERVAL_MS = 1000;
-const FAULTS_AT_ONCE = 10;
 /** Where a processor starts after INIT. */
 const RESET_RIP = '0xfff0';
 
@@ -90,14 +88,12 @@ class MachineThread {
   readonly #serialCoalescing: SerialCoalescing;
   readonly #postMortem: PostMortem | undefined;
   readonly #debug: GuestDebug;
+  readonly #faults = new FaultEvents((event) => this.#event(event));
   #state: MachineState = 'created';
   #end: EndState | undefined;
   #quit = false;
   #wakeups = 0;
   #postMortemAt = 0;
-  #faults = 0;
-  #faultAt = 0;
-  #faultsUnsaid = 0;
   /** A reset that the guest asked for in the middle of an exit: done between two exits. */
   #resetCause: string | undefined;
 
@@ -126,7 +122,7 @@ class MachineThread {
       pmems: data.pmems,
       poller: this.#reactor,
       hold: () => this.#posts.hold(),
-      fault: (device, text) => this.#guestFault(device, text),
+      fault: (device, text) => this.#faults.say(device, text),
       flushFailed: (id, errno) => this.#diskFailed(id, 'flush', errno, 0, 'stop'),
       raiseGpe: (number) => this.#board.raiseGpe(number),
       knowsGpe: (number) => this.#board.knowsGpe(number),
@@ -151,7 +147,7 @@ class MachineThread {
       reactor: this.#reactor,
       configPages: data.configPages,
       physicalBits,
-      fault: (device, text) => this.#guestFault(device, text),
+      fault: (device, text) => this.#faults.say(device, text),
       diskFailed: (disk, operation, errno, offset, action) => this.#diskFailed(disk, operation, errno, offset, action),
       serial: data.serial,
       coalescing: this.#serialCoalescing,
@@ -398,20 +394,6 @@ class MachineThread {
 
   #event(event: MachineEvent): void {
     this.#send({ type: 'event', event });
-  }
-
-  /** Tells of a guest's faults, of the first ones at once and then of no more than one a second. */
-  #guestFault(device: string, text: string): void {
-    const now = performance.now();
-    if (now - this.#faultAt < FAULT_INTERVAL_MS && this.#faults >= FAULTS_AT_ONCE) {
-      this.#faultsUnsaid++;
-      return;
-    }
-    this.#faults++;
-    this.#faultAt = now;
-    const unsaid = this.#faultsUnsaid;
-    this.#faultsUnsaid = 0;
-    this.#event({ type: 'guest-fault', device, text: unsaid > 0 ? `${text} (${unsaid} more were not shown)` : text });
   }
 
   #setState(state: MachineState): undefined {
