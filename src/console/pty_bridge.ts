@@ -1,4 +1,5 @@
 /** A console's pseudo-terminal: whatever program opens it looks at the console, and drives it once it writes. */
+import { ConsoleInput } from '../client/console_input.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
 import type { ConsoleHub } from './hub.ts';
 
@@ -8,10 +9,14 @@ export interface PtyEnd {
   readonly path: string;
   /** Some program has it open. */
   readonly connected: boolean;
+  /** A program has written what nobody has read, and may be gone. */
+  readonly written: boolean;
   /** What the program writes, from now on until it has closed the terminal. @returns what ends that. */
   listen(onData: (bytes: Uint8Array) => void, onClose: () => void): PtyReader;
   /** @returns how many of the bytes there was room for. */
   write(bytes: Uint8Array): number;
+  /** Drops what no program has read. */
+  forget(): void;
   close(): void;
 }
 
@@ -29,9 +34,9 @@ const FULL_MS = 20;
 interface Session {
   readonly viewer: SharedConsole;
   readonly reader: PtyReader;
-  /** Output that the program has not taken, and input that the guest has not. */
+  readonly input: ConsoleInput;
+  /** Output that the program has not taken. */
   output: Uint8Array;
-  input: Uint8Array;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -42,30 +47,44 @@ export class PtyBridge {
   readonly #pty: PtyEnd;
   readonly #look: NodeJS.Timeout;
   #session: Session | undefined;
+  /** Sessions whose program has gone before the guest has taken all that it wrote. */
+  readonly #leaving = new Set<Session>();
 
   constructor(hub: ConsoleHub, pty: PtyEnd) {
     this.#hub = hub;
     this.#pty = pty;
     hub.pty = pty.path;
-    this.#look = setInterval(() => this.#come(), LOOK_MS);
+    this.#look = setInterval(() => this.#lookAfter(), LOOK_MS);
     this.#look.unref();
   }
 
+  #lookAfter(): void {
+    const { connected, written } = this.#pty;
+    if (!this.#session) {
+      // One that has written and gone meanwhile is a session too: its bytes would be the next one's.
+      if (connected || written) this.#come();
+      return;
+    }
+    // Where nobody writes any more there is little left, and its end is to be seen before the next one comes.
+    if (!connected) this.#session.reader.resume();
+  }
+
   #come(): void {
-    if (this.#session || !this.#pty.connected) return;
     const viewer = this.#hub.open({ role: 'driver', label: `a program at ${this.#pty.path}`, replay: true });
-    const reader = this.#pty.listen(
-      (bytes) => this.#typed(bytes),
-      () => this.#gone(),
-    );
-    const session: Session = { viewer, reader, output: NOTHING, input: NOTHING, timer: undefined };
+    const session: Session = {
+      viewer,
+      reader: this.#pty.listen(
+        (bytes) => this.#typed(session, bytes),
+        () => this.#gone(session),
+      ),
+      input: new ConsoleInput(viewer, () => this.#taken(session)),
+      output: NOTHING,
+      timer: undefined,
+    };
     this.#session = session;
     viewer.onScreen = (screen) => this.#print(session, screen);
     viewer.onLost = (count) =>
       this.#print(session, Buffer.from(`\r\n[nemu] ${count} bytes were not taken in time.\r\n`));
-    viewer.onWritable = () => {
-      if (session.input.length > 0) this.#typed(NOTHING);
-    };
     viewer.onData = (bytes) => this.#print(session, bytes);
   }
 
@@ -85,29 +104,42 @@ export class PtyBridge {
     } else session.viewer.onData ??= (bytes) => this.#print(session, bytes);
   }
 
-  #typed(bytes: Uint8Array): void {
-    const session = this.#session;
-    if (!session) return;
+  #typed(session: Session, bytes: Uint8Array): void {
     // To write is to ask for it: a program has no other way.
-    if (session.viewer.role !== 'driver' && bytes.length > 0) session.viewer.takeOver();
-    const all = session.input.length > 0 ? Buffer.concat([session.input, bytes]) : bytes;
-    session.input = all.subarray(session.viewer.write(all));
-    if (session.input.length > 0) session.reader.pause();
-    else session.reader.resume();
+    if (session.viewer.role !== 'driver') session.viewer.takeOver();
+    session.input.send(bytes);
+    if (session.input.waiting > 0 && this.#pty.connected) session.reader.pause();
   }
 
-  #gone(): void {
-    const session = this.#session;
+  #taken(session: Session): void {
+    if (session.input.waiting > 0) return;
+    if (this.#session === session) session.reader.resume();
+    if (this.#leaving.delete(session)) session.viewer.close();
+  }
+
+  /** The program has closed the terminal. What it wrote goes to the guest yet, unless somebody takes the console over. */
+  #gone(session: Session): void {
+    if (this.#session !== session) return;
     this.#session = undefined;
-    clearTimeout(session?.timer);
-    session?.viewer.close();
+    clearTimeout(session.timer);
+    session.viewer.onData = undefined;
+    try {
+      this.#pty.forget();
+    } catch {
+      // Without a descriptor to spare the next program reads old output: better than no engine.
+    }
+    if (session.input.waiting === 0) session.viewer.close();
+    else this.#leaving.add(session);
   }
 
   close(): void {
     clearInterval(this.#look);
-    const reader = this.#session?.reader;
-    this.#gone();
-    reader?.close();
+    const session = this.#session;
+    this.#session = undefined;
+    clearTimeout(session?.timer);
+    session?.reader.close();
+    for (const { viewer } of [...this.#leaving, ...(session ? [session] : [])]) viewer.close();
+    this.#leaving.clear();
     this.#pty.close();
     this.#hub.pty = undefined;
   }

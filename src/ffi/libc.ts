@@ -13,7 +13,8 @@ const libc = koffi.load('libc.so.6');
 const ERRNO_NAME = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
 
 export const errnoName = (errno: number): string => ERRNO_NAME.get(errno) ?? `errno ${errno}`;
-export const { EAGAIN, EBUSY, EEXIST, EINTR, EINVAL, ENOENT, ENOMEM, ENOSYS, EPERM, EACCES, E2BIG } = constants.errno;
+export const { EAGAIN, EBUSY, EEXIST, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSYS, EPERM, EACCES, E2BIG } =
+  constants.errno;
 
 /** A system call that failed: which, with what arguments, and errno by name. */
 export class SystemError extends Error {

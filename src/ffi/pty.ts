@@ -1,7 +1,7 @@
 /** Pseudo-terminals (pts(4)): the master's end here, a device in /dev/pts for any program. */
 import { chmodSync } from 'node:fs';
 import koffi from 'koffi';
-import { check, close, EAGAIN, errno, O_CLOEXEC, O_NONBLOCK, O_RDWR, open, raw } from './libc.ts';
+import { check, close, EAGAIN, EIO, errno, O_CLOEXEC, O_NONBLOCK, O_RDWR, open, raw } from './libc.ts';
 
 const libc = koffi.load('libc.so.6');
 const call = {
@@ -20,7 +20,10 @@ export const O_NOCTTY = 0o400;
 const F_DUPFD_CLOEXEC = 1030;
 /** struct termios has 60 bytes on x86-64 and AArch64. */
 const TERMIOS_BYTES = 64;
+const POLLIN = 0x1;
 const POLLHUP = 0x10;
+const TCFLSH = 0x540b;
+const TCIFLUSH = 0;
 const TIOCSWINSZ = 0x5414;
 
 export class PseudoTerminal {
@@ -65,10 +68,30 @@ export class PseudoTerminal {
 
   /** Some program has it open. */
   get connected(): boolean {
+    return (this.#poll() & POLLHUP) === 0;
+  }
+
+  /** A program has written what nobody has read, and may be gone. */
+  get written(): boolean {
+    return (this.#poll() & POLLIN) !== 0;
+  }
+
+  #poll(): number {
     const pollfd = Buffer.alloc(8);
     pollfd.writeInt32LE(this.#fd, 0);
+    pollfd.writeInt16LE(POLLIN, 4);
     call.poll(pollfd, 1, 0);
-    return (pollfd.readInt16LE(6) & POLLHUP) === 0;
+    return pollfd.readInt16LE(6);
+  }
+
+  /** Drops what programs have not read: the kernel keeps it for the next one. @throws SystemError */
+  forget(): void {
+    const device = open(this.path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    try {
+      check(raw.ioctl(device, TCFLSH, TCIFLUSH), 'ioctl', this.path, 'TCFLSH', 'TCIFLUSH');
+    } finally {
+      close(device);
+    }
   }
 
   /** Another descriptor of the same end, which the caller owns. */
@@ -76,11 +99,13 @@ export class PseudoTerminal {
     return check(raw.fcntl(this.#fd, F_DUPFD_CLOEXEC, 0), 'fcntl', this.path, 'F_DUPFD_CLOEXEC');
   }
 
-  /** Bytes for the program. @returns how many it has room for. */
+  /** Bytes for the program. @returns how many it has room for: all, when there is none. */
   write(bytes: Uint8Array): number {
     const count = raw.write(this.#fd, bytes, bytes.length) as number;
     if (count >= 0) return count;
     if (errno() === EAGAIN) return 0;
+    // The program has just closed the terminal.
+    if (errno() === EIO) return bytes.length;
     return check(count, 'write', this.path, bytes.length);
   }
 

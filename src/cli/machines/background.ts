@@ -395,6 +395,10 @@ export function ptyEnd(terminal: PseudoTerminal): PtyEnd {
     get connected() {
       return terminal.connected;
     },
+    get written() {
+      return terminal.written;
+    },
+    forget: () => terminal.forget(),
     write: (bytes) => terminal.write(bytes),
     listen: (onData, onClose) => {
       // It ends by an error when the program closes the terminal, and takes its descriptor with it.
