@@ -1,4 +1,5 @@
 import type { ReadStream, WriteStream } from 'node:tty';
+import { ConsoleInput } from '../client/console_input.ts';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
 import { Kernel } from '../repl/kernel.ts';
@@ -113,22 +114,19 @@ export const prefixName = (byte: number): string => `Ctrl-${String.fromCharCode(
 export class ConsoleSession {
   readonly #input: ReadStream;
   readonly #output: WriteStream;
-  readonly #console: ConsoleStream;
+  readonly #typed: ConsoleInput;
   readonly #options: SessionOptions;
   readonly #prefix: number;
   #escaped = false;
-  /** Keys that the guest has not taken yet. */
-  #waiting: Uint8Array[] = [];
   #ended = false;
   readonly #questions = new TerminalQuestions();
 
   constructor(input: ReadStream, output: WriteStream, console: ConsoleStream, options: SessionOptions) {
     this.#input = input;
     this.#output = output;
-    this.#console = console;
+    this.#typed = new ConsoleInput(console);
     this.#options = options;
     this.#prefix = options.prefix ?? CONTROL_A;
-    console.onWritable = () => this.#flush();
     this.#take();
   }
 
@@ -181,36 +179,24 @@ export class ConsoleSession {
       if (this.#escaped) {
         this.#escaped = false;
         from = i + 1;
-        if (bytes[i] === this.#prefix) this.#send(bytes.subarray(i, i + 1));
+        if (bytes[i] === this.#prefix) this.send(bytes.subarray(i, i + 1));
         else this.#command(String.fromCharCode(bytes[i]).toLowerCase());
       } else if (bytes[i] === this.#options.leave?.key) {
-        this.#send(bytes.subarray(from, i));
+        this.send(bytes.subarray(from, i));
         this.#options.leave.run();
         return;
       } else if (bytes[i] === this.#prefix) {
-        this.#send(bytes.subarray(from, i));
+        this.send(bytes.subarray(from, i));
         from = i + 1;
         this.#escaped = true;
       }
     }
-    if (!this.#escaped) this.#send(bytes.subarray(from));
+    if (!this.#escaped) this.send(bytes.subarray(from));
   };
 
-  #send(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    this.#waiting.push(bytes);
-    this.#flush();
-  }
-
-  #flush(): void {
-    while (this.#waiting.length > 0) {
-      const count = this.#console.write(this.#waiting[0]);
-      if (count < this.#waiting[0].length) {
-        this.#waiting[0] = this.#waiting[0].subarray(count);
-        return;
-      }
-      this.#waiting.shift();
-    }
+  /** Types for the user, behind what the user has typed. */
+  send(bytes: Uint8Array): void {
+    this.#typed.send(bytes);
   }
 
   #command(key: string): void {
@@ -237,10 +223,15 @@ export class ConsoleSession {
     if (said !== undefined) this.say(said);
   }
 
+  /** What was typed, as far as the console has not taken it. */
+  get typed(): ConsoleInput {
+    return this.#typed;
+  }
+
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#console.onWritable = undefined;
+    this.#typed.drop();
     this.#give();
   }
 }

@@ -1,5 +1,9 @@
 /** What is typed at a console, in order: what there is no room for waits until there is. */
 import type { ConsoleStream } from './machine_client.ts';
+import type { SharedConsole } from './shared_console.ts';
+
+/** Milliseconds that are left to the guest for what was typed, when whoever typed it leaves. */
+export const LEAVE_MS = 5000;
 
 export class ConsoleInput {
   readonly #console: ConsoleStream;
@@ -74,4 +78,14 @@ export class ConsoleInput {
     });
     return this.#waiting;
   }
+}
+
+/**
+ * Leaves a console when the guest has taken what was typed, or not in time.
+ * @returns what there is to say of it, as a line of its own; nothing where all was taken.
+ */
+export async function leaveConsole(console: SharedConsole, typed: ConsoleInput, name: string): Promise<string> {
+  const dropped = (await typed.drained(LEAVE_MS)) + (await console.leave());
+  if (dropped === 0) return '';
+  return `[nemu] The last ${dropped} bytes typed at ${name} went nowhere: its guest did not take them in time.\n`;
 }

@@ -175,8 +175,10 @@ export class EngineConnection {
     for (const [number, console] of this.#channels) if (console === gone) this.#channels.delete(number);
   }
 
+  /** Leaves; what was written before goes out yet. */
   close(): void {
-    this.#stream.destroy();
+    if (this.#stream.writableLength === 0) this.#stream.destroy();
+    else this.#stream.end(() => this.#stream.destroy());
   }
 
   #write(type: number, channel: number, payload: Uint8Array): void {

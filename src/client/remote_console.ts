@@ -13,6 +13,7 @@ export class RemoteConsole implements ConsoleStream {
   #waiting: { readonly bytes: Uint8Array; readonly screen: boolean }[] = [];
   #window: number;
   #short = false;
+  #untaken = 0;
 
   /** @param window bytes that may be written before the first credit. */
   constructor(name: string, send: (type: number, payload: Uint8Array) => void, window = WINDOW) {
@@ -34,8 +35,11 @@ export class RemoteConsole implements ConsoleStream {
     if (type === FRAME_BYTES || type === FRAME_SCREEN) {
       this.#waiting.push({ bytes: payload, screen: type === FRAME_SCREEN });
       this.#deliver();
-    } else if (type === FRAME_CREDIT) this.credit(Buffer.from(payload).readUInt32LE(0));
-    else if (type === FRAME_LOST) this.onLost?.(Buffer.from(payload).readUInt32LE(0));
+    } else if (type === FRAME_CREDIT) {
+      const bytes = Buffer.from(payload).readUInt32LE(0);
+      this.#untaken -= bytes;
+      this.credit(bytes);
+    } else if (type === FRAME_LOST) this.onLost?.(Buffer.from(payload).readUInt32LE(0));
   }
 
   #deliver(): void {
@@ -55,10 +59,16 @@ export class RemoteConsole implements ConsoleStream {
     this.#send(FRAME_CREDIT, credit);
   }
 
+  /** Bytes that were sent, and that the guest may not have taken yet. */
+  get untaken(): number {
+    return this.#untaken;
+  }
+
   write(bytes: Uint8Array): number {
     const taken = Math.min(bytes.length, this.#window);
     if (taken > 0) this.#send(FRAME_BYTES, bytes.subarray(0, taken));
     this.#window -= taken;
+    this.#untaken += taken;
     this.#short = taken < bytes.length;
     return taken;
   }

@@ -1,5 +1,7 @@
 /** The consoles, the guest's agent and the history of a machine that another process has. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { RemoteActions } from './actions.ts';
+import { LEAVE_MS } from './console_input.ts';
 import { NemuError } from './errors.ts';
 import type { NotedEvent } from './event_history.ts';
 import { MAX_PAYLOAD } from './frames.ts';
@@ -42,6 +44,8 @@ type Call = (method: SharedMethod, parameters: unknown[]) => Promise<unknown>;
 type Send = (type: number, channel: number, payload: Uint8Array) => void;
 type Open = (number: number, channel: RemoteChannel) => () => void;
 
+/** How long an engine may take to say what became of input: it waits for the guest meanwhile. */
+const ANSWER_MS = LEAVE_MS + 1000;
 /** Rows above the screen that a console gets which is opened by its name alone. */
 const HISTORY_ROWS = 1000;
 const MAX_COLLECTED = 64 << 20;
@@ -150,7 +154,7 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
     this.#forget = forget;
     this.credit(WINDOW);
     if (this.#size) this.resize(...this.#size);
-    if (this.#closed) this.#end(channel);
+    if (this.#closed) void this.#end(channel);
     else this.onRole?.(role, role === 'driver' ? 'Nobody drove the console.' : 'Others may drive the console.');
   }
 
@@ -179,14 +183,22 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    if (this.#place.channel !== undefined) this.#end(this.#place.channel);
+    void this.leave();
   }
 
-  #end(channel: number): void {
+  async leave(): Promise<number> {
+    if (this.#closed) return 0;
+    this.#closed = true;
+    if (this.#place.channel === undefined) return 0;
+    const answer = this.#end(this.#place.channel);
+    // An engine that hangs holds nobody for nothing.
+    return this.untaken === 0 ? 0 : Promise.race([answer, sleep(ANSWER_MS, this.untaken)]);
+  }
+
+  async #end(channel: number): Promise<number> {
     this.#forget?.();
-    this.#call('closeConsole', [channel]).catch(() => {});
+    // Of a machine that has gone there is nothing to tell.
+    return (await this.#call('closeConsole', [channel]).catch(() => 0)) as number;
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { ConsoleInput, LEAVE_MS } from './console_input.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, MAX_PAYLOAD } from './frames.ts';
 import type { ConsoleStream } from './machine_client.ts';
@@ -16,16 +17,17 @@ export class ServedConsole {
   readonly #channel: number;
   readonly #console: ConsoleStream;
   #window = WINDOW;
-  /** Input that the guest has not taken yet: at most a window, for the peer has no more to send. */
-  #waiting: Uint8Array[] = [];
-  #waitingBytes = 0;
+  /** What the guest has not taken is at most a window: the peer has no more to send. */
+  readonly #input: ConsoleInput;
+  #dropped = 0;
+  #leaving = false;
 
   constructor(stream: Duplex, channel: number, console: ConsoleStream) {
     this.#stream = stream;
     this.#channel = channel;
     this.#console = console;
     console.onLost = (count) => this.#write(FRAME_LOST, u32(Math.min(count, 0xffff_ffff)));
-    console.onWritable = () => this.#flush();
+    this.#input = new ConsoleInput(console, (taken) => this.#write(FRAME_CREDIT, u32(taken)));
     console.onData = this.#output;
   }
 
@@ -41,33 +43,35 @@ export class ServedConsole {
   };
 
   credit(bytes: number): void {
+    if (this.#leaving) return;
     this.#window += Math.min(bytes, WINDOW);
     if (this.#window > 0 && !this.#console.onData) this.#console.onData = this.#output;
   }
 
   input(bytes: Uint8Array): void {
-    if (this.#waitingBytes + bytes.length > WINDOW) {
+    if (this.#stream.destroyed) return;
+    if (this.#input.waiting + bytes.length > WINDOW) {
+      this.drop();
       this.#stream.destroy(new NemuError('PROTOCOL', 'The peer sent more console input than its window allows.'));
       return;
     }
-    this.#waiting.push(bytes);
-    this.#waitingBytes += bytes.length;
-    this.#flush();
+    this.#input.send(bytes);
   }
 
-  #flush(): void {
-    let taken = 0;
-    while (this.#waiting.length > 0) {
-      const bytes = this.#waiting[0];
-      const count = this.#console.write(bytes);
-      taken += count;
-      if (count === bytes.length) this.#waiting.shift();
-      else {
-        this.#waiting[0] = bytes.subarray(count);
-        break;
-      }
-    }
-    this.#waitingBytes -= taken;
-    if (taken > 0) this.#write(FRAME_CREDIT, u32(taken));
+  /** The guest is not to have what waits: another drives, or the console has gone. */
+  drop(): void {
+    const dropped = this.#input.drop();
+    this.#dropped += dropped;
+    // There is room for what is typed when it drives again.
+    if (dropped > 0) this.#write(FRAME_CREDIT, u32(dropped));
+  }
+
+  /** Takes no more output, and waits for the guest to take what waits. @returns bytes that it has not taken in time. */
+  async leave(): Promise<number> {
+    this.#leaving = true;
+    this.#console.onData = undefined;
+    await this.#input.drained(LEAVE_MS);
+    this.drop();
+    return this.#dropped;
   }
 }

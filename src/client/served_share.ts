@@ -117,10 +117,18 @@ export class ServedShare {
 
   close(): void {
     for (const off of this.#off) off();
-    for (const { console } of this.#consoles.values()) console.close();
-    this.#consoles.clear();
+    for (const channel of this.#consoles.keys()) void this.#leave(channel);
     for (const { stop } of this.#commands.values()) stop.abort();
     this.#commands.clear();
+  }
+
+  /** Closes a console once the guest has what was typed there. @returns bytes of it that went nowhere. */
+  async #leave(channel: number): Promise<number> {
+    const { served, console } = this.#consoles.get(channel)!;
+    const dropped = await served.leave();
+    console.close();
+    this.#consoles.delete(channel);
+    return dropped;
   }
 
   #write(type: number, channel: number, payload: Uint8Array): void {
@@ -166,9 +174,8 @@ export class ServedShare {
       }
       case 'closeConsole': {
         const [channel] = valid(channelSchema, parameters);
-        this.#console(channel).close();
-        this.#consoles.delete(channel);
-        return null;
+        this.#console(channel);
+        return this.#leave(channel);
       }
       case 'consoles':
         return this.#shared.consoles?.report() ?? [];
@@ -253,7 +260,11 @@ export class ServedShare {
     const served = new ServedConsole(this.#stream, channel, console);
     this.#consoles.set(channel, { served, console });
     console.onScreen = (screen) => this.#write(FRAME_SCREEN, channel, screen.subarray(0, MAX_PAYLOAD));
-    console.onRole = (role, why) => this.#send({ channel, role, why });
+    console.onRole = (role, why) => {
+      // What waits would be the next driver's otherwise, or seem to have been taken.
+      if (role === 'viewer') served.drop();
+      this.#send({ channel, role, why });
+    };
     return { channel, role: console.role };
   }
 

@@ -36,7 +36,13 @@ export interface SharedConsole extends ConsoleStream {
   onRole: ((role: ConsoleRole, why: string) => void) | undefined;
   takeOver(): void;
   resize(rows: number, columns: number): void;
+  /** Leaves at once; what the guest has not taken of what was written goes to it yet, as with `leave`. */
   close(): void;
+  /**
+   * Leaves when the guest has taken what was written: LEAVE_MS are given to it, and nothing once another drives.
+   * @returns how many bytes went nowhere.
+   */
+  leave(): Promise<number>;
 }
 
 /** What there is to know of a console that is shared. */

@@ -321,4 +321,10 @@ class HubViewer implements SharedConsole {
     this.#hub.remove(this);
     this.#closed = true;
   }
+
+  /** Nothing waits here: what there is no room for is the writer's. */
+  async leave(): Promise<number> {
+    this.close();
+    return 0;
+  }
 }

@@ -3,6 +3,7 @@ import { chmodSync, existsSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import * as z from 'zod';
+import { ConsoleInput, LEAVE_MS } from '../client/console_input.ts';
 import { isDeadSocket } from '../client/dead_socket.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
 import { QmpError } from './errors.ts';
@@ -105,18 +106,16 @@ class SocketChardev {
     socket.on('drain', () => {
       viewer.onData = print;
     });
-    let unsent: Uint8Array = new Uint8Array();
-    const type = (bytes: Uint8Array) => {
+    const typed = new ConsoleInput(viewer, () => typed.waiting === 0 && socket.resume());
+    socket.on('data', (bytes) => {
       // To write is to ask for it: a program has no other way.
-      if (viewer.role !== 'driver' && bytes.length > 0) viewer.takeOver();
-      unsent = bytes.subarray(viewer.write(bytes));
-      if (unsent.length > 0) socket.pause();
-      else socket.resume();
-    };
-    viewer.onWritable = () => type(unsent);
-    socket.on('data', type);
+      if (viewer.role !== 'driver') viewer.takeOver();
+      typed.send(bytes);
+      if (typed.waiting > 0) socket.pause();
+    });
     socket.once('close', () => {
-      viewer.close();
+      viewer.onData = undefined;
+      void typed.drained(LEAVE_MS).then(() => viewer.close());
       if (this.#peer === peer) this.#peer = undefined;
     });
     viewer.onData = print;

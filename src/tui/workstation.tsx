@@ -2,6 +2,7 @@
 import { PassThrough } from 'node:stream';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { render } from 'ink';
+import { ConsoleInput, leaveConsole } from '../client/console_input.ts';
 import type { NotedEvent } from '../client/event_history.ts';
 import type { GuestChannel } from '../client/guest_session.ts';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
@@ -95,14 +96,18 @@ export async function runWorkstation(
   let frame: Frame | undefined;
 
   const draw = new Drawing();
+  /** How consoles are left that others have too, when the machine goes on. */
+  const leaving = new Map<string, () => Promise<string>>();
   const openConsole = (name: string): TerminalPane => {
     const stream = machine.console(name);
     const shared = isShared(stream) ? stream : undefined;
+    const typed = new ConsoleInput(stream);
+    if (shared) leaving.set(name, () => leaveConsole(shared, typed, `${machine.description.name} ${name}`));
     // Until the console has been opened nobody knows.
     let role: ConsoleRole | undefined;
     const pane = new TerminalPane({
       name,
-      send: (bytes) => sendAll(stream, bytes),
+      send: (bytes) => typed.send(bytes),
       changed: () => draw.request(),
       resized: (rows, columns) => {
         if (shared) shared.resize(rows, columns);
@@ -270,8 +275,9 @@ export async function runWorkstation(
   void options.interrupted?.then(hangUp);
   process.once('SIGHUP', hangUp);
   process.once('SIGTERM', hangUp);
+  let how: Left;
   try {
-    return await left.promise;
+    how = await left.promise;
   } finally {
     process.off('SIGHUP', hangUp);
     process.off('SIGTERM', hangUp);
@@ -292,6 +298,10 @@ export async function runWorkstation(
     for (const program of programs) program.close();
     for (const pane of [...station.consoles, repl.pane]) pane.close();
   }
+  if (!machine.end && (options.attached || how === 'stays')) {
+    for (const dropped of await Promise.all([...leaving.values()].map((leave) => leave()))) output.write(dropped);
+  }
+  return how;
 }
 
 const isShared = (stream: ConsoleStream): stream is SharedConsole => 'takeOver' in stream;
@@ -313,18 +323,6 @@ const guestConsoles = (machine: MachineClient): string[] =>
   machine.consoles.filter(
     (name) => name === 'com1' || !machine.description.serial.some(({ port, flow }) => port === name && flow === 'wait'),
   );
-
-/** Keeps what there is no room for until there is. */
-function sendAll(stream: ReturnType<MachineClient['console']>, bytes: Uint8Array): void {
-  const taken = stream.write(bytes);
-  if (taken === bytes.length) return;
-  const before = stream.onWritable;
-  stream.onWritable = () => {
-    stream.onWritable = before;
-    before?.();
-    sendAll(stream, bytes.subarray(taken));
-  };
-}
 
 /** A REPL whose terminal is a pane. */
 function replPane(vm: Vm, options: WorkstationOptions, changed: () => void) {

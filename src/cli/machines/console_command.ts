@@ -2,6 +2,7 @@
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ReadStream, WriteStream } from 'node:tty';
+import { ConsoleInput, leaveConsole } from '../../client/console_input.ts';
 import { NemuError } from '../../client/errors.ts';
 import type { ConsoleReport, SharedConsole } from '../../client/shared_console.ts';
 import { table } from '../../client/text_table.ts';
@@ -187,7 +188,7 @@ class AttachedTerminal {
         help: "type `stty rows … columns …`: a serial port's guest does not know this terminal's size",
         run: () => {
           const { rows, columns } = process.stdout;
-          this.#viewer.write(Buffer.from(`stty rows ${rows} columns ${columns}\r`));
+          this.#session.send(Buffer.from(`stty rows ${rows} columns ${columns}\r`));
           return undefined;
         },
       },
@@ -251,8 +252,10 @@ class AttachedTerminal {
     // A guest that runs on would ask the terminal more, with nobody left to take the answers.
     this.#leaving = true;
     await this.#session.takeAnswer();
+    const dropped = outcome === 'left' ? await leaveConsole(this.#viewer, this.#session.typed, name) : '';
     this.#session.end();
     process.stdout.write(`${this.#alternate.leave()}${RESET_MODES}\r\n`);
+    process.stderr.write(dropped);
     process.stderr.write(
       outcome === 'left' ? `[nemu] Left ${name}; ${this.#again} comes back.\n` : `[nemu] ${outcome.detail}\n`,
     );
@@ -283,19 +286,16 @@ async function pipe(
   // A reader that is gone wants no more.
   process.stdout.on('error', () => left.resolve());
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => left.resolve());
+  const typed = new ConsoleInput(viewer, () => typed.waiting === 0 && process.stdin.resume());
   if (drives) {
-    const send = (bytes: Uint8Array) => {
-      const rest = bytes.subarray(viewer.write(bytes));
-      if (rest.length === 0) process.stdin.resume();
-      else {
-        process.stdin.pause();
-        viewer.onWritable = () => send(rest);
-      }
-    };
-    process.stdin.on('data', (bytes: Buffer) => send(bytes));
+    process.stdin.on('data', (bytes: Buffer) => {
+      typed.send(bytes);
+      if (typed.waiting > 0) process.stdin.pause();
+    });
   }
   await Promise.race([left.promise, machine.ended().then(() => sleep(LAST_BYTES_MS))]);
   viewer.onData = undefined;
   process.stdin.pause();
+  if (!machine.end) process.stderr.write(await leaveConsole(viewer, typed, name));
   return EXIT.OK;
 }

@@ -1,5 +1,6 @@
 /** `nemu tile`: consoles of several machines side by side. */
 import type { ReadStream, WriteStream } from 'node:tty';
+import { ConsoleInput, leaveConsole } from '../../client/console_input.ts';
 import { NemuError } from '../../client/errors.ts';
 import type { SharedConsole } from '../../client/shared_console.ts';
 import { isUnicode } from '../../tui/locale.ts';
@@ -49,7 +50,7 @@ export async function runTiles(places: readonly string[], options: TileOptions):
     });
   }
   const machines = new Map<string, AttachedMachine>();
-  const viewers: SharedConsole[] = [];
+  const viewers: { readonly viewer: SharedConsole; readonly typed: ConsoleInput; readonly name: string }[] = [];
   try {
     const tiles: Tile[] = [];
     let screen: TileScreen | undefined;
@@ -64,8 +65,9 @@ export async function runTiles(places: readonly string[], options: TileOptions):
         ...{ role: options.watch ? 'viewer' : 'driver', replay: true, history: HISTORY, terminal: !options.watch },
         ...size,
       });
-      viewers.push(viewer);
-      const tile = tileOf(attached, viewer, () => screen);
+      const typed = new ConsoleInput(viewer);
+      viewers.push({ viewer, typed, name });
+      const tile = tileOf(attached, viewer, typed, () => screen);
       tile.pane.terminal.resize(size.columns, size.rows);
       tiles.push(tile);
     }
@@ -78,8 +80,14 @@ export async function runTiles(places: readonly string[], options: TileOptions):
     });
     await screen.left;
     for (const { pane } of tiles) pane.close();
+    await Promise.all(
+      viewers.map(async ({ viewer, typed, name }) => {
+        if (machines.get(name)?.machine.end) return;
+        process.stderr.write(await leaveConsole(viewer, typed, name));
+      }),
+    );
   } finally {
-    for (const viewer of viewers) viewer.close();
+    for (const { viewer } of viewers) viewer.close();
     for (const attached of machines.values()) attached.close();
   }
   for (const { name, machine } of machines.values()) {
@@ -88,12 +96,17 @@ export async function runTiles(places: readonly string[], options: TileOptions):
   return EXIT.OK;
 }
 
-function tileOf(attached: AttachedMachine, viewer: SharedConsole, screen: () => TileScreen | undefined): Tile {
+function tileOf(
+  attached: AttachedMachine,
+  viewer: SharedConsole,
+  typed: ConsoleInput,
+  screen: () => TileScreen | undefined,
+): Tile {
   const { machine, name } = attached;
   const title = `${name} ${viewer.name}`;
   const pane = new TerminalPane({
     name: title,
-    send: sender(viewer),
+    send: (bytes) => typed.send(bytes),
     changed: () => screen()?.changed(),
     resized: (rows, columns) => viewer.resize(rows, columns),
     takeOver: () => viewer.takeOver(),
@@ -105,24 +118,4 @@ function tileOf(attached: AttachedMachine, viewer: SharedConsole, screen: () => 
   viewer.onData = (bytes) => pane.write(bytes);
   void machine.ended().then(() => screen()?.changed());
   return { title, pane, drives: () => viewer.role === 'driver', ended: () => machine.end?.detail };
-}
-
-/** Keeps what there is no room for until there is, in order. */
-function sender(viewer: SharedConsole): (bytes: Uint8Array) => void {
-  const waiting: Uint8Array[] = [];
-  const flush = () => {
-    for (let next = waiting[0]; next; next = waiting[0]) {
-      const rest = next.subarray(viewer.write(next));
-      if (rest.length > 0) {
-        waiting[0] = rest;
-        return;
-      }
-      waiting.shift();
-    }
-  };
-  viewer.onWritable = flush;
-  return (bytes) => {
-    waiting.push(bytes);
-    flush();
-  };
 }
