@@ -12,7 +12,7 @@ import { servePrivately } from './private_socket.ts';
  * @returns the function that ends it, connections and all.
  * @throws NemuError CONTROL_SOCKET
  */
-export function serveControl(path: string, machine: MachineClient, shared: Shared = {}): Promise<() => void> {
+export function serveControl(path: string, machine: MachineClient, shared: Shared = {}): Promise<() => Promise<void>> {
   const purpose = { name: 'control socket', code: 'CONTROL_SOCKET', option: '--control' };
   return servePrivately(path, purpose, (socket) => {
     void serveMachine(socket, machine, shared);
@@ -29,15 +29,16 @@ export async function serveQmpSocket(
   address: string,
   machine: MachineClient,
   surroundings: Surroundings = {},
-): Promise<() => void> {
+): Promise<() => Promise<void>> {
   const path = address.replace(/^unix:/, '').replace(/(,(server(=on)?|wait=off|nowait))*$/, '');
   const server = serveQmp(machine, surroundings);
   try {
     const purpose = { name: 'QMP socket', code: 'QMP_SOCKET', option: '--qmp' };
     const end = await servePrivately(path, purpose, (socket) => server.connect(socket));
     return () => {
-      end();
+      const ended = end();
       server.close();
+      return ended;
     };
   } catch (error) {
     server.close();
@@ -63,11 +64,11 @@ export async function serveSockets(
   say: (text: string) => void,
   shared: Shared = {},
   surroundings: Omit<Surroundings, 'gdbServer'> & { readonly gdbServer?: GdbListener } = {},
-): Promise<() => void> {
+): Promise<() => Promise<void>> {
   const { gdbServer = new GdbListener(machine) } = surroundings;
-  const ends: (() => void)[] = [() => gdbServer.close()];
-  const end = () => {
-    for (const each of ends) each();
+  const ends: (() => void | Promise<void>)[] = [() => gdbServer.close()];
+  const end = async () => {
+    await Promise.all(ends.map((each) => each()));
   };
   try {
     if (control !== undefined) ends.push(await serveControl(control, machine, shared));

@@ -54,7 +54,7 @@ export async function withOwnMachine(
   try {
     if (place.reason) note(events, `This host's KVM cannot run stock kernels (${place.reason}); using the lab.`);
     const machine = await place.create(description, { postMortem: postMortemPath() });
-    let endSockets = () => {};
+    let endSockets = async () => {};
     try {
       endSockets = await serveSockets(machine, options, (text) => note(events, text));
       return await drive({
@@ -63,7 +63,7 @@ export async function withOwnMachine(
         console: (name) => machine.console(name),
       });
     } finally {
-      endSockets();
+      await endSockets();
       await machine.close();
     }
   } finally {

@@ -8,6 +8,8 @@ import { type PeerCredentials, peerCredentials } from '../ffi/peer.ts';
 const OTHERS = 0o177;
 /** Connections at the same time: each costs memory. */
 const MAX_CONNECTIONS = 64;
+/** A peer may take so long for what was written to it last, milliseconds. */
+const FLUSH_MS = 2000;
 
 export interface SocketPurpose {
   /** As in "The control socket /x cannot be made". */
@@ -20,14 +22,14 @@ export interface SocketPurpose {
 /**
  * Listens at a unix socket that only this user may open. A socket that nobody serves any more is replaced.
  * @param serve told of each connection; one may still be answered when its peer has said its last.
- * @returns the function that ends it, connections and all.
+ * @returns the function that ends it, connections and all, once what was written to them is out.
  * @throws NemuError with the purpose's code.
  */
 export async function servePrivately(
   path: string,
   purpose: SocketPurpose,
   serve: (socket: Socket) => void,
-): Promise<() => void> {
+): Promise<() => Promise<void>> {
   const connections = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     // The file's mode keeps others out; who was let in by a mistake of it is told apart by the kernel.
@@ -52,10 +54,22 @@ export async function servePrivately(
       throw cannot(path, purpose, again);
     }
   }
-  return () => {
+  return async () => {
     server.close();
-    for (const socket of connections) socket.destroy();
+    await Promise.all([...connections].map(endOf));
   };
+}
+
+/** Resolves when a connection has ended, and what was written to it is out: a peer that does not read has FLUSH_MS. */
+function endOf(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => socket.destroy(), FLUSH_MS);
+    socket.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    socket.end(() => socket.destroy());
+  });
 }
 
 /** Who is at the other end of a unix socket; undefined when it is gone already. */

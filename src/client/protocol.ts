@@ -138,6 +138,8 @@ export type FromEngine =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: { code: string; message: string; hint?: string } }
   | { readonly channel: number; readonly role: ConsoleRole; readonly why: string }
+  /** The console on this channel has gone: nothing comes behind this. */
+  | { readonly channel: number; readonly closed: string }
   | { readonly channel: number; readonly ended: GuestEnd }
   | { readonly machine: number; readonly guest: GuestEvent }
   | { readonly machine: number; readonly event: MachineEvent }

@@ -53,10 +53,18 @@ export class RemoteConsole implements ConsoleStream {
         this.#onData(bytes);
       }
     }
+    if (this.#waiting.length === 0) this.delivered();
     if (taken === 0) return;
     const credit = Buffer.alloc(4);
     credit.writeUInt32LE(taken);
     this.#send(FRAME_CREDIT, credit);
+  }
+
+  /** All that came has been given to the listener. */
+  protected delivered(): void {}
+
+  protected get isDelivered(): boolean {
+    return this.#waiting.length === 0;
   }
 
   /** Bytes that were sent, and that the guest may not have taken yet. */

@@ -135,6 +135,9 @@ export class RemoteShare {
 class RemoteSharedConsole extends RemoteConsole implements SharedConsole, RemoteChannel {
   onRole: ((role: ConsoleRole, why: string) => void) | undefined;
   #role: ConsoleRole = 'viewer';
+  #onClosed: ((why: string) => void) | undefined;
+  /** Why nothing comes any more, until that was told. */
+  #over: string | undefined;
   readonly #call: Call;
   readonly #place: { channel: number | undefined };
   #forget: (() => void) | undefined;
@@ -154,7 +157,7 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
     this.#forget = forget;
     this.credit(WINDOW);
     if (this.#size) this.resize(...this.#size);
-    if (this.#closed) void this.#end(channel);
+    if (this.#closed) void this.#leave(channel);
     else this.onRole?.(role, role === 'driver' ? 'Nobody drove the console.' : 'Others may drive the console.');
   }
 
@@ -162,7 +165,38 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
     return this.#role;
   }
 
+  get onClosed(): ((why: string) => void) | undefined {
+    return this.#onClosed;
+  }
+
+  set onClosed(listener: ((why: string) => void) | undefined) {
+    this.#onClosed = listener;
+    if (listener) queueMicrotask(() => this.delivered());
+  }
+
+  gone(error: NemuError): void {
+    this.#end(error.message);
+  }
+
+  /** There is nobody to type to, and what was printed is told first. */
+  #end(why: string): void {
+    this.#forget?.();
+    this.#place.channel = undefined;
+    this.#role = 'viewer';
+    this.#over ??= why;
+    this.credit(Number.POSITIVE_INFINITY);
+    this.delivered();
+  }
+
+  protected override delivered(): void {
+    const why = this.#over;
+    if (why === undefined || !this.#onClosed || !this.isDelivered) return;
+    this.#over = undefined;
+    this.#onClosed(why);
+  }
+
   message(message: ChannelMessage): void {
+    if ('closed' in message) this.#end(message.closed);
     if (!('role' in message)) return;
     this.#role = message.role;
     this.onRole?.(message.role, message.why);
@@ -190,12 +224,12 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
     if (this.#closed) return 0;
     this.#closed = true;
     if (this.#place.channel === undefined) return 0;
-    const answer = this.#end(this.#place.channel);
+    const answer = this.#leave(this.#place.channel);
     // An engine that hangs holds nobody for nothing.
     return this.untaken === 0 ? 0 : Promise.race([answer, sleep(ANSWER_MS, this.untaken)]);
   }
 
-  async #end(channel: number): Promise<number> {
+  async #leave(channel: number): Promise<number> {
     this.#forget?.();
     // Of a machine that has gone there is nothing to tell.
     return (await this.#call('closeConsole', [channel]).catch(() => 0)) as number;

@@ -3,7 +3,7 @@ import { ConsoleInput, LEAVE_MS } from './console_input.ts';
 import { NemuError } from './errors.ts';
 import { encodeFrame, MAX_PAYLOAD } from './frames.ts';
 import type { ConsoleStream } from './machine_client.ts';
-import { FRAME_BYTES, FRAME_CREDIT, FRAME_LOST, WINDOW } from './protocol.ts';
+import { FRAME_BYTES, FRAME_CREDIT, FRAME_LOST, MAX_UNREAD, WINDOW } from './protocol.ts';
 
 const u32 = (value: number) => {
   const bytes = Buffer.alloc(4);
@@ -32,7 +32,10 @@ export class ServedConsole {
   }
 
   #write(type: number, payload: Uint8Array): void {
-    if (!this.#stream.destroyed) this.#stream.write(encodeFrame(type, this.#channel, payload));
+    if (this.#stream.destroyed) return;
+    this.#stream.write(encodeFrame(type, this.#channel, payload));
+    // Credit for what it has not read is no credit.
+    if (this.#stream.writableLength > MAX_UNREAD) this.#stream.destroy();
   }
 
   readonly #output = (bytes: Uint8Array): void => {
@@ -44,7 +47,7 @@ export class ServedConsole {
 
   credit(bytes: number): void {
     if (this.#leaving) return;
-    this.#window += Math.min(bytes, WINDOW);
+    this.#window = Math.min(this.#window + bytes, WINDOW);
     if (this.#window > 0 && !this.#console.onData) this.#console.onData = this.#output;
   }
 

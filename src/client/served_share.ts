@@ -265,6 +265,11 @@ export class ServedShare {
       if (role === 'viewer') served.drop();
       this.#send({ channel, role, why });
     };
+    console.onClosed = (why) => {
+      served.drop();
+      this.#consoles.delete(channel);
+      this.#send({ channel, closed: why });
+    };
     return { channel, role: console.role };
   }
 

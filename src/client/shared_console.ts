@@ -34,6 +34,8 @@ export interface SharedConsole extends ConsoleStream {
   onScreen: ((screen: Uint8Array) => void) | undefined;
   /** The role is another now, and why; told too when a console that was asked for by its name has been opened. */
   onRole: ((role: ConsoleRole, why: string) => void) | undefined;
+  /** Told, behind the last output, why there is no more: the console was unplugged, or the machine has ended. */
+  onClosed: ((why: string) => void) | undefined;
   takeOver(): void;
   resize(rows: number, columns: number): void;
   /** Leaves at once; what the guest has not taken of what was written goes to it yet, as with `leave`. */

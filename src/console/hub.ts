@@ -3,6 +3,7 @@
  * guest's; each viewer has a place of its own in what was kept.
  */
 import { StringDecoder } from 'node:string_decoder';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConsoleStream } from '../client/machine_client.ts';
 import type { ConsoleReport, ConsoleRole, OpenConsole, SharedConsole } from '../client/shared_console.ts';
 import { Screen } from './screen.ts';
@@ -12,6 +13,10 @@ const SCROLLBACK_BYTES = 4 << 20;
 /** Bytes that a viewer gets in one piece. */
 const PIECE = 64 * 1024;
 const MAX_SIDE = 1000;
+/** So long the viewers of a console that has ended may take for the last output, and so long without taking any. */
+const LAST_MS = 5000;
+const STALL_MS = 1000;
+const LOOK_MS = 10;
 /** Characters of a line that a search gives. */
 const MAX_FOUND = 500;
 
@@ -48,6 +53,8 @@ export class ConsoleHub {
   #lost = 0;
   /** Answers of the hub's own terminal that the guest has not taken. */
   #answers = Buffer.alloc(0);
+  /** Why nothing comes any more. */
+  #over: string | undefined;
   /** Name of the pseudo-terminal, where there is one. */
   pty: string | undefined;
 
@@ -119,6 +126,7 @@ export class ConsoleHub {
     this.#onViewers?.(`${viewer.label} came`);
     if (options.role === 'takeover' || (options.role === 'driver' && !this.#driver)) this.drive(viewer);
     if (options.replay) this.redraw(viewer);
+    if (this.#over !== undefined) void this.finish(this.#over);
     return viewer;
   }
 
@@ -145,13 +153,43 @@ export class ConsoleHub {
     };
   }
 
-  close(): void {
+  /** Takes no more from the guest, and lets go of the viewers once they have seen all, or do not take it in time. */
+  async finish(why: string): Promise<void> {
+    this.#end(why);
+    const latest = performance.now() + LAST_MS;
+    let before = Number.POSITIVE_INFINITY;
+    let took = 0;
+    for (;;) {
+      const now = performance.now();
+      const unseen = [...this.#viewers].reduce((sum, viewer) => sum + viewer.unseen, 0);
+      if (unseen !== before) took = now;
+      before = unseen;
+      if (unseen === 0 || now > latest || now - took > STALL_MS) break;
+      await sleep(LOOK_MS);
+    }
+    this.#letGo(why);
+  }
+
+  close(why = 'The machine has ended.'): void {
+    this.#end(why);
+    this.#letGo(why);
+    this.#screen.close();
+  }
+
+  #end(why: string): void {
+    if (this.#over !== undefined) return;
+    this.#over = why;
     this.#source.onData = undefined;
     this.#source.onWritable = undefined;
     this.#source.onLost = undefined;
     for (const tap of this.#taps) tap.close?.();
-    this.#screen.close();
+  }
+
+  #letGo(why: string): void {
+    this.#driver = undefined;
+    const viewers = [...this.#viewers];
     this.#viewers.clear();
+    for (const viewer of viewers) viewer.end(why);
   }
 
   // --- for the viewers ------------------------------------------------------------------------------------
@@ -213,6 +251,7 @@ class HubViewer implements SharedConsole {
   readonly rowsAbove: number;
   onScreen: ((screen: Uint8Array) => void) | undefined;
   onRole: ((role: ConsoleRole, why: string) => void) | undefined;
+  onClosed: ((why: string) => void) | undefined;
   onLost: ((count: number) => void) | undefined;
   onWritable: (() => void) | undefined;
   readonly #hub: ConsoleHub;
@@ -314,6 +353,25 @@ class HubViewer implements SharedConsole {
     } finally {
       this.#pumping = false;
     }
+  }
+
+  /** Bytes that it has not taken; a screen is one at least. */
+  get unseen(): number {
+    return this.#lag + (this.#screen || this.#waitsForScreen ? 1 : 0);
+  }
+
+  get #lag(): number {
+    return this.#hub.kept.end - (this.#missedFrom ?? this.#place) + (this.#screen?.missed ?? 0);
+  }
+
+  /** The hub has let go of it. */
+  end(why: string): void {
+    const lost = this.#lag;
+    this.#closed = true;
+    if (lost > 0) this.onLost?.(lost);
+    this.onClosed?.(why);
+    // What it had waiting goes nowhere now.
+    this.onWritable?.();
   }
 
   close(): void {

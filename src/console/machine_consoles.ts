@@ -3,9 +3,12 @@ import { NemuError } from '../client/errors.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import type { ConsoleProvider, ConsoleReport, OpenConsole, SharedConsole } from '../client/shared_console.ts';
 import { ConsoleHub, type ConsoleTap } from './hub.ts';
+import { PtyBridge, type PtyEnd } from './pty_bridge.ts';
 
 export interface MachineConsolesOptions {
   readonly names: readonly string[];
+  /** A pseudo-terminal for a console; undefined where there is none to be had. */
+  readonly terminal?: (name: string) => PtyEnd | undefined;
   /** What else takes every byte of a console. */
   readonly taps?: (name: string) => readonly ConsoleTap[];
   /** A driver's terminal has another size, and the machine has no way to tell the guest. */
@@ -19,6 +22,7 @@ export class MachineConsoles implements ConsoleProvider {
   readonly #machine: MachineClient;
   readonly #options: MachineConsolesOptions;
   readonly #hubs = new Map<string, ConsoleHub>();
+  readonly #bridges = new Map<string, PtyBridge>();
   readonly #unlisten: () => void;
 
   constructor(machine: MachineClient, options: MachineConsolesOptions) {
@@ -44,12 +48,21 @@ export class MachineConsoles implements ConsoleProvider {
     };
     const onViewers = (text: string) => viewers?.(name, text);
     const options = { taps: taps?.(name) ?? [], onResize, onViewers };
-    this.#hubs.set(name, new ConsoleHub(this.#machine.console(name), options));
+    const hub = new ConsoleHub(this.#machine.console(name), options);
+    this.#hubs.set(name, hub);
+    const end = this.#options.terminal?.(name);
+    if (end) this.#bridges.set(name, new PtyBridge(hub, end));
   }
 
   #remove(name: string): void {
-    this.#hubs.get(name)?.close();
+    const hub = this.#hubs.get(name);
     this.#hubs.delete(name);
+    const bridge = this.#bridges.get(name);
+    this.#bridges.delete(name);
+    void hub?.finish(`The console ${name} was unplugged.`).then(() => {
+      bridge?.close();
+      hub.close();
+    });
   }
 
   /** @throws NemuError CONSOLE for a name that is none. */
@@ -73,8 +86,14 @@ export class MachineConsoles implements ConsoleProvider {
     return [...this.#hubs.values()].map((hub) => hub.report());
   }
 
+  /** Resolves when all who look have seen the last output, or have not taken it in time, and have been told why. */
+  async finish(why: string): Promise<void> {
+    await Promise.all([...this.#hubs.values()].map((hub) => hub.finish(why)));
+  }
+
   close(): void {
     this.#unlisten();
+    for (const bridge of this.#bridges.values()) bridge.close();
     for (const hub of this.#hubs.values()) hub.close();
   }
 }

@@ -141,6 +141,6 @@ export class PtyBridge {
     for (const { viewer } of [...this.#leaving, ...(session ? [session] : [])]) viewer.close();
     this.#leaving.clear();
     this.#pty.close();
-    this.#hub.pty = undefined;
+    if (this.#hub.pty === this.#pty.path) this.#hub.pty = undefined;
   }
 }

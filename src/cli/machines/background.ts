@@ -230,7 +230,11 @@ export class ServedMachine {
   readonly guest: GuestSession | undefined;
   readonly #history: EventHistory;
   readonly #say: (text: string) => void;
-  readonly #ends: (() => void)[] = [];
+  readonly #ends: (() => void | Promise<void>)[] = [];
+  /** The guest has ended, and its last bytes have come. */
+  readonly #settled: Promise<void>;
+  /** Those at its consoles have seen them, too. */
+  readonly #over: Promise<void>;
   readonly #quit = Promise.withResolvers<number>();
   #received = 0;
 
@@ -248,6 +252,7 @@ export class ServedMachine {
     const terminal = command.length > 0 ? 'com2' : 'com1';
     this.consoles = new MachineConsoles(machine, {
       names: machine.consoles.filter((console) => !(this.guest && isAgents(console)) && !own.includes(console)),
+      terminal: (console) => this.#pseudoTerminal(console),
       taps: (console) => this.#taps(console),
       viewers: (console, text) => this.#history.note(`${console}: ${text}`),
       // The guest's own init has been asked for this terminal, and can set its size.
@@ -256,6 +261,8 @@ export class ServedMachine {
       },
     });
     this.#ends.push(() => this.consoles.close());
+    this.#settled = machine.ended().then(() => this.#settle());
+    this.#over = this.#settled.then(() => this.consoles.finish(machine.end?.detail ?? 'The machine has ended.'));
   }
 
   get #name(): string {
@@ -315,13 +322,14 @@ export class ServedMachine {
     this.#ends.push(await serveQmpSocket(qmp, this.#machine, surroundings));
     const say = (text: string) => this.#say(text);
     this.#ends.push(await serveSockets(this.#machine, this.#options, say, shared, surroundings));
-    for (const console of this.consoles.names) {
-      try {
-        const bridge = new PtyBridge(this.consoles.hub(console), ptyEnd(new PseudoTerminal()));
-        this.#ends.push(() => bridge.close());
-      } catch (error) {
-        this.#history.note(`${console} has no pseudo-terminal: ${(error as Error).message}`);
-      }
+  }
+
+  #pseudoTerminal(console: string): PtyEnd | undefined {
+    try {
+      return ptyEnd(new PseudoTerminal());
+    } catch (error) {
+      this.#history.note(`${console} has no pseudo-terminal: ${(error as Error).message}`);
+      return undefined;
     }
   }
 
@@ -351,8 +359,8 @@ export class ServedMachine {
     const counters = setInterval(() => void this.#recordCounters(), COUNTERS_MS);
     try {
       const first = await Promise.race([this.#machine.ended(), this.#quit.promise]);
-      if (typeof first !== 'number') await this.#settle();
-      else await this.#machine.close();
+      if (typeof first === 'number') await this.#machine.close();
+      else await this.#settled;
       const end = typeof first === 'number' ? await this.#machine.ended() : first;
       return { end, status: typeof first === 'number' ? first : this.statusOf(end) };
     } finally {
@@ -384,7 +392,8 @@ export class ServedMachine {
   }
 
   async close(): Promise<void> {
-    for (const end of this.#ends.toReversed()) end();
+    await (this.#machine.end ? this.#over : this.consoles.finish('The machine has ended.'));
+    for (const end of this.#ends.toReversed()) await end();
   }
 }
 

@@ -1,6 +1,5 @@
 /** `nemu console`: this terminal, or standard input and output, at a console of a machine in the background. */
 import { createInterface } from 'node:readline/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { ConsoleInput, leaveConsole } from '../../client/console_input.ts';
 import { NemuError } from '../../client/errors.ts';
@@ -42,8 +41,6 @@ export interface ConsoleOptions {
 
 /** Ctrl-] */
 const LEAVE = 0x1d;
-/** The last bytes of a machine that has ended are on their way so long. */
-const LAST_BYTES_MS = 100;
 
 /** The console that people mean when they name none. */
 export function defaultConsole({ share, known }: AttachedMachine): string {
@@ -112,6 +109,12 @@ function consoleTable(reports: readonly ConsoleReport[]): string {
     ]),
   );
 }
+
+/** Resolves when a console has gone and its last output was given out: the machine has ended, or it was unplugged. */
+const whyClosed = (viewer: SharedConsole): Promise<{ readonly why: string }> =>
+  new Promise((resolve) => {
+    viewer.onClosed = (why) => resolve({ why });
+  });
 
 class AttachedTerminal {
   readonly #attached: AttachedMachine;
@@ -243,12 +246,11 @@ class AttachedTerminal {
   }
 
   async toTheEnd(): Promise<number> {
-    const { machine, name } = this.#attached;
+    const { name } = this.#attached;
     const leave = () => this.#left.resolve('left');
     process.once('SIGTERM', leave);
     process.once('SIGHUP', leave);
-    const outcome = await Promise.race([this.#left.promise, machine.ended()]);
-    if (outcome !== 'left') await sleep(LAST_BYTES_MS);
+    const outcome = await Promise.race([this.#left.promise, whyClosed(this.#viewer)]);
     // A guest that runs on would ask the terminal more, with nobody left to take the answers.
     this.#leaving = true;
     await this.#session.takeAnswer();
@@ -257,7 +259,7 @@ class AttachedTerminal {
     process.stdout.write(`${this.#alternate.leave()}${RESET_MODES}\r\n`);
     process.stderr.write(dropped);
     process.stderr.write(
-      outcome === 'left' ? `[nemu] Left ${name}; ${this.#again} comes back.\n` : `[nemu] ${outcome.detail}\n`,
+      outcome === 'left' ? `[nemu] Left ${name}; ${this.#again} comes back.\n` : `[nemu] ${outcome.why}\n`,
     );
     return EXIT.OK;
   }
@@ -265,7 +267,7 @@ class AttachedTerminal {
 
 /** The console's bytes to standard output, and standard input to one that is taken. */
 async function pipe(
-  { machine, name }: AttachedMachine,
+  { name }: AttachedMachine,
   viewer: SharedConsole,
   recorder: CastRecorder | undefined,
   { take: drives, timestamps }: ConsoleOptions,
@@ -293,9 +295,9 @@ async function pipe(
       if (typed.waiting > 0) process.stdin.pause();
     });
   }
-  await Promise.race([left.promise, machine.ended().then(() => sleep(LAST_BYTES_MS))]);
+  const closed = await Promise.race([left.promise, whyClosed(viewer)]);
   viewer.onData = undefined;
   process.stdin.pause();
-  if (!machine.end) process.stderr.write(await leaveConsole(viewer, typed, name));
+  if (!closed) process.stderr.write(await leaveConsole(viewer, typed, name));
   return EXIT.OK;
 }

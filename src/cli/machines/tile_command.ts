@@ -111,11 +111,16 @@ function tileOf(
     resized: (rows, columns) => viewer.resize(rows, columns),
     takeOver: () => viewer.takeOver(),
   });
+  let closed: string | undefined;
+  viewer.onClosed = (why) => {
+    closed = why;
+    screen()?.changed();
+  };
   viewer.onRole = (_, why) => screen()?.say(`${title}: ${why}`);
   viewer.onLost = (count) =>
     screen()?.say(`${title}: ${count} bytes came faster than they are drawn; nemu logs ${name} has all.`);
   viewer.onScreen = (shown) => pane.write(shown);
   viewer.onData = (bytes) => pane.write(bytes);
   void machine.ended().then(() => screen()?.changed());
-  return { title, pane, drives: () => viewer.role === 'driver', ended: () => machine.end?.detail };
+  return { title, pane, drives: () => viewer.role === 'driver', ended: () => machine.end?.detail ?? closed };
 }
