@@ -97,13 +97,12 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
 function keepConsole(own: OwnMachine, { log, record, verbose }: RunOptions, events: EventLog) {
   let tail = Buffer.alloc(0);
   const ended = (what: string) => (error: Error) => note(events, `The ${what} has ended: ${error.message}`);
-  const { rows = 24, columns = 80 } = process.stdout;
   // A machine that others can join keeps both itself.
   const file = log === undefined || own.joinable ? undefined : openOutputFile(log, ended('log'));
   const cast =
     record === undefined || own.joinable
       ? undefined
-      : new CastRecorder(record, rows, columns, own.machine.description.name, ended('recording'));
+      : new CastRecorder(record, process.stdout, own.machine.description.name, ended('recording'));
   own.console('com1').onData = (bytes) => {
     file?.write(bytes);
     cast?.bytes(bytes);

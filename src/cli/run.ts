@@ -137,8 +137,7 @@ class Run {
       this.#log = openOutputFile(this.#options.log, (error) => this.#say(`The log has ended: ${error.message}`));
     }
     if (this.#options.record && !joinable) {
-      const { rows = 24, columns = 80 } = process.stdout;
-      this.#cast = new CastRecorder(this.#options.record, rows, columns, machine.description.name, (error) =>
+      this.#cast = new CastRecorder(this.#options.record, process.stdout, machine.description.name, (error) =>
         this.#say(`The recording has ended: ${error.message}`),
       );
     }

@@ -28,7 +28,14 @@ import {
   WINDOW,
 } from './protocol.ts';
 import { RemoteConsole } from './remote_console.ts';
-import type { ConsoleReport, ConsoleRole, OpenConsole, SharedConsole } from './shared_console.ts';
+import {
+  type ConsoleReport,
+  type ConsoleRole,
+  MAX_LABEL,
+  MAX_SIDE,
+  type OpenConsole,
+  type SharedConsole,
+} from './shared_console.ts';
 
 export type ChannelMessage = Extract<FromEngine, { channel: number }>;
 
@@ -49,6 +56,12 @@ const ANSWER_MS = LEAVE_MS + 1000;
 /** Rows above the screen that a console gets which is opened by its name alone. */
 const HISTORY_ROWS = 1000;
 const MAX_COLLECTED = 64 << 20;
+
+/** A size as the engine takes it; undefined for one that is none. */
+function sides(rows: number, columns: number): { rows: number; columns: number } | undefined {
+  const side = (value: number) => Math.min(MAX_SIDE, Math.floor(value));
+  return rows >= 1 && columns >= 1 ? { rows: side(rows), columns: side(columns) } : undefined;
+}
 
 export class RemoteShare {
   /** Consoles that are handed out; undefined where none are. */
@@ -120,8 +133,13 @@ export class RemoteShare {
   }
 
   async #connect(console: RemoteSharedConsole, options: OpenConsole): Promise<void> {
-    const labelled = this.#label === undefined ? options : { label: this.#label, ...options };
-    const { channel, role } = (await this.#call('openConsole', [console.name, labelled])) as OpenedConsole;
+    const { label = this.#label, rows, columns, ...others } = options;
+    const wanted = {
+      ...others,
+      ...(label !== undefined && { label: label.slice(0, MAX_LABEL) }),
+      ...(rows && columns && sides(rows, columns)),
+    };
+    const { channel, role } = (await this.#call('openConsole', [console.name, wanted])) as OpenedConsole;
     console.opened(channel, role, this.#open(channel, console));
   }
 
@@ -211,9 +229,10 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
   }
 
   resize(rows: number, columns: number): void {
-    if (!(rows > 0 && columns > 0)) return;
-    this.#size = [rows, columns];
-    this.#request('sizeConsole', rows, columns);
+    const size = sides(rows, columns);
+    if (!size) return;
+    this.#size = [size.rows, size.columns];
+    this.#request('sizeConsole', size.rows, size.columns);
   }
 
   close(): void {

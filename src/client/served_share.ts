@@ -23,7 +23,7 @@ import {
   WINDOW,
 } from './protocol.ts';
 import { ServedConsole } from './served_console.ts';
-import type { ConsoleProvider, SharedConsole } from './shared_console.ts';
+import { type ConsoleProvider, MAX_LABEL, MAX_SIDE, type SharedConsole } from './shared_console.ts';
 
 /** What a machine has beside the machine, as far as it is handed out. */
 export interface Shared {
@@ -35,12 +35,12 @@ export interface Shared {
 /** Consoles and commands that one peer may have open. */
 const MAX_CHANNELS = 64;
 
-const side = z.number().int().min(1).max(10_000);
+const side = z.number().int().min(1).max(MAX_SIDE);
 const openSchema = z.tuple([
   z.string().max(64),
   z.strictObject({
     role: z.enum(['driver', 'viewer', 'takeover']),
-    label: z.string().max(64).optional(),
+    label: z.string().max(MAX_LABEL).optional(),
     replay: z.boolean().optional(),
     history: z.number().int().min(0).max(100_000).optional(),
     terminal: z.boolean().optional(),

@@ -7,10 +7,15 @@ import type { ConsoleStream } from './machine_client.ts';
 /** What is typed reaches the guest from the driver alone. */
 export type ConsoleRole = 'driver' | 'viewer';
 
+/** Characters by which the others know one. */
+export const MAX_LABEL = 64;
+/** Rows and columns of a terminal. */
+export const MAX_SIDE = 10_000;
+
 export interface OpenConsole {
   /** `driver` when nobody drives, `takeover` in any case, `viewer` never. */
   readonly role: ConsoleRole | 'takeover';
-  /** Who looks, for the others. */
+  /** Who looks, for the others; what is beyond MAX_LABEL characters is cut. */
   readonly label?: string;
   /** The screen as it is comes first; without it, bytes from now on. */
   readonly replay?: boolean;
@@ -18,9 +23,24 @@ export interface OpenConsole {
   readonly history?: number;
   /** A terminal that answers the guest's questions itself. */
   readonly terminal?: boolean;
-  /** Size of the terminal; the driver's goes to the guest. */
+  /** Size of the terminal; the driver's goes to the guest. One that is not positive is as if there were none. */
   readonly rows?: number;
   readonly columns?: number;
+}
+
+const DEFAULT_ROWS = 24;
+const DEFAULT_COLUMNS = 80;
+
+/**
+ * The size of a terminal, for whoever needs one: a new pseudo-terminal has 0 rows and columns, a pipe has none.
+ * @param reserved columns that are not the guest's; one is left to it in any case.
+ */
+export function sizeOf(
+  terminal: { readonly rows?: number | undefined; readonly columns?: number | undefined },
+  reserved = 0,
+): { rows: number; columns: number } {
+  const columns = Math.max(1, (terminal.columns || DEFAULT_COLUMNS) - reserved);
+  return { rows: terminal.rows || DEFAULT_ROWS, columns };
 }
 
 /**

@@ -7,6 +7,7 @@ import { StringDecoder } from 'node:string_decoder';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import { NemuError } from '../client/errors.ts';
+import { sizeOf } from '../client/shared_console.ts';
 import type { ConsoleTap } from './hub.ts';
 import { openOutput } from './output_file.ts';
 
@@ -19,12 +20,14 @@ export class CastRecorder implements ConsoleTap {
   #closed = false;
 
   /**
+   * @param terminal whose size the recording has, where it has one.
    * @param failed told when the recording ends before the console does.
    * @throws NemuError OUTPUT_FILE for a file that cannot be made.
    */
-  constructor(path: string, rows: number, columns: number, title: string, failed: (error: Error) => void) {
+  constructor(path: string, terminal: Parameters<typeof sizeOf>[0], title: string, failed: (error: Error) => void) {
     this.#failed = failed;
     this.#file = openOutput(path);
+    const { rows, columns } = sizeOf(terminal);
     const header = { version: 2, width: columns, height: rows, timestamp: Math.floor(Date.now() / 1000), title };
     this.#line({ ...header, env: { TERM: process.env.TERM ?? 'xterm-256color' } });
   }
@@ -52,7 +55,7 @@ export class CastRecorder implements ConsoleTap {
   }
 
   resized(rows: number, columns: number): void {
-    this.#event('r', `${columns}x${rows}`);
+    if (rows >= 1 && columns >= 1) this.#event('r', `${columns}x${rows}`);
   }
 
   close(): void {

@@ -298,7 +298,8 @@ class HubViewer implements SharedConsole {
   }
 
   resize(rows: number, columns: number): void {
-    const side = (value: number) => Math.max(1, Math.min(MAX_SIDE, Math.floor(value)));
+    if (!(rows >= 1 && columns >= 1)) return;
+    const side = (value: number) => Math.min(MAX_SIDE, Math.floor(value));
     this.#size = [side(rows), side(columns)];
     if (this.role === 'driver') this.sendSize();
   }

@@ -54,7 +54,9 @@ export class ConsoleFiles {
   #record(pane: TerminalPane, path: string): () => void {
     const { rows, cols } = pane.terminal;
     const title = `${this.#machine} ${pane.name}`;
-    const recorder = new CastRecorder(path, rows, cols, title, (error) => this.#lost(pane, 'recording', error));
+    const recorder = new CastRecorder(path, { rows, columns: cols }, title, (error) =>
+      this.#lost(pane, 'recording', error),
+    );
     let off: (() => void) | undefined;
     let stopped = false;
     // It begins with the screen as it is.

@@ -306,7 +306,7 @@ export class ServedMachine {
       new ConsoleLog(statePaths(this.#name).console(console), ended('the log has ended'), LOG_BYTES),
       ...(kernel && log !== undefined ? [new ConsoleLog(log, ended('the log has ended'))] : []),
       ...(kernel && record !== undefined
-        ? [new CastRecorder(record, 24, 80, this.#name, ended('the recording has ended'))]
+        ? [new CastRecorder(record, {}, this.#name, ended('the recording has ended'))]
         : []),
     ];
   }

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline/promises';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { ConsoleInput, leaveConsole } from '../../client/console_input.ts';
 import { NemuError } from '../../client/errors.ts';
-import type { ConsoleReport, SharedConsole } from '../../client/shared_console.ts';
+import { type ConsoleReport, type SharedConsole, sizeOf } from '../../client/shared_console.ts';
 import { table } from '../../client/text_table.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
 import { LineStamper } from '../../console/line_stamper.ts';
@@ -69,15 +69,14 @@ export async function runConsole(
     replay: terminal,
     history: historyRows(options.history),
     terminal: terminal && !options.watch,
-    ...(terminal && { rows: process.stdout.rows, columns: process.stdout.columns - stampCells(options) }),
+    ...(terminal && sizeOf(process.stdout, stampCells(options))),
   });
   const recorder =
     options.record === undefined
       ? undefined
       : new CastRecorder(
           options.record,
-          process.stdout.rows ?? 24,
-          process.stdout.columns ?? 80,
+          process.stdout,
           `${attached.name} ${name}`,
           (error) => void process.stderr.write(`nemu: the recording has ended: ${error.message}\n`),
         );
@@ -153,13 +152,14 @@ class AttachedTerminal {
       leave: { key: LEAVE, help: 'leave; the machine goes on', run: leave },
       commands: [
         { key: 'd', help: 'leave, too', run: () => void leave() },
-        ...(options.watch ? [] : this.#driving()),
+        ...(options.watch ? [] : this.#driving(options)),
         ...machineCommands(attached.machine, prefix),
         { key: 'c', help: 'a REPL on the machine; Ctrl-d comes back', takesTerminal: true, run: () => this.#repl() },
         { key: '/', help: 'search what the console has printed', takesTerminal: true, run: () => this.#search() },
       ],
       resized: (rows, columns) => {
-        viewer.resize(rows, columns - stampCells(options));
+        const size = sizeOf({ rows, columns }, stampCells(options));
+        viewer.resize(size.rows, size.columns);
         recorder?.resized(rows, columns);
       },
     });
@@ -183,14 +183,14 @@ class AttachedTerminal {
     }
   }
 
-  #driving(): SessionCommand[] {
+  #driving(options: ConsoleOptions): SessionCommand[] {
     return [
       takeOverCommand(this.#viewer),
       {
         key: 'w',
         help: "type `stty rows … columns …`: a serial port's guest does not know this terminal's size",
         run: () => {
-          const { rows, columns } = process.stdout;
+          const { rows, columns } = sizeOf(process.stdout, stampCells(options));
           this.#session.send(Buffer.from(`stty rows ${rows} columns ${columns}\r`));
           return undefined;
         },

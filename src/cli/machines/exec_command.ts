@@ -3,6 +3,7 @@ import type { ReadStream } from 'node:tty';
 import { NemuError } from '../../client/errors.ts';
 import type { GuestChannel } from '../../client/guest_session.ts';
 import type { TerminalSize } from '../../client/guest_terminal.ts';
+import { sizeOf } from '../../client/shared_console.ts';
 import { AlternateScreen, RESET_MODES } from '../../console/terminal_modes.ts';
 import { parsePrefix, prefixName } from '../console_session.ts';
 import type { AttachedMachine } from './connection.ts';
@@ -103,7 +104,7 @@ async function inTerminal(
   };
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.once(signal, hangUp);
   stdout.on('error', hangUp);
-  const size = (): TerminalSize => ({ rows: stdout.rows || 24, columns: stdout.columns || 80 });
+  const size = (): TerminalSize => sizeOf(stdout);
   const typed = async function* (): AsyncGenerator<Uint8Array> {
     for await (const bytes of input as AsyncIterable<Buffer>) {
       const at = leave === undefined ? -1 : bytes.indexOf(leave);

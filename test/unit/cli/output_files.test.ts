@@ -64,12 +64,12 @@ test('a file system that is full ends the file, and says so once', async () => {
   log.end();
   await sleep(50);
   expect(said).toEqual([expect.stringContaining('ENOSPC')]);
-  const cast = new CastRecorder('/dev/full', 24, 80, 'x', failed);
+  const cast = new CastRecorder('/dev/full', {}, 'x', failed);
   cast.bytes(Buffer.from('one'));
   cast.close();
   expect(said).toHaveLength(2);
   for (const Made of [ConsoleLog, CastRecorder]) {
-    expect(() => Reflect.construct(Made, [join(folder, 'none', 'x'), 24, 80, '', failed])).toThrow(
+    expect(() => Reflect.construct(Made, [join(folder, 'none', 'x'), {}, '', failed])).toThrow(
       expect.objectContaining(refused),
     );
   }

@@ -11,7 +11,7 @@ import type { ConsoleStream, MachineClient, MachineEvent } from '../../../src/cl
 import { FRAME_BYTES, FRAME_CONTROL, SHARED_METHODS, WINDOW } from '../../../src/client/protocol.ts';
 import { EngineConnection } from '../../../src/client/remote.ts';
 import { serveMachine } from '../../../src/client/serve.ts';
-import type { SharedConsole } from '../../../src/client/shared_console.ts';
+import { type SharedConsole, sizeOf } from '../../../src/client/shared_console.ts';
 import { ConsoleHub } from '../../../src/console/hub.ts';
 import { random as randomOf } from '../../support/random.ts';
 
@@ -195,6 +195,34 @@ describe('consoles of a shared machine', () => {
     expect(screens).toBe(1);
     slow.connection.close();
     fast.connection.close();
+  });
+
+  test('a terminal without a size, one that is too narrow and one that is too wide, and a long label are taken', async () => {
+    const { hub, attach } = machine();
+    const label = `ann on ${'x'.repeat(70)}`;
+    const { machine: remote, connection } = await attach(label);
+    const share = remote.share!;
+    for (const [rows, columns] of [
+      [0, 0],
+      [24, -3],
+      [24, 20_000],
+    ]) {
+      (await share.openConsole('com1', { role: 'viewer', rows, columns })).close();
+    }
+    const viewer = await share.openConsole('com1', { role: 'driver', rows: 0, columns: 0 });
+    await settled();
+    expect(hub.report()).toMatchObject({ driver: label.slice(0, 64), rows: 24, columns: 80 });
+    viewer.resize(50, 100);
+    viewer.resize(0, 0);
+    await settled();
+    expect(hub.report()).toMatchObject({ rows: 50, columns: 100 });
+    connection.close();
+  });
+
+  test('a terminal has a size for whoever needs one, and something is left to the guest', () => {
+    expect(sizeOf({})).toEqual({ rows: 24, columns: 80 });
+    expect(sizeOf({ rows: 0, columns: 0 }, 13)).toEqual({ rows: 24, columns: 67 });
+    expect(sizeOf({ rows: 50, columns: 10 }, 13)).toEqual({ rows: 50, columns: 1 });
   });
 
   test('more input than its window allows ends a client, and no other', async () => {

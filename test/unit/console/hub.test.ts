@@ -48,6 +48,13 @@ describe('a hub', () => {
     expect(console.report()).toMatchObject({ bytes: 14, lost: 0, driver: undefined });
   });
 
+  test('keeps its size when a terminal has none', () => {
+    const { hub: console } = hub();
+    const viewer = console.open({ role: 'driver', rows: 30, columns: 90 });
+    viewer.resize(0, 0);
+    expect(console.report()).toMatchObject({ rows: 30, columns: 90 });
+  });
+
   test('tells who came, drives and left', () => {
     const told: string[] = [];
     const { hub: console } = hub({ onViewers: (text) => told.push(text) });
@@ -89,6 +96,7 @@ describe('a hub', () => {
     first.resize(31, 101);
     second.takeOver();
     second.resize(1e9, -4);
+    second.resize(1e9, 1);
     expect(sizes).toEqual([
       [30, 100],
       [31, 101],
