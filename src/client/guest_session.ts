@@ -3,6 +3,7 @@ import { NemuError } from './errors.ts';
 import { type GuestPhase, GuestStart } from './guest_start.ts';
 import { type GuestTerminal, type TerminalCoding, type TerminalSize, TerminalStream } from './guest_terminal.ts';
 import type { ConsoleStream, MachineClient } from './machine_client.ts';
+import { type OutputListener, OutputPace } from './output_pace.ts';
 import { PackedOutput } from './packed_output.ts';
 
 export type { GuestPhase };
@@ -16,7 +17,7 @@ export interface GuestResult {
 
 export interface GuestRunOptions {
   /** Told of output as it comes. */
-  readonly onOutput?: (bytes: Buffer) => void;
+  readonly onOutput?: OutputListener;
   /** Ends the script, as by SIGTERM. */
   readonly signal?: AbortSignal;
 }
@@ -25,8 +26,8 @@ export interface GuestExecOptions {
   /** Standard input; nothing without it. */
   readonly input?: AsyncIterable<Uint8Array>;
   /** Told of standard output and standard error as they come. */
-  readonly onOutput: (bytes: Buffer) => void;
-  readonly onError: (bytes: Buffer) => void;
+  readonly onOutput: OutputListener;
+  readonly onError: OutputListener;
   /** Ends the command, as by SIGTERM. */
   readonly signal?: AbortSignal;
   /** The command gets a terminal of its own, of this size; all that it prints is output, and the input's end hangs up. */
@@ -288,6 +289,7 @@ export class GuestSession implements GuestChannel {
     const { promise, resolve, reject } = Promise.withResolvers<GuestResult>();
     const pieces: Buffer[] = [];
     let total = 0;
+    const pace = this.#pace(id);
     this.#running.set(id, {
       ...{ zout: new PackedOutput(), zerr: new PackedOutput() },
       output: (bytes) => {
@@ -299,14 +301,14 @@ export class GuestSession implements GuestChannel {
           return;
         }
         pieces.push(bytes);
-        onOutput?.(bytes);
+        pace.took(onOutput?.(bytes));
       },
       error: () => {},
       took: () => {},
       ended: (status) => resolve({ status, output: Buffer.concat(pieces) }),
       reject,
     });
-    signal?.addEventListener('abort', () => this.#send(`stop ${id}`), { once: true });
+    this.#stopAt(signal, id, pace);
     this.#send(`run ${id} ${encoded}`);
     return promise;
   }
@@ -325,16 +327,16 @@ export class GuestSession implements GuestChannel {
     let inputs = this.#control;
     let room = () => {};
     let stream: TerminalStream | undefined;
+    const pace = this.#pace(id);
     const hangUp = () => this.#running.has(id) && inputs.send(`in ${id} .`);
     this.#running.set(id, {
       ...{ zout: new PackedOutput(), zerr: new PackedOutput() },
       output: (bytes) => {
-        if (!stream) return onOutput(bytes);
-        const said = stream.decode(bytes);
-        if (said.length > 0) onOutput(said);
-        if (stream.ended) hangUp();
+        const said = stream ? stream.decode(bytes) : bytes;
+        if (said.length > 0) pace.took(onOutput(said));
+        if (stream?.ended) hangUp();
       },
-      error: onError,
+      error: (bytes) => pace.took(onError(bytes)),
       took: (packed, lines) => {
         if (!open) inputs = lines;
         free += open ? 1 : inputs === this.#bulk ? BULK_PIECES : INPUT_PIECES;
@@ -348,7 +350,7 @@ export class GuestSession implements GuestChannel {
       ended: resolve,
       reject,
     });
-    signal?.addEventListener('abort', () => this.#send(`stop ${id}`), { once: true });
+    this.#stopAt(signal, id, pace);
     const sized = (word: string, { rows, columns }: TerminalSize) => `${word} ${id} ${rows} ${columns}`;
     this.#send(terminal ? `${sized('terminal', terminal.size)} ${encoded}` : `exec ${id} ${encoded}`);
     const off = terminal?.onResize((size) => this.#running.has(id) && this.#send(sized('winsize', size)));
@@ -378,6 +380,23 @@ export class GuestSession implements GuestChannel {
       off?.();
       room();
     });
+  }
+
+  /** A guest whose agent is older does not know of it, and does not wait. */
+  #pace(id: number): OutputPace {
+    const say = (word: string) => this.#running.has(id) && this.#send(`${word} ${id}`);
+    return new OutputPace(
+      () => say('hold'),
+      () => say('go'),
+    );
+  }
+
+  #stopAt(signal: AbortSignal | undefined, id: number, pace: OutputPace): void {
+    const stop = () => {
+      pace.release();
+      this.#send(`stop ${id}`);
+    };
+    signal?.addEventListener('abort', stop, { once: true });
   }
 
   #send(line: string): void {

@@ -320,7 +320,7 @@ class RemoteGuest implements GuestChannel {
       onOutput: (bytes) => {
         total += bytes.length;
         if (total <= MAX_COLLECTED) pieces.push(bytes);
-        onOutput?.(bytes);
+        return onOutput?.(bytes);
       },
       onError: () => {},
       ...(signal && { signal }),
@@ -345,10 +345,18 @@ class RemoteGuest implements GuestChannel {
     let window = WINDOW;
     let over = false;
     let room = () => {};
+    // The command waits for whoever gets its output.
+    const took = (taken: void | Promise<void>, bytes: number) => {
+      const credit = Buffer.alloc(4);
+      credit.writeUInt32LE(bytes);
+      const done = () => void (over || this.#send(FRAME_CREDIT, channel, credit));
+      if (taken) taken.then(done, done);
+      else done();
+    };
     const forget = this.#open(channel, {
       frame: (type, payload) => {
-        if (type === FRAME_BYTES) ends.onOutput(Buffer.from(payload));
-        else if (type === FRAME_ERROR) ends.onError(Buffer.from(payload));
+        if (type === FRAME_BYTES) took(ends.onOutput(Buffer.from(payload)), payload.length);
+        else if (type === FRAME_ERROR) took(ends.onError(Buffer.from(payload)), payload.length);
         else if (type === FRAME_CREDIT) {
           window += Buffer.from(payload).readUInt32LE(0);
           room();

@@ -8,6 +8,7 @@ import type { EventHistory } from './event_history.ts';
 import { encodeFrame, MAX_PAYLOAD } from './frames.ts';
 import { GUEST_SIGNALS, type GuestChannel } from './guest_session.ts';
 import type { TerminalSize } from './guest_terminal.ts';
+import type { OutputListener } from './output_pace.ts';
 import { valid } from './parameters.ts';
 import {
   type CreateResult,
@@ -68,6 +69,10 @@ interface Command {
   readonly stop: AbortController;
   /** Bytes of its input that the peer may still send. */
   window: number;
+  /** Bytes of its output that the peer has room for; what the guest had under way goes beyond. */
+  outputWindow: number;
+  /** While there is none: kept when there is again. */
+  room: PromiseWithResolvers<void> | undefined;
   /** Told of the size of the peer's terminal. */
   resized: ((size: TerminalSize) => void) | undefined;
 }
@@ -150,6 +155,14 @@ export class ServedShare {
     const command = this.#commands.get(channel);
     if (!command) return false;
     if (type === FRAME_END) command.input.end();
+    if (type === FRAME_CREDIT && payload.length === 4) {
+      command.outputWindow = Math.min(WINDOW, command.outputWindow + Buffer.from(payload).readUInt32LE(0));
+      // Not for each piece anew: to hold a command and to let it on costs the guest something.
+      if (command.outputWindow >= WINDOW / 2) {
+        command.room?.resolve();
+        command.room = undefined;
+      }
+    }
     if (type !== FRAME_BYTES || command.input.writableEnded) return true;
     command.window -= payload.length;
     if (command.window < 0) {
@@ -274,9 +287,9 @@ export class ServedShare {
   }
 
   #run(script: string) {
-    return this.#started((channel, { stop }) =>
+    return this.#started((channel, command) =>
       this.#guest
-        .run(script, { onOutput: (bytes) => this.#write(FRAME_BYTES, channel, bytes), signal: stop.signal })
+        .run(script, { onOutput: this.#output(FRAME_BYTES, channel, command), signal: command.stop.signal })
         .then((result) => result.status),
     );
   }
@@ -291,8 +304,8 @@ export class ServedShare {
       };
       return this.#guest.exec(script, {
         input: this.#input(channel, command),
-        onOutput: (bytes) => this.#write(FRAME_BYTES, channel, bytes),
-        onError: (bytes) => this.#write(FRAME_ERROR, channel, bytes),
+        onOutput: this.#output(FRAME_BYTES, channel, command),
+        onError: this.#output(FRAME_ERROR, channel, command),
         signal: command.stop.signal,
         ...(size && { terminal: { size, onResize } }),
       });
@@ -306,6 +319,8 @@ export class ServedShare {
       input: new PassThrough({ highWaterMark: WINDOW }),
       stop: new AbortController(),
       window: WINDOW,
+      outputWindow: WINDOW,
+      room: undefined,
       resized: undefined,
     };
     const status = start(channel, command);
@@ -323,6 +338,17 @@ export class ServedShare {
       },
     );
     return { channel };
+  }
+
+  /** What the command prints; it waits while the peer has no room. */
+  #output(type: number, channel: number, command: Command): OutputListener {
+    return (bytes) => {
+      this.#write(type, channel, bytes);
+      command.outputWindow -= bytes.length;
+      if (command.outputWindow > 0) return;
+      command.room ??= Promise.withResolvers<void>();
+      return command.room.promise;
+    };
   }
 
   /** What the peer sends, with credit for what the guest has taken. */

@@ -1,8 +1,10 @@
 /** `nemu exec`: a command in the guest of a machine in the background, by the guest's agent. */
+import type { Writable } from 'node:stream';
 import type { ReadStream } from 'node:tty';
 import { NemuError } from '../../client/errors.ts';
 import type { GuestChannel } from '../../client/guest_session.ts';
 import type { TerminalSize } from '../../client/guest_terminal.ts';
+import type { OutputListener } from '../../client/output_pace.ts';
 import { sizeOf } from '../../client/shared_console.ts';
 import { AlternateScreen, RESET_MODES } from '../../console/terminal_modes.ts';
 import { parsePrefix, prefixName } from '../console_session.ts';
@@ -68,6 +70,21 @@ async function readyGuest({ share: { guest }, name }: AttachedMachine): Promise<
   return guest;
 }
 
+/** Output to a stream of ours. The guest's command waits while its reader takes none. */
+export function printTo(stream: Writable): OutputListener {
+  let room: Promise<void> | undefined;
+  return (bytes) => {
+    if (stream.write(bytes)) return;
+    room ??= new Promise((resolve) => {
+      stream.once('drain', () => {
+        room = undefined;
+        resolve();
+      });
+    });
+    return room;
+  };
+}
+
 async function withStreams(guest: GuestChannel, script: string): Promise<number> {
   const stop = new AbortController();
   const interrupt = () => stop.abort();
@@ -78,8 +95,8 @@ async function withStreams(guest: GuestChannel, script: string): Promise<number>
   const status = await guest.exec(script, {
     // A terminal's bytes would come in lines, echoed here: --terminal is for that.
     ...(!process.stdin.isTTY && { input: process.stdin as AsyncIterable<Uint8Array> }),
-    onOutput: (bytes) => void process.stdout.write(bytes),
-    onError: (bytes) => void process.stderr.write(bytes),
+    onOutput: printTo(process.stdout),
+    onError: printTo(process.stderr),
     signal: stop.signal,
   });
   process.stdin.destroy();
@@ -113,6 +130,7 @@ async function inTerminal(
     }
   };
   const alternate = new AlternateScreen();
+  const print = printTo(stdout);
   if (leave !== undefined) process.stderr.write(`\x1b[2m[nemu] ${name}; ${prefixName(leave)} hangs up\x1b[0m\r\n`);
   input.setRawMode(true);
   try {
@@ -120,7 +138,7 @@ async function inTerminal(
       input: typed(),
       onOutput: (bytes) => {
         alternate.saw(bytes);
-        stdout.write(bytes);
+        return print(bytes);
       },
       onError: () => {},
       signal: stop.signal,

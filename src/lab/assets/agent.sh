@@ -34,6 +34,9 @@ obey() {
 		;;
 	# Opened for both ways a fifo never blocks; the host sends no more than it holds.
 	in) [ -p /run/nemu/"$2".in ] && echo "$3" 1<>/run/nemu/"$2".in ;;
+	# What waits for "go" looks whether the file has something in it: that takes no fork.
+	hold) [ -e /run/nemu/"$2" ] && echo . >/run/nemu/"$2".hold ;;
+	go) [ -e /run/nemu/"$2".hold ] && : >/run/nemu/"$2".hold ;;
 	# One that is only about to start finds that it is not wanted.
 	stop)
 		mkdir -p /run/nemu
@@ -175,6 +178,8 @@ encode() {
 			packed=$(echo "$lines" | base64 -d | gzip -1 | base64 -w 3000)
 			[ -n "$packed" ] && [ ${#packed} -lt ${#lines} ] && word=z$1 lines="$packed ."
 		fi
+		# Nobody takes it now: what comes behind it waits in the pipe, and so does who writes there.
+		while [ -s /run/nemu/"$2".hold ]; do sleep 0.1 || sleep 1; done
 		for line in $lines; do echo "$word $2 $line"; done >&$to
 	done
 }

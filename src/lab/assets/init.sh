@@ -15,6 +15,7 @@
 #                  out ID BASE64, err ID BASE64, took ID .|z, ran ID STATUS, tty ID telnet|plain
 #                  zout ID BASE64, zout ID ., zerr ID BASE64, zerr ID .: a piece that gzip has packed, and its end
 #   to the guest   size ROWS COLUMNS, signal INT|TERM|..., run ID BASE64, stop ID
+#                  hold ID (its output waits), go ID
 #                  exec ID BASE64, in ID BASE64, in ID =BASE64 (packed by gzip, after "took ID z"), in ID .
 #                  terminal ID ROWS COLUMNS BASE64, winsize ID ROWS COLUMNS
 # Of a virtio console the port nemu.agent takes over what belongs to an ID once the guest has said something of that there.

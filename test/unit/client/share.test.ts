@@ -278,6 +278,59 @@ describe("a shared machine's guest and history", () => {
     connection.close();
   });
 
+  test('a command waits while its reader takes nothing, and no other does', async () => {
+    const { com4, attach } = machine();
+    const { machine: remote, connection } = await attach('slow');
+    const guest = remote.share!.guest!;
+    com4.print('phase ready 1.5\n');
+    await guest.ready;
+    const print = (id: number, bytes: number) => {
+      const line = Buffer.alloc(2000).toString('base64');
+      for (let i = 0; i < bytes; i += 2000) com4.print(`${i % 4000 ? 'err' : 'out'} ${id} ${line}\n`);
+    };
+    const words = () => com4.typed.match(/^(hold|go|stop) \d+$/gm) ?? [];
+    let reads = Promise.withResolvers<void>();
+    const taken = { slow: 0, quick: 0 };
+    const slow = (bytes: Buffer) => {
+      taken.slow += bytes.length;
+      return reads.promise;
+    };
+    const stop = new AbortController();
+    const first = guest.exec('yes', { onOutput: slow, onError: slow, signal: stop.signal });
+    const quick = (bytes: Buffer) => {
+      taken.quick += bytes.length;
+    };
+    const second = guest.exec('yes', { onOutput: quick, onError: quick });
+    await settled();
+    print(1, WINDOW - 4000);
+    await settled();
+    expect(words()).toEqual([]);
+    print(1, 20_000);
+    print(2, 4 * WINDOW);
+    await settled();
+    expect(words()[0]).toBe('hold 1');
+    // The other's reader takes all: it is soon let on, if it was held at all.
+    expect(taken.quick).toBeGreaterThan(4 * WINDOW);
+    expect(words().findLast((word) => word.endsWith('2'))).not.toBe('hold 2');
+    expect(words()).not.toContain('go 1');
+    reads.resolve();
+    await settled();
+    expect(words()).toContain('go 1');
+    // One that is to end is not held: it could not.
+    reads = Promise.withResolvers();
+    com4.typed = '';
+    print(1, 2 * WINDOW);
+    await settled();
+    stop.abort();
+    await settled();
+    print(1, 2 * WINDOW);
+    await settled();
+    expect(words()).toEqual(['hold 1', 'go 1', 'stop 1']);
+    com4.print('ran 1 143\nran 2 0\n');
+    expect(await Promise.all([first, second])).toEqual([143, 0]);
+    connection.close();
+  });
+
   test('input that shrinks is packed for a guest that can unpack it, and other input is not', async () => {
     const { com4, attach } = machine();
     const { machine: remote, connection } = await attach('exec');
