@@ -35,8 +35,14 @@ export function claimName(name: string): (() => void) | undefined {
     }
     if (isSame(fd, lock)) {
       return () => {
-        rmSync(folder, { recursive: true, force: true });
-        closeSync(fd);
+        try {
+          rmSync(folder, { recursive: true, force: true });
+        } catch (error) {
+          // Another has come while the lock was removed: the folder is that one's.
+          if ((error as NodeJS.ErrnoException).code !== 'ENOTEMPTY') throw error;
+        } finally {
+          closeSync(fd);
+        }
       };
     }
     closeSync(fd);
