@@ -25,7 +25,7 @@ export const FRAME_ERROR = 6;
 /** The end of a command's standard input. */
 export const FRAME_END = 7;
 
-/** Bytes that may be under way without a credit, for each console and direction. */
+/** Bytes that may be under way without a credit, for each console and command, and direction. */
 export const WINDOW = 256 * 1024;
 
 /** Bytes that a peer may leave unread before it is let go: its consoles have windows, so that the rest alone piles up. */
