@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { NemuError } from '../client/errors.ts';
 import { parseCast, playCast } from '../console/asciicast.ts';
-import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
+import { GuestModes } from '../console/terminal_modes.ts';
 import { EXIT } from './exit_codes.ts';
 
 export interface PlayOptions {
@@ -43,12 +43,12 @@ export async function play(path: string, { speed, idleLimit }: PlayOptions): Pro
       stop.abort();
     });
   }
-  const alternate = new AlternateScreen();
+  const modes = new GuestModes();
   try {
     await playCast(
       cast,
       (piece) => {
-        alternate.saw(Buffer.from(piece));
+        modes.saw(Buffer.from(piece));
         process.stdout.write(piece);
       },
       {
@@ -62,6 +62,6 @@ export async function play(path: string, { speed, idleLimit }: PlayOptions): Pro
     if (!stop.signal.aborted) throw error;
     return status;
   } finally {
-    if (process.stdout.isTTY) process.stdout.write(`${alternate.leave()}${RESET_MODES}\r\n`);
+    if (process.stdout.isTTY) process.stdout.write(`${modes.undo()}\r\n`);
   }
 }

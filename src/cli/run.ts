@@ -8,7 +8,7 @@ import type { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { parseDuration } from '../client/options.ts';
 import { CastRecorder } from '../console/asciicast.ts';
-import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
+import { GuestModes } from '../console/terminal_modes.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { Kernel } from '../repl/kernel.ts';
 import { ReplSession } from '../repl/session.ts';
@@ -264,7 +264,7 @@ class Run {
   /** This terminal, or standard input and output, on the kernel's console. */
   #connectConsole(): () => void {
     const console = this.#own.console('com1');
-    const alternate = new AlternateScreen();
+    const modes = new GuestModes();
     console.onLost = (count) => this.#say(`${count} bytes of the console were lost: nobody took them in time.`);
     console.onData = (bytes) => {
       this.#observe(bytes);
@@ -274,7 +274,7 @@ class Run {
       }
       if (this.#leaving) return;
       process.stdout.write(bytes);
-      alternate.saw(bytes);
+      modes.saw(bytes);
       this.#session?.printed(bytes);
     };
     if (!(isatty(0) && isatty(1))) return this.#feedWhenReady(console, (input) => input);
@@ -312,7 +312,7 @@ class Run {
       );
     return () => {
       this.#session?.end();
-      process.stdout.write(`${alternate.leave()}${RESET_MODES}`);
+      process.stdout.write(modes.undo());
     };
   }
 

@@ -1,17 +1,19 @@
 /** The screen that a console's output draws, for those who come later. */
-import { SerializeAddon } from '@xterm/addon-serialize';
 import xterm from '@xterm/headless';
+import { ScreenCopy } from './screen_copy.ts';
 import type { Scrollback } from './scrollback.ts';
 
 const ROWS_ABOVE = 2000;
 /** Bytes that are parsed in one go: all that ever waits in the terminal. */
 const PIECE = 64 * 1024;
-/** The longest replay that is given out: what is above the screen is left out of a longer one. */
+/** The longest text of a screen that is given out: what is above the screen is left out of a longer one. */
 const MAX_REPLAY = 512 * 1024;
+/** ECMA-48: what comes next is no part of a sequence whose end was not seen. */
+const CAN = Buffer.from('\x18');
 
 export class Screen {
   readonly #terminal: xterm.Terminal;
-  readonly #serializer = new SerializeAddon();
+  readonly #copy: ScreenCopy;
   readonly #source: Scrollback;
   readonly #idle: ((parsed: number) => void)[] = [];
   #parsed = 0;
@@ -22,8 +24,14 @@ export class Screen {
 
   constructor(source: Scrollback, rows = 24, columns = 80) {
     this.#source = source;
-    this.#terminal = new xterm.Terminal({ rows, cols: columns, scrollback: ROWS_ABOVE, allowProposedApi: true });
-    this.#terminal.loadAddon(this.#serializer);
+    this.#terminal = new xterm.Terminal({
+      rows,
+      cols: columns,
+      scrollback: ROWS_ABOVE,
+      allowProposedApi: true,
+      logLevel: 'off',
+    });
+    this.#copy = new ScreenCopy(this.#terminal);
     this.#terminal.onData((answer) => this.onAnswer?.(Buffer.from(answer, 'latin1')));
   }
 
@@ -41,6 +49,8 @@ export class Screen {
     // A guest that prints faster than is parsed: what was pushed out meanwhile scrolled away anyway.
     if (this.#parsed < this.#source.start) {
       this.#terminal.reset();
+      this.#terminal.write(CAN);
+      this.#copy.reset();
       this.#parsed = this.#source.start;
     }
     for (const idle of this.#idle.splice(0)) idle(this.#parsed);
@@ -50,6 +60,7 @@ export class Screen {
     this.#terminal.write(bytes, () => {
       this.#busy = false;
       this.#parsed += bytes.length;
+      this.#copy.parsed(bytes);
       this.feed();
     });
   }
@@ -59,7 +70,7 @@ export class Screen {
   }
 
   /**
-   * What draws the screen on an empty terminal of the same size.
+   * What draws the screen on any terminal of the same size, and what has come of a sequence that is not over.
    * @param ready told of it, and of the place in the source up to which it goes: now, or when what is being parsed has
    * been.
    */
@@ -70,10 +81,9 @@ export class Screen {
   }
 
   #serialized(rowsAbove: number): Buffer {
-    const take = (scrollback: number) =>
-      Buffer.from(`\x1b[0m\x1b[H\x1b[2J${this.#serializer.serialize({ scrollback })}`);
-    const screen = take(Math.min(rowsAbove, ROWS_ABOVE));
-    return screen.length > MAX_REPLAY ? take(0).subarray(0, MAX_REPLAY) : screen;
+    const whole = this.#copy.drawing(Math.min(rowsAbove, ROWS_ABOVE));
+    const drawing = Buffer.byteLength(whole) > MAX_REPLAY ? this.#copy.drawing(0, MAX_REPLAY) : whole;
+    return Buffer.concat([Buffer.from(drawing), this.#copy.rest]);
   }
 
   /** The screen as text, a line a row; for tests and reports. */

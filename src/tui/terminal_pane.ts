@@ -1,9 +1,9 @@
 /** A terminal emulated for a pane: a console of the guest, or the REPL. */
 import xterm from '@xterm/headless';
 import type { ConsoleTap } from '../console/hub.ts';
+import { ScreenCopy } from '../console/screen_copy.ts';
 import { cellWidths } from './cell_widths.ts';
 import { RowTimes } from './row_times.ts';
-import { ScreenCopy } from './screen_copy.ts';
 import { TerminalSelection } from './selection.ts';
 import { type Selection, scrollbackOf } from './terminal_view.ts';
 
@@ -68,7 +68,13 @@ export class TerminalPane {
     this.#options = options;
     this.name = options.name;
     this.send = options.send;
-    this.terminal = new xterm.Terminal({ cols: 80, rows: 24, scrollback: SCROLLBACK, allowProposedApi: true });
+    this.terminal = new xterm.Terminal({
+      cols: 80,
+      rows: 24,
+      scrollback: SCROLLBACK,
+      allowProposedApi: true,
+      logLevel: 'off',
+    });
     this.terminal.unicode.register(cellWidths);
     this.terminal.unicode.activeVersion = cellWidths.version;
     this.#copy = new ScreenCopy(this.terminal);
@@ -111,6 +117,7 @@ export class TerminalPane {
     this.times.note(Date.now());
     this.terminal.write(bytes, () => {
       this.#parsing = false;
+      this.#copy.parsed(bytes);
       for (const next of this.#between.splice(0)) next();
       // Who looks at older lines goes on to look at them.
       if (this.scrolledBack > 0 || this.held) this.scroll(scrollbackOf(this.terminal) - before);
@@ -125,11 +132,16 @@ export class TerminalPane {
   }
 
   /**
-   * What draws the screen on an empty terminal of the same size, with its colours and modes, and what came after it.
+   * What draws the screen on any terminal of the same size, with its colours and modes, and what comes after it, from
+   * the beginning of a sequence of which the pane has got a part.
    * @param ready told now, or when what is being parsed has been.
    */
   copy(ready: (screen: string, rest: readonly Uint8Array[]) => void): void {
-    const give = () => ready(this.#copy.drawing, [...this.#pending]);
+    const give = () =>
+      ready(
+        this.#copy.drawing(),
+        [this.#copy.rest, ...this.#pending].filter(({ length }) => length > 0),
+      );
     if (this.#parsing) this.#between.push(give);
     else give();
   }

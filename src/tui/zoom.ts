@@ -1,14 +1,9 @@
 /** The whole terminal for one pane: its screen and its size, keys as they are, and the terminal as it was afterwards. */
 import type { WriteStream } from 'node:tty';
-import { AlternateScreen, RESET_MODES } from '../console/terminal_modes.ts';
+import { GuestModes } from '../console/terminal_modes.ts';
 import type { TerminalInput } from './input.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { ZoomedOutput } from './zoomed_output.ts';
-
-/** Ends a sequence that has begun (ECMA-48: CAN), and clears the screen. */
-const AFRESH = '\x18\x1b[0m\x1b[2J\x1b[H';
-/** DECOM: rows are counted from the top of the screen again. */
-const ORIGIN_OFF = '\x1b[?6l';
 
 export interface ZoomOptions {
   /** What is typed goes nowhere. */
@@ -25,7 +20,7 @@ export class Zoom {
   #pane: TerminalPane | undefined;
   /** The pane's bytes go to the terminal as they come: what was before them is on its screen. */
   #live = false;
-  #alternate = new AlternateScreen();
+  #modes = new GuestModes();
   #hinted = false;
   #left: (() => void) | undefined;
 
@@ -56,7 +51,7 @@ export class Zoom {
     const resized = () => pane.resize(this.#terminal.columns, this.#terminal.rows);
     this.#terminal.on('resize', resized);
     resized();
-    this.#alternate = new AlternateScreen();
+    this.#modes = new GuestModes();
     this.#draw(pane, true);
     const { raw, onLeave } = this.#input;
     this.#input.everything = true;
@@ -74,7 +69,7 @@ export class Zoom {
       this.#live = false;
       this.#pane = undefined;
       pane.answers = true;
-      this.#terminal.write(`${this.#alternate.leave()}${RESET_MODES}${ORIGIN_OFF}`);
+      this.#terminal.write(this.#modes.undo());
     }
   }
 
@@ -87,8 +82,8 @@ export class Zoom {
     this.#live = false;
     pane.copy((screen, rest) => {
       if (this.#pane !== pane) return;
-      this.#alternate.saw(Buffer.from(screen));
-      this.#terminal.write(AFRESH + screen);
+      this.#modes.saw(Buffer.from(screen));
+      this.#terminal.write(screen);
       this.#live = true;
       if (hint) this.#hint(pane);
       for (const bytes of rest) this.#show(bytes);
@@ -98,7 +93,7 @@ export class Zoom {
   #show(bytes: Uint8Array): void {
     if (this.#hinted) this.#lastRow('');
     this.#hinted = false;
-    this.#alternate.saw(bytes);
+    this.#modes.saw(bytes);
     this.#output.write(bytes);
   }
 

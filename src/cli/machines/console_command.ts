@@ -7,7 +7,7 @@ import { type ConsoleReport, type SharedConsole, sizeOf } from '../../client/sha
 import { table } from '../../client/text_table.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
 import { LineStamper } from '../../console/line_stamper.ts';
-import { AlternateScreen, RESET_MODES } from '../../console/terminal_modes.ts';
+import { GuestModes } from '../../console/terminal_modes.ts';
 import { timeOfDay } from '../../console/time_of_day.ts';
 import { ReplSession } from '../../repl/session.ts';
 import { Vm } from '../../repl/vm.ts';
@@ -122,7 +122,7 @@ class AttachedTerminal {
   readonly #session: ConsoleSession;
   readonly #again: string;
   readonly #left = Promise.withResolvers<'left'>();
-  readonly #alternate = new AlternateScreen();
+  readonly #modes = new GuestModes();
   readonly #stamper: LineStamper | undefined;
   /** Output that came while something else had the terminal. */
   #held: Uint8Array[] | undefined;
@@ -200,13 +200,13 @@ class AttachedTerminal {
 
   #stamped(bytes: Uint8Array): Uint8Array {
     // A program that has the whole screen has no lines.
-    return this.#stamper && this.#alternate.leave() === '' ? this.#stamper.take(bytes) : bytes;
+    return this.#stamper && !this.#modes.alternate ? this.#stamper.take(bytes) : bytes;
   }
 
   /** @param shown the same with its times. */
   #print(bytes: Uint8Array, shown: Uint8Array): void {
     this.#recorder?.bytes(bytes);
-    this.#alternate.saw(bytes);
+    this.#modes.saw(bytes);
     if (this.#held) this.#held.push(shown);
     else if (!this.#leaving) {
       process.stdout.write(shown);
@@ -256,7 +256,7 @@ class AttachedTerminal {
     await this.#session.takeAnswer();
     const dropped = outcome === 'left' ? await leaveConsole(this.#viewer, this.#session.typed, name) : '';
     this.#session.end();
-    process.stdout.write(`${this.#alternate.leave()}${RESET_MODES}\r\n`);
+    process.stdout.write(`${this.#modes.undo()}\r\n`);
     process.stderr.write(dropped);
     process.stderr.write(
       outcome === 'left' ? `[nemu] Left ${name}; ${this.#again} comes back.\n` : `[nemu] ${outcome.why}\n`,

@@ -6,7 +6,7 @@ import type { GuestChannel } from '../../client/guest_session.ts';
 import type { TerminalSize } from '../../client/guest_terminal.ts';
 import type { OutputListener } from '../../client/output_pace.ts';
 import { sizeOf } from '../../client/shared_console.ts';
-import { AlternateScreen, RESET_MODES } from '../../console/terminal_modes.ts';
+import { GuestModes } from '../../console/terminal_modes.ts';
 import { parsePrefix, prefixName } from '../console_session.ts';
 import type { AttachedMachine } from './connection.ts';
 
@@ -129,7 +129,7 @@ async function inTerminal(
       if (at >= 0) return hangUp();
     }
   };
-  const alternate = new AlternateScreen();
+  const modes = new GuestModes();
   const print = printTo(stdout);
   if (leave !== undefined) process.stderr.write(`\x1b[2m[nemu] ${name}; ${prefixName(leave)} hangs up\x1b[0m\r\n`);
   input.setRawMode(true);
@@ -137,7 +137,7 @@ async function inTerminal(
     const running = guest.exec(`export TERM=${quoted([process.env.TERM || 'linux'])}\n${script}`, {
       input: typed(),
       onOutput: (bytes) => {
-        alternate.saw(bytes);
+        modes.saw(bytes);
         return print(bytes);
       },
       onError: () => {},
@@ -153,7 +153,7 @@ async function inTerminal(
     });
     return await Promise.race([running, left.promise]);
   } finally {
-    stdout.write(`${alternate.leave()}${RESET_MODES}`);
+    stdout.write(modes.undo());
     input.setRawMode(false);
     input.destroy();
     if (stop.signal.aborted) process.stderr.write(`\r\n[nemu] Hung up.\n`);

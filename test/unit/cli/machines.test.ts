@@ -41,7 +41,6 @@ import { CastRecorder, parseCast, playCast } from '../../../src/console/asciicas
 import { ConsoleLog, LogReader, previousLog } from '../../../src/console/console_log.ts';
 import { ConsoleHub } from '../../../src/console/hub.ts';
 import { PtyBridge } from '../../../src/console/pty_bridge.ts';
-import { AlternateScreen } from '../../../src/console/terminal_modes.ts';
 import { PseudoTerminal } from '../../../src/ffi/pty.ts';
 import { runNemu } from '../../support/cli.ts';
 import { random as randomOf } from '../../support/random.ts';
@@ -231,14 +230,6 @@ describe('logs', () => {
     expect(played).toBe('größe\r\n');
     expect(parseCast(`${text}[9, "o", "ha`, path).events.length).toBe(parseCast(text, path).events.length);
     expect(() => parseCast('{"version": 1}\n', path)).toThrow(/not an asciicast v2 recording/);
-  });
-
-  test("a terminal is taken off the guest's other screen only when that is shown", () => {
-    const screen = new AlternateScreen();
-    for (const byte of Buffer.from('vi \x1b[?1049h')) screen.saw(Uint8Array.of(byte));
-    expect(screen.leave()).toBe('\x1b[?1049l');
-    screen.saw(Buffer.from('\x1b[?1049l'));
-    expect(screen.leave()).toBe('');
   });
 });
 
