@@ -146,6 +146,8 @@ export class LogReader {
   #next = 0;
   #time = '';
   #lineStart = true;
+  /** Place of the first byte that was shown: what was lost before it was lost elsewhere. */
+  #first: number | undefined;
 
   constructor(path: string, timestamps: boolean) {
     this.#source = new StampReader(path);
@@ -156,16 +158,22 @@ export class LogReader {
     this.#source.close();
   }
 
+  /** What was shown last is a whole line. */
+  get atLineStart(): boolean {
+    return this.#lineStart;
+  }
+
   /** @param offset place of the first of `bytes` in the log: pieces come in order. */
   show(bytes: Buffer, offset: number): Buffer {
-    this.#stamps.push(...this.#source.more());
+    this.#first ??= offset;
+    for (const stamp of this.#source.more()) this.#stamps.push(stamp);
     const out: Buffer[] = [];
     let from = 0;
     while (from < bytes.length) {
       while (this.#next < this.#stamps.length && this.#stamps[this.#next].offset <= offset + from) {
-        const { at, lost } = this.#stamps[this.#next++];
+        const { offset: place, at, lost } = this.#stamps[this.#next++];
         this.#time = `${new Date(at).toISOString()} `;
-        if (lost > 0) {
+        if (lost > 0 && place >= this.#first) {
           out.push(
             Buffer.from(
               `${this.#lineStart ? '' : '\n'}[nemu] ${lost} bytes were lost here: nobody took them in time.\n`,

@@ -27,6 +27,8 @@ export interface LogsOptions {
 /** Console lines of a crashed machine that are shown with what else is known. */
 const LAST_LINES = 15;
 
+const GAP = 'Output may be missing here: the log went on in new files faster than it was read.';
+
 function lineCount(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   if (/^\d{1,9}$/.test(text)) return Number(text);
@@ -81,7 +83,7 @@ export async function showLogs(
   const gone = untilGone();
   // Wherever the log goes, a terminal may be at its end, and would answer the guest's questions into the next prompt.
   const questions = new QuestionFilter();
-  let reader: { readonly log: LogReader; readonly path: string; place: number } | undefined;
+  let reader: { readonly log: LogReader; readonly file: number } | undefined;
   const lines = lineCount(options.lines);
   const matching = options.grep === undefined ? undefined : new LineFilter(options.grep);
   const tail = {
@@ -91,16 +93,17 @@ export async function showLogs(
   for await (const piece of tailFile(path, tail, previousLog(path))) {
     const { bytes, place } = piece;
     if (options.raw) {
+      if (piece.gap) process.stderr.write(`nemu: ${GAP}\n`);
       await print(bytes, gone.signal);
       if (gone.signal.aborted) break;
       continue;
     }
-    // Another file, of another name or of the same.
-    if (reader?.path !== piece.path || place < reader.place) {
+    if (piece.gap)
+      await print(Buffer.from(`${reader?.log.atLineStart === false ? '\n' : ''}[nemu] ${GAP}\n`), gone.signal);
+    if (reader?.file !== piece.file) {
       reader?.log.close();
-      reader = { log: new LogReader(piece.path, options.timestamps ?? false), path: piece.path, place };
+      reader = { log: new LogReader(piece.path, options.timestamps ?? false), file: piece.file };
     }
-    reader.place = place;
     const shown = reader.log.show(bytes, place);
     const chosen = matching ? matching.lines(shown) : shown;
     await print(questions.take(chosen), gone.signal);

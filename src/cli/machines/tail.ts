@@ -41,6 +41,42 @@ export interface TailPiece {
   readonly place: number;
   /** Name that the file has, or had when it was opened. */
   readonly path: string;
+  /** Another number for another file, whatever its name. */
+  readonly file: number;
+  /** There may have been files between this one and the one before, which were gone before they were read. */
+  readonly gap?: true;
+}
+
+interface NextFile {
+  readonly fd: number;
+  /** The one that was written before it, where that is not the one that was read. */
+  readonly unread: number | undefined;
+}
+
+const openIfThere = (path: string): number | undefined => {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+};
+
+/** The file that the writer is in now, with the one before it; nothing while the writer goes on in another one. */
+function openNext(path: string, before: string | undefined, finished: number): NextFile | undefined {
+  const fd = openIfThere(path);
+  if (fd === undefined) return undefined;
+  const old = before === undefined ? undefined : openIfThere(before);
+  const { ino } = fstatSync(fd);
+  if (inode(path) !== ino) {
+    closeSync(fd);
+    if (old !== undefined) closeSync(old);
+    return undefined;
+  }
+  // What was read is open still: its number is no other file's.
+  if (old === undefined || fstatSync(old).ino !== fstatSync(finished).ino) return { fd, unread: old };
+  closeSync(old);
+  return { fd, unread: undefined };
 }
 
 /**
@@ -54,6 +90,7 @@ export async function* tailFile(
   before?: string,
 ): AsyncGenerator<TailPiece> {
   let fd = openSync(path, 'r');
+  let file = 0;
   try {
     let { place, missing } = lines === undefined ? { place: 0, missing: 1 } : placeOfLast(fd, lines);
     if (before !== undefined && missing > 0 && existsSync(before)) {
@@ -62,7 +99,8 @@ export async function* tailFile(
         // The writer may have gone on since: then this is the file that is open already.
         if (fstatSync(old).ino !== fstatSync(fd).ino) {
           const from = lines === undefined ? 0 : placeOfLast(old, missing).place;
-          for (const { bytes, place: at } of pieces(old, from)) yield { bytes, place: at, path: before };
+          for (const { bytes, place: at } of pieces(old, from)) yield { bytes, place: at, path: before, file };
+          file++;
         }
       } finally {
         closeSync(old);
@@ -73,15 +111,29 @@ export async function* tailFile(
       const over = follow?.isOver() ?? true;
       const now = inode(path);
       for (const { bytes, place: at } of pieces(fd, place)) {
-        yield { bytes, place: at, path };
+        yield { bytes, place: at, path, file };
         place = at + bytes.length;
         if (follow?.signal?.aborted) return;
       }
-      if (now !== undefined && now !== fstatSync(fd).ino) {
-        closeSync(fd);
-        fd = openSync(path, 'r');
-        place = 0;
-        continue;
+      if (now !== fstatSync(fd).ino) {
+        const next = openNext(path, before, fd);
+        if (next) {
+          closeSync(fd);
+          fd = next.fd;
+          place = 0;
+          file++;
+          if (next.unread === undefined) continue;
+          try {
+            for (const { bytes, place: at } of pieces(next.unread, 0)) {
+              yield { bytes, place: at, path: before as string, file, ...(at === 0 && { gap: true }) };
+              if (follow?.signal?.aborted) return;
+            }
+          } finally {
+            closeSync(next.unread);
+          }
+          file++;
+          continue;
+        }
       }
       if (over || follow?.signal?.aborted) return;
       await sleep(LOOK_MS);

@@ -11,14 +11,12 @@ import {
   readFileSync,
   readSync,
   rmSync,
-  statSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { completionScript } from '../../../src/cli/completion.ts';
 import { ptyEnd } from '../../../src/cli/machines/background.ts';
@@ -33,12 +31,10 @@ import {
   machineNamed,
   writeRecord,
 } from '../../../src/cli/machines/records.ts';
-import { tailFile } from '../../../src/cli/machines/tail.ts';
 import { servePrivately } from '../../../src/cli/private_socket.ts';
 import { program } from '../../../src/cli/program.ts';
 import type { ConsoleStream } from '../../../src/client/machine_client.ts';
 import { CastRecorder, parseCast, playCast } from '../../../src/console/asciicast.ts';
-import { ConsoleLog, LogReader, previousLog } from '../../../src/console/console_log.ts';
 import { ConsoleHub } from '../../../src/console/hub.ts';
 import { PtyBridge } from '../../../src/console/pty_bridge.ts';
 import { PseudoTerminal } from '../../../src/ffi/pty.ts';
@@ -147,75 +143,7 @@ test('nemu gdb with a vmlinux that is not there says so', async () => {
   await expect(gdb('/etc/passwd')).rejects.toThrow('/etc/passwd is no ELF file');
 });
 
-describe('logs', () => {
-  const read = async (path: string, lines?: number) => {
-    const pieces: Buffer[] = [];
-    for await (const { bytes } of tailFile(path, lines === undefined ? {} : { lines })) pieces.push(bytes);
-    return Buffer.concat(pieces).toString();
-  };
-
-  test('give their last lines, whether the last one is whole or not', async () => {
-    const path = join(folder, 'log');
-    writeFileSync(path, 'one\ntwo\nthree\n');
-    expect([await read(path), await read(path, 2), await read(path, 0), await read(path, 99)]).toEqual([
-      ...['one\ntwo\nthree\n', 'two\nthree\n', '', 'one\ntwo\nthree\n'],
-    ]);
-    writeFileSync(path, 'one\ntwo\nthr');
-    expect([await read(path, 1), await read(path, 2)]).toEqual(['thr', 'two\nthr']);
-    const long = Array.from({ length: 100_000 }, (_, i) => `line ${i}\n`);
-    writeFileSync(path, long.join(''));
-    expect(await read(path, 60_000)).toBe(long.slice(40_000).join(''));
-  });
-
-  test('say when lines came, and where bytes are missing', () => {
-    const path = join(folder, 'log');
-    const log = new ConsoleLog(path, () => {});
-    log.bytes(Buffer.from('first\nsec'));
-    log.lost(12);
-    log.bytes(Buffer.from('ond\n'));
-    log.close();
-    const shown = new LogReader(path, true).show(Buffer.from('first\nsecond\n'), 0).toString();
-    expect(shown).toMatch(/^\S+Z first\n\S+Z sec\n\[nemu\] 12 bytes were lost here.*\n\S+Z ond\n$/);
-  });
-
-  test('go on in a new file when they are long: what was before is kept, shown first, and followed over', async () => {
-    const path = join(folder, 'long');
-    writeFileSync(previousLog(path), 'of another machine\n');
-    const log = new ConsoleLog(path, () => {}, 1000);
-    expect(existsSync(previousLog(path))).toBe(false);
-    const line = (index: number) => `line ${String(index).padStart(4, '0')}\n`;
-    const all = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => line(from + i)).join('');
-    let over = false;
-    let followed = '';
-    const following = (async () => {
-      for await (const { bytes } of tailFile(path, { follow: { isOver: () => over } }, previousLog(path)))
-        followed += bytes;
-    })();
-    for (let index = 0; index < 350; index++) {
-      // Lines come in pieces, and are not cut.
-      log.bytes(Buffer.from(line(index).slice(0, 4)));
-      log.bytes(Buffer.from(line(index).slice(4)));
-      if (index % 50 === 0) await sleep(250);
-    }
-    log.close();
-    over = true;
-    await following;
-    expect(followed).toBe(all(0, 350));
-    expect(statSync(path).size).toBeLessThanOrEqual(1000);
-    expect(statSync(previousLog(path)).size).toBe(1000);
-    const read = async (lines?: number) => {
-      let text = '';
-      const options = lines === undefined ? {} : { lines };
-      for await (const { bytes } of tailFile(path, options, previousLog(path))) text += bytes;
-      return text;
-    };
-    expect(await read()).toBe(all(200, 350));
-    expect(await read(3)).toBe(all(347, 350));
-    expect(await read(120)).toBe(all(230, 350));
-    const old = readFileSync(previousLog(path));
-    expect(new LogReader(previousLog(path), true).show(old, 0).toString()).toMatch(/^(\S+Z line \d{4}\n){100}$/);
-  });
-
+describe('recordings', () => {
   test('recordings are played as they were, without the pauses that nobody wants', async () => {
     const path = join(folder, 'x.cast');
     // A new pseudo-terminal has no size; one with 0 columns could not be played.
