@@ -5,6 +5,7 @@ import { NemuError } from '../client/errors.ts';
 import { parseCast, playCast } from '../console/asciicast.ts';
 import { GuestModes } from '../console/terminal_modes.ts';
 import { EXIT } from './exit_codes.ts';
+import { QuestionFilter } from './terminal_questions.ts';
 
 export interface PlayOptions {
   readonly speed: string;
@@ -44,19 +45,19 @@ export async function play(path: string, { speed, idleLimit }: PlayOptions): Pro
     });
   }
   const modes = new GuestModes();
+  // Nobody is there to take the terminal's answers but the next prompt.
+  const questions = new QuestionFilter();
+  const show = (bytes: Buffer) => {
+    modes.saw(bytes);
+    process.stdout.write(bytes);
+  };
   try {
-    await playCast(
-      cast,
-      (piece) => {
-        modes.saw(Buffer.from(piece));
-        process.stdout.write(piece);
-      },
-      {
-        speed: positive('--speed', speed),
-        ...(idleLimit !== undefined && { idleLimit: positive('--idle-limit', idleLimit) }),
-        signal: stop.signal,
-      },
-    );
+    await playCast(cast, (piece) => show(questions.take(Buffer.from(piece))), {
+      speed: positive('--speed', speed),
+      ...(idleLimit !== undefined && { idleLimit: positive('--idle-limit', idleLimit) }),
+      signal: stop.signal,
+    });
+    show(questions.rest());
     return EXIT.OK;
   } catch (error) {
     if (!stop.signal.aborted) throw error;

@@ -7,19 +7,66 @@ const ANSWER = /\x1b\[[?>=]?[\d;]*[Rnc]/;
 /** No sequence of these is longer: a piece of one that has begun is in so many bytes. */
 const LONGEST = 64;
 
+/** Controls that a terminal executes within a sequence, which goes on. */
+const EXECUTED = '[\\x00-\\x17\\x19\\x1c-\\x1f\\x7f]';
+/** Introducers of sequences; C1 controls are two bytes in UTF-8. */
+const CSI = `(?:\\x1b${EXECUTED}{0,64}\\[|\\xc2\\x9b)`;
+const OSC = `(?:\\x1b${EXECUTED}{0,64}\\]|\\xc2\\x9d)`;
+const DCS = `(?:\\x1b${EXECUTED}{0,64}P|\\xc2\\x90)`;
+/** What is in them: a question is short, and nothing longer is held back. */
+const CSI_BODY = '[\\x00-\\x17\\x19\\x1c-?\\x7f]{0,256}';
+const OSC_BODY = '(?:(?!\\xc2[\\x90-\\x9f])[^\\x07\\x18\\x1a\\x1b]){0,4096}';
+const DCS_BODY = '(?:(?!\\xc2[\\x90-\\x9f])[^\\x18\\x1a\\x1b]){0,4096}';
+/** ST; whatever else begins with ESC ends a string too. */
+const END = '(?:\\x1b\\\\|\\xc2\\x9c|(?=\\x1b))';
+
+const ENQ = '\x05';
+const SEQUENCE = new RegExp(
+  `${ENQ}|${CSI}(${CSI_BODY}[@-~])|${OSC}(${OSC_BODY})(?:\\x07|${END})|${DCS}(${DCS_BODY})${END}`,
+  'g',
+);
+/** What may become one of these. */
+const BEGUN = new RegExp(
+  `(?:\\x1b${EXECUTED}{0,64}|\\xc2|${CSI}${CSI_BODY}|${OSC}${OSC_BODY}(?:\\x1b|\\xc2)?|${DCS}${DCS_BODY}(?:\\x1b|\\xc2)?)$`,
+);
+const ALL_EXECUTED = new RegExp(EXECUTED, 'g');
+
+/**
+ * Control sequences that a terminal answers (XTerm's ctlseqs): DSR and DA, XTVERSION, DECRQM, DECREQTPARM, reports of
+ * XTWINOPS, the keyboard protocol of kitty, XTQMODKEYS, DECRQTSR and DECRQPSR, DECRQUPSS, DECRQCRA, DECRQDE,
+ * XTSMGRAPHICS, XTREPORTSGR.
+ */
+const CSI_QUESTION =
+  /^(?:[?>=]?[\d;]*[nc]|>[\d;]*q|\??[\d;]*\$p|[\d;]*x|(?:1[1345689]|2[01])(?:;[\d;]*)?t|\?[\d;]*[um]|[\d;]*\$[uw]|&u|[\d;]*\*y|"v|\?[\d;]*S|[\d;]*#\|)$/;
+/** A parameter that is asked for, as a colour's or the clipboard. */
+const OSC_QUESTION = /[;=]\?(?:;|$)/;
+/** DECRQSS and XTGETTCAP. */
+const DCS_QUESTION = /^[\d;]*[$+]q/;
+
+function isQuestion(control = '', command = '', device = ''): boolean {
+  return (
+    CSI_QUESTION.test(control.replaceAll(ALL_EXECUTED, '')) ||
+    OSC_QUESTION.test(command.replaceAll(ALL_EXECUTED, '')) ||
+    DCS_QUESTION.test(device.replaceAll(ALL_EXECUTED, ''))
+  );
+}
+
 /** What a guest printed some time ago, without questions: answers would come too late, as keys that nobody typed. */
-export const withoutQuestions = (bytes: Uint8Array): Buffer =>
-  Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(new RegExp(QUESTION, 'g'), ''), 'latin1');
+export function withoutQuestions(bytes: Uint8Array): Buffer {
+  const text = Buffer.from(bytes).toString('latin1');
+  const without = text.replaceAll(SEQUENCE, (all, control, command, device) =>
+    all === ENQ || isQuestion(control, command, device) ? '' : all,
+  );
+  return Buffer.from(without, 'latin1');
+}
 
 /** The same of a stream whose pieces may end anywhere. */
 export class QuestionFilter {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: what may become a question
-  static readonly #BEGUN = /\x1b(?:\[[?>=]?\d{0,9})?$/;
   #begun = '';
 
   take(bytes: Uint8Array): Buffer {
     const text = this.#begun + Buffer.from(bytes).toString('latin1');
-    const at = text.search(QuestionFilter.#BEGUN);
+    const at = text.search(BEGUN);
     this.#begun = at < 0 ? '' : text.slice(at);
     return withoutQuestions(Buffer.from(at < 0 ? text : text.slice(0, at), 'latin1'));
   }

@@ -60,4 +60,36 @@ describe("a guest's questions to the terminal", () => {
       expect(Buffer.concat(pieces).toString('latin1'), `cut at ${cut}`).toBe('ab\x1b[1mcd\x1b[6');
     }
   });
+
+  test.each([
+    ...['\x1b]10;?\x07', '\x1b]11;?\x1b\\', '\x1b]4;0;?;1;?\x07', '\x1b]52;c;?\x1b\\', '\x1b]21;foreground=?\x1b\\'],
+    ...['\x1b[>q', '\x1b[>0q', '\x1b[?2026$p', '\x1b[4$p', '\x1b[x', '\x1b[21t', '\x1b[14;2t', '\x1b[?u', '\x1b[?4m'],
+    ...['\x1bP$qm\x1b\\', '\x1bP+q544e\x1b\\', '\x1b[1;1;2;2;3;3*y', '\x1b[?1;1;0S', '\x1b[1$w', '\x05', '\x1b[?996n'],
+    ...['\x1b[6\rn', '\x1b\x00[6n', '\xc2\x9b6n', '\xc2\x9d10;?\xc2\x9c', '\xc2\x90$qm\xc2\x9c'],
+  ])('%j is one of them, wherever its pieces end', (question) => {
+    const text = `a${question}b`;
+    for (let cut = 0; cut <= text.length; cut++) {
+      const filter = new QuestionFilter();
+      const pieces = [filter.take(bytes(text.slice(0, cut))), filter.take(bytes(text.slice(cut))), filter.rest()];
+      expect(Buffer.concat(pieces).toString('latin1'), `cut at ${cut}`).toBe('ab');
+    }
+  });
+
+  test('are no other sequences: those are shown as they came', () => {
+    const text =
+      '\x1b]0;who?\x07\x1b]8;;http://x/?a=b;?c\x1b\\\x1b]4;1;rgb:1/2/3\x07\x1b[>4;1m\x1b[?25h\x1b[5 q\x1b[22;0t\x1b[>1u\x1b[u\x1b[2S' +
+      '\x1bPq#0;2;0;0;0~\x1b\\\x1b[1;1;2;2;3;3$r\x1b[!p\x1b[31mr\xc3\xa9d\x1b[m\x18\x1b[3';
+    for (let cut = 0; cut <= text.length; cut++) {
+      const filter = new QuestionFilter();
+      const pieces = [filter.take(bytes(text.slice(0, cut))), filter.take(bytes(text.slice(cut))), filter.rest()];
+      expect(Buffer.concat(pieces).toString('latin1'), `cut at ${cut}`).toBe(text);
+    }
+  });
+
+  test('hold nothing long back: a picture goes on', () => {
+    const filter = new QuestionFilter();
+    const picture = `\x1bPq${'~'.repeat(10_000)}`;
+    expect(filter.take(bytes(picture)).toString()).toBe(picture);
+    expect(filter.take(bytes('~\x1b\\text')).toString()).toBe('~\x1b\\text');
+  });
 });
