@@ -80,6 +80,7 @@ export type RemoteMethod = (typeof REMOTE_METHODS)[number];
 export const SHARED_METHODS = [
   'openConsole',
   'takeConsole',
+  'redrawConsole',
   'sizeConsole',
   'closeConsole',
   'consoles',

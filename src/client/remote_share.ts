@@ -228,6 +228,10 @@ class RemoteSharedConsole extends RemoteConsole implements SharedConsole, Remote
     this.#request('takeConsole');
   }
 
+  redraw(): void {
+    this.#request('redrawConsole');
+  }
+
   resize(rows: number, columns: number): void {
     const size = sides(rows, columns);
     if (!size) return;

@@ -180,6 +180,9 @@ export class ServedShare {
       case 'takeConsole':
         this.#console(valid(channelSchema, parameters)[0]).takeOver();
         return null;
+      case 'redrawConsole':
+        this.#console(valid(channelSchema, parameters)[0]).redraw();
+        return null;
       case 'sizeConsole': {
         const [channel, rows, columns] = valid(sizeSchema, parameters);
         this.#console(channel).resize(rows, columns);

@@ -57,6 +57,8 @@ export interface SharedConsole extends ConsoleStream {
   /** Told, behind the last output, why there is no more: the console was unplugged, or the machine has ended. */
   onClosed: ((why: string) => void) | undefined;
   takeOver(): void;
+  /** The screen as it is comes next, in place of output that has not come yet: no loss is told. */
+  redraw(): void;
   resize(rows: number, columns: number): void;
   /** Leaves at once; what the guest has not taken of what was written goes to it yet, as with `leave`. */
   close(): void;

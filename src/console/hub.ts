@@ -297,6 +297,10 @@ class HubViewer implements SharedConsole {
     if (!this.#closed) this.#hub.drive(this);
   }
 
+  redraw(): void {
+    if (!this.#closed) this.#hub.redraw(this);
+  }
+
   resize(rows: number, columns: number): void {
     if (!(rows >= 1 && columns >= 1)) return;
     const side = (value: number) => Math.min(MAX_SIDE, Math.floor(value));

@@ -124,8 +124,6 @@ class AttachedTerminal {
   readonly #left = Promise.withResolvers<'left'>();
   readonly #modes = new GuestModes();
   readonly #stamper: LineStamper | undefined;
-  /** Output that came while something else had the terminal. */
-  #held: Uint8Array[] | undefined;
   /** Nothing more goes to the terminal. */
   #leaving = false;
   #vm: Vm | undefined;
@@ -175,7 +173,7 @@ class AttachedTerminal {
       this.#stamper?.restart();
       this.#print(screen, screen);
     };
-    viewer.onData = (bytes) => this.#print(bytes, this.#stamped(bytes));
+    viewer.onData = this.#take;
     if (!options.watch && viewer.role !== 'driver') {
       this.#session.say(
         `Somebody else drives this console: what you type goes nowhere. ${prefixName(prefix)} t takes it over.`,
@@ -207,21 +205,20 @@ class AttachedTerminal {
   #print(bytes: Uint8Array, shown: Uint8Array): void {
     this.#recorder?.bytes(bytes);
     this.#modes.saw(bytes);
-    if (this.#held) this.#held.push(shown);
-    else if (!this.#leaving) {
-      process.stdout.write(shown);
-      this.#session.printed(bytes);
-    }
+    if (this.#leaving) return;
+    process.stdout.write(shown);
+    this.#session.printed(bytes);
   }
 
+  readonly #take = (bytes: Uint8Array): void => this.#print(bytes, this.#stamped(bytes));
+
+  /** Something else has the terminal: what the guest prints waits where it is kept, and is let go there. */
   async #away(action: () => Promise<unknown>): Promise<undefined> {
-    this.#held = [];
+    this.#viewer.onData = undefined;
     try {
       await action();
     } finally {
-      const held = this.#held;
-      this.#held = undefined;
-      for (const bytes of held) process.stdout.write(bytes);
+      this.#viewer.onData = this.#take;
     }
   }
 
@@ -232,6 +229,7 @@ class AttachedTerminal {
       const session = new ReplSession(this.#vm, terminalStreams());
       await Promise.race([session.left, machine.ended()]);
       session.close();
+      this.#viewer.redraw();
     });
   }
 

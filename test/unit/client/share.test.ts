@@ -125,6 +125,15 @@ describe('consoles of a shared machine', () => {
     second.resize(40, 132);
     await settled();
     expect(com1.typed).toBe('ac');
+    // What is not taken waits; its screen is what there is of it then.
+    const { onData } = second;
+    second.onData = undefined;
+    const before = seen[1];
+    second.redraw();
+    await settled();
+    second.onData = onData;
+    await settled();
+    expect(seen[1]).toBe(`${before}<login: root>`);
     expect(await ann.machine.share!.consoleReports()).toMatchObject([
       { name: 'com1', driver: 'bob', viewers: ['ann'], rows: 40, columns: 132, lost: 0 },
     ]);

@@ -163,6 +163,30 @@ describe('a hub', () => {
     expect(seen.endsWith('again \x1b]0;my title\x07world')).toBe(true);
   });
 
+  test('one that was away may have the screen in place of what came meanwhile, and no loss is told', async () => {
+    const { guest, hub: console } = hub();
+    const viewer = console.open({ role: 'driver' });
+    let seen = '';
+    viewer.onScreen = (screen) => {
+      seen += `<${Buffer.from(screen)}>`;
+    };
+    viewer.onLost = () => {
+      seen += 'lost';
+    };
+    guest.print('one\r\n\x1b[?1049h\x1b[?25lmenu');
+    await console.drawn();
+    viewer.redraw();
+    viewer.onData = (bytes) => {
+      seen += Buffer.from(bytes);
+    };
+    await tick();
+    guest.print('two');
+    await tick();
+    expect(seen).toMatch(/^<.*one.*menu.*\?25l>two$/s);
+    viewer.close();
+    viewer.redraw();
+  });
+
   test("the guest's questions are answered once: by the driver's terminal, or by ours", async () => {
     const { guest, hub: console } = hub();
     guest.print('\x1b[6n');
