@@ -57,10 +57,9 @@ export class Screen {
     const bytes = this.#source.read(this.#parsed, PIECE);
     if (bytes.length === 0) return;
     this.#busy = true;
-    this.#terminal.write(bytes, () => {
+    this.#copy.write(bytes, () => {
       this.#busy = false;
       this.#parsed += bytes.length;
-      this.#copy.parsed(bytes);
       this.feed();
     });
   }

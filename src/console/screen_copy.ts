@@ -48,10 +48,25 @@ interface Drawn {
   readonly cut: boolean;
 }
 
+/** Bytes up to the end of the last UTF-8 character that is whole, or that never will be. */
+function wholeLength(bytes: Uint8Array): number {
+  for (let back = 1; back <= Math.min(3, bytes.length); back++) {
+    const byte = bytes[bytes.length - back] ?? 0;
+    if ((byte & 0xc0) === 0x80) continue;
+    const length = byte < 0xc0 || byte >= 0xf8 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
+    return length > back ? bytes.length - back : bytes.length;
+  }
+  return bytes.length;
+}
+
+const NOTHING: Uint8Array = new Uint8Array(0);
+
 export class ScreenCopy {
   readonly #terminal: Terminal;
   readonly #core: XtermCore;
   readonly #unfinished: Unfinished;
+  /** The beginning of a character, whose end is to come. */
+  #begun = NOTHING;
   /** What was set last is last: of the forms of mouse reports it is the one in use. */
   readonly #modes = new Map(MORE_MODES);
 
@@ -89,16 +104,27 @@ export class ScreenCopy {
   /** The terminal was reset, and not by its output. */
   reset(): void {
     for (const [mode, on] of MORE_MODES) this.#modes.set(mode, on);
+    this.#begun = NOTHING;
   }
 
-  /** The terminal has parsed these bytes, and none after them: told of all, in their order. */
-  parsed(bytes: Uint8Array): void {
-    this.#unfinished.parsed(bytes);
+  /**
+   * Gives the terminal its output, of which all comes this way, the next piece when this one has been parsed. It gets
+   * whole characters: @xterm/headless 6.0 loses one that is cut behind a byte of 80h, as that of an ellipsis.
+   * @param parsed told when the terminal has it.
+   */
+  write(bytes: Uint8Array, parsed: () => void): void {
+    const all = this.#begun.length > 0 ? Buffer.concat([this.#begun, bytes]) : bytes;
+    const whole = all.subarray(0, wholeLength(all));
+    this.#begun = Uint8Array.from(all.subarray(whole.length));
+    this.#terminal.write(whole, () => {
+      this.#unfinished.parsed(whole);
+      parsed();
+    });
   }
 
-  /** What the terminal has read of a sequence that is not over: it comes between the drawing and the next bytes. */
+  /** What has come of a sequence or a character that is not over: it is between the drawing and the next bytes. */
   get rest(): Buffer {
-    return this.#unfinished.bytes;
+    return Buffer.concat([this.#unfinished.bytes, this.#begun]);
   }
 
   /**

@@ -14,8 +14,6 @@ const MAX_KEPT = 64 * 1024;
 const UNKNOWN_OSC = Buffer.from('\x1b]9999;');
 const UNKNOWN_DCS = Buffer.from('\x1bP9999|');
 
-const NOTHING = Buffer.alloc(0);
-
 /** Place of the last byte that begins a sequence; every one before it is over then. */
 function lastIntroducer(bytes: Uint8Array): number {
   const last = bytes.lastIndexOf(ESC);
@@ -26,8 +24,8 @@ function lastIntroducer(bytes: Uint8Array): number {
 }
 
 /**
- * Knows what a terminal has read of a sequence or a character that goes on in its next bytes. A drawing of the screen
- * says nothing of it: whoever gets the drawing needs these bytes before the next ones.
+ * Knows what a terminal has read of a sequence that goes on in its next bytes. A drawing of the screen says nothing of
+ * it: whoever gets the drawing needs these bytes before the next ones.
  */
 export class Unfinished {
   readonly #core: XtermCore;
@@ -39,32 +37,20 @@ export class Unfinished {
     this.#core = new XtermCore(terminal);
   }
 
-  /** The terminal has parsed these bytes, and none after them. */
+  /** The terminal has parsed these bytes, which are whole characters, and none after them. */
   parsed(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    const place = this.#core.parser;
-    if (place === 'ground') {
-      const begun = this.#core.characterBegun;
-      this.#pieces = [];
-      this.#length = 0;
-      if (begun.length > 0) this.#keep(begun);
-      return;
-    }
-    // A control of two bytes may have come in two pieces.
-    const before = this.#pieces.at(-1)?.at(-1) === C1 ? Uint8Array.of(C1) : NOTHING;
-    const joined = before.length > 0 ? Buffer.concat([before, bytes]) : bytes;
-    const from = lastIntroducer(joined);
-    if (from >= 0) {
+    const isOver = this.#core.parser === 'ground';
+    const from = lastIntroducer(bytes);
+    if (isOver || from >= 0) {
       this.#pieces = [];
       this.#length = 0;
     }
-    this.#keep(Buffer.from(from >= 0 ? joined.subarray(from) : bytes));
-    if (this.#length > MAX_KEPT) this.#shorten();
-  }
-
-  #keep(piece: Uint8Array): void {
+    if (isOver) return;
+    const piece = Buffer.from(bytes.subarray(Math.max(0, from)));
     this.#pieces.push(piece);
     this.#length += piece.length;
+    if (this.#length > MAX_KEPT) this.#shorten();
   }
 
   #shorten(): void {

@@ -39,7 +39,6 @@ interface Core {
   readonly _inputHandler: {
     readonly _curAttrData: Pen;
     readonly _parser: { readonly currentState: number };
-    readonly _utf8Decoder: { readonly interim: Uint8Array };
   };
 }
 
@@ -64,13 +63,6 @@ export class XtermCore {
     const state = this.#core._inputHandler._parser.currentState;
     if (state === 0) return 'ground';
     return state <= LAST_SEQUENCE_STATE ? 'sequence' : 'string';
-  }
-
-  /** Bytes of a UTF-8 character that has begun. */
-  get characterBegun(): Uint8Array {
-    const { interim } = this.#core._inputHandler._utf8Decoder;
-    const end = interim.indexOf(0);
-    return interim.slice(0, end < 0 ? interim.length : end);
   }
 
   /** Colours and attributes of what is printed next. */

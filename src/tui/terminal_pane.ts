@@ -115,9 +115,8 @@ export class TerminalPane {
     const before = scrollbackOf(this.terminal);
     const began = performance.now();
     this.times.note(Date.now());
-    this.terminal.write(bytes, () => {
+    this.#copy.write(bytes, () => {
       this.#parsing = false;
-      this.#copy.parsed(bytes);
       for (const next of this.#between.splice(0)) next();
       // Who looks at older lines goes on to look at them.
       if (this.scrolledBack > 0 || this.held) this.scroll(scrollbackOf(this.terminal) - before);

@@ -80,19 +80,23 @@ export class Zoom {
 
   #draw(pane: TerminalPane, hint = false): void {
     this.#live = false;
+    this.#hinted = false;
     pane.copy((screen, rest) => {
       if (this.#pane !== pane) return;
       this.#modes.saw(Buffer.from(screen));
       this.#terminal.write(screen);
       this.#live = true;
-      if (hint) this.#hint(pane);
+      if (hint && rest.length === 0) this.#hint(pane);
       for (const bytes of rest) this.#show(bytes);
     });
   }
 
   #show(bytes: Uint8Array): void {
-    if (this.#hinted) this.#lastRow('');
-    this.#hinted = false;
+    if (this.#hinted && this.#pane) {
+      // The pane has these bytes already. The hint has changed what the terminal remembers, not only its last row.
+      this.#draw(this.#pane);
+      return;
+    }
     this.#modes.saw(bytes);
     this.#output.write(bytes);
   }
@@ -103,11 +107,8 @@ export class Zoom {
     const buffer = terminal.buffer.active;
     const last = buffer.getLine(buffer.baseY + terminal.rows - 1);
     if (buffer.cursorY === terminal.rows - 1 || last?.translateToString(true) !== '') return;
-    this.#lastRow(`\x1b[0;2m[nemu] ${name}; Ctrl-] comes back${more}`);
+    const text = `\x1b[0;2m[nemu] ${name}; Ctrl-] comes back${more}\x1b[0m\x1b[K`;
+    this.#terminal.write(`\x1b7\x0f\x1b(B\x1b[?6l\x1b[${this.#terminal.rows};1H${text}\x1b8`);
     this.#hinted = true;
-  }
-
-  #lastRow(text: string): void {
-    this.#terminal.write(`\x1b7\x1b[${this.#terminal.rows};1H${text}\x1b[0m\x1b[K\x1b8`);
   }
 }

@@ -51,6 +51,7 @@ describe('a drawing', () => {
     ['a string of a device', 'hello \x1bP1$r', 'stuff\x1b\\world'],
     ['the end of a string', 'hello \x1b]0;title\x1b', '\\world'],
     ['a character', 'caf\xc3', '\xa9!'],
+    ['a character of which xterm.js loses the rest', 'so\xe2\x80', '\xa6 on'],
     ['a control of two bytes', 'hello \xc2', '\x9b31mred'],
     ['a control within a sequence', 'hello\x1b[3\r\n', '1mred'],
     ['a sequence that is given up', 'hello\x1b[3', '\x18 1m'],
@@ -158,6 +159,7 @@ const PIECES = [
     '\u2500\u2502',
     '\u4e16\u754c',
     '\u{1f600}',
+    '\u2026',
   ],
   ...['\x1b[31m', '\x1b[1;44m', '\x1b[m', '\x1b[38;5;9m', '\x1b[48;2;9;8;7m', '\x1b[7m'],
   ...[
