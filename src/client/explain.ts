@@ -85,6 +85,7 @@ function taken(issue: z.core.$ZodIssue): string | undefined {
   if (issue.code === 'too_small' && issue.origin !== 'string') {
     return issue.inclusive ? `${issue.minimum} or more` : `more than ${issue.minimum}`;
   }
+  if (issue.code === 'too_small' && issue.minimum === 1) return 'text that is not empty';
   return issue.code === 'too_big' && issue.origin !== 'string' ? `${issue.maximum} at most` : undefined;
 }
 

@@ -2,6 +2,7 @@
 import { literal } from '../client/code.ts';
 import { netThrottleSchema, throttleSchema } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
+import { tell } from '../client/explain.ts';
 import { parseDiskChange } from '../client/live_change.ts';
 import { parseLimits } from '../client/options.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
@@ -183,12 +184,18 @@ const QMP_BURSTS = [
   ['iops_max', 'iopsMax'],
 ] as const;
 
+/** @throws NemuError that says what a limit takes. */
+function checkLimits(schema: typeof throttleSchema | typeof netThrottleSchema, limits: object): void {
+  const parsed = schema.safeParse(limits);
+  if (!parsed.success) throw new NemuError('DESCRIPTION', tell(schema, limits, parsed.error.issues));
+}
+
 export function diskThrottle({ vm, model }: Station, name: string): Change {
   const now = model.disks.find((disk) => disk.name === name)?.throttle ?? {};
   return {
     title: `limits of disk ${name}`,
     fields: limitFields(throttleSchema.shape),
-    check: (values) => void throttleSchema.parse(limitsOf(values, 'disk')),
+    check: (values) => checkLimits(throttleSchema, limitsOf(values, 'disk')),
     tell: () => [`Now: ${Object.keys(now).length > 0 ? literal(now) : 'none'}. What is left empty has no limit.`],
     repl: (values) => `await vm.disks.${name}.throttle(${literal(limitsOf(values, 'disk'))})`,
     qmp: (values) => {
@@ -208,7 +215,7 @@ export function netThrottle({ vm, model }: Station, name: string): Change {
   return {
     title: `limits of network card ${name}`,
     fields: limitFields(netThrottleSchema.shape),
-    check: (values) => void netThrottleSchema.parse(limitsOf(values, 'net')),
+    check: (values) => checkLimits(netThrottleSchema, limitsOf(values, 'net')),
     tell: () => [`Now: ${Object.keys(now).length > 0 ? literal(now) : 'none'}. What is left empty has no limit.`],
     repl: (values) => `await vm.nets.${name}.throttle(${literal(limitsOf(values, 'net'))})`,
     run: (values) => new Net(vm, name).throttle(limitsOf(values, 'net')),

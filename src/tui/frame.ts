@@ -57,7 +57,11 @@ export function frameOf(station: Station, columns: number, rows: number): Frame 
     return {
       ...none,
       layout: undefined,
-      tooSmall: [text, 'Make the window larger, or q.'].slice(0, Math.max(1, height)),
+      // A question is read all the same: keys answer it.
+      tooSmall: (station.overlay
+        ? station.overlay.view(columns, height).lines.map((each) => plainText(toWidth(each, columns)).trimEnd())
+        : [text, 'Make the window larger, or q.']
+      ).slice(0, Math.max(1, height)),
     };
   }
   const keys: Partial<Record<PaneName, readonly (string | undefined)[]>> = {};

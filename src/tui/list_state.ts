@@ -33,9 +33,13 @@ export class ListState {
   /** Takes the rows as they are now. @returns those that are shown in `height`, and which of them is chosen. */
   window(rows: readonly Row[], height: number): { readonly rows: readonly Row[]; readonly from: number } {
     const shown = this.filter === '' ? rows : rows.filter(({ line }) => passes(this.filter, plainText(line)));
+    const before = Math.max(0, this.#keys.indexOf(this.selected ?? ''));
     this.#keys = shown.flatMap(({ key }) => (key === undefined ? [] : [key]));
     if (this.#tail && this.#atEnd) this.selected = this.#keys.at(-1);
-    else if (this.selected === undefined || !this.#keys.includes(this.selected)) this.selected = this.#keys[0];
+    else if (this.selected === undefined || !this.#keys.includes(this.selected)) {
+      // What comes to stand in the place of one that has gone, or the last.
+      this.selected = this.#keys[Math.min(before, this.#keys.length - 1)];
+    }
     const at = shown.findIndex(({ key }) => key !== undefined && key === this.selected);
     if (at >= 0) this.#top = Math.max(at - height + 1, Math.min(this.#top, at));
     this.#top = Math.max(0, Math.min(this.#top, shown.length - height));

@@ -107,6 +107,7 @@ export class MachineModel {
   readonly #unlisten: (() => void)[];
   /** Calls the next poll off. */
   #offPoll: (() => void) | undefined;
+  #polls = 0;
   #polledAt = 0;
   #seldomAt = Number.NEGATIVE_INFINITY;
   #residenceAt = 0;
@@ -194,7 +195,6 @@ export class MachineModel {
   /** Asks for everything now. */
   async refresh(): Promise<void> {
     this.#seldomAt = Number.NEGATIVE_INFINITY;
-    this.#offPoll?.();
     await this.#poll();
   }
 
@@ -216,6 +216,9 @@ export class MachineModel {
 
   async #poll(): Promise<void> {
     const { machine } = this.vm;
+    this.#offPoll?.();
+    this.#offPoll = undefined;
+    const poll = ++this.#polls;
     const seldom = this.clock.monotonic() - this.#seldomAt > SELDOM_MS - POLL_MS / 2;
     try {
       if (machine.state === 'running' || machine.state === 'paused' || machine.state === 'created') {
@@ -229,6 +232,8 @@ export class MachineModel {
     }
     if (this.#closed) return;
     this.changed();
+    // The latest of those that overlap has the next one follow.
+    if (poll !== this.#polls) return;
     this.#offPoll = this.clock.after(this.#interval, () => void this.#poll());
   }
 

@@ -13,7 +13,7 @@ import { GLYPHS, type Glyphs } from './graph.ts';
 import { LAYOUTS, type LayoutName, PANES, type PaneName } from './layout.ts';
 import { ListState } from './list_state.ts';
 import type { MachineModel } from './model.ts';
-import type { Overlay } from './overlays/overlay.ts';
+import { lineOf, type Overlay } from './overlays/overlay.ts';
 import { type Answer, Question } from './overlays/question.ts';
 import { TerminalSelection } from './selection.ts';
 import { THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
@@ -217,7 +217,9 @@ export class Station {
   }
 
   paste(text: string): void {
-    this.overlay?.paste?.(text);
+    const plain = lineOf(text);
+    if (this.overlay) this.overlay.paste?.(plain);
+    else if (this.filtering) this.lists[this.filtering].filter += plain;
     this.changed();
   }
 
@@ -261,16 +263,29 @@ export class Station {
       return;
     }
     const question = action.confirm?.(this);
-    if (question === undefined) this.#do(action);
-    else
-      this.ask(`${question}${formsOf(action, this)}`, [{ key: 'y', text: action.title, run: () => this.#do(action) }]);
+    if (question === undefined) {
+      this.#do(action);
+      return;
+    }
+    const { focus, chosen } = this;
+    const run = () => {
+      // What was asked about may have gone meanwhile, and another be chosen in its place.
+      if (this.focus === focus && this.chosen === chosen) this.#do(action);
+      else this.say(`${action.title}: not now, ${chosen ?? 'what was chosen'} is not there any more.`, 'bad');
+    };
+    this.ask(`${question}${formsOf(action, this)}`, [{ key: 'y', text: action.title, run }]);
   }
 
   #do(action: Action): void {
     const form = action.repl?.(this);
     if (action.changes && form !== undefined && !action.asks) this.model.say('action', form);
-    const result = action.run(this);
-    if (result instanceof Promise) this.follow(action.title, result);
+    try {
+      const result = action.run(this);
+      if (result instanceof Promise) this.follow(action.title, result);
+    } catch (error) {
+      // The machine of this process must not end with it.
+      this.follow(action.title, Promise.reject(error));
+    }
   }
 
   /** Tells how something ended. */

@@ -270,6 +270,8 @@ export async function runWorkstation(
       onRender: ({ renderTime }) => draw.took(renderTime),
     },
   );
+  // Ink ends when a pane throws: nobody would see anything, nor could leave.
+  const over = app.waitUntilExit().catch(left.reject);
   model.watch();
   const hangUp = () => left.resolve('ends');
   void options.interrupted?.then(hangUp);
@@ -287,7 +289,7 @@ export async function runWorkstation(
     model.close();
     draw.close();
     app.unmount();
-    await app.waitUntilExit();
+    await over;
     output.write(options.mouse === false ? WRAP_ON : WRAP_ON + DRAG_OFF);
     input.off('data', take);
     terminal.close();

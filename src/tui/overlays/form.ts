@@ -1,5 +1,5 @@
 import { NemuError } from '../../client/errors.ts';
-import { type Line, span } from '../style.ts';
+import { type Line, span, widthOf } from '../style.ts';
 import { edited, type Overlay, type OverlayView, windowAround } from './overlay.ts';
 import { wrap } from './question.ts';
 
@@ -25,6 +25,14 @@ export interface FormOptions {
   readonly submit: (values: Readonly<Record<string, unknown>>) => Promise<unknown>;
   readonly close: () => void;
   readonly changed: () => void;
+}
+
+/** As much of the end of a text as there is room for. */
+function endOf(text: string, width: number): string {
+  if (widthOf(text) <= width) return text;
+  const letters = [...text];
+  while (letters.length > 0 && widthOf(letters.join('')) > width - 1) letters.shift();
+  return `…${letters.join('')}`;
 }
 
 const textOf = (error: unknown) => (error instanceof NemuError ? error.text : (error as Error).message);
@@ -90,7 +98,8 @@ export class Form implements Overlay {
       const more = choices ?? (type === 'boolean' ? ['true', 'false'] : []);
       return [
         span(`${name.padEnd(nameWidth)}${required ? '*' : ' '} `, chosen ? 'focus' : 'text'),
-        span(text, 'bold'),
+        // The end of it is what is being typed.
+        span(chosen ? endOf(text, inside - nameWidth - 3) : text, 'bold'),
         ...(chosen ? [span(' ', 'selected')] : []),
         ...(text === '' ? [span(` ${hint}`, 'dim')] : []),
         ...(chosen && more.length > 0 ? [span(`  ‹ ${more.join(' | ')} ›`, 'dim')] : []),
@@ -132,7 +141,7 @@ export class Form implements Overlay {
 
   paste(text: string): void {
     const field = this.#options.fields[this.#selected];
-    if (field && !this.#asked) this.#set(field, (this.#texts.get(field.name) ?? '') + text.split(/[\r\n]/)[0]);
+    if (field && !this.#asked) this.#set(field, (this.#texts.get(field.name) ?? '') + text);
   }
 
   #choicesOf({ choices, type }: Field): readonly string[] {

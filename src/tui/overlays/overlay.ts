@@ -1,4 +1,5 @@
 /** What stands in front of the panes and has the keys: help, palette, questions, forms, texts. */
+import { stripVTControlCharacters } from 'node:util';
 import type { Line } from '../style.ts';
 
 export interface OverlayView {
@@ -15,6 +16,7 @@ export interface Overlay {
   view(width: number, height: number): OverlayView;
   /** @param name of the key (keys.ts). @param text what it types. */
   key(name: string, text: string): void;
+  /** @param text one line of it. */
   paste?(text: string): void;
 }
 
@@ -36,6 +38,13 @@ export function matches(text: string, pattern: string): boolean {
     .split(/\s+/)
     .every((word) => lower.includes(word));
 }
+
+/** What is pasted, as far as it is one line: the first one, without what only a terminal would understand. */
+export const lineOf = (pasted: string): string =>
+  stripVTControlCharacters(pasted.split(/[\r\n]/)[0] ?? '')
+    .replaceAll('\t', ' ')
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+    .replaceAll(/[\x00-\x1f\x7f-\x9f]/g, '');
 
 /** Editing of one line of text. @returns the text after the key, or undefined for a key that edits nothing. */
 export function edited(text: string, name: string, typed: string): string | undefined {

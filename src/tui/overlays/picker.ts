@@ -102,7 +102,7 @@ export class Picker implements Overlay {
   }
 
   paste(text: string): void {
-    this.#text += text.split(/[\r\n]/)[0];
+    this.#text += text;
   }
 
   #choose(choice: Choice | undefined): void {
