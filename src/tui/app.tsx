@@ -28,8 +28,7 @@ export function App({ station, version, onFrame, handOver, onReady }: AppProps) 
   useInput((input, key) => {
     let rest = input;
     for (const [name, text] of keysOf(input, key)) {
-      // Where nothing is seen, nothing is done but what the screen speaks of.
-      if (!frame.tooSmall || station.overlay || name === 'q' || name === 'ctrl-c') station.key(name, text);
+      station.key(name, text);
       rest = rest.slice(String.fromCodePoint(rest.codePointAt(0) ?? 0).length);
       // A key may have given the keyboard to a guest: what came with it and follows is the guest's.
       if (rest !== '' && handOver(rest)) break;
