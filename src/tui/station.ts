@@ -267,11 +267,10 @@ export class Station {
       this.#do(action);
       return;
     }
-    const { focus, chosen } = this;
     const run = () => {
-      // What was asked about may have gone meanwhile, and another be chosen in its place.
-      if (this.focus === focus && this.chosen === chosen) this.#do(action);
-      else this.say(`${action.title}: not now, ${chosen ?? 'what was chosen'} is not there any more.`, 'bad');
+      // What was asked about may have gone meanwhile, and something else be meant now.
+      if (action.confirm?.(this) === question) this.#do(action);
+      else this.say(`${action.title}: not now, what was asked about has changed meanwhile.`, 'bad');
     };
     this.ask(`${question}${formsOf(action, this)}`, [{ key: 'y', text: action.title, run }]);
   }

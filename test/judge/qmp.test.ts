@@ -453,6 +453,9 @@ describe.skipIf(!hasQemu)(`against ${QEMU} (skipped where it is not installed)`,
       if (!isDeepStrictEqual(see(ours), see(theirs))) differences.push({ line, ours, theirs });
     }
     expect(differences).toEqual([]);
+    // An event may come after the answer to the command behind it.
+    const count = ({ events }: QmpPeer) => events.length;
+    await expect.poll(() => count(peers[0]), { timeout: 10_000 }).toBe(count(peers[1]));
     const names = peers.map(({ events }) => events.map(({ event, data }) => ({ event, data })));
     expect(names[1]).toEqual(names[0]);
     for (const peer of peers) peer.stream.destroy();

@@ -35,10 +35,22 @@ test('the answer to a question is about what was asked, or does nothing', async 
   expect(station.chosen).toBe('cpu2');
   station.key('y', 'y');
   expect(asked).toEqual([]);
-  expect(station.notice?.text).toContain('cpu3 is not there any more');
+  expect(station.notice?.text).toContain('what was asked about has changed meanwhile');
   station.key('d', 'd');
   station.key('y', 'y');
   expect(asked).toEqual(['cpu2']);
+});
+
+test('what is chosen elsewhere is nothing to a question about the whole machine', async () => {
+  const station = await open();
+  let resets = 0;
+  (station.vm as unknown as { reset: Vm['reset'] }).reset = async () => void resets++;
+  station.focusOn('events');
+  station.key('X', 'X');
+  station.model.say('guest', 'one more');
+  frameOf(station, 120, 40);
+  station.key('y', 'y');
+  expect(resets).toBe(1);
 });
 
 test('to ask for everything again and again does not ask more often afterwards', async () => {
