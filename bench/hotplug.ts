@@ -46,6 +46,15 @@ while kill -0 $pid 2>/dev/null; do
 done
 wait $pid
 `;
+/** Devices of each kind that are plugged after one another. */
+const ROUNDS = 6;
+const PORTS = Array.from({ length: ROUNDS }, (_, index) => index);
+/** The first runs code for the first time, in the guest as in the VMM; those behind the third are like any later one. */
+const PARTS: readonly (readonly [string, readonly number[]])[] = [
+  ['the first', [0]],
+  ['the second', [1]],
+  ['the fourth to sixth', [3, 4, 5]],
+];
 const DRIVER = fileURLToPath(new URL('hotplug_driver.ts', import.meta.url));
 
 export async function hotplugFigures(folder: string, { runs = 3 } = {}): Promise<Figure[]> {
@@ -73,20 +82,43 @@ async function measure(
   isLab: boolean,
 ): Promise<Figure[]> {
   const nemuLine = (place: 'kvm' | 'lab') => (socket: string) => [
-    ...[nemu, 'run', '--on', place, '--pin', '0,0,0,0', '--cpus', '1,max=4', '--memory', '512M,max=4G,slots=4'],
-    ...['--pcie', '2', '--net', 'none', '--no-reboot', '--qmp', socket],
+    ...[
+      nemu,
+      'run',
+      '--on',
+      place,
+      '--pin',
+      Array(1 + ROUNDS)
+        .fill(0)
+        .join(),
+      '--cpus',
+      `1,max=${1 + ROUNDS}`,
+      '--memory',
+      `512M,max=16G,slots=${2 * ROUNDS}`,
+    ],
+    ...['--pcie', String(ROUNDS), '--net', 'none', '--no-reboot', '--qmp', socket],
     ...['--initrd', initrd, '--append', CMDLINE, kernel],
   ];
   const qemuLine = (socket: string) => [
     ...['sh', '-c', PINNED, 'sh', 'qemu-system-x86_64', '-name', 'bench,debug-threads=on', '-accel', 'kvm'],
-    ...['-machine', 'q35,nvdimm=on', '-cpu', 'host', '-smp', '1,maxcpus=4', '-m', '512M,maxmem=4G,slots=4'],
+    ...[
+      '-machine',
+      'q35,nvdimm=on',
+      '-cpu',
+      'host',
+      '-smp',
+      `1,maxcpus=${1 + ROUNDS}`,
+      '-m',
+      `512M,maxmem=16G,slots=${2 * ROUNDS}`,
+    ],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
     // Both plug by the ports' own registers; QEMU's q35 would take ACPI by default, with which Linux waits less.
     ...['-global', 'ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off'],
-    ...['-device', 'pcie-root-port,id=rp0,chassis=1', '-device', 'pcie-root-port,id=rp1,chassis=2'],
+    ...PORTS.flatMap((n) => ['-device', `pcie-root-port,id=rp${n},chassis=${n + 1}`]),
     ...['-qmp', `unix:${socket},server=on,wait=off`, '-kernel', kernel, '-initrd', initrd, '-append', CMDLINE],
   ];
-  const samples: Record<'nemu' | 'q35' | 'lab', Record<string, number[]>> = { nemu: {}, q35: {}, lab: {} };
+  /** By subject and kind, what each run took, by round. */
+  const samples: Record<'nemu' | 'q35' | 'lab', Record<string, number[][]>> = { nemu: {}, q35: {}, lab: {} };
   const subjects = [
     ['nemu', execute, nemuLine('kvm')],
     ['q35', execute, qemuLine],
@@ -97,13 +129,20 @@ async function measure(
     for (const [name, run, line] of subjects) {
       // In the lab its own memory: files of the host cannot be written there.
       const place = name === 'lab' ? join(folder, `turn-${turn}`) : `/tmp/bench-${name}-${turn}`;
-      const [disks, modules] = ['disk', 'pm'].map((name) => [1, 2].map((n) => `${place}/${name}${n}.img`).join(' '));
+      const [disks, modules] = ['disk', 'pm'].map((name) => PORTS.map((n) => `${place}/${name}${n + 1}.img`).join(' '));
       const prepare = `mkdir -p ${place} && truncate -s 16M ${disks} && truncate -s 128M ${modules}`;
       await run(['sh', '-c', prepare]);
       const socket = `${place}/qmp`;
-      const { status, stdout, stderr } = await run([process.execPath, DRIVER, socket, place, ...line(socket)]);
+      const { status, stdout, stderr } = await run([
+        process.execPath,
+        DRIVER,
+        socket,
+        place,
+        String(ROUNDS),
+        ...line(socket),
+      ]);
       if (status !== 0) throw new Error(`${name} (status ${status}): ${stdout}${stderr}`);
-      const took = JSON.parse(stdout.toString()) as Record<string, number>;
+      const took = JSON.parse(stdout.toString()) as Record<string, number[]>;
       process.stderr.write(`bench: ${name}, run ${turn + 1} of ${runs}: ${stdout}`);
       for (const [what, ms] of Object.entries(took)) {
         samples[name][what] ??= [];
@@ -113,10 +152,16 @@ async function measure(
     }
   }
   const figuresOf = (name: 'nemu' | 'lab', where: string): Figure[] =>
-    Object.entries(samples[name]).map(([what, times]) => ({
-      ...{ suite: 'hotplug', what: `${what}: command to online in the guest${where}`, unit: 'ms' },
-      ...{ nemu: median(times), qemu: { q35: median(samples.q35[what]) } },
-    }));
+    Object.keys(samples[name]).flatMap((what) =>
+      PARTS.map(([which, rounds]) => {
+        const times = (subject: 'nemu' | 'q35' | 'lab') =>
+          samples[subject][what].flatMap((run) => rounds.map((round) => run[round]));
+        return {
+          ...{ suite: 'hotplug', what: `${what}, ${which}: command to online in the guest${where}`, unit: 'ms' },
+          ...{ nemu: median(times(name)), qemu: { q35: median(times('q35')) } },
+        };
+      }),
+    );
   return [
     ...figuresOf('nemu', isLab ? ', in the lab, an engine that has just started' : ''),
     ...figuresOf('lab', ", in the lab, the lab's own engine"),

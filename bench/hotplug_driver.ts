@@ -1,7 +1,7 @@
 /**
  * Starts a VMM, plugs a device of each kind into its guest over QMP, and prints how long each took until the guest had it
- * online, in milliseconds as JSON. Where stock kernels need the lab it runs in there, beside both VMMs, so that nothing
- * of the way to the lab is measured. Arguments: socket, folder for files, then the VMM's command line.
+ * online, in milliseconds as JSON, by kind in the order of the rounds. Where stock kernels need the lab it runs in there, beside both VMMs, so that nothing
+ * of the way to the lab is measured. Arguments: socket, folder for files, rounds, then the VMM's command line.
  */
 import { spawn } from 'node:child_process';
 import { connect, type Socket } from 'node:net';
@@ -9,7 +9,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const [socketPath, folder, program, ...args] = process.argv.slice(2);
+const [socketPath, folder, rounds, program, ...args] = process.argv.slice(2);
+const ROUNDS = Number(rounds);
 const MiB = 2 ** 20;
 /** Blocks of 128 MiB that Linux onlines of a DIMM of 1 GiB. */
 const BLOCKS = 8;
@@ -80,12 +81,13 @@ await until('READY');
 // What the guest still does after its start is not to be measured.
 await sleep(1000);
 
-const took: Record<string, number> = {};
+const took: Record<string, number[]> = {};
 async function measure(what: string, mark: string, times: number, plug: () => Promise<unknown>): Promise<void> {
   const begin = performance.now();
   await plug();
   await until(mark, times);
-  took[what] = performance.now() - begin;
+  took[what] ??= [];
+  took[what].push(performance.now() - begin);
   await sleep(500);
 }
 
@@ -97,27 +99,26 @@ interface HotpluggableCpu {
 const cpus = (await qmp.call('query-hotpluggable-cpus')) as HotpluggableCpu[];
 // QEMU lists them from the last one on.
 const free = cpus.filter((cpu) => cpu['qom-path'] === undefined).toReversed();
-// The first of its kind runs code that has not run before, in the guest as in the VMM.
-for (const [index, suffix] of ['', ', the next one'].entries()) {
+for (let index = 0; index < ROUNDS; index++) {
   const n = index + 1;
-  await measure(`a DIMM of 1 GiB${suffix}`, 'ONLINE memory', n * BLOCKS, async () => {
+  await measure('a DIMM of 1 GiB', 'ONLINE memory', n * BLOCKS, async () => {
     await qmp.call('object-add', { 'qom-type': 'memory-backend-ram', id: `ram-${n}`, size: 1024 * MiB });
     await qmp.call('device_add', { driver: 'pc-dimm', id: `dimm-${n}`, memdev: `ram-${n}` });
   });
-  await measure(`virtio-blk at a PCIe port${suffix}`, `ONLINE block vd${'ab'[index]}`, 1, async () => {
+  await measure('virtio-blk at a PCIe port', `ONLINE block vd${'abcdef'[index]}`, 1, async () => {
     const file = { driver: 'file', filename: join(folder, `disk${n}.img`) };
     await qmp.call('blockdev-add', { driver: 'raw', 'node-name': `node-${n}`, file });
     await qmp.call('device_add', {
       ...{ driver: 'virtio-blk-pci', id: `disk-${n}`, drive: `node-${n}`, bus: `rp${index}` },
     });
   });
-  await measure(`an NVDIMM of 128 MiB${suffix}`, `ONLINE block pmem${index}`, 1, async () => {
+  await measure('an NVDIMM of 128 MiB', `ONLINE block pmem${index}`, 1, async () => {
     const path = join(folder, `pm${n}.img`);
     const backend = { 'qom-type': 'memory-backend-file', id: `pm-${n}`, 'mem-path': path };
     await qmp.call('object-add', { ...backend, size: 128 * MiB, share: true });
     await qmp.call('device_add', { driver: 'nvdimm', id: `nvdimm-${n}`, memdev: `pm-${n}` });
   });
-  await measure(`a CPU${suffix}`, 'ONLINE cpu', n, () =>
+  await measure('a CPU', 'ONLINE cpu', n, () =>
     qmp.call('device_add', { driver: free[index].type, id: `cpu-${n}`, ...free[index].props }),
   );
 }

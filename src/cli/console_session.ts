@@ -2,6 +2,14 @@ import type { ReadStream, WriteStream } from 'node:tty';
 import { ConsoleInput } from '../client/console_input.ts';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
+import {
+  PASTE_BEGINS,
+  PASTE_ENDS,
+  TerminalLexer,
+  type TypedKey,
+  type TypedPiece,
+  typedKey,
+} from '../console/terminal_lexer.ts';
 import { Kernel } from '../repl/kernel.ts';
 import { describeVcpus } from './report.ts';
 import { TerminalQuestions } from './terminal_questions.ts';
@@ -116,8 +124,14 @@ export class ConsoleSession {
   readonly #output: WriteStream;
   readonly #typed: ConsoleInput;
   readonly #options: SessionOptions;
-  readonly #prefix: number;
+  readonly #prefix: string;
+  readonly #leaveKey: string | undefined;
+  readonly #lexer = new TerminalLexer((piece) => this.#piece(piece), { hold: false });
   #escaped = false;
+  /** What comes behind the key that leaves is for nobody. */
+  #left = false;
+  /** What was typed since bytes were given on last. */
+  #typedNow = '';
   #ended = false;
   readonly #questions = new TerminalQuestions();
 
@@ -126,7 +140,8 @@ export class ConsoleSession {
     this.#output = output;
     this.#typed = new ConsoleInput(console);
     this.#options = options;
-    this.#prefix = options.prefix ?? CONTROL_A;
+    this.#prefix = String.fromCharCode(options.prefix ?? CONTROL_A);
+    this.#leaveKey = options.leave && String.fromCharCode(options.leave.key);
     this.#take();
   }
 
@@ -138,6 +153,7 @@ export class ConsoleSession {
   }
 
   #give(): void {
+    this.#lexer.close();
     this.#input.off('data', this.#keys);
     this.#output.off('resize', this.#resized);
     this.#input.setRawMode(false);
@@ -145,7 +161,7 @@ export class ConsoleSession {
   }
 
   get help(): string {
-    const name = prefixName(this.#prefix);
+    const name = prefixName(this.#prefix.charCodeAt(0));
     const { leave, commands } = this.#options;
     return [
       ...(leave ? [`${prefixName(leave.key)}    ${leave.help}`] : []),
@@ -174,25 +190,46 @@ export class ConsoleSession {
 
   readonly #keys = (bytes: Buffer): void => {
     this.#questions.typed(bytes);
-    let from = 0;
-    for (let i = 0; i < bytes.length; i++) {
-      if (this.#escaped) {
-        this.#escaped = false;
-        from = i + 1;
-        if (bytes[i] === this.#prefix) this.send(bytes.subarray(i, i + 1));
-        else this.#command(String.fromCharCode(bytes[i]).toLowerCase());
-      } else if (bytes[i] === this.#options.leave?.key) {
-        this.send(bytes.subarray(from, i));
-        this.#options.leave.run();
-        return;
-      } else if (bytes[i] === this.#prefix) {
-        this.send(bytes.subarray(from, i));
-        from = i + 1;
-        this.#escaped = true;
-      }
-    }
-    if (!this.#escaped) this.send(bytes.subarray(from));
+    this.#lexer.take(bytes);
+    this.#sendTyped();
   };
+
+  #piece(piece: TypedPiece): void {
+    const { kind, bytes } = piece;
+    if (this.#left) return;
+    if (kind === 'paste') {
+      // The guest has asked the terminal for the marks, and no key of a paste is one of ours.
+      this.#typedNow += `${piece.first ? PASTE_BEGINS : ''}${bytes}${piece.last ? PASTE_ENDS : ''}`;
+      return;
+    }
+    const key = typedKey(piece);
+    const character = key?.silent ? undefined : key?.character;
+    if (this.#escaped) this.#behindPrefix(piece, key);
+    else if (character !== undefined && character === this.#leaveKey) {
+      this.#sendTyped();
+      this.#left = true;
+      this.#options.leave?.run();
+    } else if (character === this.#prefix) this.#escaped = true;
+    else this.#typedNow += bytes;
+  }
+
+  #behindPrefix({ kind, bytes }: TypedPiece, key: TypedKey | undefined): void {
+    // The prefix is let go, or Shift pressed, before the key that is meant.
+    if (key?.silent) return;
+    this.#escaped = false;
+    const character = kind === 'text' ? bytes[0] : (key?.character ?? bytes);
+    this.#sendTyped();
+    if (character === this.#prefix) this.#typedNow += bytes;
+    else this.#command(character.toLowerCase());
+    if (kind === 'text') this.#typedNow += bytes.slice(1);
+  }
+
+  /** What was typed so far goes to the console. */
+  #sendTyped(): void {
+    const typed = this.#typedNow;
+    this.#typedNow = '';
+    this.send(Buffer.from(typed, 'latin1'));
+  }
 
   /** Types for the user, behind what the user has typed. */
   send(bytes: Uint8Array): void {
@@ -200,7 +237,7 @@ export class ConsoleSession {
   }
 
   #command(key: string): void {
-    const name = prefixName(this.#prefix);
+    const name = prefixName(this.#prefix.charCodeAt(0));
     const command = this.#options.commands.find((each) => each.key === key);
     if (command) void this.#run(command);
     else if (key === 'h' || key === '?') this.say(`\n${this.help}`);

@@ -1,8 +1,7 @@
 /** The workstation's screen. Each box is one text of painted lines: Ink's cost follows its nodes and its cells. */
-import { Box, Text, useApp, useInput, usePaste, useWindowSize } from 'ink';
+import { Box, Text, useApp, useWindowSize } from 'ink';
 import { memo, useEffect, useSyncExternalStore } from 'react';
 import { type Frame, frameOf } from './frame.ts';
-import { keysOf } from './keys.ts';
 import type { Station } from './station.ts';
 import { paint } from './style.ts';
 
@@ -12,29 +11,17 @@ export interface AppProps {
   readonly version: { readonly subscribe: (listener: () => void) => () => void; readonly get: () => number };
   /** Told of each frame, to know what is under the mouse. */
   readonly onFrame: (frame: Frame) => void;
-  /** Gives text to whoever has the keyboard. @returns false when that is the workstation itself. */
-  readonly handOver: (text: string) => boolean;
   /** Told how to hand the terminal over. */
   readonly onReady: (suspend: ReturnType<typeof useApp>['suspendTerminal']) => void;
 }
 
 const Painted = memo(({ text }: { readonly text: string }) => <Text wrap="truncate-end">{text}</Text>);
 
-export function App({ station, version, onFrame, handOver, onReady }: AppProps) {
+export function App({ station, version, onFrame, onReady }: AppProps) {
   useSyncExternalStore(version.subscribe, version.get);
   const { columns, rows } = useWindowSize();
   const { suspendTerminal } = useApp();
   useEffect(() => onReady(suspendTerminal), [onReady, suspendTerminal]);
-  useInput((input, key) => {
-    let rest = input;
-    for (const [name, text] of keysOf(input, key)) {
-      station.key(name, text);
-      rest = rest.slice(String.fromCodePoint(rest.codePointAt(0) ?? 0).length);
-      // A key may have given the keyboard to a guest: what came with it and follows is the guest's.
-      if (rest !== '' && handOver(rest)) break;
-    }
-  });
-  usePaste((text) => station.paste(text));
   const frame = frameOf(station, columns, rows);
   onFrame(frame);
   const { theme } = station;

@@ -195,6 +195,7 @@ export class Dialogs {
       return;
     }
     this.#station.focusOn('repl');
-    this.#station.repl.send(Buffer.from(`${text}\r`));
+    // Instead of what is half typed there (readline: to the end of the line, and all of it away).
+    this.#station.repl.send(Buffer.from(`\x05\x15${text}\r`));
   }
 }

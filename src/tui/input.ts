@@ -1,5 +1,6 @@
 /** What comes from the terminal: mouse reports apart from keys, and keys that belong to a guest apart from ours. */
-import { PassThrough } from 'node:stream';
+import { TerminalLexer, type TypedPiece, typedKey } from '../console/terminal_lexer.ts';
+import { namedKey } from './keys.ts';
 
 export interface MouseEvent {
   readonly kind: 'press' | 'drag' | 'release' | 'wheel-up' | 'wheel-down';
@@ -11,70 +12,114 @@ export interface MouseEvent {
 /** XTerm's SGR mouse protocol (ctlseqs, "Extended coordinates"): buttons, wheel, and motion while a button is down. */
 export const DRAG_ON = '\x1b[?1002h\x1b[?1006h';
 export const DRAG_OFF = '\x1b[?1006l\x1b[?1002l';
+/** Marks around what is pasted (DECSET 2004): it is not typed, and no key of it is to do anything. */
+export const PASTE_ON = '\x1b[?2004h';
+export const PASTE_OFF = '\x1b[?2004l';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: a control sequence
-const MOUSE = /\x1b\[<(\d+);(\d+);(\d+)([Mm])/g;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the same, cut off
-const MOUSE_BEGUN = /\x1b(?:\[(?:<[\d;]*)?)?$/;
+const MOUSE = /^\x1b\[<(\d+);(\d+);(\d+)([Mm])$/;
 /** Added to a button's number in a report of motion. */
 const MOTION = 0x20;
 /** Ctrl-] as telnet and virsh have it. */
-const LEAVE = 0x1d;
-/** A piece of a sequence is completed within this time, or was the Esc key. */
-const ESCAPE_MS = 40;
+const LEAVE = '\x1d';
+/** Of UTF-8. */
+const CHARACTER = /[\xc0-\xff][\x80-\xbf]*|[\s\S]/g;
 
-/** What Ink reads its keys from: as a terminal, whose modes are another's business. */
-export class KeyStream extends PassThrough {
-  readonly isTTY = true;
-  setRawMode(): this {
-    return this;
-  }
-  ref(): this {
-    return this;
-  }
-  unref(): this {
-    return this;
-  }
+function isLeave(piece: TypedPiece): boolean {
+  const key = typedKey(piece);
+  return key?.character === LEAVE && !key.silent;
 }
 
+/** Takes keys as they are. */
+export interface RawKeys {
+  type(bytes: Buffer): void;
+  /** What is pasted: the first piece of it, the last, one in between, or all. */
+  paste(bytes: Buffer, first: boolean, last: boolean): void;
+}
+
+const bufferOf = (bytes: string): Buffer => Buffer.from(bytes, 'latin1');
+
 export class TerminalInput {
-  readonly keys = new KeyStream();
+  /** Told of each key by its name, with what it types (keys.ts), while nobody takes them as they are. */
+  onKey: ((name: string, text: string) => void) | undefined;
+  /** Told of all that was pasted, at such a time. */
+  onPaste: ((text: string) => void) | undefined;
   onMouse: ((event: MouseEvent) => void) | undefined;
   /** Takes keys as they are, until Ctrl-]. */
-  raw: ((bytes: Buffer) => void) | undefined;
+  raw: RawKeys | undefined;
   /** Ctrl-] was pressed while keys were raw. */
   onLeave: (() => void) | undefined;
   /** Mouse reports are a guest's too, as they are: it has asked the terminal for them. */
   everything = false;
-  #begun = '';
-  #timer: NodeJS.Timeout | undefined;
+  readonly #lexer = new TerminalLexer((piece) => this.#piece(piece));
+  /** What was typed since bytes were given on last. */
+  #typed = '';
+  /** Who had the keyboard when a paste began. */
+  #pasteTo: RawKeys | undefined;
+  /** What was pasted so far, where nobody takes keys as they are. */
+  #pasted = '';
 
   /** Takes bytes from the terminal. */
   take(bytes: Buffer): void {
-    clearTimeout(this.#timer);
-    const text = this.#begun + bytes.toString('latin1');
-    this.#begun = '';
-    if (this.everything) {
-      this.#deliver(text);
-      return;
-    }
-    const rest = text.replaceAll(MOUSE, (_, button: string, column: string, row: string, end: string) => {
-      this.#mouse(Number(button), Number(column) - 1, Number(row) - 1, end === 'M');
-      return '';
-    });
-    const begun = MOUSE_BEGUN.exec(rest)?.[0] ?? '';
-    this.#deliver(rest.slice(0, rest.length - begun.length));
-    if (begun === '') return;
-    this.#begun = begun;
-    this.#timer = setTimeout(() => {
-      this.#begun = '';
-      this.#deliver(begun);
-    }, ESCAPE_MS);
+    this.#lexer.take(bytes);
+    this.#send();
   }
 
   close(): void {
-    clearTimeout(this.#timer);
-    this.keys.end();
+    this.#lexer.close();
+  }
+
+  #piece(piece: TypedPiece): void {
+    if (piece.kind === 'paste') {
+      this.#paste(piece);
+      return;
+    }
+    const { kind, bytes } = piece;
+    const report = kind === 'sequence' && !this.everything ? MOUSE.exec(bytes) : null;
+    if (report) {
+      this.#send();
+      const [button, column, row] = report.slice(1, 4).map(Number);
+      this.#mouse(button, column - 1, row - 1, report[4] === 'M');
+      return;
+    }
+    if (this.raw && kind !== 'text' && isLeave(piece)) {
+      this.#send();
+      this.onLeave?.();
+      return;
+    }
+    for (const key of kind === 'text' && !this.raw ? (bytes.match(CHARACTER) ?? []) : [bytes]) {
+      // A key may give the keyboard to a guest: what came with it and follows is the guest's.
+      if (this.raw) this.#typed += key;
+      else this.#key(key);
+    }
+  }
+
+  #key(bytes: string): void {
+    const key = namedKey(Buffer.from(bytes, 'latin1').toString('utf8'));
+    if (key) this.onKey?.(...key);
+  }
+
+  #paste({ bytes, first, last }: Extract<TypedPiece, { kind: 'paste' }>): void {
+    if (first) {
+      this.#send();
+      this.#pasteTo = this.raw;
+      this.#pasted = '';
+    }
+    // The rest of what somebody was given is nobody else's.
+    if (this.#pasteTo !== this.raw) return;
+    if (this.raw) {
+      this.raw.paste(bufferOf(bytes), first, last);
+      return;
+    }
+    this.#pasted += bytes;
+    if (last) this.onPaste?.(bufferOf(this.#pasted).toString('utf8'));
+  }
+
+  /** What was typed so far goes to whoever has the keyboard. */
+  #send(): void {
+    const typed = this.#typed;
+    this.#typed = '';
+    if (typed !== '') this.raw?.type(bufferOf(typed));
   }
 
   #mouse(button: number, column: number, row: number, pressed: boolean): void {
@@ -82,22 +127,5 @@ export class TerminalInput {
       this.onMouse?.({ kind: button === 64 ? 'wheel-up' : 'wheel-down', column, row });
     else if ((button & 0x63) === 0) this.onMouse?.({ kind: pressed ? 'press' : 'release', column, row });
     else if ((button & 0x63) === MOTION) this.onMouse?.({ kind: 'drag', column, row });
-  }
-
-  #deliver(text: string): void {
-    if (text === '') return;
-    const bytes = Buffer.from(text, 'latin1');
-    if (!this.raw) {
-      this.keys.write(bytes);
-      return;
-    }
-    const leave = bytes.indexOf(LEAVE);
-    if (leave < 0) {
-      this.raw(bytes);
-      return;
-    }
-    if (leave > 0) this.raw(bytes.subarray(0, leave));
-    this.onLeave?.();
-    this.#deliver(bytes.subarray(leave + 1).toString('latin1'));
   }
 }

@@ -1,29 +1,10 @@
 /** Keys by name: `a`, `G`, `ctrl-r`, `shift-tab`, `pageup`. */
-import type { Key } from 'ink';
 
-const NAMED = [
-  ['upArrow', 'up'],
-  ['downArrow', 'down'],
-  ['leftArrow', 'left'],
-  ['rightArrow', 'right'],
-  ['pageUp', 'pageup'],
-  ['pageDown', 'pagedown'],
-  ['home', 'home'],
-  ['end', 'end'],
-  ['return', 'enter'],
-  ['escape', 'esc'],
-  ['backspace', 'backspace'],
-  ['delete', 'delete'],
-] as const satisfies readonly (readonly [keyof Key, string])[];
-
-/** The name of what Ink says was pressed; text that is more than one character has none. */
-export function keyName(input: string, key: Key): string {
-  if (key.tab) return key.shift ? 'shift-tab' : 'tab';
-  for (const [field, name] of NAMED) if (key[field]) return name;
-  if (key.ctrl && input !== '') return `ctrl-${input.toLowerCase()}`;
-  if (key.meta && input !== '') return `alt-${input}`;
-  return input === ' ' ? 'space' : input;
-}
+/** What stands behind CSI or SS3 (XTerm's ctlseqs, "PC-Style Function Keys"; VT220 and rxvt for Home and End). */
+const SEQUENCES: Readonly<Record<string, string>> = {
+  ...{ A: 'up', B: 'down', C: 'right', D: 'left', H: 'home', F: 'end', Z: 'shift-tab' },
+  ...{ '1~': 'home', '4~': 'end', '7~': 'home', '8~': 'end', '3~': 'delete', '5~': 'pageup', '6~': 'pagedown' },
+};
 
 const CONTROLS: Readonly<Record<string, string>> = {
   '\r': 'enter',
@@ -31,31 +12,26 @@ const CONTROLS: Readonly<Record<string, string>> = {
   '\t': 'tab',
   '\x7f': 'backspace',
   '\b': 'backspace',
+  '\x1b': 'esc',
   ' ': 'space',
 };
 
-/** The key of one character, and what it types. */
-export function keyOf(character: string): readonly [name: string, text: string] {
-  const named = CONTROLS[character];
+/**
+ * The key that a terminal sends as a character, a control character or a sequence, and what it types.
+ * @returns undefined for those with Shift, Ctrl and Alt too, and others that nobody asked for: they are no keys of ours.
+ */
+export function namedKey(sent: string): readonly [name: string, text: string] | undefined {
+  const named = CONTROLS[sent];
   if (named !== undefined) return [named, named === 'space' ? ' ' : ''];
-  if (character >= ' ') return [character, character];
-  const code = character.charCodeAt(0);
+  if (sent.startsWith('\x1b[') || sent.startsWith('\x1bO')) {
+    const name = SEQUENCES[sent.slice(2)];
+    return name === undefined ? undefined : [name, ''];
+  }
+  if (sent.startsWith('\x1b')) return [`alt-${sent.slice(1)}`, ''];
+  if (sent >= ' ') return [sent, sent];
+  const code = sent.charCodeAt(0);
   // Ctrl-a to Ctrl-z, and those behind it: Ctrl-].
   return [`ctrl-${String.fromCharCode(code + (code <= 26 ? 0x60 : 0x40))}`, ''];
-}
-
-/**
- * The keys in what Ink says was pressed, with what each types: who types fast, or a terminal that is slow, brings several
- * at once.
- */
-export function* keysOf(input: string, key: Key): Generator<readonly [name: string, text: string]> {
-  const characters = [...input];
-  const special = key.ctrl || key.meta || NAMED.some(([field]) => key[field]);
-  if (special || characters.length <= 1) {
-    yield [keyName(input, key), input];
-    return;
-  }
-  for (const character of characters) yield keyOf(character);
 }
 
 const SHOWN: Readonly<Record<string, string>> = {

@@ -2,7 +2,9 @@
 import xterm from '@xterm/headless';
 import type { ConsoleTap } from '../console/hub.ts';
 import { ScreenCopy } from '../console/screen_copy.ts';
+import { PASTE_BEGINS, PASTE_ENDS } from '../console/terminal_lexer.ts';
 import { cellWidths } from './cell_widths.ts';
+import type { RawKeys } from './input.ts';
 import { RowTimes } from './row_times.ts';
 import { TerminalSelection } from './selection.ts';
 import { type Selection, scrollbackOf } from './terminal_view.ts';
@@ -35,7 +37,7 @@ export interface TerminalPaneOptions {
   readonly drives?: () => boolean;
 }
 
-export class TerminalPane {
+export class TerminalPane implements RawKeys {
   readonly name: string;
   readonly terminal: xterm.Terminal;
   readonly send: (bytes: Uint8Array) => void;
@@ -60,6 +62,8 @@ export class TerminalPane {
   #parsing = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #copy: ScreenCopy;
+  /** The paste that goes on has had its first mark. */
+  #marksPaste = false;
   #found: TerminalSelection | undefined;
   /** What waits until a piece has been parsed. */
   readonly #between: (() => void)[] = [];
@@ -161,6 +165,15 @@ export class TerminalPane {
     this.#forgetFound();
     if (!this.terminal.modes.applicationCursorKeysMode) this.send(bytes);
     else this.send(Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(CURSOR_KEY, '\x1bO$1'), 'latin1'));
+  }
+
+  /** Sends what is pasted, with marks around it where the guest has asked for them (DECSET 2004). */
+  paste(bytes: Uint8Array, first: boolean, last: boolean): void {
+    this.#forgetFound();
+    if (first) this.#marksPaste = this.terminal.modes.bracketedPasteMode;
+    if (first && this.#marksPaste) this.send(Buffer.from(PASTE_BEGINS));
+    if (bytes.length > 0) this.send(bytes);
+    if (last && this.#marksPaste) this.send(Buffer.from(PASTE_ENDS));
   }
 
   resize(columns: number, rows: number): void {

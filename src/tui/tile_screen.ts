@@ -3,19 +3,21 @@ import type { ReadStream, WriteStream } from 'node:tty';
 import { copyText } from './clipboard.ts';
 import { coloursOf } from './colours.ts';
 import { Drawing } from './drawing.ts';
-import { DRAG_OFF, DRAG_ON, type MouseEvent, TerminalInput } from './input.ts';
+import { DRAG_OFF, DRAG_ON, type MouseEvent, PASTE_OFF, PASTE_ON, type RawKeys, TerminalInput } from './input.ts';
+import { edited, lineOf } from './overlays/overlay.ts';
 import { SegmentScreen } from './segment_screen.ts';
 import { type ThemeName, themeNamed, visible } from './style.ts';
+import type { TerminalPane } from './terminal_pane.ts';
 import { type Tile, Tiles } from './tiles.ts';
 
-const ALTERNATE_ON = '\x1b[?1049h\x1b[?7l';
-const ALTERNATE_OFF = '\x1b[?7h\x1b[?25h\x1b[?1049l';
+const ALTERNATE_ON = `\x1b[?1049h\x1b[?7l${PASTE_ON}`;
+const ALTERNATE_OFF = `${PASTE_OFF}\x1b[?7h\x1b[?25h\x1b[?1049l`;
 const KEYS = 'Ctrl-] and: q leave · n next · b type to all · / search · [ scroll · z zoom · t take over · arrows';
 const SCROLLING = 'PgUp PgDn ↑ ↓ scroll · / search upwards · N downwards · q or Esc comes back';
 const NOTICE_MS = 4000;
 const WHEEL_ROWS = 3;
-const ESCAPE = '\x1b';
-/** Ctrl-], as it is sent to a guest. */
+/** Pressed twice, once for a guest. */
+const AGAIN = 'ctrl-]';
 const LITERAL = Buffer.of(0x1d);
 
 export interface TileScreenOptions {
@@ -77,36 +79,30 @@ export function showTiles(list: readonly Tile[], options: TileScreenOptions): Ti
     drawing.request();
   };
 
-  const commands = new TileCommands(tiles, { say, leave: () => left.resolve() });
-  const typing = (bytes: Uint8Array) => {
-    const problem = tiles.typed(bytes);
+  const typed = (give: (pane: TerminalPane) => void) => {
+    const problem = tiles.typed(give);
     if (problem !== undefined) say(problem);
     drawing.request();
   };
-  const command = (bytes: Buffer) => {
-    const keys = keysIn(bytes.toString('utf8'));
-    for (const [index, { name }] of keys.entries()) {
-      if (commands.take(name)) continue;
-      keyboard.raw = typing;
-      // What came at once with the last of our keys is a guest's.
-      const rest = keys.slice(index + 1).map(({ text }) => text);
-      if (rest.length > 0) typing(Buffer.from(rest.join('')));
-      break;
-    }
+  const typing: RawKeys = {
+    type: (bytes) => typed((pane) => pane.type(bytes)),
+    paste: (bytes, first, last) => typed((pane) => pane.paste(bytes, first, last)),
+  };
+  const commands = new TileCommands(tiles, { say, type: typing.type, leave: () => left.resolve() });
+  keyboard.raw = typing;
+  keyboard.onLeave = () => {
+    commands.begin();
+    keyboard.raw = undefined;
     tiles.footer = commands.footer;
     drawing.request();
   };
-  keyboard.raw = typing;
-  keyboard.onLeave = () => {
-    if (keyboard.raw === command && commands.waits) {
-      // Pressed twice: once for a guest.
-      commands.end();
-      keyboard.raw = typing;
-      typing(LITERAL);
-    } else {
-      keyboard.raw = command;
-      commands.begin();
-    }
+  keyboard.onKey = (name, text) => {
+    if (!commands.take(name, text)) keyboard.raw = typing;
+    tiles.footer = commands.footer;
+    drawing.request();
+  };
+  keyboard.onPaste = (text) => {
+    commands.paste(lineOf(text));
     tiles.footer = commands.footer;
     drawing.request();
   };
@@ -128,6 +124,9 @@ export function showTiles(list: readonly Tile[], options: TileScreenOptions): Ti
   output.on('drain', drained);
   process.once('SIGHUP', leave);
   process.once('SIGTERM', leave);
+  // A process that ends by an error gives the terminal back too.
+  const restore = () => output.write((options.mouse === false ? '' : DRAG_OFF) + ALTERNATE_OFF);
+  process.once('exit', restore);
   output.write(ALTERNATE_ON + (options.mouse === false ? '' : DRAG_ON));
   drawing.request();
   void options.allEnded.then(leave);
@@ -141,7 +140,8 @@ export function showTiles(list: readonly Tile[], options: TileScreenOptions): Ti
     output.off('drain', drained);
     process.off('SIGHUP', leave);
     process.off('SIGTERM', leave);
-    output.write((options.mouse === false ? '' : DRAG_OFF) + ALTERNATE_OFF);
+    process.off('exit', restore);
+    restore();
     input.setRawMode(false);
     input.pause();
   });
@@ -160,26 +160,22 @@ function mouse(tiles: Tiles, { kind, column, row }: MouseEvent, copy: (text: str
   }
 }
 
-/** Keys in what came at once: sequences that move the cursor by their names, others as they are. */
-function keysIn(input: string): { readonly name: string; readonly text: string }[] {
-  const names: Readonly<Record<string, string>> = {
-    ...{ A: 'up', B: 'down', C: 'right', D: 'left' },
-    ...{ '5~': 'page-up', '6~': 'page-down' },
-  };
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control sequences
-  const found = input.match(/\x1b[[O][\d;]*[A-Za-z~]|[\s\S]/gu) ?? [];
-  return found.map((text) => ({ text, name: text.startsWith('\x1b') ? (names[text.slice(2)] ?? text) : text }));
+interface TileHost {
+  say(text: string): void;
+  /** Gives bytes to whoever gets what is typed. */
+  type(bytes: Buffer): void;
+  leave(): void;
 }
 
 /** What follows Ctrl-]: one key, or the keys of scrolling until they are over. */
 class TileCommands {
   readonly #tiles: Tiles;
-  readonly #host: { readonly say: (text: string) => void; readonly leave: () => void };
+  readonly #host: TileHost;
   #mode: 'off' | 'command' | 'scroll' | 'search' = 'off';
   #search = '';
   #last = '';
 
-  constructor(tiles: Tiles, host: { readonly say: (text: string) => void; readonly leave: () => void }) {
+  constructor(tiles: Tiles, host: TileHost) {
     this.#tiles = tiles;
     this.#host = host;
   }
@@ -194,18 +190,13 @@ class TileCommands {
     this.#mode = 'command';
   }
 
-  /** For the one key that follows. */
-  get waits(): boolean {
-    return this.#mode === 'command';
-  }
-
-  end(): void {
-    this.#mode = 'off';
-  }
-
-  /** @returns whether the next key is for here too. */
-  take(key: string): boolean {
-    if (this.#mode === 'search') this.#typeSearch(key);
+  /**
+   * @param key by its name. @param text what it types.
+   * @returns whether the next key is for here too.
+   */
+  take(key: string, text: string): boolean {
+    if (key === AGAIN && this.#mode !== 'command') this.begin();
+    else if (this.#mode === 'search') this.#typeSearch(key, text);
     else if (this.#mode === 'scroll') this.#scroll(key);
     else this.#command(key);
     return this.#mode !== 'off';
@@ -216,7 +207,7 @@ class TileCommands {
     this.#mode = 'off';
     switch (key) {
       case 'n':
-      case '\t':
+      case 'tab':
         tiles.step(1);
         return;
       case 'p':
@@ -243,7 +234,7 @@ class TileCommands {
       case '[':
         this.#mode = 'scroll';
         return;
-      case 'page-up':
+      case 'pageup':
         this.#mode = 'scroll';
         tiles.page(1);
         return;
@@ -255,7 +246,10 @@ class TileCommands {
       case 'd':
         this.#host.leave();
         return;
-      case ESCAPE:
+      case AGAIN:
+        this.#host.type(LITERAL);
+        return;
+      case 'esc':
         return;
     }
     if (/^[1-9]$/.test(key) && Number(key) <= tiles.tiles.length) tiles.focus = Number(key) - 1;
@@ -270,27 +264,31 @@ class TileCommands {
 
   #scroll(key: string): void {
     const tiles = this.#tiles;
-    if (key === 'page-up' || key === 'page-down') tiles.page(key === 'page-up' ? 1 : -1);
+    if (key === 'pageup' || key === 'pagedown') tiles.page(key === 'pageup' ? 1 : -1);
     else if (key === 'up' || key === 'k') tiles.scroll(1);
     else if (key === 'down' || key === 'j') tiles.scroll(-1);
     else if (key === '/') {
       this.#mode = 'search';
       this.#search = '';
     } else if (key === 'N' || key === 'n') this.#find(key === 'n', true);
-    else if (key === 'q' || key === ESCAPE) {
+    else if (key === 'q' || key === 'esc') {
       tiles.focused.pane.toLive();
       this.#mode = 'off';
     }
   }
 
-  #typeSearch(key: string): void {
-    if (key === ESCAPE) this.#mode = 'scroll';
-    else if (key === '\r' || key === '\n') {
+  #typeSearch(key: string, text: string): void {
+    if (key === 'esc') this.#mode = 'scroll';
+    else if (key === 'enter') {
       this.#last = this.#search;
       this.#mode = 'scroll';
       this.#find(true, false);
-    } else if (key === '\x7f' || key === '\b') this.#search = this.#search.slice(0, -1);
-    else if (key >= ' ' && key.length <= 2) this.#search += key;
+    } else this.#search = edited(this.#search, key, text) ?? this.#search;
+  }
+
+  /** @param text one line. */
+  paste(text: string): void {
+    if (this.#mode === 'search') this.#search += text;
   }
 
   #find(up: boolean, on: boolean): void {

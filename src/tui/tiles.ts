@@ -110,13 +110,16 @@ export class Tiles {
     return this.tiles[this.focus];
   }
 
-  /** Gives what was typed to whom it is for. @returns what to say when that is nobody. */
-  typed(bytes: Uint8Array): string | undefined {
+  /**
+   * Gives what was typed to whom it is for.
+   * @param give it to one of them. @returns what to say when there is nobody.
+   */
+  typed(give: (pane: TerminalPane) => void): string | undefined {
     const to = this.broadcast ? this.tiles : [this.focused];
     const takers = to.filter((tile) => tile.drives() && tile.ended() === undefined);
     for (const { pane } of takers) {
       pane.toLive();
-      pane.type(bytes);
+      give(pane);
     }
     this.clearSelection();
     if (takers.length > 0) return undefined;

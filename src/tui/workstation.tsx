@@ -16,7 +16,7 @@ import { coloursOf } from './colours.ts';
 import { Drawing } from './drawing.ts';
 import { type Frame, terminalCellAt } from './frame.ts';
 import type { Glyphs } from './graph.ts';
-import { DRAG_OFF, DRAG_ON, type MouseEvent, TerminalInput } from './input.ts';
+import { DRAG_OFF, DRAG_ON, type MouseEvent, PASTE_OFF, PASTE_ON, TerminalInput } from './input.ts';
 import { paneAt } from './layout.ts';
 import { isUnicode } from './locale.ts';
 import { MachineModel } from './model.ts';
@@ -87,6 +87,8 @@ export async function runWorkstation(
 ): Promise<Left> {
   const { input, output } = options;
   const unicode = isUnicode();
+  const modesOn = WRAP_OFF + PASTE_ON + (options.mouse === false ? '' : DRAG_ON);
+  const modesOff = WRAP_ON + PASTE_OFF + (options.mouse === false ? '' : DRAG_OFF);
   const vm = new Vm({ machine, guest });
   const model = new MachineModel(vm, guest, options.clock);
   if (options.attached) model.remember(options.attached.history);
@@ -149,7 +151,7 @@ export async function runWorkstation(
   });
 
   const typing = (pane: TerminalPane | undefined) => {
-    terminal.raw = pane && ((bytes) => pane.type(bytes));
+    terminal.raw = pane;
   };
   const station = new Station({
     model,
@@ -178,15 +180,17 @@ export async function runWorkstation(
   });
   let zooming: Promise<void> | undefined;
   const giveTo = async (pane: TerminalPane) => {
-    const suspension = await suspend?.();
-    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + DRAG_OFF);
-    input.setRawMode(true);
-    input.resume();
-    await zoom.show(pane);
+    const suspended = suspend?.();
+    const free = Promise.resolve(suspended).then(() => {
+      output.write(modesOff);
+      input.setRawMode(true);
+      input.resume();
+    });
+    await zoom.show(pane, free);
     output.write(FIRST_COLUMN);
-    await suspension?.resume();
+    await (await suspended)?.resume();
     input.setRawMode(true);
-    output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + DRAG_ON);
+    output.write(modesOn);
     draw.request();
   };
   const programs = new Set<HostProgram>();
@@ -217,8 +221,9 @@ export async function runWorkstation(
     station.addConsole(pane);
     return pane;
   };
-  const leaveTyping = () => station.stopTyping();
-  terminal.onLeave = leaveTyping;
+  terminal.onLeave = () => station.stopTyping();
+  terminal.onKey = (name, text) => station.key(name, text);
+  terminal.onPaste = (text) => station.paste(text);
   terminal.onMouse = (event) => frame && mouse(station, frame, event);
   model.subscribe(() => draw.request());
   const unlisten = machine.onEvent((event) => {
@@ -239,7 +244,10 @@ export async function runWorkstation(
     draw.hurry();
   };
   input.on('data', take);
-  output.write(options.mouse === false ? WRAP_OFF : WRAP_OFF + DRAG_ON);
+  // A process that ends by an error leaves no terminal behind that sends a shell the mouse's moves.
+  const restore = () => output.write(modesOff);
+  process.once('exit', restore);
+  output.write(modesOn);
   output.write(FIRST_COLUMN);
   const app = render(
     <App
@@ -248,17 +256,13 @@ export async function runWorkstation(
       onFrame={(next) => {
         frame = next;
       }}
-      handOver={(text) => {
-        if (!terminal.raw) return false;
-        terminal.take(Buffer.from(text));
-        return true;
-      }}
       onReady={(how) => {
         suspend = how as typeof suspend;
       }}
     />,
     {
-      stdin: terminal.keys as unknown as ReadStream,
+      // Keys do not pass through Ink: it would have those that came at once as one, and take what was typed for a guest.
+      stdin: new PassThrough() as unknown as ReadStream,
       stdout: output,
       exitOnCtrlC: false,
       patchConsole: false,
@@ -290,12 +294,13 @@ export async function runWorkstation(
     draw.close();
     app.unmount();
     await over;
-    output.write(options.mouse === false ? WRAP_ON : WRAP_ON + DRAG_OFF);
+    process.off('exit', restore);
+    restore();
     input.off('data', take);
     terminal.close();
     input.setRawMode(false);
     input.pause();
-    repl.session.close();
+    repl.close();
     station.files.close();
     for (const program of programs) program.close();
     for (const pane of [...station.consoles, repl.pane]) pane.close();
@@ -328,7 +333,7 @@ const guestConsoles = (machine: MachineClient): string[] =>
 
 /** A REPL whose terminal is a pane. */
 function replPane(vm: Vm, options: WorkstationOptions, changed: () => void) {
-  const typed = new PassThrough();
+  let typed = new PassThrough();
   const printed = Object.assign(new PassThrough(), { columns: 80, rows: 24, isTTY: true });
   const pane = new TerminalPane({
     name: 'REPL',
@@ -340,14 +345,26 @@ function replPane(vm: Vm, options: WorkstationOptions, changed: () => void) {
     changed,
   });
   printed.on('data', (bytes: Buffer) => pane.write(Buffer.from(bytes.toString('utf8').replaceAll(/\r?\n/g, '\r\n'))));
-  const session = new ReplSession(vm, {
-    input: typed,
-    output: printed,
-    terminal: true,
-    colors: !process.env.NO_COLOR,
-    ...(options.history !== undefined && { history: options.history }),
-  });
-  return { pane, session };
+  let session: ReplSession | undefined;
+  let closed = false;
+  const open = () => {
+    typed = new PassThrough();
+    session = new ReplSession(vm, {
+      input: typed,
+      output: printed,
+      terminal: true,
+      colors: !process.env.NO_COLOR,
+      ...(options.history !== undefined && { history: options.history }),
+    });
+    // There is nowhere to go from a pane: Ctrl-D and .exit begin anew.
+    void session.left.then(() => closed || open());
+  };
+  open();
+  const close = () => {
+    closed = true;
+    session?.close();
+  };
+  return { pane, close };
 }
 
 function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent): void {
@@ -360,6 +377,8 @@ function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent
   if (kind === 'release') station.copyMarked();
   if (place && (kind === 'wheel-up' || kind === 'wheel-down')) station.scroll(place.pane, kind === 'wheel-up' ? -3 : 3);
   if (kind !== 'press') return;
+  // Who goes elsewhere with the mouse takes the keyboard along.
+  if (station.typingInto && (!place || station.terminalOf(place.pane) !== station.typingInto)) station.stopTyping();
   station.unmark();
   station.stopCopying();
   if (place) {

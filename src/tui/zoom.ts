@@ -1,9 +1,11 @@
 /** The whole terminal for one pane: its screen and its size, keys as they are, and the terminal as it was afterwards. */
 import type { WriteStream } from 'node:tty';
 import { GuestModes } from '../console/terminal_modes.ts';
-import type { TerminalInput } from './input.ts';
+import type { RawKeys, TerminalInput } from './input.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { ZoomedOutput } from './zoomed_output.ts';
+
+const NOWHERE: RawKeys = { type: () => {}, paste: () => {} };
 
 export interface ZoomOptions {
   /** What is typed goes nowhere. */
@@ -44,8 +46,26 @@ export class Zoom {
     if (this.#live && this.#pane === pane) this.#show(bytes);
   }
 
-  /** Gives the terminal to a pane until Ctrl-]. */
-  async show(pane: TerminalPane): Promise<void> {
+  /**
+   * Gives the terminal to a pane until Ctrl-].
+   * @param free when the terminal is; the pane has the keyboard before: what is typed behind the key that zooms is for it.
+   */
+  async show(pane: TerminalPane, free: Promise<unknown> = Promise.resolve()): Promise<void> {
+    const left = Promise.withResolvers<void>();
+    const { raw, onLeave } = this.#input;
+    this.#left = left.resolve;
+    this.#input.raw = this.#options.mute ? NOWHERE : pane;
+    this.#input.onLeave = left.resolve;
+    try {
+      await free;
+      await this.#showing(pane, left.promise);
+    } finally {
+      this.#input.raw = raw;
+      this.#input.onLeave = onLeave;
+    }
+  }
+
+  async #showing(pane: TerminalPane, left: Promise<void>): Promise<void> {
     this.#pane = pane;
     pane.answers = false;
     const resized = () => pane.resize(this.#terminal.columns, this.#terminal.rows);
@@ -53,18 +73,11 @@ export class Zoom {
     resized();
     this.#modes = new GuestModes();
     this.#draw(pane, true);
-    const { raw, onLeave } = this.#input;
     this.#input.everything = true;
     try {
-      await new Promise<void>((resolve) => {
-        this.#left = resolve;
-        this.#input.raw = this.#options.mute ? () => {} : (bytes) => pane.type(bytes);
-        this.#input.onLeave = resolve;
-      });
+      await left;
     } finally {
       this.#input.everything = false;
-      this.#input.raw = raw;
-      this.#input.onLeave = onLeave;
       this.#terminal.off('resize', resized);
       this.#live = false;
       this.#pane = undefined;

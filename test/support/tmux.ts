@@ -31,6 +31,17 @@ export class Terminal {
     this.#tmux('send-keys', ...keys);
   }
 
+  /** Pastes, with the marks that the program in the terminal has asked for. */
+  paste(text: string): void {
+    this.#tmux('set-buffer', '-b', 'pasted', '--', text);
+    this.#tmux('paste-buffer', '-p', '-d', '-b', 'pasted');
+  }
+
+  /** Presses the mouse's left button at a cell, counted from 1, and lets it go, for a program that has asked for it. */
+  click(column: number, row: number): void {
+    this.type(`\x1b[<0;${column};${row}M\x1b[<0;${column};${row}m`);
+  }
+
   line(text: string): void {
     this.type(text);
     this.press('Enter');

@@ -31,7 +31,26 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     // Typing belongs to the guest until Ctrl-].
     terminal.type('5iecho $((6 * 7)) of $(nproc)\r');
     await terminal.until(/42 of [12]\b/);
+    // This shell has not asked for the marks around a paste.
+    terminal.paste('echo $((40 + 4)) pasted\n');
+    expect(await terminal.until('44 pasted')).not.toContain('200~');
+    // Who goes elsewhere with the mouse takes the keyboard along.
+    terminal.click(5, 3);
+    await terminal.until(/^(?![\s\S]*Ctrl-\])/);
+    terminal.type('5i');
+    await terminal.until('Ctrl-]: back from com1');
     terminal.press('C-]');
+
+    // In the REPL there is nowhere to go, and the palette's lines are lines of their own.
+    terminal.type('6i');
+    terminal.line('.exit');
+    terminal.line('40 + 5');
+    await terminal.until(/│45 +│/);
+    terminal.type('half a line');
+    terminal.press('C-]', ':');
+    terminal.line('await vm.name.length * 20');
+    await terminal.until(/│80 +│/);
+    terminal.press('7');
 
     // Another terminal, a script or a tool joins it by its name.
     const joined = async (...args: string[]) => (await runNemu(args, { env })).stdout.toString();

@@ -1,8 +1,8 @@
 /** `nemu top` on a terminal: keys in, frames out, and the terminal handed to other commands and taken back. */
 import { RESET_MODES } from '../../console/terminal_modes.ts';
+import { TerminalInput } from '../../tui/input.ts';
 import { isUnicode } from '../../tui/locale.ts';
 import { paint, type Style, type Theme, themeNamed } from '../../tui/style.ts';
-import { TypedKeys } from '../../tui/typed_keys.ts';
 import { runApart, runHere } from '../own_command.ts';
 import type { Load, Order } from './loads.ts';
 import { listMachines } from './records.ts';
@@ -28,7 +28,7 @@ export class TopTerminal {
   readonly #screen: TopScreen;
   readonly #theme: Theme = themeNamed(process.env.NO_COLOR ? 'plain' : 'dark');
   readonly #left: AbortController;
-  readonly #keys = new TypedKeys((name, text) => this.#pressed(name, text));
+  readonly #keys = new TerminalInput();
   /** The rows as the terminal shows them. */
   #painted: readonly string[] = [];
   /** The terminal is ours. */
@@ -45,6 +45,7 @@ export class TopTerminal {
   constructor(order: Order, left: AbortController) {
     this.#screen = new TopScreen({ unicode: isUnicode(), order });
     this.#left = left;
+    this.#keys.onKey = (name, text) => this.#pressed(name, text);
     // A terminal that has gone takes nothing, and sends SIGHUP.
     for (const stream of [process.stdin, process.stdout]) stream.on('error', this.#leave);
     process.on('SIGINT', this.#interrupt);

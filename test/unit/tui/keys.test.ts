@@ -1,30 +1,39 @@
-import type { Key } from 'ink';
 import { describe, expect, test } from 'vitest';
 import { ACTIONS } from '../../../src/tui/actions.ts';
-import { keyLabel, keysOf } from '../../../src/tui/keys.ts';
+import { keyLabel, namedKey } from '../../../src/tui/keys.ts';
 import { MOVES } from '../../../src/tui/station.ts';
 
-const NONE = {} as Key;
-const keys = (input: string, key: Partial<Key> = {}) => [...keysOf(input, { ...NONE, ...key })];
-
 describe('keys', () => {
-  test('one is one', () => {
-    expect(keys('a')).toEqual([['a', 'a']]);
-    expect(keys(' ')).toEqual([['space', ' ']]);
-    expect(keys('r', { ctrl: true })).toEqual([['ctrl-r', 'r']]);
-    expect(keys('', { upArrow: true })).toEqual([['up', '']]);
-    expect(keys('é')).toEqual([['é', 'é']]);
-    expect(keys('😀')).toEqual([['😀', '😀']]);
+  test('characters, and those that have a name', () => {
+    expect(namedKey('a')).toEqual(['a', 'a']);
+    expect(namedKey(' ')).toEqual(['space', ' ']);
+    expect(namedKey('é')).toEqual(['é', 'é']);
+    expect(namedKey('😀')).toEqual(['😀', '😀']);
+    const named = ['\r', '\x7f', '\b', '\t', '\x1b'].map((sent) => namedKey(sent)?.[0]);
+    expect(named).toEqual(['enter', 'backspace', 'backspace', 'tab', 'esc']);
+    expect(['\x12', '\x03', '\x0c', '\x1d'].map(namedKey)).toEqual([
+      ['ctrl-r', ''],
+      ['ctrl-c', ''],
+      ['ctrl-l', ''],
+      ['ctrl-]', ''],
+    ]);
   });
 
-  test('several that came at once are several', () => {
-    expect(keys(':cpu 2\r').map(([name]) => name)).toEqual([':', 'c', 'p', 'u', 'space', '2', 'enter']);
-    expect(keys('a\x7f\t\x15')).toEqual([
-      ['a', 'a'],
-      ['backspace', ''],
-      ['tab', ''],
-      ['ctrl-u', ''],
+  test('sequences', () => {
+    const names = (...sent: string[]) => sent.map((each) => namedKey(each)?.[0]);
+    expect(names('\x1b[A', '\x1bOB', '\x1b[C', '\x1b[D', '\x1b[Z')).toEqual([
+      'up',
+      'down',
+      'right',
+      'left',
+      'shift-tab',
     ]);
+    expect(names('\x1b[5~', '\x1b[6~', '\x1b[H', '\x1b[4~', '\x1b[3~')).toEqual([
+      ...['pageup', 'pagedown', 'home', 'end', 'delete'],
+    ]);
+    expect(namedKey('\x1bx')).toEqual(['alt-x', '']);
+    // With Ctrl, a function key: none of ours.
+    expect(names('\x1b[1;5A', '\x1b[15~')).toEqual([undefined, undefined]);
   });
 
   test('labels', () => {

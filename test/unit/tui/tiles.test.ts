@@ -98,25 +98,25 @@ test('each terminal has the size of its tile, and what it printed is there', asy
 
 test('what is typed goes to the focus, or to all that drive', () => {
   const { tiles, sent, ended } = setUp(3, [1]);
-  expect(tiles.typed(Buffer.from('a'))).toBeUndefined();
+  expect(tiles.typed((pane) => pane.type(Buffer.from('a')))).toBeUndefined();
   tiles.step(1);
-  expect(tiles.typed(Buffer.from('b'))).toContain('Somebody else drives it');
+  expect(tiles.typed((pane) => pane.type(Buffer.from('b')))).toContain('Somebody else drives it');
   tiles.broadcast = true;
-  expect(tiles.typed(Buffer.from('c'))).toBeUndefined();
+  expect(tiles.typed((pane) => pane.type(Buffer.from('c')))).toBeUndefined();
   expect(sent).toEqual(['ac', '', 'c']);
   ended[2] = 'The guest powered off.';
-  tiles.typed(Buffer.from('d'));
+  tiles.typed((pane) => pane.type(Buffer.from('d')));
   expect(sent).toEqual(['acd', '', 'c']);
   tiles.broadcast = false;
   tiles.step(1);
-  expect(tiles.typed(Buffer.from('e'))).toBe('The guest powered off.');
+  expect(tiles.typed((pane) => pane.type(Buffer.from('e')))).toBe('The guest powered off.');
 });
 
 test('a guest that asked for application cursor keys gets them', async () => {
   const { tiles, sent, print } = setUp(1);
-  tiles.typed(Buffer.from('\x1b[A'));
+  tiles.typed((pane) => pane.type(Buffer.from('\x1b[A')));
   await print(0, '\x1b[?1h');
-  tiles.typed(Buffer.from('\x1b[A\x1b[Hx\x1b[1;5C'));
+  tiles.typed((pane) => pane.type(Buffer.from('\x1b[A\x1b[Hx\x1b[1;5C')));
   expect(sent[0]).toBe('\x1b[A\x1bOA\x1bOHx\x1b[1;5C');
 });
 
@@ -165,7 +165,7 @@ test('what is dragged over is selected: in its tile, wrapped rows as one line, o
   expect(tiles.selected).toBe('abcdefghij');
   expect(shown(81, 11)[0]).toMatch(/^─ m0 \d+ of \d+ rows back ─/);
   expect(tiles.frame(81, 11).cursor).toBeUndefined();
-  tiles.typed(Buffer.from('x'));
+  tiles.typed((pane) => pane.type(Buffer.from('x')));
   expect(tiles.selected).toBeUndefined();
   expect(tiles.frame(81, 11).cursor).toBeDefined();
 });

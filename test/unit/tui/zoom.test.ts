@@ -1,5 +1,6 @@
 /** The whole terminal for one pane. */
 import { EventEmitter } from 'node:events';
+import { setImmediate } from 'node:timers/promises';
 import type { WriteStream } from 'node:tty';
 import { expect, onTestFinished, test } from 'vitest';
 import { TerminalInput } from '../../../src/tui/input.ts';
@@ -49,6 +50,7 @@ test.each([
   const { screen, pane, zoom, feed } = zoomed();
   await feed(Buffer.from(before, 'latin1'));
   const shown = zoom.show(pane);
+  await setImmediate();
   await feed(Buffer.from(after, 'latin1'));
   const [right, seen] = [terminal(ROWS, COLUMNS), terminal(ROWS, COLUMNS)];
   await write(right, Buffer.from(before + after, 'latin1'));
