@@ -6,6 +6,7 @@ import { actionsIn, TAKE_OVER } from './actions.ts';
 import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
+import { endOf } from './overlays/overlay.ts';
 import { activityPane } from './panes/activity.ts';
 import { eventsPane } from './panes/events.ts';
 import { memoryPane } from './panes/memory.ts';
@@ -300,7 +301,7 @@ function overlayOf(station: Station, columns: number, height: number): Box | und
 function footerOf(station: Station, width: number): { line: Line; buttons: Frame['buttons'] } {
   const { notice, model, filtering } = station;
   if (filtering) {
-    const text = ` /${station.filterOf(filtering)}`;
+    const text = ` /${endOf(station.filterOf(filtering), width - 4)}`;
     return {
       line: toWidth([span(text, 'key'), span(' ', 'selected'), span('  Enter: keep · Esc: drop', 'dim')], width),
       buttons: [],

@@ -80,6 +80,19 @@ export function clip(text: string, width: number): string {
   return taken;
 }
 
+/** What takes cells together: a character, with those that change it. */
+export const GRAPHEMES = new Intl.Segmenter();
+
+/** A text without its first cells; what is left of a wide character that is cut in two is a space. */
+export function clipStart(text: string, cells: number): string {
+  let left = cells;
+  for (const { segment, index } of GRAPHEMES.segment(text)) {
+    if (left <= 0) return ' '.repeat(-left) + text.slice(index);
+    left -= widthOf(segment);
+  }
+  return '';
+}
+
 export const lineWidth = (spans: Line): number => spans.reduce((sum, { text }) => sum + widthOf(text), 0);
 
 /** A line of exactly `width` cells: what is too long ends in an ellipsis. */

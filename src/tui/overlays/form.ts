@@ -1,6 +1,6 @@
 import { NemuError } from '../../client/errors.ts';
-import { type Line, span, widthOf } from '../style.ts';
-import { edited, type Overlay, type OverlayView, windowAround } from './overlay.ts';
+import { type Line, span } from '../style.ts';
+import { edited, endOf, type Overlay, type OverlayView, windowAround } from './overlay.ts';
 import { wrap } from './question.ts';
 
 /** A field of a form, as the option schema has it. */
@@ -25,14 +25,6 @@ export interface FormOptions {
   readonly submit: (values: Readonly<Record<string, unknown>>) => Promise<unknown>;
   readonly close: () => void;
   readonly changed: () => void;
-}
-
-/** As much of the end of a text as there is room for. */
-function endOf(text: string, width: number): string {
-  if (widthOf(text) <= width) return text;
-  const letters = [...text];
-  while (letters.length > 0 && widthOf(letters.join('')) > width - 1) letters.shift();
-  return `…${letters.join('')}`;
 }
 
 const textOf = (error: unknown) => (error instanceof NemuError ? error.text : (error as Error).message);
@@ -98,7 +90,6 @@ export class Form implements Overlay {
       const more = choices ?? (type === 'boolean' ? ['true', 'false'] : []);
       return [
         span(`${name.padEnd(nameWidth)}${required ? '*' : ' '} `, chosen ? 'focus' : 'text'),
-        // The end of it is what is being typed.
         span(chosen ? endOf(text, inside - nameWidth - 3) : text, 'bold'),
         ...(chosen ? [span(' ', 'selected')] : []),
         ...(text === '' ? [span(` ${hint}`, 'dim')] : []),

@@ -1,6 +1,6 @@
 /** What stands in front of the panes and has the keys: help, palette, questions, forms, texts. */
 import { stripVTControlCharacters } from 'node:util';
-import type { Line } from '../style.ts';
+import { type Line, widthOf } from '../style.ts';
 
 export interface OverlayView {
   readonly title: string;
@@ -37,6 +37,18 @@ export function matches(text: string, pattern: string): boolean {
     .toLowerCase()
     .split(/\s+/)
     .every((word) => lower.includes(word));
+}
+
+/** As much of the end of a text as there is room for: while it is typed, that is what is being typed. */
+export function endOf(text: string, width: number): string {
+  if (widthOf(text) <= width) return text;
+  const letters = [...text];
+  let from = letters.length;
+  for (let used = 1; from > 0; from--) {
+    used += widthOf(letters[from - 1]);
+    if (used > width) break;
+  }
+  return `…${letters.slice(from).join('')}`;
 }
 
 /** What is pasted, as far as it is one line: the first one, without what only a terminal would understand. */

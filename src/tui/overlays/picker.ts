@@ -1,5 +1,5 @@
-import { type Line, line, span } from '../style.ts';
-import { edited, matches, type Overlay, type OverlayView, windowAround } from './overlay.ts';
+import { type Line, line, span, widthOf } from '../style.ts';
+import { edited, endOf, matches, type Overlay, type OverlayView, windowAround } from './overlay.ts';
 
 export interface Choice {
   readonly label: string;
@@ -69,14 +69,16 @@ export class Picker implements Overlay {
         span(`  ${disabled === undefined ? detail : `not now: ${disabled}`}`, chosen ? 'selected' : 'dim'),
       ];
     });
-    const { otherwise } = this.#options;
+    const { prompt, otherwise } = this.#options;
     if (found.length === 0) {
       rows.push(line(otherwise && this.#text !== '' ? `Enter: ${otherwise.detail}` : 'Nothing matches.', 'dim'));
     }
+    const inside = Math.min(width, 96);
+    const typed = endOf(this.#text, inside - widthOf(prompt) - 1);
     return {
       title: this.#options.title,
-      lines: [[span(this.#options.prompt, 'key'), span(this.#text), span(' ', 'selected')], [], ...rows],
-      width: Math.min(width, 96),
+      lines: [[span(prompt, 'key'), span(typed), span(' ', 'selected')], [], ...rows],
+      width: inside,
       hint: 'type to narrow · arrows: choose · Enter: do · Esc: back',
     };
   }

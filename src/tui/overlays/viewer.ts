@@ -1,12 +1,25 @@
-import { type Line, line, span } from '../style.ts';
-import { edited, type Overlay, type OverlayView } from './overlay.ts';
+import { clipStart, type Line, line, span, visible, widthOf } from '../style.ts';
+import { edited, endOf, type Overlay, type OverlayView } from './overlay.ts';
+
+interface TextLine {
+  readonly text: string;
+  /** Cells. */
+  readonly width: number;
+}
+
+const measured = (text: string): TextLine => ({ text, width: widthOf(text) });
+
+/** Cells that it has inside its frame at least. */
+const LEAST_WIDTH = 20;
 
 /** A text to look through: scrolling, and a filter of its lines. */
 export class Viewer implements Overlay {
   readonly #title: string;
   readonly #close: () => void;
-  readonly #load: () => Promise<string>;
-  #lines: readonly string[] = ['…'];
+  readonly #load: () => Promise<void>;
+  /** Times that the text was asked for. */
+  #asked = 0;
+  #lines: readonly TextLine[] = [measured('…')];
   #top = 0;
   #left = 0;
   #height = 10;
@@ -18,10 +31,12 @@ export class Viewer implements Overlay {
     this.#title = title;
     this.#close = close;
     this.#load = async () => {
+      const asked = ++this.#asked;
       const text = await load().catch((error: Error) => error.message);
-      this.#lines = text.split('\n');
+      // An answer that comes late tells less than the one that was asked for after it.
+      if (asked !== this.#asked) return;
+      this.#lines = text.split('\n').map((each) => measured(visible(each)));
       changed();
-      return text;
     };
     void this.#load();
   }
@@ -30,23 +45,32 @@ export class Viewer implements Overlay {
     this.#height = height;
     const lines = this.#shown;
     this.#top = Math.max(0, Math.min(this.#top, lines.length - height));
-    const longest = Math.max(20, ...lines.map((text) => text.length));
-    const rows: Line[] = lines.slice(this.#top, this.#top + height).map((text) => line(text.slice(this.#left)));
+    const longest = lines.reduce((most, each) => Math.max(most, each.width), LEAST_WIDTH);
+    this.#left = Math.max(0, Math.min(this.#left, longest - width));
+    const rows: Line[] = lines
+      .slice(this.#top, this.#top + height)
+      .map(({ text }) => line(clipStart(text, this.#left)));
     if (lines.length === 0) rows.push(line('Nothing matches.', 'dim'));
     const filter = this.#filter === undefined ? '' : ` /${this.#filter}`;
     const place =
       lines.length > height ? ` ${this.#top + 1}-${Math.min(lines.length, this.#top + height)} of ${lines.length}` : '';
     return {
       title: `${this.#title}${filter}${place}`,
-      lines: this.#typing ? [...rows.slice(0, height - 1), [span('/', 'key'), span(this.#filter ?? '')]] : rows,
+      lines: this.#typing
+        ? [...rows.slice(0, height - 1), [span('/', 'key'), span(endOf(this.#filter ?? '', width - 1))]]
+        : rows,
       width: Math.min(width, longest),
       hint: 'arrows, PgUp, PgDn: move · /: filter · r: again · Esc: back',
     };
   }
 
-  get #shown(): readonly string[] {
+  get #shown(): readonly TextLine[] {
     const filter = this.#filter?.toLowerCase();
-    return filter ? this.#lines.filter((text) => text.toLowerCase().includes(filter)) : this.#lines;
+    return filter ? this.#lines.filter(({ text }) => text.toLowerCase().includes(filter)) : this.#lines;
+  }
+
+  paste(text: string): void {
+    if (this.#typing) this.#filter = (this.#filter ?? '') + text;
   }
 
   key(name: string, text: string): void {
