@@ -6,6 +6,7 @@ import { actionsIn, TAKE_OVER } from './actions.ts';
 import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
+import type { MachineModel } from './model.ts';
 import { endOf } from './overlays/overlay.ts';
 import { activityPane } from './panes/activity.ts';
 import { eventsPane } from './panes/events.ts';
@@ -14,7 +15,7 @@ import { compact, type PaneContent, type PaneContext } from './panes/pane.ts';
 import { pciPane } from './panes/pci.ts';
 import { vcpusPane } from './panes/vcpus.ts';
 import type { Station } from './station.ts';
-import { type Line, line, lineWidth, plainText, type Style, span, toWidth, widthOf } from './style.ts';
+import { type Line, line, lineWidth, plainText, type Style, shortened, span, toWidth, widthOf } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { type BufferCell, terminalLines, topRow } from './terminal_view.ts';
 
@@ -313,14 +314,15 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Frame
   }
   if (notice) {
     const style = notice.level === 'info' ? 'text' : notice.level;
-    return { line: toWidth([span(` ${notice.text}`, style)], width), buttons: [] };
+    return { line: toWidth(withPending([span(` ${notice.text}`, style)], model, width), width), buttons: [] };
   }
   // The keys of the workstation are the console's for as long.
   if (station.typingInto) {
     const where = `: back from ${station.typingInto.name}`;
-    return { line: toWidth([span(' Ctrl-]', 'key'), span(where, 'text')], width), buttons: [] };
+    const head = [span(' Ctrl-]', 'key'), span(where, 'text')];
+    return { line: toWidth(withPending(head, model, width), width), buttons: [] };
   }
-  const progress = progressOf(model.request, model.clock.wall() - model.requestAt);
+  const progress = progressOf(model, width - 2);
   const spans: Line[number][] = progress ? [span(` ${progress} `, 'accent')] : [];
   const buttons: { from: number; to: number; key: string }[] = [];
   for (const action of actionsIn(station.focus)) {
@@ -335,11 +337,25 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Frame
   return { line: toWidth(spans, width), buttons };
 }
 
+/** How long what has settled is news. */
 const PROGRESS_MS = 8000;
 
-/** The stages of the last request, while they are news. */
-function progressOf(request: Station['model']['request'], age: number): string | undefined {
-  if (!request || age > PROGRESS_MS) return undefined;
+/** Stages of the newest request under way, and how many more there are; with none, of the last, while it is news. */
+function progressOf({ pending, settled, clock }: MachineModel, width: number): string | undefined {
+  const news = settled && clock.wall() - settled.at <= PROGRESS_MS ? settled.request : undefined;
+  const request = [...pending.values()].at(-1) ?? news;
+  if (!request) return undefined;
   const { action, device, history, reason } = request;
-  return `${action} ${device.id}: ${history.map(({ stage }) => stage).join(' → ')}${reason ? ` (${reason})` : ''}`;
+  const more = pending.size > 1 ? ` +${pending.size - 1} pending` : '';
+  const stages = history.map(({ stage }) => stage).join(' → ');
+  return shortened(`${action} ${device.id}: ${stages}${reason ? ` (${reason})` : ''}`, width - more.length) + more;
+}
+
+/** What the footer says, and behind it what is under way, as far as there is room for that. */
+function withPending(head: Line, model: MachineModel, width: number): Line {
+  const { size } = model.pending;
+  if (size === 0) return head;
+  const room = width - lineWidth(head);
+  const told = [` · ${progressOf(model, width)}`, ` · ${size} pending`].find((text) => widthOf(text) <= room);
+  return told === undefined ? head : [...head, span(told, 'accent')];
 }

@@ -1,7 +1,7 @@
 /** What the workstation knows of a machine: the last of every report, and how the numbers went over time. */
 import type { NotedEvent } from '../client/event_history.ts';
 import type { GuestChannel, GuestPhase } from '../client/guest_session.ts';
-import type { LiveRequest, PluggedReport } from '../client/live.ts';
+import { isSettled, type LiveRequest, type PluggedReport } from '../client/live.ts';
 import type {
   BalloonReport,
   CountersReport,
@@ -94,9 +94,10 @@ export class MachineModel {
   readonly events: TimelineEvent[] = [];
   /** Events that were pushed out of the timeline. */
   forgotten = 0;
-  /** The last request that has not settled, or the one that settled last. */
-  request: LiveRequest | undefined;
-  requestAt = 0;
+  /** Requests under way, by their number. */
+  readonly pending = new Map<number, LiveRequest>();
+  /** The request that settled last, and when that was. */
+  settled: { readonly request: LiveRequest; readonly at: number } | undefined;
   /** Why the machine does not answer, when it does not. */
   trouble: string | undefined;
   /** Measures while it is switched on. */
@@ -150,6 +151,16 @@ export class MachineModel {
   /** Polls from now on. */
   watch(): void {
     void this.#poll();
+    void this.#askPending();
+  }
+
+  /** What was asked of the machine before anybody looked. */
+  async #askPending(): Promise<void> {
+    const { machine } = this.vm;
+    const requests = await machine.requests().catch(() => []);
+    if (machine.end || this.#closed) return;
+    for (const request of requests) if (!isSettled(request.stage)) this.pending.set(request.id, request);
+    this.changed();
   }
 
   subscribe(listener: () => void): () => void {
@@ -317,6 +328,8 @@ export class MachineModel {
     switch (event.type) {
       case 'state':
         this.say('machine', event.state, event.state === 'running' ? 'good' : 'info');
+        // Nobody is left to do what was asked.
+        if (event.state === 'ended' || event.state === 'closed') this.pending.clear();
         return;
       case 'reset':
         this.say('machine', `reset by ${event.cause}`, 'warn');
@@ -366,12 +379,16 @@ export class MachineModel {
   }
 
   #requested(request: LiveRequest): void {
-    const { action, device, stage, reason } = request;
-    this.request = request;
-    this.requestAt = this.clock.wall();
+    const { id, action, device, stage, reason } = request;
     const failed = stage === 'refused' || stage === 'timed-out';
     const level = failed ? 'bad' : stage === 'online' || stage === 'reached' || stage === 'removed' ? 'good' : 'info';
     this.say('hotplug', `${action} ${device.id}: ${stage}${reason ? ` (${reason})` : ''}`, level);
+    // Of what happened before, not all is remembered: the machine says what is still under way.
+    if (this.#past) return;
+    if (isSettled(stage)) {
+      this.pending.delete(id);
+      this.settled = { request, at: this.clock.wall() };
+    } else this.pending.set(id, request);
     this.#askSeldom().then(
       () => this.changed(),
       () => {},

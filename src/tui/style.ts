@@ -80,6 +80,10 @@ export function clip(text: string, width: number): string {
   return taken;
 }
 
+/** A text of `width` cells at most: what is too long ends in an ellipsis. */
+export const shortened = (text: string, width: number): string =>
+  widthOf(text) <= width ? text : `${clip(text, width - 1)}…`;
+
 /** What takes cells together: a character, with those that change it. */
 export const GRAPHEMES = new Intl.Segmenter();
 
