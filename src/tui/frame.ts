@@ -3,6 +3,7 @@ import { ramSize } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
 import { timeOfDay } from '../console/time_of_day.ts';
 import { actionsIn, TAKE_OVER } from './actions.ts';
+import { ascii, asciiLine } from './ascii.ts';
 import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
@@ -50,6 +51,24 @@ const LISTS: Readonly<Partial<Record<PaneName, (context: PaneContext) => PaneCon
 
 /** @param rows of the terminal; the frame takes one less, or Ink would clear the screen at each one. */
 export function frameOf(station: Station, columns: number, rows: number): Frame {
+  const frame = fullFrame(station, columns, rows);
+  return station.unicode ? frame : asciiFrame(frame);
+}
+
+function asciiFrame(frame: Frame): Frame {
+  const ofBox = ({ rect, lines }: Box): Box => ({ rect, lines: lines.map(asciiLine) });
+  return {
+    ...frame,
+    header: asciiLine(frame.header),
+    columns: frame.columns.map((boxes) => boxes.map(ofBox)),
+    overlay: frame.overlay && ofBox(frame.overlay),
+    footer: asciiLine(frame.footer),
+    ...(frame.tooSmall && { tooSmall: frame.tooSmall.map(ascii) }),
+  };
+}
+
+/** With characters that not every terminal shows. */
+function fullFrame(station: Station, columns: number, rows: number): Frame {
   const height = rows - 1;
   const area = { width: columns, height: height - 2, top: 1 };
   const layout = layOut(area, station.layout, station.focus, station.bottom);
@@ -89,7 +108,7 @@ export function frameOf(station: Station, columns: number, rows: number): Frame 
 const STATES: Readonly<Record<string, Style>> = { running: 'good', paused: 'warn', ended: 'bad', closed: 'bad' };
 
 function headerOf(station: Station, width: number): Line {
-  const { machine, model, place, unicode } = station;
+  const { machine, model, place } = station;
   const { description, state, end } = machine;
   const minutes = Math.floor((model.clock.wall() - model.startedAt) / 60_000);
   const hours = `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')} h`;
@@ -98,7 +117,7 @@ function headerOf(station: Station, width: number): Line {
   const rate = model.activity.exits.at(-1);
   const parts: Line[] = [
     [span(' NEMU ', 'selected'), span(` ${description.name} `, 'bold')],
-    [span(unicode ? '● ' : '* ', STATES[state] ?? 'dim'), span(state, STATES[state] ?? 'dim')],
+    [span('● ', STATES[state] ?? 'dim'), span(state, STATES[state] ?? 'dim')],
     line(`${description.machine}, ${formatSize(memory)}`),
     line(place, 'dim'),
     ...(rate === undefined ? [] : [line(`${compact(rate)} exits/s`, 'dim')]),
@@ -124,8 +143,7 @@ interface PaneLines {
 function paneLines(station: Station, pane: PaneName, width: number, height: number): PaneLines {
   const list = LISTS[pane];
   if (!list) return terminalContent(station, pane, width, height);
-  const context = { model: station.model, width, height, glyphs: station.glyphs, unicode: station.unicode };
-  const { title, rows } = list(context);
+  const { title, rows } = list({ model: station.model, width, height, glyphs: station.glyphs });
   const state = station.lists[pane];
   const { rows: shown } = state.window(rows, height);
   const lines = shown.map(({ line: each, key }) =>
@@ -227,25 +245,14 @@ function watchingNote(station: Station, terminal: TerminalPane): string {
   return `watching · ${keyLabel(TAKE_OVER.keys[0], station.unicode)} takes over`;
 }
 
-const LINES = { unicode: ['┌', '┐', '└', '┘', '─', '│'], plain: ['+', '+', '+', '+', '-', '|'] } as const;
-
 /** A frame with a title around the contents. */
 function framed(station: Station, pane: PaneName, { width, height }: Rect, { title, lines }: PaneLines): Line[] {
   const inFocus = station.focus === pane && !station.overlay;
   const number = PANES.indexOf(pane) + 1;
-  return boxed(
-    station,
-    ` ${number} ${title} `,
-    lines,
-    width,
-    height,
-    inFocus ? 'focus' : 'border',
-    inFocus ? 'focus' : 'title',
-  );
+  return boxed(` ${number} ${title} `, lines, width, height, inFocus ? 'focus' : 'border', inFocus ? 'focus' : 'title');
 }
 
 function boxed(
-  { unicode }: Station,
   title: string,
   lines: readonly Line[],
   width: number,
@@ -253,16 +260,15 @@ function boxed(
   border: Style,
   titleStyle: Style,
 ): Line[] {
-  const [topLeft, topRight, bottomLeft, bottomRight, across, down] = LINES[unicode ? 'unicode' : 'plain'];
   const head = [span(titleWithin(title, width - 4), titleStyle)];
   const rest = width - 3 - lineWidth(head);
   return [
-    [span(topLeft + across, border), ...head, span(across.repeat(rest) + topRight, border)],
+    [span('┌─', border), ...head, span(`${'─'.repeat(rest)}┐`, border)],
     ...Array.from(
       { length: height - 2 },
-      (_, row): Line => [span(down, border), ...toWidth(lines[row] ?? [], width - 2), span(down, border)],
+      (_, row): Line => [span('│', border), ...toWidth(lines[row] ?? [], width - 2), span('│', border)],
     ),
-    [span(bottomLeft + across.repeat(width - 2) + bottomRight, border)],
+    [span(`└${'─'.repeat(width - 2)}┘`, border)],
   ];
 }
 
@@ -295,7 +301,7 @@ function overlayOf(station: Station, columns: number, height: number): Box | und
     ...size,
   };
   const padded = lines.map((each): Line => [span(' '), ...each]);
-  return { rect, lines: boxed(station, ` ${view.title} `, padded, width, size.height, 'focus', 'focus') };
+  return { rect, lines: boxed(` ${view.title} `, padded, width, size.height, 'focus', 'focus') };
 }
 
 /** Keys that make sense now, or what has just happened. */
@@ -309,8 +315,7 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Frame
     };
   }
   if (station.copying) {
-    const keys = station.unicode ? COPY_KEYS : COPY_KEYS.replaceAll('·', '|');
-    return { line: toWidth([span(` ${keys}`, 'text')], width), buttons: [] };
+    return { line: toWidth([span(` ${COPY_KEYS}`, 'text')], width), buttons: [] };
   }
   if (notice) {
     const style = notice.level === 'info' ? 'text' : notice.level;

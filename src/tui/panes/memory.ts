@@ -5,7 +5,7 @@ import { line, span, withParts } from '../style.ts';
 import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
 
 /** RAM by range: where it is, what backs it, how much of it the host has. */
-export function memoryPane({ model, width, height, glyphs, unicode }: PaneContext): PaneContent {
+export function memoryPane({ model, width, height, glyphs }: PaneContext): PaneContent {
   const { description } = model.vm.machine;
   const { memory } = description;
   const dimms = model.plugged?.memory.dimms ?? [];
@@ -41,14 +41,14 @@ export function memoryPane({ model, width, height, glyphs, unicode }: PaneContex
     const head = [
       span(`${hex(range.address).padEnd(addressWidth)} `, 'dim'),
       span(`${formatSize(range.size).padStart(sizeWidth)} `),
-      span(gauge(range.resident / range.size, bar, unicode), 'graph'),
+      span(gauge(range.resident / range.size, bar), 'graph'),
       span(`${Math.round((range.resident / range.size) * 100)}%`.padStart(5)),
     ];
     return { key: range.dimm ?? `memory at ${hex(range.address)}`, line: withParts(head, parts, width) };
   });
   for (const [index, node] of (description.numa?.nodes ?? []).entries()) {
     const cpus = node.cpus.length > 0 ? `, vCPUs ${node.cpus.join(',')}` : '';
-    rows.push({ line: line(`node ${index}: ${formatSize(node.memory ?? 0)}${cpus}`, 'dim') });
+    rows.push({ key: `node ${index}`, line: line(`node ${index}: ${formatSize(node.memory ?? 0)}${cpus}`, 'dim') });
   }
   if (rows.length === 0) return { title, rows: [{ line: line('Waiting for the machine.', 'dim') }] };
   const { balloon } = model;
@@ -96,7 +96,7 @@ function virtioBackend(blocks: readonly VirtioMemReport[], id: string | undefine
   return found && { path: undefined, backend: found.backend, hugepages: found.hugepages };
 }
 
-function gauge(share: number, width: number, unicode: boolean): string {
+function gauge(share: number, width: number): string {
   const filled = Math.min(width, Math.max(share > 0 ? 1 : 0, Math.round(share * width)));
-  return unicode ? '█'.repeat(filled) + '░'.repeat(width - filled) : '#'.repeat(filled) + '.'.repeat(width - filled);
+  return '█'.repeat(filled) + '░'.repeat(width - filled);
 }

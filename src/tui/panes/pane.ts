@@ -15,7 +15,6 @@ export interface PaneContext {
   readonly width: number;
   readonly height: number;
   readonly glyphs: Glyphs;
-  readonly unicode: boolean;
 }
 
 export interface PaneContent {

@@ -4,7 +4,7 @@ import { type Line, line, type Style, span, widthOf, withParts } from '../style.
 import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
 
 /** The PCI tree, or the virtio devices in memory of a machine without PCI. */
-export function pciPane({ model, width, unicode }: PaneContext): PaneContent {
+export function pciPane({ model, width }: PaneContext): PaneContent {
   const { devices } = model;
   if (!devices) return { title: 'PCI', rows: [{ line: line('Waiting for the machine.', 'dim') }] };
   if (devices.pci.length === 0) {
@@ -14,11 +14,11 @@ export function pciPane({ model, width, unicode }: PaneContext): PaneContent {
     }));
     return { title: `virtio-mmio · ${rows.length}`, rows };
   }
-  return { title: `PCI · ${devices.pci.length} functions`, rows: tree(devices.pci, width, unicode) };
+  return { title: `PCI · ${devices.pci.length} functions`, rows: tree(devices.pci, width) };
 }
 
 /** Functions below the bridges that they are behind. */
-function tree(functions: readonly PciFunctionReport[], width: number, unicode: boolean): Row[] {
+function tree(functions: readonly PciFunctionReport[], width: number): Row[] {
   const children = new Map<string | undefined, PciFunctionReport[]>();
   for (const each of functions) children.set(each.bridge, [...(children.get(each.bridge) ?? []), each]);
   const found: { readonly each: PciFunctionReport; readonly branch: string }[] = [];
@@ -26,9 +26,9 @@ function tree(functions: readonly PciFunctionReport[], width: number, unicode: b
     const list = children.get(bridge) ?? [];
     for (const [index, each] of list.entries()) {
       const last = index === list.length - 1;
-      const branch = bridge === undefined ? '' : indent + (unicode ? (last ? '└ ' : '├ ') : last ? '` ' : '| ');
+      const branch = bridge === undefined ? '' : indent + (last ? '└ ' : '├ ');
       found.push({ each, branch });
-      walk(each.name, bridge === undefined ? '' : indent + (last ? '  ' : unicode ? '│ ' : '| '));
+      walk(each.name, bridge === undefined ? '' : indent + (last ? '  ' : '│ '));
     }
   };
   walk(undefined, '');

@@ -14,7 +14,7 @@ async function shown(machine: ScriptedMachine, height: number) {
   onTestFinished(() => model.close());
   model.watch();
   while (model.residence.bytes.length < 40) await new Promise((resolve) => setImmediate(resolve));
-  const context = { model, width: 70, height, glyphs: 'plain', unicode: false } as const;
+  const context = { model, width: 70, height, glyphs: 'plain' } as const;
   return { model, rows: memoryPane(context).rows.map(({ line }) => plainText(line)) };
 }
 
@@ -40,7 +40,7 @@ test('a machine without a balloon has no row for it', async () => {
 
 test('how fast the guest writes is shown while somebody wants to know', async () => {
   const { model } = await shown(new ScriptedMachine({ busy: true }), 12);
-  const context = { model, width: 90, height: 12, glyphs: 'plain', unicode: false } as const;
+  const context = { model, width: 90, height: 12, glyphs: 'plain' } as const;
   const rows = () => memoryPane(context).rows.map(({ line }) => plainText(line));
   expect(rows().join('\n')).not.toContain('written');
   model.dirty.start();
