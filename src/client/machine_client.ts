@@ -187,7 +187,11 @@ export interface DevicesReport {
   /** Bridges before what is behind them; empty on a machine without PCI. */
   readonly pci: readonly PciFunctionReport[];
   /** Virtio devices in memory, of a machine without PCI. */
-  readonly mmio: readonly (VirtioReport & { readonly base: number })[];
+  readonly mmio: readonly (VirtioReport & {
+    readonly base: number;
+    /** Pin of the I/O APIC. */
+    readonly gsi: number;
+  })[];
 }
 
 export interface DiskOperationReport {

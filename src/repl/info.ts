@@ -288,9 +288,9 @@ async function pci(machine: MachineClient): Promise<string> {
   return table(['function', 'name', 'id', 'class', ''], rows);
 }
 
-const typeName = ({ type }: VirtioReport) => VIRTIO_TYPES[type] ?? `type ${type}`;
+export const typeName = ({ type }: VirtioReport) => VIRTIO_TYPES[type] ?? `type ${type}`;
 
-function statusOf({ status: value }: VirtioReport): string {
+export function statusOf({ status: value }: VirtioReport): string {
   if (value === 0) return 'no driver';
   if (value & 0x40) return 'needs a reset';
   if (value & 0x80) return 'driver failed';

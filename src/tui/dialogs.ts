@@ -4,7 +4,7 @@ import { COMMANDS } from '../repl/commands.ts';
 import { INFO } from '../repl/info.ts';
 import { ACTIONS, type Action, actionsIn } from './actions.ts';
 import { type Change, PARTS, type Part, partMeant } from './changes.ts';
-import { functionText, vcpuText } from './inside.ts';
+import { deviceText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';
 import { Form } from './overlays/form.ts';
 import { type Choice, Picker, type PickerOptions } from './overlays/picker.ts';
@@ -21,6 +21,9 @@ const isReplLine = (text: string) => {
   return (rest.length > 0 && Object.hasOwn(COMMANDS, word)) || /^(await\b|vm\b)/.test(word);
 };
 
+/** The table that a row of the memory pane is about. */
+const memoryTable = (row: string) => (/^node \d+$/.test(row) ? 'numa' : 'memory');
+
 export class Dialogs {
   readonly #station: Station;
 
@@ -29,18 +32,21 @@ export class Dialogs {
   }
 
   get lookForm(): string | undefined {
-    const { chosen, focus } = this.#station;
+    const { chosen, focus, model } = this.#station;
     if (chosen === undefined) return undefined;
     if (focus === 'vcpus') return `await vm.cpus[${chosen.slice(3)}].registers()`;
-    return focus === 'pci' ? `(await vm.pci('${chosen}')).decode()` : undefined;
+    if (focus === 'memory') return `await vm.info('${memoryTable(chosen)}')`;
+    if (focus !== 'pci') return undefined;
+    const inMemory = model.devices?.mmio.some(({ name }) => name === chosen);
+    return inMemory ? `await vm.info('queues', '${chosen}')` : `(await vm.pci('${chosen}')).decode()`;
   }
 
   open(): void {
     const { chosen, focus, vm, model } = this.#station;
     if (chosen === undefined) return;
     if (focus === 'vcpus') this.#view(`vCPU ${chosen.slice(3)}`, () => vcpuText(vm, Number(chosen.slice(3))));
-    else if (focus === 'pci') this.#view(chosen, () => functionText(vm, chosen));
-    else if (focus === 'memory') this.#view(chosen, async () => (await vm.info('memory')).text);
+    else if (focus === 'pci') this.#view(chosen, () => deviceText(vm, chosen));
+    else if (focus === 'memory') this.#view(chosen, async () => (await vm.info(memoryTable(chosen))).text);
     else {
       const event = model.events[Number(chosen) - model.forgotten];
       if (event) this.#view(event.kind, async () => `${event.at.toISOString()}\n\n${event.text}`);

@@ -1,4 +1,6 @@
 /** What stands inside of what is chosen in a pane, as text. */
+import type { VirtioReport } from '../client/machine_client.ts';
+import { statusOf, typeName } from '../repl/info.ts';
 import type { Vm } from '../repl/vm.ts';
 
 /** Cells of a register's name, at least. */
@@ -32,20 +34,28 @@ export async function vcpuText(vm: Vm, index: number): Promise<string> {
   ].join('\n');
 }
 
-/** A PCI function: virtio features and queues, its configuration space decoded, BARs, MSI-X entries. */
-export async function functionText(vm: Vm, name: string): Promise<string> {
-  const report = (await vm.machine.devices()).pci.find((each) => each.name === name);
+/**
+ * A device: virtio features and queues; of a PCI function its configuration space decoded, BARs, MSI-X entries; of one
+ * in memory where it is.
+ */
+export async function deviceText(vm: Vm, name: string): Promise<string> {
+  const { pci, mmio } = await vm.machine.devices();
+  const inMemory = mmio.find((each) => each.name === name);
+  if (inMemory) {
+    const { base, gsi } = inMemory;
+    const head = `0x${base.toString(16)} ${name}: virtio ${typeName(inMemory)}, ${statusOf(inMemory)}`;
+    return [head, `interrupt: pin ${gsi} of the I/O APIC`, ...virtioLines(inMemory)].join('\n');
+  }
+  const report = pci.find((each) => each.name === name);
   if (!report) return `${name} is not in the machine any more.`;
-  const { text } = (await vm.pci(name)).decode();
-  const queues = report.virtio?.queues.map(
+  const [head, ...rest] = (await vm.pci(name)).decode().text.split('\n');
+  return [head, ...(report.virtio ? virtioLines(report.virtio) : []), ...rest].join('\n');
+}
+
+const virtioLines = ({ offered, negotiated, packed, queues }: VirtioReport): string[] => [
+  `features: offered ${offered}, negotiated ${negotiated}${packed ? ', packed rings' : ''}`,
+  ...queues.map(
     ({ index, enabled, size, available, used, inFlight, descriptors }) =>
       `queue ${index}: ${enabled ? `${size} entries at 0x${descriptors.toString(16)}, available ${available}, used ${used}, ${inFlight} in flight` : 'off'}`,
-  );
-  const features = report.virtio
-    ? [
-        `features: offered ${report.virtio.offered}, negotiated ${report.virtio.negotiated}${report.virtio.packed ? ', packed rings' : ''}`,
-      ]
-    : [];
-  const [head, ...rest] = text.split('\n');
-  return [head, ...features, ...(queues ?? []), ...rest].join('\n');
-}
+  ),
+];

@@ -93,7 +93,10 @@ export class VirtioMmioBus {
   }
 
   report(): DevicesReport['mmio'] {
-    return this.#devices.map((device, number) => ({ ...reportVirtio(device.state), base: BASE + number * MMIO_SIZE }));
+    return this.#devices.map((device, number) => ({
+      ...reportVirtio(device.state),
+      ...{ base: BASE + number * MMIO_SIZE, gsi: gsiOf(number) },
+    }));
   }
 
   /** What the tables say. */

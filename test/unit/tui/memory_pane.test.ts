@@ -1,11 +1,14 @@
 /** The memory pane: the balloon, and what the host has of the RAM over time. */
 import { expect, onTestFinished, test } from 'vitest';
+import { parseMachine } from '../../../src/client/description.ts';
 import { Vm } from '../../../src/repl/vm.ts';
+import { frameOf } from '../../../src/tui/frame.ts';
 import { MachineModel } from '../../../src/tui/model.ts';
 import { memoryPane } from '../../../src/tui/panes/memory.ts';
 import { plainText } from '../../../src/tui/style.ts';
 import { HeldClock } from '../../support/held_clock.ts';
 import { ScriptedMachine } from '../../support/scripted_machine.ts';
+import { scriptedStation } from '../../support/scripted_station.ts';
 
 const MiB = 2 ** 20;
 
@@ -51,4 +54,32 @@ test('how fast the guest writes is shown while somebody wants to know', async ()
   expect(rows()[1]).toContain('0/s written');
   model.dirty.stop();
   expect(rows().join('\n')).not.toContain('written');
+});
+
+test('nodes can be chosen, and lead to their table', async () => {
+  const machine = new ScriptedMachine({ busy: true });
+  Object.assign(machine, {
+    description: parseMachine({
+      ...{ kernel: { image: '/k' }, cpus: { count: 2 }, memory: { size: '1G' } },
+      numa: {
+        nodes: [
+          { cpus: [0], memory: '512M' },
+          { cpus: [1], memory: '512M' },
+        ],
+      },
+    }),
+  });
+  const station = scriptedStation({ machine });
+  onTestFinished(() => station.model.close());
+  await station.model.refresh();
+  station.focusOn('memory');
+  frameOf(station, 120, 40);
+  expect(station.dialogs.lookForm).toBe("await vm.info('memory')");
+  station.lists.memory.choose('node 1');
+  frameOf(station, 120, 40);
+  expect(station.chosen).toBe('node 1');
+  expect(station.dialogs.lookForm).toBe("await vm.info('numa')");
+  station.key('enter', '');
+  const shown = () => station.overlay?.view(100, 40).lines.map(plainText).join('\n');
+  await expect.poll(shown).toMatch(/^node +cpus +memory +to 0 +to 1/);
 });
