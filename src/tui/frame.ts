@@ -52,6 +52,7 @@ const LISTS: Readonly<Partial<Record<PaneName, (context: PaneContext) => PaneCon
 /** @param rows of the terminal; the frame takes one less, or Ink would clear the screen at each one. */
 export function frameOf(station: Station, columns: number, rows: number): Frame {
   const frame = fullFrame(station, columns, rows);
+  station.unseen = frame.tooSmall !== undefined;
   return station.unicode ? frame : asciiFrame(frame);
 }
 

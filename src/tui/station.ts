@@ -102,6 +102,8 @@ export class Station {
   #marked: { readonly pane: TerminalPane; readonly cells: TerminalSelection } | undefined;
   /** The pane whose filter is being typed. */
   filtering: PaneName | undefined;
+  /** The screen has no room for the panes, as the last frame found out. */
+  unseen = false;
   readonly files: ConsoleFiles;
   readonly dialogs: Dialogs;
   readonly #consoles: TerminalPane[];
@@ -202,12 +204,19 @@ export class Station {
   // --- keys -----------------------------------------------------------------------------------------------
 
   key(name: string, text: string): void {
+    if (this.unseen && !this.overlay && name !== 'esc') {
+      // What the screen speaks of; whatever else a key did would not be seen.
+      if (name === 'q' || name === 'ctrl-c') this.leave();
+      return;
+    }
     this.notice = undefined;
     this.model.touch();
     this.unmark();
-    if (this.overlay) this.overlay.key(name, text);
+    // Where it does not leave the workstation, it goes back.
+    const typed = name === 'ctrl-c' ? 'esc' : name;
+    if (this.overlay) this.overlay.key(typed, text);
     else if (this.copying) this.copying.key(name);
-    else if (this.filtering) this.#filterKey(this.filtering, name, text);
+    else if (this.filtering) this.#filterKey(this.filtering, typed, text);
     else if (!this.#move(name)) {
       const action = actionFor(name, this.focus);
       if (action) this.perform(action);
@@ -219,7 +228,7 @@ export class Station {
   paste(text: string): void {
     const plain = lineOf(text);
     if (this.overlay) this.overlay.paste?.(plain);
-    else if (this.filtering) this.lists[this.filtering].filter += plain;
+    else if (this.filtering && !this.unseen) this.lists[this.filtering].filter += plain;
     this.changed();
   }
 

@@ -17,8 +17,10 @@ const LIMIT_MS = 300_000;
 const ESCAPE_MS = 1000;
 const SUPPORT = join(import.meta.dirname, '..', 'support');
 
-/** What is done, and the name of the screen that it leads to; tmux' names of keys, or a text to type. */
-type Step = readonly [frame: string, ...actions: (string | { readonly type: string } | readonly [number, number])[]];
+/** tmux' name of a key, a text to type, a size, or what is waited for. */
+type Deed = string | { readonly type: string } | readonly [number, number] | RegExp;
+/** What is done, and the name of the screen that it leads to. */
+type Step = readonly [frame: string, ...actions: Deed[]];
 const typed = (type: string) => ({ type });
 
 const PANES: readonly Step[] = [
@@ -111,7 +113,8 @@ const RUNS: readonly Run[] = [
       ['200x60', [200, 60]],
       ['too-small', [50, 12]],
       ['tiny', [12, 3]],
-      ['help', [80, 24], typed('?')],
+      // Keys do nothing while it is too small.
+      ['help', [80, 24], /exits\/s/, typed('?')],
       ['help-larger', [120, 40]],
     ],
   },
@@ -137,6 +140,7 @@ describe.skipIf(!hasTmux)('screens of the workstation (needs tmux)', () => {
       for (const action of actions) {
         const before = terminal.visible;
         if (typeof action === 'string') terminal.press(action);
+        else if (action instanceof RegExp) await terminal.until(action);
         else if ('type' in action) terminal.type(action.type);
         else terminal.resize(...action);
         // Esc is a key of its own only when nothing follows it at once.

@@ -97,8 +97,58 @@ test('what is pasted is one line of text, wherever one types', async () => {
 
 test('on a screen that is too small a question can be read', async () => {
   const station = await open();
-  expect(frameOf(station, 40, 10).tooSmall?.[0]).toBe('NEMU needs 56×14; this is 40×10.');
   station.key('K', 'K');
-  (station.vm as unknown as { quit: Vm['quit'] }).quit = async () => {};
   expect(frameOf(station, 40, 10).tooSmall?.join('\n')).toContain('Esc not now');
+  station.key('esc', '');
+  expect(station.overlay).toBeUndefined();
+});
+
+test('on a screen that is too small keys leave or go back, and do nothing that would not be seen', async () => {
+  const left: string[] = [];
+  const station = await open({ attached: true, host: { leave: (how) => left.push(how) } });
+  let pauses = 0;
+  (station.vm as unknown as { pause: Vm['pause'] }).pause = async () => void pauses++;
+  station.key('/', '/');
+  expect(frameOf(station, 40, 10).tooSmall?.[0]).toBe('NEMU needs 56×14; this is 40×10.');
+  station.key('p', 'p');
+  station.paste('text');
+  expect(station.filterOf('console')).toBe('');
+  station.key('esc', '');
+  expect(station.filtering).toBeUndefined();
+  for (const key of ['p', 'K', ':', '?', 'tab', 'down', '2', 'T', 'i', 'v']) station.key(key, key);
+  expect(pauses).toBe(0);
+  expect(station).toMatchObject({ overlay: undefined, focus: 'console', notice: undefined });
+  expect(station).toMatchObject({ typingInto: undefined, copying: undefined, theme: { name: 'dark' } });
+  station.key('q', 'q');
+  station.key('ctrl-c', 'c');
+  expect(left).toEqual(['ends', 'ends']);
+  frameOf(station, 120, 40);
+  station.key('p', 'p');
+  expect(pauses).toBe(1);
+});
+
+test('Ctrl-C does what Esc does in what stands in front, and in a filter', async () => {
+  const left: string[] = [];
+  const station = await open({ attached: true, host: { leave: (how) => left.push(how) } });
+  station.focusOn('vcpus');
+  frameOf(station, 120, 40);
+  for (const opening of [[':'], ['?'], ['K'], ['a', 'enter'], ['enter']]) {
+    for (const key of opening) station.key(key, key);
+    expect(station.overlay, opening.join()).toBeDefined();
+    station.key('ctrl-c', 'c');
+    expect(station.overlay, opening.join()).toBeUndefined();
+  }
+  station.key('/', '/');
+  station.key('x', 'x');
+  station.key('ctrl-c', 'c');
+  expect(station.filtering).toBeUndefined();
+  expect(station.filterOf('vcpus')).toBe('');
+  station.focusOn('console');
+  station.key('v', 'v');
+  expect(station.copying).toBeDefined();
+  station.key('ctrl-c', 'c');
+  expect(station.copying).toBeUndefined();
+  expect(left).toEqual([]);
+  station.key('ctrl-c', 'c');
+  expect(left).toEqual(['ends']);
 });
