@@ -32,15 +32,21 @@ const VIRTIO_TYPES: Record<number, string> = {
 /** @param name of what it is about, for those that can tell of one. */
 type Teller = (machine: MachineClient, kernel: Kernel, name?: string) => Promise<string>;
 
+interface Topic {
+  readonly help: string;
+  readonly tell: Teller;
+  readonly ofOne?: boolean;
+  /** To ask for it changes how the machine runs. */
+  readonly changes?: boolean;
+}
+
 /** Everything that `info` can show, with a line of help. */
-export const INFO: Readonly<
-  Record<string, { readonly help: string; readonly tell: Teller; readonly ofOne?: boolean }>
-> = {
+export const INFO: Readonly<Record<string, Topic>> = {
   status: { help: 'what the machine is doing', tell: status },
   cpus: { help: 'vCPUs: state, where they are, exits', tell: cpus },
   registers: { help: "every vCPU's registers", tell: registers },
   memory: { help: 'RAM: size, backend, nodes', tell: memory },
-  dirty: { help: 'pages of RAM that the guest writes to in a second', tell: dirty },
+  dirty: { help: 'pages of RAM that the guest writes to in a second', tell: dirty, changes: true },
   nvdimms: { help: 'persistent memory: files, labels, flushes', tell: nvdimms },
   requests: { help: 'what was plugged and unplugged, stage by stage', tell: requests },
   numa: { help: 'nodes, their processors and memory, distances', tell: numa },

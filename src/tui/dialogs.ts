@@ -64,9 +64,10 @@ export class Dialogs {
 
   chooseInfo(): void {
     const choices = Object.entries(INFO).map(
-      ([topic, { help }]): Choice => ({
+      ([topic, { help, changes }]): Choice => ({
         label: topic,
         detail: help,
+        disabled: changes && this.#station.readonly ? 'the workstation is read-only' : undefined,
         run: () => this.#view(`info ${topic}`, async () => (await this.#station.vm.info(topic)).text),
       }),
     );

@@ -108,6 +108,29 @@ test('a disk: less must be meant, a medium and limits have their forms', async (
   await expect.poll(() => done[2]).toBe('throttle ["vda",{"iops":500,"bps":10485760}]');
 });
 
+test('writes to memory are watched where the machine may be changed, and the form is told when that begins', async () => {
+  const { station, perform } = await open();
+  const told = () => station.model.events.filter(({ kind }) => kind === 'action').map(({ text }) => text);
+  perform('dirty-rate');
+  expect(station.model.dirty.on).toBe(true);
+  expect(told()).toEqual(['await vm.memory.dirtyRate(1)']);
+  perform('dirty-rate');
+  expect(station.model.dirty.on).toBe(false);
+  expect(told()).toHaveLength(1);
+  const readonly = scriptedStation({ readonly: true });
+  onTestFinished(() => readonly.model.close());
+  readonly.focusOn('memory');
+  readonly.key('w', 'w');
+  expect(readonly.model.dirty.on).toBe(false);
+  expect(readonly.notice?.text).toContain('the workstation is read-only');
+  readonly.key('I', 'I');
+  for (const char of 'dirty') readonly.key(char, char);
+  readonly.key('enter', '');
+  expect(plainText(readonly.overlay?.view(100, 40).lines.at(-1) ?? [])).toContain(
+    'not now: the workstation is read-only',
+  );
+});
+
 test('the cable of a network card, and what is limited of it', async () => {
   const { station, done, type, shown, perform } = await open();
   perform('link');
@@ -135,7 +158,7 @@ test('what is taken out by force is asked for, chosen where several may be meant
 test('all of them are in the palette, whatever has the focus; not for a read-only workstation', async () => {
   const { station } = await open();
   const changes = ACTIONS.filter(({ anywhere, changes }) => anywhere && changes);
-  expect(changes).toHaveLength(8);
+  expect(changes).toHaveLength(9);
   expect(changes.map((action) => station.whyNot(action))).toEqual(changes.map(() => undefined));
   const readonly = scriptedStation({ readonly: true });
   onTestFinished(() => readonly.model.close());
