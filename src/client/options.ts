@@ -250,6 +250,16 @@ export function parseLimits(text: string, what: 'disk' | 'net'): Record<string, 
   return (text === '' ? undefined : takeLimits(parseKeyValues('throttle', text, keys), keys)) ?? {};
 }
 
+/** The same, each limit as a text of its own, by its name in the description. @throws NemuError USAGE, SIZE_FORMAT */
+export function readLimits(values: Readonly<Record<string, unknown>>, what: 'disk' | 'net'): Record<string, number> {
+  const keys = what === 'disk' ? THROTTLE_KEYS : NET_THROTTLE_KEYS;
+  const raw: Record<string, unknown> = {};
+  for (const [key, { field = key, kind }] of Object.entries(keys)) {
+    if (values[field] !== undefined) raw[field] = convert('throttle', key, kind, String(values[field]));
+  }
+  return takeLimits(raw, keys) ?? {};
+}
+
 /** `user,hostfwd=tcp::2222-:22`, `tap,ifname=tap0`, or `none`, which gives undefined. */
 export function parseNet(text: string, option = '--net'): NonNullable<MachineInput['nets']>[number] | undefined {
   if (text === 'none') return undefined;

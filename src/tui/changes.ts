@@ -4,7 +4,7 @@ import { netThrottleSchema, throttleSchema } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { tell } from '../client/explain.ts';
 import { parseDiskChange } from '../client/live_change.ts';
-import { parseLimits } from '../client/options.ts';
+import { readLimits } from '../client/options.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
 import { Disk } from '../repl/disks.ts';
 import { Net } from '../repl/nets.ts';
@@ -162,14 +162,6 @@ export function diskMedium({ vm, model }: Station, name: string): Change {
 /** A field for each limit, with its words. */
 const limitFields = (shape: Readonly<Record<string, { readonly description?: string | undefined }>>): Field[] =>
   Object.entries(shape).map(([name, { description = '' }]) => ({ name, type: 'text', description, required: false }));
-/** As the command line has them: sizes with a unit, counts. @throws NemuError */
-const limitsOf = (values: Values, what: 'disk' | 'net') =>
-  parseLimits(
-    Object.entries(values)
-      .map(([name, value]) => `${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}=${text(value)}`)
-      .join(','),
-    what,
-  );
 /** QEMU's names, all of which its command wants. */
 const QMP_LIMITS = [
   ['bps', 'bps'],
@@ -195,18 +187,18 @@ export function diskThrottle({ vm, model }: Station, name: string): Change {
   return {
     title: `limits of disk ${name}`,
     fields: limitFields(throttleSchema.shape),
-    check: (values) => checkLimits(throttleSchema, limitsOf(values, 'disk')),
+    check: (values) => checkLimits(throttleSchema, readLimits(values, 'disk')),
     tell: () => [`Now: ${Object.keys(now).length > 0 ? literal(now) : 'none'}. What is left empty has no limit.`],
-    repl: (values) => `await vm.disks.${name}.throttle(${literal(limitsOf(values, 'disk'))})`,
+    repl: (values) => `await vm.disks.${name}.throttle(${literal(readLimits(values, 'disk'))})`,
     qmp: (values) => {
-      const limits = limitsOf(values, 'disk');
+      const limits = readLimits(values, 'disk');
       const words = [
         ...QMP_LIMITS.map(([word, field]) => `${word}=${limits[field] ?? 0}`),
         ...QMP_BURSTS.flatMap(([word, field]) => (limits[field] === undefined ? [] : [`${word}=${limits[field]}`])),
       ];
       return `block_set_io_throttle id=${name} ${words.join(' ')}`;
     },
-    run: (values) => new Disk(vm, name).throttle(limitsOf(values, 'disk')),
+    run: (values) => new Disk(vm, name).throttle(readLimits(values, 'disk')),
   };
 }
 
@@ -215,10 +207,10 @@ export function netThrottle({ vm, model }: Station, name: string): Change {
   return {
     title: `limits of network card ${name}`,
     fields: limitFields(netThrottleSchema.shape),
-    check: (values) => checkLimits(netThrottleSchema, limitsOf(values, 'net')),
+    check: (values) => checkLimits(netThrottleSchema, readLimits(values, 'net')),
     tell: () => [`Now: ${Object.keys(now).length > 0 ? literal(now) : 'none'}. What is left empty has no limit.`],
-    repl: (values) => `await vm.nets.${name}.throttle(${literal(limitsOf(values, 'net'))})`,
-    run: (values) => new Net(vm, name).throttle(limitsOf(values, 'net')),
+    repl: (values) => `await vm.nets.${name}.throttle(${literal(readLimits(values, 'net'))})`,
+    run: (values) => new Net(vm, name).throttle(readLimits(values, 'net')),
   };
 }
 

@@ -108,6 +108,26 @@ test('a disk: less must be meant, a medium and limits have their forms', async (
   await expect.poll(() => done[2]).toBe('throttle ["vda",{"iops":500,"bps":10485760}]');
 });
 
+test('a limit is one value, and does not bring another one with it', async () => {
+  const { station, done, type, shown, perform } = await open();
+  perform('throttle-disk');
+  type('5,bps=1');
+  station.key('enter', '');
+  expect(shown()).toContain('iops=5,bps=1 is not a whole number');
+  station.key('ctrl-u', '');
+  for (let i = 0; i < 4; i++) station.key('down', '');
+  type('1,iops=5');
+  station.key('enter', '');
+  expect(shown()).toContain('"1,iops=5" is not a size.');
+  station.key('esc', '');
+  perform('throttle-net');
+  for (let i = 0; i < 4; i++) station.key('down', '');
+  type('1,pps=5');
+  station.key('enter', '');
+  expect(shown()).toContain('"1,pps=5" is not a size.');
+  expect(done).toEqual([]);
+});
+
 test('writes to memory are watched where the machine may be changed, and the form is told when that begins', async () => {
   const { station, perform } = await open();
   const told = () => station.model.events.filter(({ kind }) => kind === 'action').map(({ text }) => text);
