@@ -3,6 +3,7 @@ import { ConsoleInput } from '../client/console_input.ts';
 import type { ConsoleStream, MachineClient } from '../client/machine_client.ts';
 import type { SharedConsole } from '../client/shared_console.ts';
 import {
+  isReport,
   PASTE_BEGINS,
   PASTE_ENDS,
   TerminalLexer,
@@ -10,6 +11,7 @@ import {
   type TypedPiece,
   typedKey,
 } from '../console/terminal_lexer.ts';
+import { GuestModes } from '../console/terminal_modes.ts';
 import { Kernel } from '../repl/kernel.ts';
 import { describeVcpus } from './report.ts';
 import { TerminalQuestions } from './terminal_questions.ts';
@@ -22,6 +24,8 @@ export interface SessionCommand {
   run(): Promise<string | undefined> | string | undefined;
   /** Has the terminal until its promise resolves. */
   readonly takesTerminal?: boolean;
+  /** What is typed behind it is for nobody. */
+  readonly leaves?: boolean;
 }
 
 export interface SessionOptions {
@@ -126,14 +130,25 @@ export class ConsoleSession {
   readonly #options: SessionOptions;
   readonly #prefix: string;
   readonly #leaveKey: string | undefined;
-  readonly #lexer = new TerminalLexer((piece) => this.#piece(piece), { hold: false });
+  readonly #lexer = new TerminalLexer((piece) => this.#piece(piece), {
+    holdEscape: false,
+    done: () => this.#sendTyped(),
+  });
   #escaped = false;
   /** What comes behind the key that leaves is for nobody. */
   #left = false;
   /** What was typed since bytes were given on last. */
   #typedNow = '';
+  /** The terminal is ours. */
+  #held = false;
+  /** What was typed at once with the command that gave the terminal away. */
+  #ahead = '';
   #ended = false;
   readonly #questions = new TerminalQuestions();
+  /** What the guest has done to the terminal. */
+  readonly modes = new GuestModes();
+  /** A process that ends by an error leaves the shell a terminal as it was. */
+  readonly #restore = () => this.#output.write(this.modes.undo());
 
   constructor(input: ReadStream, output: WriteStream, console: ConsoleStream, options: SessionOptions) {
     this.#input = input;
@@ -146,14 +161,18 @@ export class ConsoleSession {
   }
 
   #take(): void {
+    this.#held = true;
     this.#input.setRawMode(true);
     this.#input.resume();
     this.#input.on('data', this.#keys);
+    process.once('exit', this.#restore);
     this.#output.on('resize', this.#resized);
   }
 
   #give(): void {
+    this.#held = false;
     this.#lexer.close();
+    process.off('exit', this.#restore);
     this.#input.off('data', this.#keys);
     this.#output.off('resize', this.#resized);
     this.#input.setRawMode(false);
@@ -180,18 +199,22 @@ export class ConsoleSession {
 
   /** What the guest prints passes here on its way to the terminal. */
   printed(bytes: Uint8Array): void {
+    this.modes.saw(bytes);
     this.#questions.printed(bytes);
   }
 
   /** Takes the terminal's answers to the guest's last questions: the next shell would read them as keys. */
   async takeAnswer(): Promise<void> {
-    if (!this.#ended) await this.#questions.answered(ANSWER_MS);
+    if (!this.#ended) await this.#questions.answered(ANSWER_MS, (question) => this.#output.write(question));
   }
 
   readonly #keys = (bytes: Buffer): void => {
     this.#questions.typed(bytes);
     this.#lexer.take(bytes);
-    this.#sendTyped();
+    if (this.#ahead === '') return;
+    // For whoever has the terminal now.
+    this.#input.unshift(Buffer.from(this.#ahead, 'latin1'));
+    this.#ahead = '';
   };
 
   #piece(piece: TypedPiece): void {
@@ -199,29 +222,54 @@ export class ConsoleSession {
     if (this.#left) return;
     if (kind === 'paste') {
       // The guest has asked the terminal for the marks, and no key of a paste is one of ours.
-      this.#typedNow += `${piece.first ? PASTE_BEGINS : ''}${bytes}${piece.last ? PASTE_ENDS : ''}`;
+      this.#pass(`${piece.first ? PASTE_BEGINS : ''}${bytes}${piece.last ? PASTE_ENDS : ''}`);
       return;
     }
     const key = typedKey(piece);
-    const character = key?.silent ? undefined : key?.character;
-    if (this.#escaped) this.#behindPrefix(piece, key);
-    else if (character !== undefined && character === this.#leaveKey) {
-      this.#sendTyped();
-      this.#left = true;
-      this.#options.leave?.run();
-    } else if (character === this.#prefix) this.#escaped = true;
-    else this.#typedNow += bytes;
+    if (!this.#held) this.#pass(bytes);
+    else if (this.#escaped) this.#behindPrefix(piece, key);
+    // Esc may have come right before it.
+    else if (kind === 'sequence' && bytes.length === 2 && this.#isOurs(bytes[1])) {
+      this.#pass(bytes[0]);
+      this.#ours(bytes[1]);
+    } else if (key && !key.silent && this.#isOurs(key.character)) this.#ours(key.character);
+    else this.#pass(bytes);
   }
 
-  #behindPrefix({ kind, bytes }: TypedPiece, key: TypedKey | undefined): void {
-    // The prefix is let go, or Shift pressed, before the key that is meant.
+  /** What is not for us goes to the guest, or to whoever has the terminal by then. */
+  #pass(bytes: string): void {
+    if (this.#held) this.#typedNow += bytes;
+    else this.#ahead += bytes;
+  }
+
+  #isOurs(character: string): boolean {
+    return character === this.#prefix || character === this.#leaveKey;
+  }
+
+  #ours(character: string): void {
+    if (character === this.#prefix) {
+      this.#escaped = true;
+      return;
+    }
+    this.#sendTyped();
+    this.#left = true;
+    this.#options.leave?.run();
+  }
+
+  #behindPrefix(piece: TypedPiece, key: TypedKey | undefined): void {
+    const { kind, bytes } = piece;
+    // The prefix is let go, or Shift pressed, before the key that is meant; or the guest gets an answer.
     if (key?.silent) return;
+    if (isReport(piece)) {
+      this.#pass(bytes);
+      return;
+    }
     this.#escaped = false;
     const character = kind === 'text' ? bytes[0] : (key?.character ?? bytes);
     this.#sendTyped();
-    if (character === this.#prefix) this.#typedNow += bytes;
+    if (character === this.#prefix) this.#pass(bytes);
     else this.#command(character.toLowerCase());
-    if (kind === 'text') this.#typedNow += bytes.slice(1);
+    if (kind === 'text' && !this.#left) this.#pass(bytes.slice(1));
   }
 
   /** What was typed so far goes to the console. */
@@ -239,6 +287,7 @@ export class ConsoleSession {
   #command(key: string): void {
     const name = prefixName(this.#prefix.charCodeAt(0));
     const command = this.#options.commands.find((each) => each.key === key);
+    this.#left = command?.leaves ?? false;
     if (command) void this.#run(command);
     else if (key === 'h' || key === '?') this.say(`\n${this.help}`);
     else this.say(`There is no ${name} ${JSON.stringify(key)}; ${name} h shows what there is.`);
@@ -247,7 +296,8 @@ export class ConsoleSession {
   async #run(command: SessionCommand): Promise<void> {
     if (command.takesTerminal) {
       this.#give();
-      this.#output.write('\r\n');
+      // The guest's mouse, keyboard protocol and screen are not the other one's.
+      this.#output.write(`${this.modes.undo()}\r\n`);
     }
     const said = await Promise.resolve()
       .then(() => command.run())

@@ -14,6 +14,8 @@ export const EXIT = {
   CRASH: 74,
   /** The guest ended before its command did. */
   NO_STATUS: 75,
+  /** Ctrl-C: as a shell has it of a program that SIGINT has ended. */
+  INTERRUPTED: 130,
 } as const;
 
 export const EXIT_TEXT: readonly (readonly [number, string])[] = [
@@ -26,6 +28,7 @@ export const EXIT_TEXT: readonly (readonly [number, string])[] = [
   [EXIT.INTERNAL_ERROR, 'KVM could not go on (an instruction that it cannot emulate, a failed entry)'],
   [EXIT.CRASH, 'the engine was killed by a signal; a post-mortem is shown'],
   [EXIT.NO_STATUS, 'the guest powered off or was reset before the command ended'],
+  [EXIT.INTERRUPTED, 'Ctrl-C'],
 ];
 
 /** Exit status for a machine that ended on its own, without a command's status. */

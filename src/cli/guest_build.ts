@@ -5,6 +5,7 @@ import { NemuError } from '../client/errors.ts';
 import { fetchGuest } from '../lab/guest.ts';
 import { findRootImage, packParcel, publishRootImage, ROOT_PACKAGES, rootImages } from '../lab/root_image.ts';
 import { createEmpty } from '../storage/tools/create.ts';
+import { EXIT } from './exit_codes.ts';
 import { ProgressLine } from './progress.ts';
 import { run } from './run.ts';
 import type { RunOptions } from './run_options.ts';
@@ -41,7 +42,7 @@ export async function buildDebian(options: BuildOptions, defaults: RunOptions): 
   const folder = await mkdtemp(join(rootImages(), '.build-'));
   const remove = () => rm(folder, { recursive: true, force: true });
   const line = new ProgressLine();
-  const interrupted = () => void remove().then(() => process.exit(130));
+  const interrupted = () => void remove().then(() => process.exit(EXIT.INTERRUPTED));
   process.on('SIGINT', interrupted).on('SIGTERM', interrupted);
   try {
     const guest = await fetchGuest();

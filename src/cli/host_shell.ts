@@ -34,20 +34,27 @@ function openHostProgram(command: readonly string[], rows: number, columns: numb
     env: { ...environment(), TERM: 'xterm-256color', PATH: `${dirname(supervisorPath())}:${process.env.PATH ?? ''}` },
   });
   close(device);
-  let unsent = Buffer.alloc(0);
+  const unsent: Uint8Array[] = [];
   let timer: NodeJS.Timeout | undefined;
   let ended = false;
   const flush = () => {
     timer = undefined;
-    if (ended) return;
-    unsent = unsent.subarray(terminal.write(unsent));
-    if (unsent.length > 0) timer = setTimeout(flush, RETRY_MS);
+    while (!ended && unsent.length > 0) {
+      const [first] = unsent;
+      const taken = terminal.write(first);
+      if (taken === first.length) unsent.shift();
+      else {
+        unsent[0] = first.subarray(taken);
+        timer = setTimeout(flush, RETRY_MS);
+        return;
+      }
+    }
   };
   const program: HostProgram = {
     onData: () => {},
     onEnd: () => {},
     send: (bytes) => {
-      unsent = Buffer.concat([unsent, bytes]);
+      unsent.push(bytes);
       if (!timer) flush();
     },
     resize: (height, width) => !ended && terminal.resize(height, width),

@@ -31,6 +31,11 @@ process.on('exit', (code) => {
 /** Errors that are the caller's: wrong words on the command line, a description that is not valid. */
 const USAGE_CODES = new Set(['USAGE', 'DESCRIPTION', 'SIZE_FORMAT']);
 
+function statusOf({ code }: NemuError): number {
+  if (USAGE_CODES.has(code)) return EXIT.USAGE;
+  return code === 'INTERRUPTED' ? EXIT.INTERRUPTED : EXIT.HOST;
+}
+
 try {
   await program().parseAsync(process.argv);
 } catch (error) {
@@ -39,7 +44,7 @@ try {
     process.exitCode = error.exitCode === 0 ? EXIT.OK : EXIT.USAGE;
   } else if (error instanceof NemuError) {
     process.stderr.write(`nemu: ${error.text}\n`);
-    process.exitCode = USAGE_CODES.has(error.code) ? EXIT.USAGE : EXIT.HOST;
+    process.exitCode = statusOf(error);
   } else {
     process.stderr.write(`nemu: this is a fault in NEMU itself: ${(error as Error).stack ?? error}\n`);
     process.exitCode = EXIT.HOST;

@@ -10,6 +10,7 @@ import { CastRecorder } from '../console/asciicast.ts';
 import { ReplSession, type ReplStreams } from '../repl/session.ts';
 import { jsonOf } from '../repl/values.ts';
 import { Vm } from '../repl/vm.ts';
+import { guardDeadline } from './deadline.ts';
 import { describe } from './describe.ts';
 import { EventLog, note } from './event_log.ts';
 import { EXIT } from './exit_codes.ts';
@@ -26,8 +27,6 @@ export interface ReplTask {
   readonly script?: string;
 }
 
-/** As a shell has it of a program that SIGINT has ended. */
-const INTERRUPTED = 130;
 const TAIL_BYTES = 1 << 20;
 /** A guest that is ready may have modules that never finish loading. */
 const SETTLE_MS = 20_000;
@@ -61,14 +60,20 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
     const { tail, close } = keepConsole(own, options, events);
     if (!own.joinable) machine.onEvent((event) => events.write(event));
     const late = Promise.withResolvers<number>();
+    const ranOut = `--timeout ${options.timeout} ran out`;
+    const off =
+      timeout === undefined
+        ? () => {}
+        : guardDeadline(timeout, `${ranOut} while the code did not wait for anything.`, EXIT.TIMEOUT);
     const timer =
       timeout === undefined
         ? undefined
         : setTimeout(() => {
-            note(events, `--timeout ${options.timeout} ran out. The console's last lines:\n${tail()}`);
+            off();
+            note(events, `${ranOut}. The console's last lines:\n${tail()}`);
             late.resolve(EXIT.TIMEOUT);
           }, timeout);
-    void own.interrupted?.then(() => late.resolve(INTERRUPTED));
+    void own.interrupted?.then(() => late.resolve(EXIT.INTERRUPTED));
     const work = async () => {
       const up =
         guest && Promise.race([guest.settled, guest.up.then(() => sleep(SETTLE_MS, undefined, { ref: false }))]);
@@ -87,6 +92,7 @@ export async function runRepl(kernel: string | undefined, task: ReplTask, option
     try {
       return await Promise.race([work(), late.promise]);
     } finally {
+      off();
       clearTimeout(timer);
       close();
     }

@@ -8,7 +8,6 @@ import type { GuestSession } from '../client/guest_session.ts';
 import type { ConsoleStream, EndState, MachineClient, MachineEvent } from '../client/machine_client.ts';
 import { parseDuration } from '../client/options.ts';
 import { CastRecorder } from '../console/asciicast.ts';
-import { GuestModes } from '../console/terminal_modes.ts';
 import { ttyStdinTransform } from '../lab/tty_stdin.ts';
 import { Kernel } from '../repl/kernel.ts';
 import { ReplSession } from '../repl/session.ts';
@@ -67,7 +66,12 @@ export async function run(
   );
 }
 
-const STATUS_OF_QUIT = { quit: EXIT.OK, interrupt: 130, timeout: EXIT.TIMEOUT, panic: EXIT.PANIC } as const;
+const STATUS_OF_QUIT = {
+  quit: EXIT.OK,
+  interrupt: EXIT.INTERRUPTED,
+  timeout: EXIT.TIMEOUT,
+  panic: EXIT.PANIC,
+} as const;
 
 /** How long a machine that is to end may take to say what it was doing. */
 const ANSWER_MS = 5000;
@@ -264,7 +268,6 @@ class Run {
   /** This terminal, or standard input and output, on the kernel's console. */
   #connectConsole(): () => void {
     const console = this.#own.console('com1');
-    const modes = new GuestModes();
     console.onLost = (count) => this.#say(`${count} bytes of the console were lost: nobody took them in time.`);
     console.onData = (bytes) => {
       this.#observe(bytes);
@@ -273,14 +276,14 @@ class Run {
         return;
       }
       if (this.#leaving) return;
-      process.stdout.write(bytes);
-      modes.saw(bytes);
-      this.#session?.printed(bytes);
+      this.#print(bytes);
     };
     if (!(isatty(0) && isatty(1))) return this.#feedWhenReady(console, (input) => input);
     const shared = 'takeOver' in console ? console : undefined;
-    if (shared) tellRoles(shared, this.#prefix, (text) => this.#say(text));
-    else this.#guest?.resize(process.stdout.rows, process.stdout.columns);
+    if (shared) {
+      shared.onScreen = (screen) => this.#print(screen);
+      tellRoles(shared, this.#prefix, (text) => this.#say(text));
+    } else this.#guest?.resize(process.stdout.rows, process.stdout.columns);
     this.#session = new ConsoleSession(
       process.stdin as ReadStream,
       process.stdout as unknown as TtyWriteStream,
@@ -288,7 +291,10 @@ class Run {
       {
         prefix: this.#prefix,
         commands: [
-          { key: 'x', help: 'quit: end the machine at once', run: () => void this.#quit.resolve('quit') },
+          {
+            ...{ key: 'x', help: 'quit: end the machine at once', leaves: true },
+            run: () => void this.#quit.resolve('quit'),
+          },
           ...machineCommands(this.#machine, this.#prefix),
           {
             key: 'c',
@@ -312,8 +318,13 @@ class Run {
       );
     return () => {
       this.#session?.end();
-      process.stdout.write(modes.undo());
+      process.stdout.write(this.#session?.modes.undo() ?? '');
     };
+  }
+
+  #print(bytes: Uint8Array): void {
+    process.stdout.write(bytes);
+    this.#session?.printed(bytes);
   }
 
   /** Gives the terminal to a REPL; what the guest prints meanwhile is shown when it is left. */
@@ -325,8 +336,11 @@ class Run {
       await Promise.race([session.left, this.#machine.ended()]);
       session.close();
     } finally {
-      process.stdout.write(withoutQuestions(Buffer.concat(this.#held)));
+      const missed = withoutQuestions(Buffer.concat(this.#held));
       this.#held = undefined;
+      const console = this.#own.console('com1');
+      if ('takeOver' in console) console.redraw();
+      else this.#print(missed);
     }
   }
 

@@ -1,11 +1,21 @@
 /** Questions that a guest asks the terminal, and the terminal's answers, which nobody else may read as keys. */
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: device status, cursor position and attributes (ECMA-48)
-const QUESTION = /\x1b\[[?>=]?\d*[nc]/;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: as above
-const ANSWER = /\x1b\[[?>=]?[\d;]*[Rnc]/;
+/**
+ * Questions that programs ask: device status and attributes (ECMA-48), XTVERSION, DECRQM, the keyboard of kitty, sizes
+ * (XTWINOPS), colours and the clipboard (OSC), DECRQSS and XTGETTCAP.
+ */
+const QUESTION =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control sequences
+  /\x1b\[(?:[?>=]?[\d;]*n|[?>=]\d*c|(\d*)c|>\d*q|\??[\d;]*\$p|\?u|(?:1[1345689]|2[01])(?:;\d+)?t)|\x1b\][\d;c]*;\?(?=[;\x07\x1b])|\x1bP[$+]q/;
+/** What a terminal answers, or says by itself, in the same forms. */
+const ANSWER =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control sequences
+  /\x1b\[(?:[?>=]?[\d;]*[Rn]|[>=][\d;]*c|(\??[\d;]*)c|\?[\d;]*(?:u|\$y)|[\d;]+t)|\x1b[\]P][^\x07\x1b]*(?:\x07|\x1b\\)/;
+/** DA1, which every terminal answers, behind all that it was asked before. */
+const ATTRIBUTES = '\x1b[c';
 /** No sequence of these is longer: a piece of one that has begun is in so many bytes. */
 const LONGEST = 64;
+const MAX_ASKED = 256;
 
 /** Controls that a terminal executes within a sequence, which goes on. */
 const EXECUTED = '[\\x00-\\x17\\x19\\x1c-\\x1f\\x7f]';
@@ -78,7 +88,7 @@ export class QuestionFilter {
 }
 
 /** Finds sequences in a stream whose pieces may end anywhere. */
-class SequenceCounter {
+class SequenceFinder {
   readonly #pattern: RegExp;
   #rest = '';
 
@@ -86,43 +96,55 @@ class SequenceCounter {
     this.#pattern = new RegExp(pattern, 'g');
   }
 
-  /** @returns how many were completed by these bytes. */
-  take(bytes: Uint8Array): number {
+  /** @returns whether each that was completed by these bytes was of DA1. */
+  take(bytes: Uint8Array): boolean[] {
     const text = this.#rest + Buffer.from(bytes).toString('latin1');
     const found = [...text.matchAll(this.#pattern)];
     const last = found.at(-1);
     this.#rest = text.slice(last ? last.index + last[0].length : 0).slice(-LONGEST);
-    return found.length;
+    return found.map(([, primary]) => primary !== undefined);
   }
 }
 
 export class TerminalQuestions {
-  readonly #questions = new SequenceCounter(QUESTION);
-  readonly #answers = new SequenceCounter(ANSWER);
-  #open = 0;
+  readonly #questions = new SequenceFinder(QUESTION);
+  readonly #answers = new SequenceFinder(ANSWER);
+  /** Those that have no answer yet, in their order: whether each is DA1. */
+  readonly #asked: boolean[] = [];
   #settled: (() => void) | undefined;
 
   /** Questions that have no answer yet. */
   get open(): number {
-    return this.#open;
+    return this.#asked.length;
   }
 
   /** What goes to the terminal. */
   printed(bytes: Uint8Array): void {
-    this.#open += this.#questions.take(bytes);
+    this.#asked.push(...this.#questions.take(bytes));
+    // A guest that asks without end is not kept count of.
+    if (this.#asked.length > MAX_ASKED) this.#asked.splice(0, this.#asked.length - MAX_ASKED);
   }
 
   /** What comes from the terminal. */
   typed(bytes: Uint8Array): void {
-    this.#open = Math.max(0, this.#open - this.#answers.take(bytes));
-    if (this.#open === 0) this.#settled?.();
+    for (const attributes of this.#answers.take(bytes)) {
+      const at = this.#asked.indexOf(attributes);
+      // What was asked before DA1 and has no answer by now will have none.
+      if (at >= 0) this.#asked.splice(attributes ? 0 : at, attributes ? at + 1 : 1);
+    }
+    if (this.open === 0) this.#settled?.();
   }
 
-  /** Resolves when every question has its answer, or after this time: not every terminal answers everything. */
-  async answered(timeoutMs: number): Promise<void> {
-    if (this.#open === 0) return;
+  /**
+   * Resolves when every question has its answer or will have none, or after this time.
+   * @param ask writes to the terminal, which is asked what it answers in any case.
+   */
+  async answered(timeoutMs: number, ask: (question: string) => void): Promise<void> {
+    if (this.open === 0) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#settled = resolve;
+    this.#asked.push(true);
+    ask(ATTRIBUTES);
     const timer = setTimeout(resolve, timeoutMs);
     await promise;
     clearTimeout(timer);

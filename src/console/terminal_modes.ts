@@ -24,17 +24,21 @@ const BOTTOM = '\x1b[999;1H';
 
 /**
  * DECSET and DECRST with all their parameters, DECSCUSR, XTMODKEYS, the keyboard protocol of kitty, hyperlinks (OSC 8),
- * DECSTR and RIS.
+ * colours (OSC 4, 10 to 19), DECSTR and RIS.
  * Sources: XTerm's ctlseqs, https://sw.kovidgoyal.net/kitty/keyboard-protocol/.
  */
 const SEQUENCE =
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control sequences
-  /\x1b\[\?([\d;]*)([hl])|\x1b\[\d* (q)|\x1b\[>4(?:;\d*)?(m)|\x1b\[[>=<][\d;]*(u)|\x1b\](8);|\x1b\[!(p)|\x1b(c)/g;
+  /\x1b\[\?([\d;]*)([hl])|\x1b\[\d* (q)|\x1b\[>4(?:;\d*)?(m)|\x1b\[[>=<][\d;]*(u)|\x1b\](8);|\x1b\](?:(1[0-9]);|(4);\d+;)(?=[^?])|\x1b\[!(p)|\x1b(c)/g;
 /** No sequence of these is longer. */
 const LONGEST = 64;
 
 const ALTERNATE: ReadonlySet<string> = new Set(['47', '1047', '1049']);
 const ORIGIN = '6';
+/** Reports of the theme and of the size that a terminal sends by itself. */
+const REPORTS = ['2031', '2048'] as const;
+/** kitty has a stack of them for each screen; more than were pushed takes all. */
+const KITTY_OFF = '\x1b[<99u';
 
 /**
  * Knows what a guest has done to its terminal that is undone only where it was done: to leave the alternate screen or
@@ -43,6 +47,7 @@ const ORIGIN = '6';
 export class GuestModes {
   #alternate = false;
   #origin = false;
+  #kitty = false;
   readonly #newer = new Set<string>();
   /** A sequence that has begun: it may come in pieces. */
   #begun = '';
@@ -50,16 +55,20 @@ export class GuestModes {
   /** What goes to the terminal. */
   saw(bytes: Uint8Array): void {
     const text = this.#begun + Buffer.from(bytes).toString('latin1');
-    for (const [, parameters = '', set, shape, keys, kitty, link, soft, hard] of text.matchAll(SEQUENCE)) {
+    for (const [, parameters = '', set, shape, keys, kitty, link, dynamic, palette, soft, hard] of text.matchAll(
+      SEQUENCE,
+    )) {
       if (set) this.#mode(parameters.split(';'), set === 'h');
       if (shape) this.#newer.add('\x1b[0 q');
       if (keys) this.#newer.add('\x1b[>4m');
-      // More than were pushed takes all.
-      if (kitty) this.#newer.add('\x1b[<99u');
+      if (kitty) this.#kitty = true;
       if (link) this.#newer.add('\x1b]8;;\x1b\\');
+      const colour = dynamic ?? palette;
+      if (colour) this.#newer.add(`\x1b]1${colour.padStart(2, '0')}\x1b\\`);
       if (soft || hard) this.#origin = false;
       if (hard) {
         this.#alternate = false;
+        this.#kitty = false;
         this.#newer.clear();
       }
     }
@@ -70,6 +79,7 @@ export class GuestModes {
   #mode(parameters: readonly string[], on: boolean): void {
     if (parameters.some((each) => ALTERNATE.has(each))) this.#alternate = on;
     if (parameters.includes(ORIGIN)) this.#origin = on;
+    for (const mode of REPORTS) if (on && parameters.includes(mode)) this.#newer.add(`\x1b[?${mode}l`);
   }
 
   /** The alternate screen is shown. */
@@ -79,9 +89,10 @@ export class GuestModes {
 
   /** What makes the terminal the shell's again. */
   undo(): string {
-    const alternate = this.#alternate ? '\x1b[?1049l' : '';
+    const kitty = this.#kitty ? KITTY_OFF : '';
+    const alternate = this.#alternate ? `\x1b[?1049l${kitty}` : '';
     const origin = this.#origin ? `\x1b[r\x1b[?6l${BOTTOM}` : '';
     // CAN comes first: of a sequence that has begun none of these is to be a part.
-    return `\x18${[...this.#newer].join('')}${alternate}${origin}${RESET_MODES}`;
+    return `\x18${[...this.#newer].join('')}${kitty}${alternate}${origin}${RESET_MODES}`;
   }
 }

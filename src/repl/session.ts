@@ -81,8 +81,8 @@ export class ReplSession {
       ignoreUndefined: true,
       // A preview evaluates what is half typed, on a machine that runs.
       preview: false,
-      // Keys wait while something is awaited; with this, all but Ctrl-C.
-      breakEvalOnSigint: terminal,
+      // Keys wait while something is awaited; with this, all but Ctrl-C, which ends a loop without end as well.
+      breakEvalOnSigint: terminal || !this.#interactive,
       writer: (value: unknown) => this.print(value),
     });
     // What a line of code prints is for whoever ran it.

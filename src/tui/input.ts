@@ -17,17 +17,24 @@ export const PASTE_ON = '\x1b[?2004h';
 export const PASTE_OFF = '\x1b[?2004l';
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: a control sequence
-const MOUSE = /^\x1b\[<(\d+);(\d+);(\d+)([Mm])$/;
+const SGR_MOUSE = /^\x1b\[<(\d+);(\d+);(\d+)([Mm])$/;
+/** Of a terminal that knows the mouse, and not how it was asked to tell of it: in three bytes, or as urxvt does. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: a control sequence
+const OLD_MOUSE = /^\x1b\[(?:M([\s\S])([\s\S])([\s\S])|(\d+);(\d+);(\d+)M)$/;
 /** Added to a button's number in a report of motion. */
 const MOTION = 0x20;
+/** Added to every number of the old reports of the mouse, or to the button alone. */
+const OLD_BASE = 32;
 /** Ctrl-] as telnet and virsh have it. */
 const LEAVE = '\x1d';
 /** Of UTF-8. */
 const CHARACTER = /[\xc0-\xff][\x80-\xbf]*|[\s\S]/g;
 
-function isLeave(piece: TypedPiece): boolean {
+/** What goes to the guest before it is left; undefined for what is not Ctrl-]. Esc may have come right before it. */
+function leavesWith(piece: TypedPiece): string | undefined {
+  if (piece.bytes === `\x1b${LEAVE}`) return '\x1b';
   const key = typedKey(piece);
-  return key?.character === LEAVE && !key.silent;
+  return key?.character === LEAVE && !key.silent ? '' : undefined;
 }
 
 /** Takes keys as they are. */
@@ -51,7 +58,7 @@ export class TerminalInput {
   onLeave: (() => void) | undefined;
   /** Mouse reports are a guest's too, as they are: it has asked the terminal for them. */
   everything = false;
-  readonly #lexer = new TerminalLexer((piece) => this.#piece(piece));
+  readonly #lexer = new TerminalLexer((piece) => this.#piece(piece), { done: () => this.#send() });
   /** What was typed since bytes were given on last. */
   #typed = '';
   /** Who had the keyboard when a paste began. */
@@ -62,7 +69,6 @@ export class TerminalInput {
   /** Takes bytes from the terminal. */
   take(bytes: Buffer): void {
     this.#lexer.take(bytes);
-    this.#send();
   }
 
   close(): void {
@@ -75,14 +81,10 @@ export class TerminalInput {
       return;
     }
     const { kind, bytes } = piece;
-    const report = kind === 'sequence' && !this.everything ? MOUSE.exec(bytes) : null;
-    if (report) {
-      this.#send();
-      const [button, column, row] = report.slice(1, 4).map(Number);
-      this.#mouse(button, column - 1, row - 1, report[4] === 'M');
-      return;
-    }
-    if (this.raw && kind !== 'text' && isLeave(piece)) {
+    if (kind === 'sequence' && !this.everything && this.#isMouse(bytes)) return;
+    const last = this.raw && leavesWith(piece);
+    if (last !== undefined) {
+      this.#typed += last;
       this.#send();
       this.onLeave?.();
       return;
@@ -120,6 +122,25 @@ export class TerminalInput {
     const typed = this.#typed;
     this.#typed = '';
     if (typed !== '') this.raw?.type(bufferOf(typed));
+  }
+
+  #isMouse(bytes: string): boolean {
+    const report = SGR_MOUSE.exec(bytes) ?? OLD_MOUSE.exec(bytes);
+    if (!report) return false;
+    this.#send();
+    if (report[4] === 'M' || report[4] === 'm') {
+      const [button, column, row] = report.slice(1, 4).map(Number);
+      this.#mouse(button, column - 1, row - 1, report[4] === 'M');
+      return true;
+    }
+    const numbers = report[4] === undefined ? report.slice(1, 4).map((byte) => byte.charCodeAt(0)) : report.slice(4, 7);
+    const [code, x, y] = numbers.map(Number);
+    const button = code - OLD_BASE;
+    const offset = report[4] === undefined ? OLD_BASE + 1 : 1;
+    // These do not say which button was let go.
+    const released = (button & 0x63) === 3;
+    this.#mouse(released ? 0 : button, x - offset, y - offset, !released);
+    return true;
   }
 
   #mouse(button: number, column: number, row: number, pressed: boolean): void {

@@ -18,7 +18,7 @@ const CONTROLS: Readonly<Record<string, string>> = {
 
 /**
  * The key that a terminal sends as a character, a control character or a sequence, and what it types.
- * @returns undefined for those with Shift, Ctrl and Alt too, and others that nobody asked for: they are no keys of ours.
+ * @returns undefined for keys with Shift, Ctrl and Alt too, and others that nobody asked for, and what is no key at all.
  */
 export function namedKey(sent: string): readonly [name: string, text: string] | undefined {
   const named = CONTROLS[sent];
@@ -27,7 +27,7 @@ export function namedKey(sent: string): readonly [name: string, text: string] | 
     const name = SEQUENCES[sent.slice(2)];
     return name === undefined ? undefined : [name, ''];
   }
-  if (sent.startsWith('\x1b')) return [`alt-${sent.slice(1)}`, ''];
+  if (sent.startsWith('\x1b')) return [...sent].length === 2 ? [`alt-${sent.slice(1)}`, ''] : undefined;
   if (sent >= ' ') return [sent, sent];
   const code = sent.charCodeAt(0);
   // Ctrl-a to Ctrl-z, and those behind it: Ctrl-].

@@ -26,6 +26,8 @@ export interface Layout {
 
 export const MIN_COLUMNS = 56;
 export const MIN_ROWS = 14;
+/** Of the screen: header, footer, and the one that Ink must not have. */
+const OTHER_ROWS = 3;
 /** Rows of a pane that is not in focus where there is not enough room: its frame and one line. */
 const FOLDED = 3;
 const LEFT: readonly PaneName[] = ['vcpus', 'pci', 'memory', 'activity'];
@@ -41,7 +43,7 @@ export function layOut(
   focus: PaneName,
   bottom: 'repl' | 'events',
 ): Layout | undefined {
-  if (width < MIN_COLUMNS || height < MIN_ROWS - 2) return undefined;
+  if (width < MIN_COLUMNS || height < MIN_ROWS - OTHER_ROWS) return undefined;
   if (layout === 'full') return { columns: [[{ pane: focus, rect: { left: 0, top, width, height } }]] };
   const right: readonly PaneName[] = ['console', bottom];
   if (layout === 'half') {

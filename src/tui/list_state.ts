@@ -3,17 +3,18 @@ import type { Row } from './panes/pane.ts';
 import { plainText } from './style.ts';
 
 /** A filter is a regular expression, or the text itself where it is none; behind `!`, what does not match is shown. */
-export function passes(filter: string, text: string): boolean {
+export function filterOf(filter: string): (text: string) => boolean {
   const inverse = filter.startsWith('!');
   const pattern = inverse ? filter.slice(1) : filter;
-  if (pattern === '') return true;
-  let found: boolean;
+  if (pattern === '') return () => true;
+  let expression: RegExp | undefined;
   try {
-    found = new RegExp(pattern, 'i').test(text);
+    expression = new RegExp(pattern, 'i');
   } catch {
-    found = text.toLowerCase().includes(pattern.toLowerCase());
+    // It is a text then.
   }
-  return found !== inverse;
+  const wanted = pattern.toLowerCase();
+  return (text) => (expression ? expression.test(text) : text.toLowerCase().includes(wanted)) !== inverse;
 }
 
 /** Which row of a list is chosen, what of the list is shown, and its filter. */
@@ -32,7 +33,8 @@ export class ListState {
 
   /** Takes the rows as they are now. @returns those that are shown in `height`, and which of them is chosen. */
   window(rows: readonly Row[], height: number): { readonly rows: readonly Row[]; readonly from: number } {
-    const shown = this.filter === '' ? rows : rows.filter(({ line }) => passes(this.filter, plainText(line)));
+    const passes = filterOf(this.filter);
+    const shown = this.filter === '' ? rows : rows.filter(({ line }) => passes(plainText(line)));
     const before = Math.max(0, this.#keys.indexOf(this.selected ?? ''));
     this.#keys = shown.flatMap(({ key }) => (key === undefined ? [] : [key]));
     if (this.#tail && this.#atEnd) this.selected = this.#keys.at(-1);

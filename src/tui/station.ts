@@ -102,8 +102,7 @@ export class Station {
   #marked: { readonly pane: TerminalPane; readonly cells: TerminalSelection } | undefined;
   /** The pane whose filter is being typed. */
   filtering: PaneName | undefined;
-  /** The screen has no room for the panes, as the last frame found out. */
-  unseen = false;
+  #unseen = false;
   readonly files: ConsoleFiles;
   readonly dialogs: Dialogs;
   readonly #consoles: TerminalPane[];
@@ -144,6 +143,17 @@ export class Station {
 
   changed(): void {
     this.model.changed();
+  }
+
+  get unseen(): boolean {
+    return this.#unseen;
+  }
+
+  /** The screen has no room for the panes, as the last frame found out: nobody sees what would be typed into one. */
+  set unseen(unseen: boolean) {
+    this.#unseen = unseen;
+    // A frame is being made, and does not change what it shows.
+    if (unseen && this.typingInto) queueMicrotask(() => this.stopTyping());
   }
 
   get consoles(): readonly TerminalPane[] {

@@ -37,6 +37,12 @@ export interface TerminalPaneOptions {
   readonly drives?: () => boolean;
 }
 
+interface Piece {
+  readonly bytes: Uint8Array;
+  /** Another terminal gets these too, and answers the questions in them. */
+  answered: boolean;
+}
+
 export class TerminalPane implements RawKeys {
   readonly name: string;
   readonly terminal: xterm.Terminal;
@@ -49,15 +55,16 @@ export class TerminalPane implements RawKeys {
   silent = true;
   /** Bytes that were not drawn, since newer ones came faster than could be. */
   skipped = 0;
-  /** It answers the guest's questions about its terminal: nobody else does while it is in a pane. */
-  answers = true;
   /** Rows are shown with the time when they were begun. */
   timestamps = false;
   readonly times: RowTimes;
   readonly #options: TerminalPaneOptions;
   readonly #taps = new Set<ConsoleTap>();
   /** What waits to be parsed, the oldest first. */
-  #pending: Uint8Array[] = [];
+  #pending: Piece[] = [];
+  #answers = true;
+  /** The same for what is being parsed. */
+  #answering = true;
   #waiting = 0;
   #parsing = false;
   #timer: NodeJS.Timeout | undefined;
@@ -83,37 +90,49 @@ export class TerminalPane implements RawKeys {
     this.terminal.unicode.activeVersion = cellWidths.version;
     this.#copy = new ScreenCopy(this.terminal);
     this.times = new RowTimes(this.terminal);
-    this.terminal.onData((answer) => this.answers && this.send(Buffer.from(answer, 'latin1')));
+    this.terminal.onData((answer) => this.#answering && this.send(Buffer.from(answer, 'latin1')));
   }
 
   write(bytes: Uint8Array): void {
     this.silent &&= bytes.length === 0;
     for (const tap of this.#taps) tap.bytes(bytes);
-    for (let at = 0; at < bytes.length; at += PIECE) this.#pending.push(bytes.subarray(at, at + PIECE));
+    for (let at = 0; at < bytes.length; at += PIECE)
+      this.#pending.push({ bytes: bytes.subarray(at, at + PIECE), answered: !this.#answers });
     this.#waiting += bytes.length;
     if (this.#waiting > MAX_PENDING) this.#skip();
     this.#parse();
   }
 
+  /**
+   * It answers a guest's questions about its terminal, as nobody else does while it is in a pane. Where that changes,
+   * whoever answers from now on gets what waits to be parsed as well, and answers that.
+   */
+  set answers(on: boolean) {
+    this.#answers = on;
+    if (!on) for (const piece of this.#pending) piece.answered = true;
+  }
+
   /** Lets go of the oldest that waits, up to the end of a line: what comes last is what a person wants to see. */
   #skip(): void {
     const before = this.#waiting;
-    while (this.#waiting > MAX_PENDING / 2) this.#waiting -= (this.#pending.shift() as Uint8Array).length;
+    while (this.#waiting > MAX_PENDING / 2) this.#waiting -= (this.#pending.shift() as Piece).bytes.length;
     const [first] = this.#pending;
-    const end = first ? first.indexOf(LINE_FEED) + 1 : 0;
+    const end = first ? first.bytes.indexOf(LINE_FEED) + 1 : 0;
     if (first && end > 0) {
       this.#waiting -= end;
-      this.#pending[0] = first.subarray(end);
+      this.#pending[0] = { ...first, bytes: first.bytes.subarray(end) };
     }
     this.skipped += before - this.#waiting;
-    this.#pending.unshift(AFRESH);
+    this.#pending.unshift({ bytes: AFRESH, answered: true });
     this.#waiting += AFRESH.length;
   }
 
   #parse(): void {
     if (this.#parsing || this.#timer) return;
-    const bytes = this.#pending.shift();
-    if (!bytes) return;
+    const piece = this.#pending.shift();
+    if (!piece) return;
+    const { bytes } = piece;
+    this.#answering = !piece.answered;
     this.#parsing = true;
     this.#waiting -= bytes.length;
     const before = scrollbackOf(this.terminal);
@@ -143,7 +162,7 @@ export class TerminalPane implements RawKeys {
     const give = () =>
       ready(
         this.#copy.drawing(),
-        [this.#copy.rest, ...this.#pending].filter(({ length }) => length > 0),
+        [this.#copy.rest, ...this.#pending.map(({ bytes }) => bytes)].filter(({ length }) => length > 0),
       );
     if (this.#parsing) this.#between.push(give);
     else give();
@@ -162,14 +181,15 @@ export class TerminalPane implements RawKeys {
 
   /** Sends what was typed on a terminal whose cursor keys are in their normal mode. */
   type(bytes: Uint8Array): void {
-    this.#forgetFound();
+    // Who types wants to see it.
+    this.toLive();
     if (!this.terminal.modes.applicationCursorKeysMode) this.send(bytes);
     else this.send(Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(CURSOR_KEY, '\x1bO$1'), 'latin1'));
   }
 
   /** Sends what is pasted, with marks around it where the guest has asked for them (DECSET 2004). */
   paste(bytes: Uint8Array, first: boolean, last: boolean): void {
-    this.#forgetFound();
+    this.toLive();
     if (first) this.#marksPaste = this.terminal.modes.bracketedPasteMode;
     if (first && this.#marksPaste) this.send(Buffer.from(PASTE_BEGINS));
     if (bytes.length > 0) this.send(bytes);

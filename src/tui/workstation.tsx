@@ -245,7 +245,7 @@ export async function runWorkstation(
   };
   input.on('data', take);
   // A process that ends by an error leaves no terminal behind that sends a shell the mouse's moves.
-  const restore = () => output.write(modesOff);
+  const restore = () => output.write(zoom.undo + modesOff);
   process.once('exit', restore);
   output.write(modesOn);
   output.write(FIRST_COLUMN);

@@ -1,11 +1,19 @@
 /** The whole terminal for one pane: its screen and its size, keys as they are, and the terminal as it was afterwards. */
 import type { WriteStream } from 'node:tty';
+import { PASTE_BEGINS, PASTE_ENDS } from '../console/terminal_lexer.ts';
 import { GuestModes } from '../console/terminal_modes.ts';
 import type { RawKeys, TerminalInput } from './input.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { ZoomedOutput } from './zoomed_output.ts';
 
 const NOWHERE: RawKeys = { type: () => {}, paste: () => {} };
+
+/** The guest has set the terminal's modes by itself: keys and marks are as it wants them. */
+const asItIs = ({ send }: TerminalPane): RawKeys => ({
+  type: send,
+  paste: (bytes, first, last) =>
+    send(Buffer.concat([Buffer.from(first ? PASTE_BEGINS : ''), bytes, Buffer.from(last ? PASTE_ENDS : '')])),
+});
 
 export interface ZoomOptions {
   /** What is typed goes nowhere. */
@@ -25,6 +33,7 @@ export class Zoom {
   #modes = new GuestModes();
   #hinted = false;
   #left: (() => void) | undefined;
+  #over = false;
 
   constructor(terminal: WriteStream, input: TerminalInput, options: ZoomOptions) {
     this.#terminal = terminal;
@@ -52,22 +61,29 @@ export class Zoom {
    */
   async show(pane: TerminalPane, free: Promise<unknown> = Promise.resolve()): Promise<void> {
     const left = Promise.withResolvers<void>();
+    this.#over = false;
     const { raw, onLeave } = this.#input;
-    this.#left = left.resolve;
-    this.#input.raw = this.#options.mute ? NOWHERE : pane;
-    this.#input.onLeave = left.resolve;
-    try {
-      await free;
-      await this.#showing(pane, left.promise);
-    } finally {
+    this.#input.raw = this.#options.mute ? NOWHERE : asItIs(pane);
+    // At once: what follows Ctrl-] in the same read is not the guest's any more.
+    this.#left = () => {
+      this.#over = true;
+      this.#input.everything = false;
       this.#input.raw = raw;
       this.#input.onLeave = onLeave;
+      left.resolve();
+    };
+    this.#input.onLeave = this.#left;
+    try {
+      await free;
+      if (!this.#over) await this.#showing(pane, left.promise);
+    } finally {
+      this.#left();
+      this.#left = undefined;
     }
   }
 
   async #showing(pane: TerminalPane, left: Promise<void>): Promise<void> {
     this.#pane = pane;
-    pane.answers = false;
     const resized = () => pane.resize(this.#terminal.columns, this.#terminal.rows);
     this.#terminal.on('resize', resized);
     resized();
@@ -77,13 +93,17 @@ export class Zoom {
     try {
       await left;
     } finally {
-      this.#input.everything = false;
       this.#terminal.off('resize', resized);
       this.#live = false;
       this.#pane = undefined;
       pane.answers = true;
       this.#terminal.write(this.#modes.undo());
     }
+  }
+
+  /** What makes the terminal as it was, while a pane has it. */
+  get undo(): string {
+    return this.#pane ? this.#modes.undo() : '';
   }
 
   /** Takes the terminal back, as Ctrl-] does. */
@@ -94,12 +114,15 @@ export class Zoom {
   #draw(pane: TerminalPane, hint = false): void {
     this.#live = false;
     this.#hinted = false;
+    // What the terminal does not get as it is, it does not answer.
+    pane.answers = true;
     pane.copy((screen, rest) => {
       if (this.#pane !== pane) return;
       this.#modes.saw(Buffer.from(screen));
       this.#terminal.write(screen);
       this.#live = true;
       if (hint && rest.length === 0) this.#hint(pane);
+      pane.answers = this.#hinted;
       for (const bytes of rest) this.#show(bytes);
     });
   }

@@ -11,6 +11,7 @@ import { openImage } from '../../storage/open.ts';
 import { Qcow2Image } from '../../storage/qcow2/image.ts';
 import { copyDisk } from '../../storage/tools/convert.ts';
 import { createEmpty, imageFormat } from '../../storage/tools/create.ts';
+import { EXIT } from '../exit_codes.ts';
 import { formatOf, formatOptions, noteProgress, print } from './common.ts';
 
 export async function create(
@@ -75,7 +76,7 @@ export async function convert(
   const interrupted = () => {
     progress.done();
     remove();
-    process.exit(130);
+    process.exit(EXIT.INTERRUPTED);
   };
   process.on('SIGINT', interrupted).on('SIGTERM', interrupted);
   try {

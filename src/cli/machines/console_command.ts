@@ -7,7 +7,6 @@ import { type ConsoleReport, type SharedConsole, sizeOf } from '../../client/sha
 import { table } from '../../client/text_table.ts';
 import { CastRecorder } from '../../console/asciicast.ts';
 import { LineStamper } from '../../console/line_stamper.ts';
-import { GuestModes } from '../../console/terminal_modes.ts';
 import { timeOfDay } from '../../console/time_of_day.ts';
 import { ReplSession } from '../../repl/session.ts';
 import { Vm } from '../../repl/vm.ts';
@@ -122,7 +121,6 @@ class AttachedTerminal {
   readonly #session: ConsoleSession;
   readonly #again: string;
   readonly #left = Promise.withResolvers<'left'>();
-  readonly #modes = new GuestModes();
   readonly #stamper: LineStamper | undefined;
   /** Nothing more goes to the terminal. */
   #leaving = false;
@@ -149,7 +147,7 @@ class AttachedTerminal {
       prefix,
       leave: { key: LEAVE, help: 'leave; the machine goes on', run: leave },
       commands: [
-        { key: 'd', help: 'leave, too', run: () => void leave() },
+        { key: 'd', help: 'leave, too', run: () => void leave(), leaves: true },
         ...(options.watch ? [] : this.#driving(options)),
         ...machineCommands(attached.machine, prefix),
         { key: 'c', help: 'a REPL on the machine; Ctrl-d comes back', takesTerminal: true, run: () => this.#repl() },
@@ -198,13 +196,12 @@ class AttachedTerminal {
 
   #stamped(bytes: Uint8Array): Uint8Array {
     // A program that has the whole screen has no lines.
-    return this.#stamper && !this.#modes.alternate ? this.#stamper.take(bytes) : bytes;
+    return this.#stamper && !this.#session.modes.alternate ? this.#stamper.take(bytes) : bytes;
   }
 
   /** @param shown the same with its times. */
   #print(bytes: Uint8Array, shown: Uint8Array): void {
     this.#recorder?.bytes(bytes);
-    this.#modes.saw(bytes);
     if (this.#leaving) return;
     process.stdout.write(shown);
     this.#session.printed(bytes);
@@ -219,6 +216,7 @@ class AttachedTerminal {
       await action();
     } finally {
       this.#viewer.onData = this.#take;
+      this.#viewer.redraw();
     }
   }
 
@@ -229,17 +227,21 @@ class AttachedTerminal {
       const session = new ReplSession(this.#vm, terminalStreams());
       await Promise.race([session.left, machine.ended()]);
       session.close();
-      this.#viewer.redraw();
     });
   }
 
   #search(): Promise<undefined> {
     return this.#away(async () => {
       const lines = createInterface({ input: process.stdin, output: process.stdout });
-      const text = await lines.question('search: ', {}).finally(() => lines.close());
-      if (text === '') return;
-      const found = await this.#attached.share.searchConsole(this.#viewer.name, text);
-      process.stdout.write(found.length > 0 ? `${found.map(printable).join('\n')}\n` : `"${text}" is not there.\n`);
+      try {
+        const text = await lines.question('search: ');
+        if (text === '') return;
+        const found = await this.#attached.share.searchConsole(this.#viewer.name, text);
+        process.stdout.write(found.length > 0 ? `${found.map(printable).join('\n')}\n` : `"${text}" is not there.\n`);
+        await lines.question('Enter comes back. ');
+      } finally {
+        lines.close();
+      }
     });
   }
 
@@ -254,7 +256,7 @@ class AttachedTerminal {
     await this.#session.takeAnswer();
     const dropped = outcome === 'left' ? await leaveConsole(this.#viewer, this.#session.typed, name) : '';
     this.#session.end();
-    process.stdout.write(`${this.#modes.undo()}\r\n`);
+    process.stdout.write(`${this.#session.modes.undo()}\r\n`);
     process.stderr.write(dropped);
     process.stderr.write(
       outcome === 'left' ? `[nemu] Left ${name}; ${this.#again} comes back.\n` : `[nemu] ${outcome.why}\n`,

@@ -8,6 +8,7 @@ import type { OutputListener } from '../../client/output_pace.ts';
 import { sizeOf } from '../../client/shared_console.ts';
 import { GuestModes } from '../../console/terminal_modes.ts';
 import { parsePrefix, prefixName } from '../console_session.ts';
+import { EXIT } from '../exit_codes.ts';
 import type { AttachedMachine } from './connection.ts';
 
 export interface ExecOptions {
@@ -19,7 +20,6 @@ export interface ExecOptions {
 
 /** How long a guest that comes up may take. */
 const READY_MS = 60_000;
-const INTERRUPTED = 130;
 const HUNG_UP = 129;
 /** The shell that people know of a system, and of ours the one with its prompt. */
 const SHELL =
@@ -100,7 +100,7 @@ async function withStreams(guest: GuestChannel, script: string): Promise<number>
     signal: stop.signal,
   });
   process.stdin.destroy();
-  return stop.signal.aborted ? INTERRUPTED : status;
+  return stop.signal.aborted ? EXIT.INTERRUPTED : status;
 }
 
 /** @param leave byte of the key that hangs up. */

@@ -1,7 +1,7 @@
 /** The list of `nemu top`: what is shown, which machine is chosen, and what keys mean. It knows no terminal. */
 import { prose, twoColumns } from '../../repl/prose.ts';
 import { keyLabel } from '../../tui/keys.ts';
-import { ListState, passes } from '../../tui/list_state.ts';
+import { filterOf, ListState } from '../../tui/list_state.ts';
 import { edited } from '../../tui/overlays/overlay.ts';
 import { type Line, line, type Style, span, toWidth } from '../../tui/style.ts';
 import { type Fit, LoadLines } from './load_lines.ts';
@@ -129,6 +129,13 @@ export class TopScreen {
     return action;
   }
 
+  /** @param text one line: no key of it does anything. */
+  paste(text: string): void {
+    if (this.#mode !== 'filter' || this.#isTooSmall) return;
+    this.#filter += text;
+    this.#arrange();
+  }
+
   #answer(name: string): TopAction | undefined {
     const asked = this.#asked;
     this.#asked = undefined;
@@ -221,7 +228,7 @@ export class TopScreen {
   #arrange(): readonly string[] {
     const before = this.#names;
     this.#names = sortLoads(this.loads, this.#order).map(({ name }) => name);
-    this.#passing = this.#names.filter((name) => passes(this.#filter, name));
+    this.#passing = this.#names.filter(filterOf(this.#filter));
     const { selected } = this.#list;
     const at = selected === undefined || this.#names.includes(selected) ? -1 : before.indexOf(selected);
     if (at >= 0) {

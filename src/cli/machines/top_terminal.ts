@@ -1,15 +1,16 @@
 /** `nemu top` on a terminal: keys in, frames out, and the terminal handed to other commands and taken back. */
 import { RESET_MODES } from '../../console/terminal_modes.ts';
-import { TerminalInput } from '../../tui/input.ts';
+import { PASTE_OFF, PASTE_ON, TerminalInput } from '../../tui/input.ts';
 import { isUnicode } from '../../tui/locale.ts';
+import { lineOf } from '../../tui/overlays/overlay.ts';
 import { paint, type Style, type Theme, themeNamed } from '../../tui/style.ts';
 import { runApart, runHere } from '../own_command.ts';
 import type { Load, Order } from './loads.ts';
 import { listMachines } from './records.ts';
 import { type TopAction, TopScreen } from './top_screen.ts';
 
-const ALTERNATE_ON = '\x1b[?1049h\x1b[?7l\x1b[?25l';
-const ALTERNATE_OFF = '\x1b[?7h\x1b[?25h\x1b[?1049l';
+const ALTERNATE_ON = `\x1b[?1049h\x1b[?7l\x1b[?25l${PASTE_ON}`;
+const ALTERNATE_OFF = `${PASTE_OFF}\x1b[?7h\x1b[?25h\x1b[?1049l`;
 const NOTICE_MS = 8000;
 
 /** Commands that have the terminal for themselves. */
@@ -46,6 +47,10 @@ export class TopTerminal {
     this.#screen = new TopScreen({ unicode: isUnicode(), order });
     this.#left = left;
     this.#keys.onKey = (name, text) => this.#pressed(name, text);
+    this.#keys.onPaste = (text) => {
+      this.#screen.paste(lineOf(text));
+      this.#draw();
+    };
     // A terminal that has gone takes nothing, and sends SIGHUP.
     for (const stream of [process.stdin, process.stdout]) stream.on('error', this.#leave);
     process.on('SIGINT', this.#interrupt);
@@ -91,6 +96,7 @@ export class TopTerminal {
     process.stdin.setRawMode?.(true);
     process.stdin.on('data', this.#take);
     process.stdin.resume();
+    process.once('exit', this.#restore);
     process.stdout.write(ALTERNATE_ON);
     this.#draw();
   }
@@ -102,8 +108,12 @@ export class TopTerminal {
     process.stdin.off('data', this.#take);
     process.stdin.setRawMode?.(false);
     process.stdin.pause();
-    process.stdout.write(ALTERNATE_OFF);
+    process.off('exit', this.#restore);
+    this.#restore();
   }
+
+  /** A process that ends by an error gives the terminal back too. */
+  readonly #restore = () => process.stdout.write(ALTERNATE_OFF);
 
   /** Writes the rows that are others than before. */
   #draw(): void {

@@ -27,6 +27,12 @@ export interface FormOptions {
   readonly changed: () => void;
 }
 
+/** As people write them; what is none of these is refused where values are checked. */
+const BOOLEANS: Readonly<Record<string, boolean>> = {
+  ...{ true: true, on: true, yes: true },
+  ...{ false: false, off: false, no: false },
+};
+
 const textOf = (error: unknown) => (error instanceof NemuError ? error.text : (error as Error).message);
 
 /** Options of a device to fill in: defaults are shown, values are checked as they are typed. */
@@ -50,7 +56,7 @@ export class Form implements Overlay {
     for (const { name, type } of this.#options.fields) {
       const text = this.#texts.get(name);
       if (text === undefined || text === '') continue;
-      if (type === 'boolean') values[name] = text === 'true';
+      if (type === 'boolean') values[name] = BOOLEANS[text.toLowerCase()] ?? text;
       else values[name] = type === 'number' && /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : text;
     }
     return values;

@@ -51,9 +51,12 @@ export function endOf(text: string, width: number): string {
   return `…${letters.slice(from).join('')}`;
 }
 
+/** More than anybody means as one line. */
+const MAX_PASTED = 4096;
+
 /** What is pasted, as far as it is one line: the first one, without what only a terminal would understand. */
 export const lineOf = (pasted: string): string =>
-  stripVTControlCharacters(pasted.split(/[\r\n]/)[0] ?? '')
+  stripVTControlCharacters(pasted.slice(0, MAX_PASTED).split(/[\r\n]/)[0] ?? '')
     .replaceAll('\t', ' ')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
     .replaceAll(/[\x00-\x1f\x7f-\x9f]/g, '');

@@ -19,7 +19,11 @@ function setUp({ leave = true } = {}) {
   const input = Object.assign(new PassThrough(), { setRawMode: () => {} });
   const output = new PassThrough();
   const session = new ConsoleSession(input as unknown as ReadStream, output as unknown as WriteStream, console, {
-    commands: [{ key: 'p', help: 'pause', run: () => void did.push('p') }],
+    commands: [
+      { key: 'p', help: 'pause', run: () => void did.push('p') },
+      { key: 'd', help: 'leave', leaves: true, run: () => void did.push('d') },
+      { key: 'c', help: 'a REPL', takesTerminal: true, run: () => new Promise<undefined>(() => {}) },
+    ],
     ...(leave && { leave: { key: 0x1d, help: 'leave', run: () => void did.push('leave') } }),
     resized: () => {},
   });
@@ -31,7 +35,7 @@ function setUp({ leave = true } = {}) {
     await setImmediate();
     return { sent, did: did.splice(0) };
   };
-  return { press, said: () => (output.read() ?? '').toString() as string };
+  return { press, input, said: () => (output.read() ?? '').toString() as string };
 }
 
 test('bytes are the guest’s, and nothing waits', async () => {
@@ -54,6 +58,29 @@ test('a key that is none is named, whole', async () => {
   const { press, said } = setUp();
   expect(await press('\x01\x1b[Ab')).toEqual({ sent: 'b', did: [] });
   expect(said()).toContain('There is no Ctrl-a "\\u001b[a"');
+});
+
+test('what is typed at once with the key that gives the terminal away is for whoever has it then', async () => {
+  const { press, input } = setUp();
+  expect((await press('a\x01cvm.name\r')).sent).toBe('a');
+  expect(input.read()?.toString()).toBe('vm.name\r');
+});
+
+test('what is typed behind a command that leaves is for nobody', async () => {
+  const { press } = setUp();
+  expect(await press('\x01dls\r', 'rm\r')).toEqual({ sent: '', did: ['d'] });
+});
+
+test('Esc right before a key of ours is the guest’s', async () => {
+  const { press } = setUp();
+  expect(await press('\x1b\x01p')).toEqual({ sent: '\x1b', did: ['p'] });
+  expect(await press('\x1b\x1d')).toEqual({ sent: '\x1b', did: ['leave'] });
+});
+
+test('what the terminal says behind the prefix is the guest’s, and the key that follows is meant', async () => {
+  for (const report of ['\x1b[I', '\x1b[12;40R', '\x1b[<35;3;4M', '\x1b]11;rgb:1/2/3\x1b\\']) {
+    expect(await setUp().press('\x01', report, 'p')).toEqual({ sent: report, did: ['p'] });
+  }
 });
 
 test('Ctrl-] leaves, and what is behind it is for nobody', async () => {

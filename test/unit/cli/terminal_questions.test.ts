@@ -2,6 +2,9 @@ import { describe, expect, test } from 'vitest';
 import { QuestionFilter, TerminalQuestions, withoutQuestions } from '../../../src/cli/terminal_questions.ts';
 
 const bytes = (text: string) => Buffer.from(text, 'latin1');
+const unasked = () => {
+  throw new Error('The terminal was asked.');
+};
 
 describe("a guest's questions to the terminal", () => {
   test.each(['~ # \x1b[6n', '\x1b[c', '\x1b[?6n', '\x1b[>0c'])('%j is one, wherever its pieces end', (text) => {
@@ -18,15 +21,19 @@ describe("a guest's questions to the terminal", () => {
   test('each waits for an answer of its own, which may come in pieces too', async () => {
     const questions = new TerminalQuestions();
     questions.printed(bytes('\x1b[6n~ # \x1b[6n'));
+    const asked: string[] = [];
     let done = false;
-    const answered = questions.answered(60_000).then(() => {
-      done = true;
-    });
+    const answered = questions
+      .answered(60_000, (question) => asked.push(question))
+      .then(() => {
+        done = true;
+      });
+    expect(asked).toEqual(['\x1b[c']);
     questions.typed(bytes('ls\x1b[5;5Rx'));
     await Promise.resolve();
-    expect([questions.open, done]).toEqual([1, false]);
+    expect([questions.open, done]).toEqual([2, false]);
     questions.typed(bytes('\x1b[12'));
-    questions.typed(bytes(';5R'));
+    questions.typed(bytes(';5R\x1b[?62;22c'));
     await answered;
     expect([questions.open, done]).toEqual([0, true]);
   });
@@ -35,10 +42,40 @@ describe("a guest's questions to the terminal", () => {
     const questions = new TerminalQuestions();
     questions.printed(bytes('\x1b[31mred\x1b[0m\x1b[2J\x1b[H'));
     expect(questions.open).toBe(0);
-    await questions.answered(60_000);
+    await questions.answered(60_000, unasked);
     questions.printed(bytes('\x1b[6n'));
-    await questions.answered(5);
+    await questions.answered(5, () => {});
+    expect(questions.open).toBe(2);
+  });
+
+  test.each([
+    ['\x1b]11;?\x1b\\', '\x1b]11;rgb:1a1a/2b2b/3c3c\x1b\\'],
+    ['\x1b[>q', '\x1bP>|xterm(380)\x1b\\'],
+    ['\x1bP$qm\x1b\\', '\x1bP1$r0m\x1b\\'],
+    ['\x1b[?u', '\x1b[?0u'],
+    ['\x1b[?2026$p', '\x1b[?2026;2$y'],
+    ['\x1b[18t', '\x1b[8;24;80t'],
+    ['\x1b[>c', '\x1b[>41;380;0c'],
+  ])('%j is answered by %j', (question, answer) => {
+    const questions = new TerminalQuestions();
+    questions.printed(bytes(question));
     expect(questions.open).toBe(1);
+    questions.typed(bytes(answer));
+    expect(questions.open).toBe(0);
+  });
+
+  test('what a terminal has not answered when it answers the next, which all do, it does not answer', async () => {
+    const questions = new TerminalQuestions();
+    questions.printed(bytes('\x1b[?u\x1b[>q\x1b[c\x1b[6n'));
+    questions.typed(bytes('\x1b[?62c'));
+    expect(questions.open).toBe(1);
+    const answered = questions.answered(60_000, () => {});
+    // A key of kitty's keyboard is no answer.
+    questions.typed(bytes('\x1b[97;5u'));
+    expect(questions.open).toBe(2);
+    questions.typed(bytes('\x1b[?62c'));
+    await answered;
+    expect(questions.open).toBe(0);
   });
 
   test('answers that nobody asked for are keys', () => {

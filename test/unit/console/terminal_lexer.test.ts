@@ -1,10 +1,16 @@
 /** What a terminal sends, taken apart. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, test } from 'vitest';
-import { TerminalLexer, type TypedPiece, typedKey } from '../../../src/console/terminal_lexer.ts';
+import { expect, test, vi } from 'vitest';
+import {
+  isReport,
+  type LexerOptions,
+  TerminalLexer,
+  type TypedPiece,
+  typedKey,
+} from '../../../src/console/terminal_lexer.ts';
 import { random } from '../../support/random.ts';
 
-function lexer(options?: { hold: boolean }) {
+function lexer(options?: LexerOptions) {
   const pieces: TypedPiece[] = [];
   const made = new TerminalLexer((piece) => pieces.push(piece), options);
   return {
@@ -44,12 +50,86 @@ test('what comes in pieces is one', () => {
   expect(take(euro.subarray(0, 1), euro.subarray(1, 2), euro.subarray(2))).toEqual([['text', euro.toString('latin1')]]);
 });
 
-test('without holding, nothing waits', () => {
-  const { take } = lexer({ hold: false });
+test('without holding, Esc does not wait, but what has begun does', () => {
+  const { take } = lexer({ holdEscape: false });
   expect(take('a\x1b')).toEqual([
     ['text', 'a'],
     ['control', '\x1b'],
   ]);
+  expect(take('\x1b[93', ';5u')).toEqual([['sequence', '\x1b[93;5u']]);
+  expect(take('\x1b[20', '0~a\x1d', '\x1b[201~')).toEqual([
+    ['paste', 'a\x1d'],
+    ['paste', ''],
+  ]);
+});
+
+test('what a terminal answers is one piece, however it is cut', () => {
+  const answers = [
+    '\x1b]11;rgb:1a1a/2b2b/3c3c\x1b\\',
+    '\x1b]52;c;cXFx\x07',
+    '\x1bP>|xterm(380)\x1b\\',
+    '\x1b_Gi=31;OK\x1b\\',
+    '\x1b[?62;22c',
+    '\x1b[12;40R',
+    '\x1b[M !q',
+  ];
+  for (const answer of answers) {
+    for (let cut = 1; cut < answer.length; cut++) {
+      const { take, pieces } = lexer();
+      expect(take('a', answer.slice(0, cut), `${answer.slice(cut)}b`)).toEqual([
+        ...[
+          ['text', 'a'],
+          ['sequence', answer],
+        ],
+        ['text', 'b'],
+      ]);
+      expect(pieces.map(isReport)).toEqual([false, true, false]);
+    }
+  }
+  const { take, pieces } = lexer();
+  // Any other sequence ends one that has lost its end.
+  expect(take('\x1b]11;rgb\x1b[A\x1bx')).toEqual([
+    ['sequence', '\x1b]11;rgb'],
+    ['sequence', '\x1b[A'],
+    ['sequence', '\x1bx'],
+  ]);
+  expect(pieces.map(isReport)).toEqual([true, false, false]);
+});
+
+test('a key with Alt that could begin an answer is one when nothing follows', async () => {
+  for (const key of ['\x1bO', '\x1b[', '\x1b]', '\x1bP']) {
+    const { take, pieces } = lexer();
+    expect(take(key)).toEqual([]);
+    await sleep(100);
+    expect(pieces).toEqual([{ kind: 'sequence', bytes: key }]);
+    expect(pieces.map(isReport)).toEqual([false]);
+  }
+});
+
+test('a sequence that a slow line cuts is one all the same; one that has lost its end is no keys', async () => {
+  const { made, pieces } = lexer();
+  made.take(Buffer.from('\x1b[<32;5'));
+  await sleep(150);
+  made.take(Buffer.from(';4Mj\x1b[12'));
+  expect(pieces).toEqual([
+    { kind: 'sequence', bytes: '\x1b[<32;5;4M' },
+    { kind: 'text', bytes: 'j' },
+  ]);
+  await sleep(700);
+  expect(pieces.at(-1)).toEqual({ kind: 'sequence', bytes: '\x1b[12' });
+});
+
+test('what came while the thread was busy is taken before Esc is a key', async () => {
+  const { made, pieces } = lexer();
+  made.take(Buffer.from('\x1b['));
+  setImmediate(() => {
+    const until = performance.now() + 80;
+    while (performance.now() < until);
+    // As a read that is due behind the timer.
+    setImmediate(() => made.take(Buffer.from('A')));
+  });
+  await sleep(300);
+  expect(pieces).toEqual([{ kind: 'sequence', bytes: '\x1b[A' }]);
 });
 
 test('Esc is a key when nothing follows', async () => {
@@ -72,7 +152,7 @@ test('a paste is nothing but a paste, however it is cut', () => {
   const sent = Buffer.from(`a\x1b[200~${pasted}\x1b[201~b`);
   const below = random(7);
   for (let round = 0; round < 300; round++) {
-    const { made, pieces } = lexer({ hold: true });
+    const { made, pieces } = lexer();
     let at = 0;
     while (at < sent.length) {
       const end = Math.min(sent.length, at + 1 + below(round % 2 ? 4 : 40));
@@ -88,12 +168,19 @@ test('a paste is nothing but a paste, however it is cut', () => {
   }
 });
 
-test('a paste that lost its end is over when nothing more comes', async () => {
-  const { take, pieces } = lexer();
-  expect(take('\x1b[200~half\x1b[20')).toEqual([['paste', 'half']]);
-  await sleep(1200);
-  expect(pieces.at(-1)).toEqual({ kind: 'paste', bytes: '\x1b[20', first: false, last: true });
-  expect(take('\x1d')).toEqual([['control', '\x1d']]);
+test('a paste that lost its end is over when nothing more comes for long, and an end that comes then is nothing', () => {
+  vi.useFakeTimers();
+  try {
+    const { take, pieces } = lexer();
+    expect(take('\x1b[200~half\x1b[20')).toEqual([['paste', 'half']]);
+    vi.advanceTimersByTime(5000);
+    expect(pieces).toHaveLength(1);
+    vi.advanceTimersByTime(6000);
+    expect(pieces.at(-1)).toEqual({ kind: 'paste', bytes: '\x1b[20', first: false, last: true });
+    expect(take('\x1d\x1b[201~')).toEqual([['control', '\x1d']]);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test.each([
@@ -102,6 +189,8 @@ test.each([
   ['\x1b[93;5:1u', '\x1d', false],
   ['\x1b[93;5:2u', '\x1d', false],
   ['\x1b[93:125;5u', '\x1d', false],
+  // The key of a Cyrillic keyboard, as a Latin one has it.
+  ['\x1b[1098::93;5u', '\x1d', false],
   // Num Lock is on.
   ['\x1b[93;133u', '\x1d', false],
   ['\x1b[27;5;93~', '\x1d', false],

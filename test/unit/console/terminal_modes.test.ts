@@ -49,10 +49,24 @@ describe("a guest's modes", () => {
     ['\x1b[=5;1u', '\x1b[<99u'],
     ['\x1b[>4;2m', '\x1b[>4m'],
     ['\x1b]8;;http://example.org\x1b\\', '\x1b]8;;\x1b\\'],
+    ['\x1b]11;#102030\x07', '\x1b]111\x1b\\'],
+    ['\x1b]4;1;#102030\x07', '\x1b]104\x1b\\'],
+    ['\x1b[?2048;2031h', '\x1b[?2031l'],
+    ['\x1b[?2048h', '\x1b[?2048l'],
   ])('%j, which not every terminal knows, is undone for a guest that has used it', (used, undone) => {
     expect(undoOf(used)).toContain(undone);
     expect(undoOf(...used)).toContain(undone);
     expect(undoOf('hello\x1b[u')).not.toContain(undone);
     expect(undoOf(used, '\x1bc')).not.toContain(undone);
+  });
+
+  test('a colour that is asked for is not set', () => {
+    expect(undoOf('\x1b]11;', '?\x07\x1b]4;7;?\x07')).not.toContain('\x1b]1');
+  });
+
+  test('keyboards of both screens are as they were', () => {
+    const undo = undoOf('\x1b[>1u\x1b[?1049h\x1b[>1u');
+    expect(undo.indexOf('\x1b[<99u')).toBeLessThan(undo.indexOf('\x1b[?1049l'));
+    expect(undo.lastIndexOf('\x1b[<99u')).toBeGreaterThan(undo.indexOf('\x1b[?1049l'));
   });
 });

@@ -53,7 +53,7 @@ describe('others speak of commands that there are', () => {
   const names = new Set(COMMANDS.map(({ name }) => name));
 
   test('the workstation', () => {
-    const model = { disks: [], nets: [], plugged: undefined };
+    const model = { disks: [], nets: [], plugged: undefined, dirty: { on: false } };
     const station = (state: string) => ({ machine: { state }, model, chosen: 'x' }) as unknown as Station;
     const forms = ['running', 'paused'].flatMap((state) => ACTIONS.flatMap(({ qmp }) => qmp?.(station(state)) ?? []));
     expect(forms).toContain('device_del id=x');

@@ -1,4 +1,5 @@
 /** Who gets what a terminal sends: the workstation, or a guest, byte by byte. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { TerminalInput } from '../../../src/tui/input.ts';
 import { TerminalPane } from '../../../src/tui/terminal_pane.ts';
@@ -70,6 +71,29 @@ test('what is pasted reaches a guest without marks, unless it has asked for them
   expect(take('\x1b[200~a\rb', '\x1d\x1b[201', '~x').sent).toBe('\x1b[200~a\rb\x1d\x1b[201~x');
 });
 
+test('Esc reaches the guest when nothing follows', async () => {
+  const { take, pane } = setUp();
+  take('i');
+  const sent: string[] = [];
+  (pane as { send: unknown }).send = (bytes: Uint8Array) => sent.push(Buffer.from(bytes).toString('latin1'));
+  expect(take('a\x1b').sent).toBe('');
+  await sleep(150);
+  expect(sent).toEqual(['a', '\x1b']);
+});
+
+test('Esc right before Ctrl-] is the guest’s', () => {
+  const { take } = setUp();
+  expect(take('ia\x1b\x1dj')).toMatchObject({ sent: 'a\x1b', keys: ['i', 'j'] });
+});
+
+test('what the terminal answers is no key', () => {
+  const { take } = setUp();
+  const answers = '\x1b]11;rgb:1a/2b/3c\x1b\\\x1bP>|xterm(380)\x1b\\\x1b_Gi=31;OK\x1b\\\x1b[?62;22c\x1b[24;1R\x1b[I';
+  expect(take(answers, 'j')).toMatchObject({ keys: ['j'], sent: '' });
+  take('i');
+  expect(take(answers).sent).toBe(answers);
+});
+
 test('nothing of a paste is a key of ours', () => {
   const { take } = setUp();
   const { keys, pastes, sent } = take('\x1b[200~iq', 'y\x1b[201~j');
@@ -91,6 +115,12 @@ test('the mouse is ours, unless the guest has the whole terminal', () => {
   expect(take('\x1b[<0;3;4M\x1b[<32;5;4M\x1b[<0;5', ';4m\x1b[<65;1;1M').mouse).toEqual([
     ...['press 2,3', 'drag 4,3', 'release 4,3', 'wheel-down 0,0'],
   ]);
+  // As terminals have it that do not know how they were asked for it.
+  expect(take('\x1b[M #$\x1b[M##$\x1b[M`#$').mouse).toEqual(['press 2,3', 'release 2,3', 'wheel-up 2,3']);
+  expect(take('\x1b[32;3;4M\x1b[64;3;4M\x1b[35;3;4M', 'j')).toMatchObject({
+    mouse: ['press 2,3', 'drag 2,3', 'release 2,3'],
+    keys: ['j'],
+  });
   take('i');
   expect(take('a\x1b[<0;3;4Mb')).toMatchObject({ sent: 'ab', mouse: ['press 2,3'] });
   input.everything = true;

@@ -1,6 +1,7 @@
 /** What is typed where there is little room, and texts to look through. */
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { frameOf } from '../../../src/tui/frame.ts';
+import { Form } from '../../../src/tui/overlays/form.ts';
 import { endOf } from '../../../src/tui/overlays/overlay.ts';
 import { Viewer } from '../../../src/tui/overlays/viewer.ts';
 import { clipStart, lineWidth, plainText } from '../../../src/tui/style.ts';
@@ -121,4 +122,21 @@ describe('a text to look through', () => {
     await new Promise((resolve) => setImmediate(resolve));
     expect(viewer.view(40, 10).lines.map(plainText)).toEqual(['new']);
   });
+});
+
+test.each([
+  ['yes', true],
+  ['On', true],
+  ['false', false],
+  ['maybe', 'maybe'],
+])('%j in a field of yes and no is %j', (typed, value) => {
+  const checked: unknown[] = [];
+  const form = new Form({
+    ...{ title: 'plug', tell: () => [], submit: async () => {}, close: () => {}, changed: () => {} },
+    fields: [{ name: 'readonly', type: 'boolean', description: '', required: false }],
+    check: (values) => checked.push(values.readonly),
+  });
+  for (const letter of typed) form.key(letter, letter);
+  form.view(80, 20);
+  expect(checked.at(-1)).toBe(value);
 });

@@ -4,6 +4,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import type { Vm } from '../../../src/repl/vm.ts';
 import { frameOf } from '../../../src/tui/frame.ts';
 import { plainText } from '../../../src/tui/style.ts';
+import { TerminalPane } from '../../../src/tui/terminal_pane.ts';
 import { ScriptedMachine } from '../../support/scripted_machine.ts';
 import { scriptedStation } from '../../support/scripted_station.ts';
 
@@ -151,4 +152,42 @@ test('Ctrl-C does what Esc does in what stands in front, and in a filter', async
   expect(left).toEqual([]);
   station.key('ctrl-c', 'c');
   expect(left).toEqual(['ends']);
+});
+
+test('who types sees it, whatever was looked at before', async () => {
+  let parsed = () => {};
+  const pane = new TerminalPane({ name: 'com1', send: () => {}, changed: () => parsed() });
+  onTestFinished(() => pane.close());
+  const drawn = new Promise<void>((resolve) => {
+    parsed = resolve;
+  });
+  pane.write(Buffer.from('line\r\n'.repeat(200)));
+  await drawn;
+  for (const send of [() => pane.type(Buffer.from('x')), () => pane.paste(Buffer.from('x'), true, true)]) {
+    pane.scroll(20);
+    expect(pane.scrolledBack).toBe(20);
+    send();
+    expect(pane.scrolledBack).toBe(0);
+  }
+});
+
+test('on a screen that becomes too small nobody types into what is not seen', async () => {
+  const pane = new TerminalPane({ name: 'com1', send: () => {}, changed: () => {} });
+  onTestFinished(() => pane.close());
+  const given: (TerminalPane | undefined)[] = [];
+  const station = await open({ consoles: [pane], host: { typing: (to) => given.push(to) } });
+  station.focusOn('console');
+  station.key('enter', '');
+  expect(given).toEqual([pane]);
+  frameOf(station, 40, 10);
+  await Promise.resolve();
+  expect(given).toEqual([pane, undefined]);
+  expect(station.typingInto).toBeUndefined();
+});
+
+test('the smallest screen is as large as it says', async () => {
+  const station = await open();
+  expect(frameOf(station, 56, 14).tooSmall).toBeUndefined();
+  expect(frameOf(station, 56, 13).tooSmall).toBeDefined();
+  expect(frameOf(station, 55, 14).tooSmall).toBeDefined();
 });
