@@ -115,7 +115,9 @@ describe.skipIf(!hasTmux)('machines in the background (needs tmux)', () => {
       bob.press('C-a', '/');
       await bob.until('search: ');
       bob.line('SHARED');
-      await bob.until(/search: SHARED\n(.*\n)*shared 43\n/);
+      await bob.until(/search: SHARED\n(.*\n)*shared 43\nEnter comes back\./);
+      bob.press('Enter');
+      await bob.until(/taken 44\n(?![\s\S]*Enter comes back)/);
 
       // Ctrl-] leaves; the shell has its terminal back, and the console nobody to drive it.
       bob.press('C-]');

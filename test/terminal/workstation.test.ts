@@ -45,11 +45,11 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     terminal.type('6i');
     terminal.line('.exit');
     terminal.line('40 + 5');
-    await terminal.until(/│45 +│/);
+    await terminal.until(/│(nemu> )?45 +│/);
     terminal.type('half a line');
     terminal.press('C-]', ':');
     terminal.line('await vm.name.length * 20');
-    await terminal.until(/│80 +│/);
+    await terminal.until(/│(nemu> )?80 +│/);
     terminal.press('7');
 
     // Another terminal, a script or a tool joins it by its name.
