@@ -559,6 +559,12 @@ export function actionFor(key: string, pane: PaneName): Action | undefined {
   );
 }
 
+/** The same in the REPL and in QMP, a line each. */
+export function formsOf(action: Action, station: Station): string[] {
+  const [repl, qmp] = [action.repl?.(station), action.qmp?.(station)];
+  return [...(repl === undefined ? [] : [`REPL: ${repl}`]), ...(qmp === undefined ? [] : [`QMP: ${qmp}`])];
+}
+
 /** Actions that make sense in a pane, its own first. */
 export function actionsIn(pane: PaneName): Action[] {
   const here = ACTIONS.filter(({ panes }) => panes?.includes(pane));

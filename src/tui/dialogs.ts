@@ -2,7 +2,7 @@
 import { literal } from '../client/code.ts';
 import { COMMANDS } from '../repl/commands.ts';
 import { INFO } from '../repl/info.ts';
-import { ACTIONS, type Action, actionsIn } from './actions.ts';
+import { ACTIONS, type Action, actionsIn, formsOf } from './actions.ts';
 import { type Change, PARTS, type Part, partMeant } from './changes.ts';
 import { deviceText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';
@@ -172,11 +172,11 @@ export class Dialogs {
   }
 
   #choiceOf(action: Action, keys: boolean): Choice {
-    const forms = [action.repl?.(this.#station), action.qmp?.(this.#station)].filter((text) => text !== undefined);
     return {
       label: action.title,
       ...(keys && { key: action.keys.map((key) => keyLabel(key, this.#station.unicode)).join(' ') }),
-      detail: `${action.help}${forms.length > 0 ? ` · ${forms.join(' · ')}` : ''}`,
+      detail: action.help,
+      forms: formsOf(action, this.#station),
       words: `${action.id} ${action.words ?? ''}`,
       disabled: this.#station.whyNot(action),
       run: () => this.#station.perform(action),

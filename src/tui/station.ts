@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import type { Vm } from '../repl/vm.ts';
-import { type Action, actionFor } from './actions.ts';
+import { type Action, actionFor, formsOf } from './actions.ts';
 import type { Colours } from './colours.ts';
 import { ConsoleFiles, type FileKind } from './console_files.ts';
 import { CopyMode } from './copy_mode.ts';
@@ -291,7 +291,7 @@ export class Station {
       if (action.confirm?.(this) === question) this.#do(action);
       else this.say(`${action.title}: not now, what was asked about has changed meanwhile.`, 'bad');
     };
-    this.ask(`${question}${formsOf(action, this)}`, [{ key: 'y', text: action.title, run }]);
+    this.ask([question, ...formsOf(action, this)].join('\n'), [{ key: 'y', text: action.title, run }]);
   }
 
   #do(action: Action): void {
@@ -548,11 +548,4 @@ export class Station {
       { key: 'y', text: 'end the guest at once, and leave', run: () => this.#host.leave('ends') },
     ]);
   }
-}
-
-/** The same in the REPL and in QMP, for a question. */
-function formsOf(action: Action, station: Station): string {
-  const repl = action.repl?.(station);
-  const qmp = action.qmp?.(station);
-  return `${repl === undefined ? '' : `\nREPL: ${repl}`}${qmp === undefined ? '' : `\nQMP: ${qmp}`}`;
 }

@@ -1,11 +1,14 @@
-import { type Line, line, span, widthOf } from '../style.ts';
+import { type Line, line, shortened, span, widthOf } from '../style.ts';
 import { edited, endOf, matches, type Overlay, type OverlayView, windowAround } from './overlay.ts';
+import { wrap } from './question.ts';
 
 export interface Choice {
   readonly label: string;
   /** Key that does the same, without the list. */
   readonly key?: string;
   readonly detail?: string;
+  /** The same elsewhere, a line each: shown whole below the list. */
+  readonly forms?: readonly string[];
   /** More words to find it by. */
   readonly words?: string;
   /** Why it cannot be chosen now. */
@@ -27,6 +30,39 @@ export interface PickerOptions {
   };
 }
 
+/** Cells that a list takes at most: longer lines are not read any more. */
+const WIDEST = 96;
+
+/** What there is to know of a choice, in lines. */
+function wrapped({ detail = '', forms = [], disabled }: Choice, width: number) {
+  const help = [...(disabled === undefined ? [] : [`not now: ${disabled}`]), detail]
+    .filter((text) => text !== '')
+    .join(' · ');
+  return {
+    help: help === '' ? [] : wrap(help, width),
+    forms: forms.flatMap((form) => wrap(form, width)),
+  };
+}
+
+/** Rows below the list: as many as any choice needs, so that the list stays where it is, and a third at most. */
+function aboutHeight(choices: readonly Choice[], width: number, height: number): number {
+  const needed = choices.map((choice) => {
+    const { help, forms } = wrapped(choice, width);
+    return help.length + forms.length;
+  });
+  return Math.min(Math.floor(height / 3), Math.max(0, ...needed));
+}
+
+/** Where there is little room, the help is cut, and not what can be typed elsewhere. */
+function aboutLines(choice: Choice | undefined, width: number, height: number): Line[] {
+  const { help, forms } = choice ? wrapped(choice, width) : { help: [], forms: [] };
+  const room = Math.max(0, height - forms.length);
+  const kept = help.slice(0, room);
+  if (kept.length < help.length && kept.length > 0) kept.push(shortened(`${kept.pop()} …`, width));
+  const lines = [...kept.map((text) => line(text, 'dim')), ...forms.map((text) => line(text, 'accent'))];
+  return Array.from({ length: height }, (_, row) => lines[row] ?? []);
+}
+
 /** A list that narrows as one types; Enter does what is chosen. */
 export class Picker implements Overlay {
   readonly #options: PickerOptions;
@@ -41,8 +77,8 @@ export class Picker implements Overlay {
   get #found(): readonly Choice[] {
     const choices = this.#options.choices();
     if (this.#text.trim() === '') return choices;
-    const found = choices.filter(({ label, detail, words }) =>
-      matches(`${label} ${detail ?? ''} ${words ?? ''}`, this.#text),
+    const found = choices.filter(({ label, detail, forms = [], words }) =>
+      matches(`${label} ${detail ?? ''} ${forms.join(' ')} ${words ?? ''}`, this.#text),
     );
     // Those whose name begins so come first.
     const starts = ({ label }: Choice) => Number(!label.toLowerCase().startsWith(this.#text.toLowerCase()));
@@ -55,9 +91,11 @@ export class Picker implements Overlay {
   view(width: number, height: number): OverlayView {
     const found = this.#found;
     this.#selected = Math.max(0, Math.min(this.#selected, found.length - 1));
-    this.#page = Math.max(1, height - 3);
-    const { shown, from } = windowAround(found, this.#selected, this.#page);
     const all = this.#options.choices();
+    const inside = Math.min(width, WIDEST);
+    const about = aboutHeight(all, inside, height);
+    this.#page = Math.max(1, height - 3 - about);
+    const { shown, from } = windowAround(found, this.#selected, this.#page);
     const keyWidth = Math.max(0, ...all.map(({ key }) => key?.length ?? 0));
     const labelWidth = Math.min(34, Math.max(10, ...all.map(({ label }) => label.length)));
     const rows: Line[] = shown.map(({ label, key = '', detail = '', disabled }, index) => {
@@ -73,11 +111,15 @@ export class Picker implements Overlay {
     if (found.length === 0) {
       rows.push(line(otherwise && this.#text !== '' ? `Enter: ${otherwise.detail}` : 'Nothing matches.', 'dim'));
     }
-    const inside = Math.min(width, 96);
     const typed = endOf(this.#text, inside - widthOf(prompt) - 1);
     return {
       title: this.#options.title,
-      lines: [[span(prompt, 'key'), span(typed), span(' ', 'selected')], [], ...rows],
+      lines: [
+        [span(prompt, 'key'), span(typed), span(' ', 'selected')],
+        [],
+        ...rows,
+        ...(about > 0 ? [[], ...aboutLines(found[this.#selected], inside, about)] : []),
+      ],
       width: inside,
       hint: 'type to narrow · arrows: choose · Enter: do · Esc: back',
     };

@@ -1,4 +1,4 @@
-import { type Line, line, span, widthOf } from '../style.ts';
+import { clip, type Line, line, span, widthOf } from '../style.ts';
 import type { Overlay, OverlayView } from './overlay.ts';
 
 export interface Answer {
@@ -38,16 +38,24 @@ export class Question implements Overlay {
   }
 }
 
-/** Words in lines of at most `width` characters. */
+/** Words in lines of at most `width` cells; a word that is longer goes on in the next line. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const paragraph of text.split('\n')) {
     let current = '';
-    for (const word of paragraph.split(' ')) {
+    for (let word of paragraph.split(' ')) {
       if (current !== '' && widthOf(current) + 1 + widthOf(word) > width) {
         lines.push(current);
-        current = word;
-      } else current = current === '' ? word : `${current} ${word}`;
+        current = '';
+      }
+      while (widthOf(word) > width) {
+        const head = clip(word, width);
+        // A character may be wider than the line.
+        if (head === '') break;
+        lines.push(head);
+        word = word.slice(head.length);
+      }
+      current = current === '' ? word : `${current} ${word}`;
     }
     lines.push(current);
   }
