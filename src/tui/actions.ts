@@ -350,7 +350,7 @@ const LOOKING: readonly Action[] = [
     title: 'search on, upwards',
     help: 'for what was searched last',
     disabled: (station) => (station.filterOf(station.focus) === '' ? 'nothing was searched yet' : undefined),
-    run: (station) => station.find(true),
+    run: (station) => station.find(station.focus, true),
   },
   {
     id: 'find-previous',
@@ -359,7 +359,7 @@ const LOOKING: readonly Action[] = [
     title: 'search on, downwards',
     help: 'for what was searched last',
     disabled: (station) => (station.filterOf(station.focus) === '' ? 'nothing was searched yet' : undefined),
-    run: (station) => station.find(false),
+    run: (station) => station.find(station.focus, false),
   },
   {
     id: 'timestamps',

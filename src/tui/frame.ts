@@ -8,7 +8,7 @@ import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
 import type { MachineModel } from './model.ts';
-import { endOf } from './overlays/overlay.ts';
+import { endOf, type OverlayView } from './overlays/overlay.ts';
 import { activityPane } from './panes/activity.ts';
 import { eventsPane } from './panes/events.ts';
 import { memoryPane } from './panes/memory.ts';
@@ -17,6 +17,7 @@ import { pciPane } from './panes/pci.ts';
 import { vcpusPane } from './panes/vcpus.ts';
 import type { Station } from './station.ts';
 import { type Line, line, lineWidth, plainText, type Style, shortened, span, toWidth, widthOf } from './style.ts';
+import { type Tab, tabsWithin } from './tabs.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import { type BufferCell, terminalLines, topRow } from './terminal_view.ts';
 
@@ -26,17 +27,26 @@ export interface Box {
   readonly lines: readonly Line[];
 }
 
+/** Cells of a row of the screen. */
+interface Cells {
+  readonly row: number;
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface Frame {
   readonly header: Line;
   /** Panes in columns, as the layout has them. */
   readonly columns: readonly (readonly Box[])[];
-  readonly overlay: Box | undefined;
+  readonly overlay: (Box & Pick<OverlayView, 'presses'>) | undefined;
   readonly footer: Line;
   /** Instead of all that, on a screen without room for it. */
   readonly tooSmall?: readonly string[];
   readonly layout: Layout | undefined;
   /** What a click on the footer does, by column. */
-  readonly buttons: readonly { readonly from: number; readonly to: number; readonly key: string }[];
+  readonly buttons: readonly (Cells & { readonly key: string })[];
+  /** Which console a click on the title of their pane shows. */
+  readonly tabs: readonly (Cells & { readonly console: number })[];
   /** Keys of the rows of lists, by pane, from the first line inside the frame on. */
   readonly rows: Readonly<Partial<Record<PaneName, readonly (string | undefined)[]>>>;
 }
@@ -57,11 +67,11 @@ export function frameOf(station: Station, columns: number, rows: number): Frame 
 }
 
 function asciiFrame(frame: Frame): Frame {
-  const ofBox = ({ rect, lines }: Box): Box => ({ rect, lines: lines.map(asciiLine) });
+  const ofBox = <T extends Box>(box: T): T => ({ ...box, lines: box.lines.map(asciiLine) });
   return {
     ...frame,
     header: asciiLine(frame.header),
-    columns: frame.columns.map((boxes) => boxes.map(ofBox)),
+    columns: frame.columns.map((boxes) => boxes.map((box) => ofBox(box))),
     overlay: frame.overlay && ofBox(frame.overlay),
     footer: asciiLine(frame.footer),
     ...(frame.tooSmall && { tooSmall: frame.tooSmall.map(ascii) }),
@@ -73,7 +83,7 @@ function fullFrame(station: Station, columns: number, rows: number): Frame {
   const height = rows - 1;
   const area = { width: columns, height: height - 2, top: 1 };
   const layout = layOut(area, station.layout, station.focus, station.bottom);
-  const none = { header: [], columns: [], overlay: undefined, footer: [], layout, buttons: [], rows: {} };
+  const none = { header: [], columns: [], overlay: undefined, footer: [], layout, buttons: [], tabs: [], rows: {} };
   if (!layout || rows < MIN_ROWS) {
     const text = `NEMU needs ${MIN_COLUMNS}×${MIN_ROWS}; this is ${columns}×${rows}.`;
     return {
@@ -87,10 +97,15 @@ function fullFrame(station: Station, columns: number, rows: number): Frame {
     };
   }
   const keys: Partial<Record<PaneName, readonly (string | undefined)[]>> = {};
+  const tabs: Frame['tabs'][number][] = [];
   const boxes = layout.columns.map((column) =>
     column.map(({ pane, rect }): Box => {
       const content = paneLines(station, pane, rect.width - 2, rect.height - 2);
       keys[pane] = content.keys;
+      for (const { console, from, to } of content.tabs ?? []) {
+        const left = rect.left + BORDER_CELLS + NUMBER_CELLS;
+        tabs.push({ console, row: rect.top, from: left + from, to: left + to });
+      }
       return { rect, lines: framed(station, pane, rect, content) };
     }),
   );
@@ -101,7 +116,8 @@ function fullFrame(station: Station, columns: number, rows: number): Frame {
     overlay: overlayOf(station, columns, height),
     footer: footer.line,
     layout,
-    buttons: footer.buttons,
+    buttons: footer.buttons.map((button) => ({ row: height - 1, ...button })),
+    tabs,
     rows: keys,
   };
 }
@@ -139,6 +155,8 @@ interface PaneLines {
   readonly title: string;
   readonly lines: readonly Line[];
   readonly keys: readonly (string | undefined)[];
+  /** Consoles in the title. */
+  readonly tabs?: readonly Tab[];
 }
 
 function paneLines(station: Station, pane: PaneName, width: number, height: number): PaneLines {
@@ -177,7 +195,7 @@ function terminalContent(station: Station, pane: PaneName, width: number, height
   const shown = gutter > 0 ? withTimes(terminal, lines, height) : lines;
   if (terminal.silent && pane === 'console')
     shown[height > 2 ? 1 : 0] = line(`  ${silenceOf(station, terminal)}`, 'dim');
-  return { title: terminalTitle(station, pane, terminal), lines: shown, keys: [] };
+  return { ...terminalTitle(station, pane, terminal, width), lines: shown, keys: [] };
 }
 
 /** Why a console is empty: a guest that boots takes its time, and is not broken. */
@@ -221,15 +239,35 @@ function withTimes({ terminal, scrolledBack, times }: TerminalPane, lines: reado
   });
 }
 
-function terminalTitle(station: Station, pane: PaneName, terminal: TerminalPane): string {
-  const { consoles } = station;
-  const name =
-    pane === 'console'
-      ? `console ${consoles.map((each) => (each === terminal && consoles.length > 1 ? `[${each.name}]` : each.name)).join(' ')}`
-      : terminal.name;
+/** What the names of consoles stand behind. */
+const TABS_HEAD = 'console ';
+
+/** @param width inside the frame. */
+function terminalTitle(
+  station: Station,
+  pane: PaneName,
+  terminal: TerminalPane,
+  width: number,
+): Pick<PaneLines, 'title' | 'tabs'> {
+  const state = terminalState(station, pane, terminal);
+  if (pane !== 'console') return { title: terminal.name + state };
+  const room = width - BORDER_CELLS - NUMBER_CELLS - 1 - TABS_HEAD.length;
+  const names = station.consoles.map(({ name }) => name);
+  const { text, tabs } = tabsWithin(names, station.console, room - widthOf(firstPart(state)));
+  const head = TABS_HEAD.length;
+  return {
+    title: TABS_HEAD + text + state,
+    tabs: tabs.map(({ console, from, to }) => ({ console, from: head + from, to: head + to })),
+  };
+}
+
+/** What is to be read of a terminal's state in any case: the rest may be cut off (`titleWithin`). */
+const firstPart = (state: string): string => /^.*?(?: · .*?)?(?=, | · |$)/.exec(state)?.[0] ?? '';
+
+/** What there is to know of a terminal now, behind its name. */
+function terminalState(station: Station, pane: PaneName, terminal: TerminalPane): string {
   const filter = station.filtering === pane ? ` /${station.filterOf(pane)}` : '';
   return [
-    name,
     filter,
     terminal.watching ? ` · ${watchingNote(station, terminal)}` : '',
     station.typingInto === terminal ? ` · ${terminal.watching ? '' : 'typing, '}Ctrl-] leaves` : '',
@@ -245,6 +283,10 @@ function watchingNote(station: Station, terminal: TerminalPane): string {
   if (station.typingInto === terminal) return 'watching: keys go nowhere';
   return `watching · ${keyLabel(TAKE_OVER.keys[0], station.unicode)} takes over`;
 }
+
+/** `┌─`, and the number of a pane with spaces around it, in front of its title. */
+const BORDER_CELLS = 2;
+const NUMBER_CELLS = 3;
 
 /** A frame with a title around the contents. */
 function framed(station: Station, pane: PaneName, { width, height }: Rect, { title, lines }: PaneLines): Line[] {
@@ -285,12 +327,13 @@ function titleWithin(title: string, width: number): string {
 }
 
 /** In the middle of the screen, as large as it needs to be. */
-function overlayOf(station: Station, columns: number, height: number): Box | undefined {
+function overlayOf(station: Station, columns: number, height: number): Frame['overlay'] {
   const { overlay } = station;
   if (!overlay) return undefined;
   const view = overlay.view(columns - 6, height - 6);
   const hint: Line[] = view.hint === '' ? [] : [[], line(view.hint, 'dim')];
-  const lines = [...view.lines.slice(0, height - 4 - hint.length), ...hint];
+  const shown = view.lines.slice(0, height - 4 - hint.length);
+  const lines = [...shown, ...hint];
   const width = Math.max(
     24,
     Math.min(columns - 2, Math.max(view.width, widthOf(view.hint), widthOf(view.title) + 4) + 4),
@@ -302,11 +345,15 @@ function overlayOf(station: Station, columns: number, height: number): Box | und
     ...size,
   };
   const padded = lines.map((each): Line => [span(' '), ...each]);
-  return { rect, lines: boxed(` ${view.title} `, padded, width, size.height, 'focus', 'focus') };
+  return {
+    rect,
+    lines: boxed(` ${view.title} `, padded, width, size.height, 'focus', 'focus'),
+    presses: view.presses.slice(0, shown.length),
+  };
 }
 
 /** Keys that make sense now, or what has just happened. */
-function footerOf(station: Station, width: number): { line: Line; buttons: Frame['buttons'] } {
+function footerOf(station: Station, width: number): { line: Line; buttons: Omit<Frame['buttons'][number], 'row'>[] } {
   const { notice, model, filtering } = station;
   if (filtering) {
     const text = ` /${endOf(station.filterOf(filtering), width - 4)}`;

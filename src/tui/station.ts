@@ -68,6 +68,9 @@ export const MOVES: Readonly<Record<string, { readonly across: number; readonly 
   ...{ end: { across: 0, down: Infinity }, G: { across: 0, down: Infinity } },
 };
 
+/** How long a message is news. */
+const NOTICE_MS = 8000;
+
 /** A message of the status line. */
 export interface Notice {
   readonly text: string;
@@ -91,7 +94,7 @@ export class Station {
   theme: Theme;
   glyphs: Glyphs;
   overlay: Overlay | undefined;
-  notice: Notice | undefined;
+  #notice: (Notice & { readonly at: number }) | undefined;
   /** The terminal that keys go to. */
   typingInto: TerminalPane | undefined;
   /** The one that has the whole terminal. */
@@ -219,7 +222,7 @@ export class Station {
       if (name === 'q' || name === 'ctrl-c') this.leave();
       return;
     }
-    this.notice = undefined;
+    this.dropNotice();
     this.model.touch();
     this.unmark();
     // Where it does not leave the workstation, it goes back.
@@ -319,8 +322,18 @@ export class Station {
   }
 
   say(text: string, level: Notice['level'] = 'info'): void {
-    this.notice = { text, level };
+    this.#notice = { text, level, at: this.model.clock.wall() };
     this.changed();
+  }
+
+  /** Until something else is done, or it is no news any more. */
+  get notice(): Notice | undefined {
+    const { clock } = this.model;
+    return this.#notice && clock.wall() - this.#notice.at <= NOTICE_MS ? this.#notice : undefined;
+  }
+
+  dropNotice(): void {
+    this.#notice = undefined;
   }
 
   ask(question: string, answers: readonly Answer[]): void {
@@ -431,10 +444,15 @@ export class Station {
     this.lists[this.focus].filter = '';
   }
 
+  /** Nobody types it any more; what was typed holds. */
+  keepFilter(): void {
+    this.filtering = undefined;
+  }
+
   /** @param on from where it was found last. */
-  find(up: boolean, on = true): void {
-    const text = this.filterOf(this.focus);
-    if (this.terminalOf(this.focus)?.find(text, { up, on })) return;
+  find(pane: PaneName, up: boolean, on = true): void {
+    const text = this.filterOf(pane);
+    if (this.terminalOf(pane)?.find(text, { up, on })) return;
     this.say(`"${text}" is not ${on ? (up ? 'above' : 'below') : 'there'}.`, 'bad');
   }
 
@@ -444,8 +462,8 @@ export class Station {
       list.filter = '';
       this.filtering = undefined;
     } else if (name === 'enter') {
-      this.filtering = undefined;
-      if (this.terminalOf(pane) && list.filter !== '') this.find(true, false);
+      this.keepFilter();
+      if (this.terminalOf(pane) && list.filter !== '') this.find(pane, true, false);
     } else list.type(name, text);
   }
 

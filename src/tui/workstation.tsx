@@ -14,12 +14,12 @@ import { copyText } from './clipboard.ts';
 import type { StationClock } from './clock.ts';
 import { coloursOf } from './colours.ts';
 import { Drawing } from './drawing.ts';
-import { type Frame, terminalCellAt } from './frame.ts';
+import type { Frame } from './frame.ts';
 import type { Glyphs } from './graph.ts';
-import { DRAG_OFF, DRAG_ON, type MouseEvent, PASTE_OFF, PASTE_ON, TerminalInput } from './input.ts';
-import { paneAt } from './layout.ts';
+import { DRAG_OFF, DRAG_ON, PASTE_OFF, PASTE_ON, TerminalInput } from './input.ts';
 import { isUnicode } from './locale.ts';
 import { MachineModel } from './model.ts';
+import { mouse } from './mouse.ts';
 import { Station } from './station.ts';
 import type { ThemeName } from './style.ts';
 import { TerminalPane } from './terminal_pane.ts';
@@ -365,45 +365,4 @@ function replPane(vm: Vm, options: WorkstationOptions, changed: () => void) {
     session?.close();
   };
   return { pane, close };
-}
-
-function mouse(station: Station, frame: Frame, { kind, column, row }: MouseEvent): void {
-  if (station.overlay) {
-    if (kind === 'wheel-up' || kind === 'wheel-down') station.key(kind === 'wheel-up' ? 'up' : 'down', '');
-    return;
-  }
-  const place = frame.layout && paneAt(frame.layout, column, row);
-  if (kind === 'drag' || kind === 'release') dragTo(station, frame, column, row);
-  if (kind === 'release') station.copyMarked();
-  if (place && (kind === 'wheel-up' || kind === 'wheel-down')) station.scroll(place.pane, kind === 'wheel-up' ? -3 : 3);
-  if (kind !== 'press') return;
-  // Who goes elsewhere with the mouse takes the keyboard along.
-  if (station.typingInto && (!place || station.terminalOf(place.pane) !== station.typingInto)) station.stopTyping();
-  station.unmark();
-  station.stopCopying();
-  if (place) {
-    const terminal = station.terminalOf(place.pane);
-    const cell = terminal && terminalCellAt(terminal, place.rect, column, row, true);
-    if (cell) station.mark(terminal, cell);
-    const again = station.focus === place.pane;
-    station.focusOn(place.pane);
-    const key = frame.rows[place.pane]?.[row - place.rect.top - 1];
-    if (key !== undefined) {
-      const chosen = station.lists[place.pane].selected === key;
-      station.lists[place.pane].choose(key);
-      if (again && chosen) station.key('enter', '');
-    }
-    station.changed();
-    return;
-  }
-  const button = frame.buttons.find(({ from, to }) => column >= from && column < to);
-  if (button && row > 0) station.key(button.key, button.key);
-}
-
-/** A drag that leaves its pane ends at the pane's edge. */
-function dragTo(station: Station, { layout }: Frame, column: number, row: number): void {
-  const { marking } = station;
-  const place = layout?.columns.flat().find(({ pane }) => station.terminalOf(pane) === marking);
-  const cell = marking && place && terminalCellAt(marking, place.rect, column, row, false);
-  if (cell) station.markTo(cell);
 }

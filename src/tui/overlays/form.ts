@@ -105,6 +105,7 @@ export class Form implements Overlay {
     return {
       title: this.#options.title,
       lines: [...rows, ...below],
+      presses: shown.map((_, index) => () => this.#choose(from + index)),
       width: inside,
       hint: this.#asked
         ? 'waiting for the machine · Esc: leave it to it'
@@ -129,6 +130,10 @@ export class Form implements Overlay {
       const after = edited(this.#texts.get(field.name) ?? '', name, text);
       if (after !== undefined) this.#set(field, after);
     }
+  }
+
+  #choose(index: number): void {
+    if (!this.#asked) this.#selected = index;
   }
 
   #set({ name }: Field, text: string): void {

@@ -5,6 +5,8 @@ import { type Line, widthOf } from '../style.ts';
 export interface OverlayView {
   readonly title: string;
   readonly lines: readonly Line[];
+  /** What a press of the mouse does, by line. */
+  readonly presses: readonly ((() => void) | undefined)[];
   /** Cells inside the frame that it would like; the screen bounds them. */
   readonly width: number;
   /** Keys, below the frame. */

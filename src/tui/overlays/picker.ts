@@ -1,5 +1,5 @@
 import { type Line, line, shortened, span, widthOf } from '../style.ts';
-import { edited, endOf, matches, type Overlay, type OverlayView, windowAround } from './overlay.ts';
+import { edited, endOf, matches, type Overlay, type OverlayView } from './overlay.ts';
 import { wrap } from './question.ts';
 
 export interface Choice {
@@ -68,6 +68,8 @@ export class Picker implements Overlay {
   readonly #options: PickerOptions;
   #text = '';
   #selected = 0;
+  /** The first row that is shown. */
+  #top = 0;
   #page = 10;
 
   constructor(options: PickerOptions) {
@@ -95,7 +97,11 @@ export class Picker implements Overlay {
     const inside = Math.min(width, WIDEST);
     const about = aboutHeight(all, inside, height);
     this.#page = Math.max(1, height - 3 - about);
-    const { shown, from } = windowAround(found, this.#selected, this.#page);
+    // A row that is pressed stays where it is, to be pressed again.
+    const top = Math.max(this.#selected - this.#page + 1, Math.min(this.#top, this.#selected));
+    this.#top = Math.max(0, Math.min(top, found.length - this.#page));
+    const from = this.#top;
+    const shown = found.slice(from, from + this.#page);
     const keyWidth = Math.max(0, ...all.map(({ key }) => key?.length ?? 0));
     const labelWidth = Math.min(34, Math.max(10, ...all.map(({ label }) => label.length)));
     const rows: Line[] = shown.map(({ label, key = '', detail = '', disabled }, index) => {
@@ -108,8 +114,10 @@ export class Picker implements Overlay {
       ];
     });
     const { prompt, otherwise } = this.#options;
+    const presses: (() => void)[] = shown.map((_, index) => () => this.#press(from + index));
     if (found.length === 0) {
       rows.push(line(otherwise && this.#text !== '' ? `Enter: ${otherwise.detail}` : 'Nothing matches.', 'dim'));
+      presses.push(() => this.key('enter', ''));
     }
     const typed = endOf(this.#text, inside - widthOf(prompt) - 1);
     return {
@@ -120,6 +128,7 @@ export class Picker implements Overlay {
         ...rows,
         ...(about > 0 ? [[], ...aboutLines(found[this.#selected], inside, about)] : []),
       ],
+      presses: [undefined, undefined, ...presses],
       width: inside,
       hint: 'type to narrow · arrows: choose · Enter: do · Esc: back',
     };
@@ -147,6 +156,12 @@ export class Picker implements Overlay {
 
   paste(text: string): void {
     this.#text += text;
+  }
+
+  /** As in the lists of panes: what is chosen is done when it is pressed again. */
+  #press(row: number): void {
+    if (row === this.#selected) this.#choose(this.#found[row]);
+    else this.#selected = row;
   }
 
   #choose(choice: Choice | undefined): void {

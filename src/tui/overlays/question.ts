@@ -28,7 +28,14 @@ export class Question implements Overlay {
       [span('Esc', 'key'), span(' not now')],
     ];
     const widest = Math.max(...text.map(widthOf), ...this.#answers.map(({ text: what }) => widthOf(what) + 4));
-    return { title: 'Sure?', lines, width: Math.min(width, widest), hint: '' };
+    const keys = [...this.#answers.map(({ key }) => key), 'esc'];
+    return {
+      title: 'Sure?',
+      lines,
+      presses: [...Array<undefined>(text.length + 1), ...keys.map((key) => () => this.key(key))],
+      width: Math.min(width, widest),
+      hint: '',
+    };
   }
 
   key(name: string): void {

@@ -59,6 +59,7 @@ export class Viewer implements Overlay {
       lines: this.#typing
         ? [...rows.slice(0, height - 1), [span('/', 'key'), span(endOf(this.#filter ?? '', width - 1))]]
         : rows,
+      presses: [],
       width: Math.min(width, longest),
       hint: 'arrows, PgUp, PgDn: move · /: filter · r: again · Esc: back',
     };

@@ -69,7 +69,8 @@ test('a notice has the line, and what is under way the rest of it', () => {
   expect(footer(56).trimEnd()).toBe(` ${'x'.repeat(50)}`);
   for (let columns = 56; columns < 130; columns++) {
     for (const length of [0, 10, 40, 52, 54, 55, 100]) {
-      station.notice = length === 0 ? undefined : { text: 'x'.repeat(length), level: 'info' };
+      station.dropNotice();
+      if (length > 0) station.say('x'.repeat(length));
       expect(lineWidth(frameOf(station, columns, 40).footer)).toBe(columns);
     }
   }
