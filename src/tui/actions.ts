@@ -233,6 +233,7 @@ const MACHINE: readonly Action[] = [
     repl: () => 'await vm.journal.redo()',
     changes: true,
     disabled: (station) => (station.vm.journal.last.undone === undefined ? 'nothing was undone' : undefined),
+    confirm: (station) => `Do this again? ${station.vm.journal.last.undone}`,
     run: (station) => station.vm.journal.redo(),
   },
   {

@@ -545,15 +545,21 @@ export class Station {
       return;
     }
     const { name } = this.machine.description;
-    this.ask('The guest is running, and this process is its machine.', [
-      {
-        key: 'o',
-        text: 'press the power button, and leave when the guest has powered off',
-        run: () => {
-          void this.machine.ended().then(() => this.#host.leave('ends'));
-          this.follow('power button', this.machine.powerButton());
-        },
-      },
+    const what = state === 'created' ? 'has not been started' : `is ${state}`;
+    this.ask(`The guest ${what}, and this process is its machine.`, [
+      // A guest that stands still does not heed it.
+      ...(this.readonly || state !== 'running'
+        ? []
+        : [
+            {
+              key: 'o',
+              text: 'press the power button, and leave when the guest has powered off',
+              run: () => {
+                void this.machine.ended().then(() => this.#host.leave('ends'));
+                this.follow('power button', this.machine.powerButton());
+              },
+            },
+          ]),
       ...(this.#canStay
         ? [
             {

@@ -1,4 +1,4 @@
-import { clip, type Line, line, span, widthOf } from '../style.ts';
+import { clip, type Line, line, shortened, span, widthOf } from '../style.ts';
 import type { Overlay, OverlayView } from './overlay.ts';
 
 export interface Answer {
@@ -19,8 +19,12 @@ export class Question implements Overlay {
     this.#close = close;
   }
 
-  view(width: number): OverlayView {
-    const text = wrap(this.#question, Math.min(width, 64));
+  view(width: number, height: number): OverlayView {
+    const inside = Math.min(width, 64);
+    const all = wrap(this.#question, inside);
+    // The answers are seen in any case, below an empty line.
+    const text = all.slice(0, Math.max(1, height - this.#answers.length - 2));
+    if (text.length < all.length) text.push(shortened(`${text.pop()} …`, inside));
     const lines: Line[] = [
       ...text.map((each) => line(each)),
       [],

@@ -1,6 +1,7 @@
 /** What keys do to a workstation on a scripted machine. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
+import type { MachineState } from '../../../src/client/machine_client.ts';
 import type { Vm } from '../../../src/repl/vm.ts';
 import { frameOf } from '../../../src/tui/frame.ts';
 import { plainText } from '../../../src/tui/style.ts';
@@ -94,6 +95,49 @@ test('what is pasted is one line of text, wherever one types', async () => {
   station.key(':', ':');
   station.paste('a\tb\x07');
   expect(plainText(frameOf(station, 120, 40).overlay?.lines[1] ?? [])).toContain(':a b ');
+});
+
+test('what is done again is asked about, as what is taken back', async () => {
+  const station = await open();
+  const { journal } = station.vm;
+  let redone = 0;
+  Object.defineProperty(journal, 'last', { get: () => ({ done: undefined, undone: "vm.unplug('dimm0')" }) });
+  journal.redo = async () => {
+    redone++;
+    return "vm.unplug('dimm0')";
+  };
+  station.key('ctrl-r', '');
+  const asked = frameOf(station, 80, 24).overlay?.lines.map(plainText).join('\n');
+  expect(asked).toContain("Do this again? vm.unplug('dimm0')");
+  expect(redone).toBe(0);
+  station.key('y', 'y');
+  expect(redone).toBe(1);
+});
+
+test.each([
+  [56, 14],
+  [80, 24],
+])('a long question of a screen of %i×%i is cut, and not its answers', async (columns, rows) => {
+  const station = await open();
+  station.ask(`Take this back? ${'vm.plug({ kind: 1 }) '.repeat(200)}`, [{ key: 'y', text: 'undo', run: () => {} }]);
+  const lines = frameOf(station, columns, rows).overlay?.lines.map(plainText) ?? [];
+  expect(lines.at(-5)).toMatch(/ … +│$/);
+  expect(lines.slice(-3, -1).map((line) => line.slice(2, -1).trim())).toEqual(['y  undo', 'Esc not now']);
+});
+
+test('who leaves a machine of this process is offered what is possible', async () => {
+  const machine = new ScriptedMachine({ busy: true });
+  const offered = async (state: MachineState, readonly = false) => {
+    machine.state = state;
+    const station = await open({ machine, readonly, canStay: true });
+    station.key('q', 'q');
+    return station.overlay?.view(80, 20).lines.map(plainText) ?? [];
+  };
+  const keys = (lines: string[]) => lines.slice(2, -1).map((line) => line.trim()[0]);
+  expect(keys(await offered('running'))).toEqual(['o', 'b', 'y']);
+  expect(keys(await offered('running', true))).toEqual(['b', 'y']);
+  expect(keys(await offered('paused'))).toEqual(['b', 'y']);
+  expect((await offered('paused'))[0]).toBe('The guest is paused, and this process is its machine.');
 });
 
 test('on a screen that is too small a question can be read', async () => {
