@@ -217,10 +217,7 @@ export function netThrottle({ vm, model }: Station, name: string): Change {
 /** Takes a device out without the guest, after a question. */
 export function forceUnplug(station: Station, id: string): void {
   const form = `await vm.unplug('${id}', { force: true })`;
-  const run = () => {
-    station.model.say('action', form);
-    station.follow(`take ${id} out`, station.vm.unplug(id, { force: true }));
-  };
+  const run = () => void station.change(`take ${id} out`, form, () => station.vm.unplug(id, { force: true }));
   station.ask(
     `Take ${id} out at once? What the guest has not written to it is lost, and what uses it fails.\nREPL: ${form}`,
     [{ key: 'y', text: 'take out by force', run }],
@@ -231,10 +228,9 @@ export function forceUnplug(station: Station, id: string): void {
 export function toggleLink(station: Station, name: string): void {
   const { vm, model } = station;
   const up = model.nets.find((net) => net.name === name)?.link === false;
-  model.say('action', `await vm.nets.${name}.link(${up})`);
-  const done = new Net(vm, name).link(up).then(() => model.refresh());
-  station.follow(
-    'cable',
-    done.then(() => `${name} is ${up ? 'in' : 'out'}`),
-  );
+  void station.change('cable', `await vm.nets.${name}.link(${up})`, async () => {
+    await new Net(vm, name).link(up);
+    await model.refresh();
+    return `${name} is ${up ? 'in' : 'out'}`;
+  });
 }

@@ -94,10 +94,9 @@ export class Dialogs {
       tell: (values) => [costOf(kind, values, this.#station.model), ...plugForms(kind, values, this.#station.model)],
       submit: (values) => {
         const device = checkPlug(kind, values);
-        this.#station.model.say('action', `await vm.plug(${literal(device)})`);
         const { placed, off } = this.#nextPlace();
-        const done = this.#station.vm.plug(device);
-        this.#station.follow(`plug ${kind}`, done);
+        const form = `await vm.plug(${literal(device)})`;
+        const done = this.#station.change(`plug ${kind}`, form, () => this.#station.vm.plug(device));
         return Promise.race([done, placed]).finally(off);
       },
       close: () => this.#station.closeOverlay(),
@@ -142,9 +141,7 @@ export class Dialogs {
         return [...tell(values), `REPL: ${repl(values)}`, ...(qmp ? [`QMP: ${qmp(values)}`] : [])];
       },
       submit: (values) => {
-        this.#station.model.say('action', repl(values));
-        const done = run(values);
-        this.#station.follow(title, done);
+        const done = this.#station.change(title, repl(values), () => run(values));
         const { promise: late, resolve } = Promise.withResolvers<void>();
         const off = this.#station.model.clock.after(REFUSED_WITHIN_MS, resolve);
         return Promise.race([done, late]).finally(off);

@@ -1,4 +1,5 @@
 /** What the workstation knows of a machine: the last of every report, and how the numbers went over time. */
+import { type ActionsChange, actionsOf } from '../client/actions.ts';
 import type { NotedEvent } from '../client/event_history.ts';
 import type { GuestChannel, GuestPhase } from '../client/guest_session.ts';
 import { isSettled, type LiveRequest, type PluggedReport } from '../client/live.ts';
@@ -12,6 +13,7 @@ import type {
   NetReport,
   VcpuReport,
 } from '../client/machine_client.ts';
+import { formatSize } from '../client/sizes.ts';
 import type { Vm } from '../repl/vm.ts';
 import { hostClock, type StationClock } from './clock.ts';
 import { DirtyWatch } from './dirty_watch.ts';
@@ -78,6 +80,13 @@ const GUEST_TROUBLE: readonly (readonly [RegExp, EventLevel])[] = [
 const ANY_TROUBLE = new RegExp(GUEST_TROUBLE.map(([{ source }]) => source).join('|'));
 const MAX_LINE = 512;
 
+/** @param offset seconds that a guest's clock is ahead of the host's. */
+const clockText = (offset: number): string =>
+  offset === 0 ? "as the host's" : `${Math.abs(offset)} s ${offset > 0 ? 'ahead of' : 'behind'} the host's`;
+
+/** What a typed form calls: `vm.disks.vda.resize`. */
+const callOf = (form: string): string => form.replace(/^await /, '').split('(')[0];
+
 export class MachineModel {
   readonly vm: Vm;
   counters: CountersReport | undefined;
@@ -113,8 +122,15 @@ export class MachineModel {
   #seldomAt = Number.NEGATIVE_INFINITY;
   #residenceAt = 0;
   #touchedAt: number;
+  /** What changes seldom is being asked for, and has changed since. */
+  #asking = false;
+  #stale = false;
   #closed = false;
   #partial = '';
+  /** Changes by this workstation that are under way, and said: what each calls. */
+  readonly #own = new Set<{ readonly call: string }>();
+  /** The last line, where its number goes on changing. */
+  #going: { readonly subject: string; readonly event: TimelineEvent } | undefined;
   /** When what is told now happened, where that is not now. */
   #past: Date | undefined;
 
@@ -124,7 +140,10 @@ export class MachineModel {
     this.dirty = new DirtyWatch(vm.machine, clock, HISTORY, () => this.changed());
     this.startedAt = clock.wall();
     this.#touchedAt = clock.monotonic();
-    this.#unlisten = [vm.machine.onEvent((event) => this.#event(event))];
+    this.#unlisten = [
+      vm.machine.onEvent((event) => this.#event(event)),
+      actionsOf(vm.machine).onChange((change) => this.#noted(change)),
+    ];
     if (guest) {
       const off = guest.onEvent((event) => {
         if (event.type === 'guest-phase') this.#phase(event);
@@ -184,6 +203,38 @@ export class MachineModel {
       this.forgotten++;
     }
     this.changed();
+  }
+
+  /** A number that goes on changing has one line, as long as nothing else is said. */
+  #sayNow(kind: EventKind, subject: string, text: string): void {
+    if (this.#going && this.#going.subject === subject && this.events.at(-1) === this.#going.event) this.events.pop();
+    this.say(kind, `${subject} ${text}`);
+    const event = this.events.at(-1);
+    this.#going = event && { subject, event };
+  }
+
+  /** A change that this workstation makes, and has said: the list of what was done tells of it too. */
+  own(form: string, done: Promise<unknown>): void {
+    const own = { call: callOf(form) };
+    this.#own.add(own);
+    const over = () => void this.#own.delete(own);
+    done.then(over, over);
+  }
+
+  /** What was done, taken back or done again, whoever did it. */
+  #noted(change: ActionsChange): void {
+    const { done, undone } = actionsOf(this.vm.machine);
+    const codeOf = (list: typeof done, id: number) => list.find((each) => each.id === id)?.code ?? '';
+    const [call, text] =
+      'did' in change
+        ? [callOf(change.did.code), change.did.code]
+        : 'undid' in change
+          ? ['vm.journal.undo', `undone: ${codeOf(undone, change.undid)}`]
+          : ['vm.journal.redo', `done again: ${codeOf(done, change.redid)}`];
+    const own = [...this.#own].find((each) => each.call === call);
+    if (own) this.#own.delete(own);
+    else this.say('action', text);
+    void this.#askAnew();
   }
 
   changed(): void {
@@ -364,6 +415,25 @@ export class MachineModel {
           event.action === 'stop' ? 'bad' : 'warn',
         );
         return;
+      case 'balloon':
+        this.#sayNow('device', 'the balloon holds', formatSize(event.actual));
+        return;
+      case 'memory-size':
+        this.#sayNow(
+          'device',
+          event.device,
+          `has ${formatSize(event.plugged)} plugged, of ${formatSize(event.requested)} that were asked for`,
+        );
+        return;
+      case 'clock-set':
+        this.say('guest', `its clock was set, ${clockText(event.offset)}`);
+        return;
+      case 'port':
+        this.say('guest', `${event.name} was ${event.open ? 'opened' : 'closed'}`);
+        return;
+      case 'console':
+        this.say('device', `console ${event.name} ${event.change === 'added' ? 'has come' : 'has gone'}`);
+        return;
       case 'request':
         this.#requested(event.request);
         return;
@@ -389,9 +459,21 @@ export class MachineModel {
       this.pending.delete(id);
       this.settled = { request, at: this.clock.wall() };
     } else this.pending.set(id, request);
-    this.#askSeldom().then(
-      () => this.changed(),
-      () => {},
-    );
+    void this.#askAnew();
+  }
+
+  /** Something is not as it was told last. However often that happens, it is asked for once at a time. */
+  async #askAnew(): Promise<void> {
+    this.#stale = true;
+    if (this.#asking) return;
+    this.#asking = true;
+    while (this.#stale && !this.#closed) {
+      this.#stale = false;
+      await this.#askSeldom().then(
+        () => this.changed(),
+        () => {},
+      );
+    }
+    this.#asking = false;
   }
 }

@@ -298,15 +298,26 @@ export class Station {
   }
 
   #do(action: Action): void {
-    const form = action.repl?.(this);
-    if (action.changes && form !== undefined && !action.asks) this.model.say('action', form);
+    const form = action.changes && !action.asks ? action.repl?.(this) : undefined;
+    if (form !== undefined) this.model.say('action', form);
     try {
       const result = action.run(this);
-      if (result instanceof Promise) this.follow(action.title, result);
+      if (!(result instanceof Promise)) return;
+      if (form !== undefined) this.model.own(form, result);
+      this.follow(action.title, result);
     } catch (error) {
       // The machine of this process must not end with it.
       this.follow(action.title, Promise.reject(error));
     }
+  }
+
+  /** Makes a change that has a typed form, and tells how it ended. */
+  change<T>(title: string, form: string, run: () => Promise<T>): Promise<T> {
+    this.model.say('action', form);
+    const done = run();
+    this.model.own(form, done);
+    this.follow(title, done);
+    return done;
   }
 
   /** Tells how something ended. */

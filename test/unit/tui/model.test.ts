@@ -1,7 +1,11 @@
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import type { MachineEvent } from '../../../src/client/machine_client.ts';
-import type { Vm } from '../../../src/repl/vm.ts';
+import { Net } from '../../../src/repl/nets.ts';
+import { Vm } from '../../../src/repl/vm.ts';
+import { toggleLink } from '../../../src/tui/changes.ts';
 import { MachineModel } from '../../../src/tui/model.ts';
+import { ScriptedMachine } from '../../support/scripted_machine.ts';
+import { scriptedStation } from '../../support/scripted_station.ts';
 
 test('what others ask of the machine is in the timeline, as it comes and afterwards', () => {
   let tell: (event: MachineEvent) => void = () => {};
@@ -19,5 +23,72 @@ test('what others ask of the machine is in the timeline, as it comes and afterwa
     ['action', 'info', 'QMP: stop'],
     ['action', 'info', 'QMP: cont'],
     ['device', 'warn', 'vda: read at 0 failed with EIO'],
+  ]);
+});
+
+test('what others do is in the timeline, and what the workstation does is there once', async () => {
+  const machine = new ScriptedMachine({ busy: false });
+  const station = scriptedStation({ machine });
+  onTestFinished(() => station.model.close());
+  await station.model.refresh();
+  const texts = () =>
+    station.model.events.filter(({ kind, level }) => kind === 'action' && level === 'info').map(({ text }) => text);
+  // Whoever has the machine, from a REPL of its own.
+  const other = new Vm({ machine: machine.client, guest: undefined });
+  await new Net(other, 'net0').link(false);
+  expect(texts()).toEqual(['vm.nets.net0.link(false)']);
+  await expect.poll(() => station.model.nets[0].link).toBe(false);
+  toggleLink(station, 'net0');
+  await expect.poll(() => station.vm.journal.lines.length).toBe(2);
+  station.key('p', 'p');
+  await expect.poll(() => station.vm.journal.lines.length).toBe(3);
+  expect(texts().filter((text) => !text.includes(': '))).toEqual([
+    'vm.nets.net0.link(false)',
+    'await vm.nets.net0.link(true)',
+    'await vm.pause()',
+  ]);
+  await other.journal.undo();
+  await other.journal.redo();
+  expect(texts().slice(-2)).toEqual(['undone: vm.pause()', 'done again: vm.pause()']);
+  await other.pause();
+  expect(texts().at(-1)).toBe('vm.pause()');
+});
+
+test('an action of the workstation that failed leaves those of others to be told', async () => {
+  const machine = new ScriptedMachine({ busy: false });
+  const station = scriptedStation({ machine });
+  onTestFinished(() => station.model.close());
+  const pause = machine.pause.bind(machine);
+  machine.pause = async () => {
+    throw new Error('not now');
+  };
+  station.key('p', 'p');
+  await expect.poll(() => station.notice?.text).toBe('not now');
+  machine.pause = pause;
+  await new Vm({ machine: machine.client, guest: undefined }).pause();
+  expect(station.model.events.map(({ text }) => text)).toContain('vm.pause()');
+});
+
+test('ports, consoles, clock and sizes are told; a size that goes on changing in one line', () => {
+  const machine = new ScriptedMachine({ busy: false });
+  const station = scriptedStation({ machine });
+  onTestFinished(() => station.model.close());
+  const MiB = 2 ** 20;
+  machine.tell({ type: 'port', name: 'agent', open: true });
+  machine.tell({ type: 'console', name: 'hvc1', change: 'added' });
+  machine.tell({ type: 'clock-set', offset: -3 });
+  for (const plugged of [64, 128, 256])
+    machine.tell({ type: 'memory-size', device: 'vm0', plugged: plugged * MiB, requested: 512 * MiB });
+  for (const actual of [10, 20]) machine.tell({ type: 'balloon', actual: actual * MiB });
+  machine.tell({ type: 'port', name: 'agent', open: false });
+  machine.tell({ type: 'balloon', actual: 30 * MiB });
+  expect(station.model.events.map(({ text }) => text)).toEqual([
+    'agent was opened',
+    'console hvc1 has come',
+    "its clock was set, 3 s behind the host's",
+    'vm0 has 256 MiB plugged, of 512 MiB that were asked for',
+    'the balloon holds 20 MiB',
+    'agent was closed',
+    'the balloon holds 30 MiB',
   ]);
 });
