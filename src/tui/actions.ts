@@ -405,7 +405,7 @@ const LOOKING: readonly Action[] = [
     keys: ['e'],
     panes: ['events'],
     title: 'export the events',
-    help: 'to a file, one JSON object a line',
+    help: 'those that the filter shows, to a file, one JSON object a line',
     footer: 'export',
     run: (station) => station.exportEvents(),
   },

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { CastRecorder } from '../console/asciicast.ts';
 import { ConsoleLog } from '../console/console_log.ts';
 import type { ConsoleTap } from '../console/hub.ts';
+import { fromHome } from './path_text.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 
 export const FILE_KINDS = ['log', 'recording'] as const;
@@ -39,12 +40,12 @@ export class ConsoleFiles {
     if (before) {
       files.delete(kind);
       before.stop();
-      return `${before.path} is complete${kind === 'recording' ? '; nemu play shows it' : ''}.`;
+      return `${fromHome(before.path)} is complete${kind === 'recording' ? '; nemu play shows it' : ''}.`;
     }
     const time = new Date().toISOString().replaceAll(':', '');
     const path = join(this.#folder, `${this.#machine}-${pane.name}-${time}.${kind === 'log' ? 'log' : 'cast'}`);
     files.set(kind, { path, stop: kind === 'log' ? this.#log(pane, path) : this.#record(pane, path) });
-    return `from now on ${pane.name} goes to ${path}`;
+    return `${pane.name} goes to ${fromHome(path)}`;
   }
 
   #log(pane: TerminalPane, path: string): () => void {

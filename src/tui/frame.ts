@@ -15,6 +15,7 @@ import { memoryPane } from './panes/memory.ts';
 import { compact, type PaneContent, type PaneContext } from './panes/pane.ts';
 import { pciPane } from './panes/pci.ts';
 import { vcpusPane } from './panes/vcpus.ts';
+import { withShortPath } from './path_text.ts';
 import type { Station } from './station.ts';
 import { type Line, line, lineWidth, plainText, type Style, shortened, span, toWidth, widthOf } from './style.ts';
 import { type Tab, tabsWithin } from './tabs.ts';
@@ -367,7 +368,8 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Omit<
   }
   if (notice) {
     const style = notice.level === 'info' ? 'text' : notice.level;
-    return { line: toWidth(withPending([span(` ${notice.text}`, style)], model, width), width), buttons: [] };
+    const text = withShortPath(` ${notice.text}`, width);
+    return { line: toWidth(withPending([span(text, style)], model, width), width), buttons: [] };
   }
   // The keys of the workstation are the console's for as long.
   if (station.typingInto) {

@@ -15,6 +15,7 @@ import { ListState } from './list_state.ts';
 import type { MachineModel } from './model.ts';
 import { lineOf, type Overlay } from './overlays/overlay.ts';
 import { type Answer, Question } from './overlays/question.ts';
+import { fromHome } from './path_text.ts';
 import { TerminalSelection } from './selection.ts';
 import { THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
@@ -323,7 +324,12 @@ export class Station {
   /** Tells how something ended. */
   follow(title: string, result: Promise<unknown>): void {
     result.then(
-      (value) => this.say(typeof value === 'string' ? `${title}: ${value}` : `${title}: done.`, 'good'),
+      (value) => {
+        const text = typeof value === 'string' ? `${title}: ${value}` : `${title}: done.`;
+        // The next key takes it from the status line.
+        if (typeof value === 'string') this.model.say('action', text);
+        this.say(text, 'good');
+      },
       (error: Error) => {
         const text = error instanceof NemuError ? error.text.replaceAll('\n', ' ') : error.message;
         this.model.say('action', `${title}: ${text}`, 'bad');
@@ -543,10 +549,17 @@ export class Station {
 
   // --- leaving --------------------------------------------------------------------------------------------
 
+  /** Those that the filter shows. @throws Error of the system. */
   async exportEvents(): Promise<string> {
     const path = join(this.#exports, `events-${new Date().toISOString().replaceAll(':', '')}.jsonl`);
-    await writeFile(path, this.model.events.map((event) => `${JSON.stringify(event)}\n`).join(''));
-    return `${this.model.events.length} events are in ${path}.`;
+    const { events, forgotten } = this.model;
+    const shown = new Set(this.lists.events.keys);
+    const all = events.length;
+    const lines = events.flatMap((event, index) =>
+      shown.has(String(forgotten + index)) ? [`${JSON.stringify(event)}\n`] : [],
+    );
+    await writeFile(path, lines.join(''));
+    return `${lines.length} of ${all} are in ${fromHome(path)}`;
   }
 
   leave(): void {

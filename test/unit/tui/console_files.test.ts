@@ -68,7 +68,7 @@ test('a log has what comes from now on, a recording begins with the screen', asy
   await print('before\r\n');
   station.key('f', 'f');
   station.key('r', 'r');
-  await vi.waitFor(() => expect(station.notice?.text).toContain('from now on com1 goes to'));
+  await vi.waitFor(() => expect(station.notice?.text).toContain('com1 goes to'));
   expect(shown().find((row) => row.includes('console com1'))).toContain('com1 · log · recording ');
   await print('after\r\n');
   station.key('f', 'f');
