@@ -52,6 +52,18 @@ const notRunning = (station: Station) =>
   ended(station) ?? (station.machine.state === 'running' ? undefined : `the machine is ${station.machine.state}`);
 
 const noConsole = (station: Station) => (station.terminalOf('console') ? undefined : 'the machine has no console');
+/** Of the pane in focus. */
+const noTerminal = (station: Station) => (station.terminalOf(station.focus) ? undefined : 'the machine has no console');
+const noOtherConsole = (station: Station) =>
+  noConsole(station) ?? (station.consoles.length > 1 ? undefined : 'there is no other one');
+
+/** Nobody is there to type to; the REPL and programs of the host have their own life. */
+function nobodyToTypeTo(station: Station): string | undefined {
+  const pane = station.terminalOf(station.focus);
+  if (!pane) return noTerminal(station);
+  if (pane.watching) return 'somebody else drives it; O takes it over';
+  return station.machine.consoles.includes(pane.name) ? ended(station) : undefined;
+}
 
 interface PartAction extends Pick<Action, 'id' | 'keys' | 'title' | 'help' | 'words'> {
   readonly panes: readonly PaneName[];
@@ -296,8 +308,7 @@ const LOOKING: readonly Action[] = [
     help: 'every key goes to the console or the REPL until Ctrl-]',
     footer: 'type',
     changes: true,
-    disabled: (station) =>
-      station.terminalOf(station.focus)?.watching ? 'somebody else drives it; O takes it over' : undefined,
+    disabled: nobodyToTypeTo,
     run: (station) => station.type(),
   },
   {
@@ -307,6 +318,7 @@ const LOOKING: readonly Action[] = [
     title: 'zoom',
     help: 'the console has the whole terminal until Ctrl-]; read-only, to look at it',
     footer: 'zoom',
+    disabled: noTerminal,
     run: (station) => station.zoom(),
   },
   {
@@ -316,7 +328,7 @@ const LOOKING: readonly Action[] = [
     title: 'copy text',
     help: 'marks text by keys (v begins, y copies, Esc leaves); the mouse does it too',
     words: 'select mark clipboard yank mode',
-    disabled: (station) => (station.terminalOf(station.focus) ? undefined : 'there is no terminal'),
+    disabled: noTerminal,
     run: (station) => station.startCopying(),
   },
   {
@@ -325,6 +337,7 @@ const LOOKING: readonly Action[] = [
     panes: ['console'],
     title: 'next console',
     help: 'of the machine',
+    disabled: noOtherConsole,
     run: (station) => station.nextConsole(1),
   },
   {
@@ -333,6 +346,7 @@ const LOOKING: readonly Action[] = [
     panes: ['console'],
     title: 'previous console',
     help: 'of the machine',
+    disabled: noOtherConsole,
     run: (station) => station.nextConsole(-1),
   },
   {
@@ -342,6 +356,7 @@ const LOOKING: readonly Action[] = [
     title: 'filter, or search',
     help: 'narrows a list; in a console, searches its scrollback upwards (n, N: on)',
     footer: 'filter',
+    disabled: (station) => (TERMINALS.includes(station.focus) ? noTerminal(station) : undefined),
     run: (station) => station.startFilter(),
   },
   {
@@ -369,6 +384,7 @@ const LOOKING: readonly Action[] = [
     title: 'times of lines',
     help: 'shows when each line of the console was begun, or does not',
     words: 'timestamps clock',
+    disabled: noConsole,
     run: (station) => station.toggleTimestamps(),
   },
   {
@@ -449,6 +465,75 @@ export const TAKE_OVER: Action = {
   run: (station) => station.terminalOf('console')?.takeOver?.(),
 };
 
+const MOVING: readonly Action[] = [
+  {
+    id: 'up',
+    keys: ['up', 'k'],
+    title: 'up',
+    help: 'chooses the row above; in a console, shows older lines',
+    words: 'arrow scroll back',
+    run: (station) => station.scroll(station.focus, -1),
+  },
+  {
+    id: 'down',
+    keys: ['down', 'j'],
+    title: 'down',
+    help: 'chooses the row below; in a console, shows newer lines',
+    words: 'arrow scroll',
+    run: (station) => station.scroll(station.focus, 1),
+  },
+  {
+    id: 'page-up',
+    keys: ['pageup'],
+    title: 'a page up',
+    help: 'as many rows as the pane shows',
+    words: 'scroll back',
+    run: (station) => station.scroll(station.focus, -station.page),
+  },
+  {
+    id: 'page-down',
+    keys: ['pagedown'],
+    title: 'a page down',
+    help: 'as many rows as the pane shows',
+    words: 'scroll',
+    run: (station) => station.scroll(station.focus, station.page),
+  },
+  {
+    id: 'start',
+    keys: ['home', 'g'],
+    title: 'to the start',
+    help: 'the first row, or the oldest line',
+    words: 'top',
+    run: (station) => station.scroll(station.focus, -Infinity),
+  },
+  {
+    id: 'end',
+    keys: ['end', 'G'],
+    title: 'to the end',
+    help: 'the last row, or what is printed now',
+    words: 'bottom live',
+    run: (station) => station.scroll(station.focus, Infinity),
+  },
+  {
+    id: 'back',
+    keys: ['esc'],
+    title: 'back',
+    help: 'drops the filter; else comes back from older lines, or from the larger layout',
+    words: 'escape',
+    run: (station) => station.back(),
+  },
+];
+
+/** It is done whatever stands in front. */
+export const REDRAW: Action = {
+  id: 'redraw',
+  keys: ['ctrl-l'],
+  title: 'draw anew',
+  help: 'the whole screen, where something else has written over it',
+  words: 'redraw clear repaint',
+  run: (station) => station.redraw(),
+};
+
 const WORKSTATION: readonly Action[] = [
   {
     id: 'host-shell',
@@ -497,14 +582,14 @@ const WORKSTATION: readonly Action[] = [
   ),
   {
     id: 'next-pane',
-    keys: ['tab'],
+    keys: ['tab', 'right', 'l'],
     title: 'next pane',
     help: 'moves the focus',
     run: (station) => station.moveFocus(1),
   },
   {
     id: 'previous-pane',
-    keys: ['shift-tab'],
+    keys: ['shift-tab', 'left', 'h'],
     title: 'previous pane',
     help: 'moves the focus',
     run: (station) => station.moveFocus(-1),
@@ -524,6 +609,7 @@ const WORKSTATION: readonly Action[] = [
     help: 'the other way round',
     run: (station) => station.changeLayout(-1),
   },
+  REDRAW,
   {
     id: 'theme',
     keys: ['T'],
@@ -550,7 +636,7 @@ const WORKSTATION: readonly Action[] = [
   },
 ];
 
-export const ACTIONS: readonly Action[] = [...MACHINE, ...LOOKING, TAKE_OVER, ...WORKSTATION];
+export const ACTIONS: readonly Action[] = [...MACHINE, ...LOOKING, TAKE_OVER, ...MOVING, ...WORKSTATION];
 
 /** What a key does in a pane: an action of the pane goes before one for all. */
 export function actionFor(key: string, pane: PaneName): Action | undefined {

@@ -25,6 +25,8 @@ export class ListState {
   #keys: readonly string[] = [];
   #top = 0;
   #atEnd = true;
+  /** Rows that are shown at a time. */
+  page = 1;
 
   /** @param tail the list grows at its end, and stays there until somebody moves. */
   constructor(tail = false) {
@@ -33,6 +35,7 @@ export class ListState {
 
   /** Takes the rows as they are now. @returns those that are shown in `height`, and which of them is chosen. */
   window(rows: readonly Row[], height: number): { readonly rows: readonly Row[]; readonly from: number } {
+    this.page = Math.max(1, height);
     const passes = filterOf(this.filter);
     const shown = this.filter === '' ? rows : rows.filter(({ line }) => passes(plainText(line)));
     const before = Math.max(0, this.#keys.indexOf(this.selected ?? ''));

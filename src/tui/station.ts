@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { NemuError } from '../client/errors.ts';
 import type { MachineClient } from '../client/machine_client.ts';
 import type { Vm } from '../repl/vm.ts';
-import { type Action, actionFor, formsOf } from './actions.ts';
+import { type Action, actionFor, formsOf, REDRAW } from './actions.ts';
 import type { Colours } from './colours.ts';
 import { ConsoleFiles, type FileKind } from './console_files.ts';
 import { CopyMode } from './copy_mode.ts';
@@ -25,6 +25,8 @@ import type { BufferCell, Selection } from './terminal_view.ts';
 export interface StationHost {
   /** Hands the whole terminal to one of the panes' terminals, until it is given back. */
   zoom(pane: TerminalPane): Promise<void>;
+  /** Clears the terminal, and draws all of it. */
+  redraw(): void;
   /** Keys go to a pane raw, or come here. */
   typing(pane: TerminalPane | undefined): void;
   /** Hands text to the clipboard of the terminal. @returns what to tell of it. */
@@ -57,17 +59,6 @@ export interface StationOptions {
   readonly exports: string;
   readonly host: StationHost;
 }
-
-/** Keys that move: between panes, or in the one in focus. No action can have them. */
-export const MOVES: Readonly<Record<string, { readonly across: number; readonly down: number }>> = {
-  ...{ left: { across: -1, down: 0 }, h: { across: -1, down: 0 } },
-  ...{ right: { across: 1, down: 0 }, l: { across: 1, down: 0 } },
-  ...{ up: { across: 0, down: -1 }, k: { across: 0, down: -1 } },
-  ...{ down: { across: 0, down: 1 }, j: { across: 0, down: 1 } },
-  ...{ pageup: { across: 0, down: -10 }, pagedown: { across: 0, down: 10 } },
-  ...{ home: { across: 0, down: -Infinity }, g: { across: 0, down: -Infinity } },
-  ...{ end: { across: 0, down: Infinity }, G: { across: 0, down: Infinity } },
-};
 
 /** How long a message is news. */
 const NOTICE_MS = 8000;
@@ -218,6 +209,10 @@ export class Station {
   // --- keys -----------------------------------------------------------------------------------------------
 
   key(name: string, text: string): void {
+    if (REDRAW.keys.includes(name)) {
+      this.redraw();
+      return;
+    }
     if (this.unseen && !this.overlay && name !== 'esc') {
       // What the screen speaks of; whatever else a key did would not be seen.
       if (name === 'q' || name === 'ctrl-c') this.leave();
@@ -231,10 +226,9 @@ export class Station {
     if (this.overlay) this.overlay.key(typed, text);
     else if (this.copying) this.copying.key(name);
     else if (this.filtering) this.#filterKey(this.filtering, typed, text);
-    else if (!this.#move(name)) {
+    else {
       const action = actionFor(name, this.focus);
       if (action) this.perform(action);
-      else if (name === 'esc') this.#up();
     }
     this.changed();
   }
@@ -246,18 +240,16 @@ export class Station {
     this.changed();
   }
 
-  #up(): void {
+  /** One step back to what is shown at first. */
+  back(): void {
     if (this.lists[this.focus].filter !== '') this.lists[this.focus].filter = '';
     else if (this.terminalOf(this.focus)?.scrolledBack) this.terminalOf(this.focus)?.scroll(-Infinity);
     else if (this.layout !== 'normal') this.layout = 'normal';
   }
 
-  #move(name: string): boolean {
-    if (!Object.hasOwn(MOVES, name)) return false;
-    const { across, down } = MOVES[name];
-    if (across) this.moveFocus(across);
-    else this.scroll(this.focus, down);
-    return true;
+  /** Rows that the pane in focus shows. */
+  get page(): number {
+    return this.terminalOf(this.focus)?.terminal.rows ?? this.lists[this.focus].page;
   }
 
   /** @param rows down, when positive. */
@@ -450,6 +442,10 @@ export class Station {
     } finally {
       this.zoomed = undefined;
     }
+  }
+
+  redraw(): void {
+    this.#host.redraw();
   }
 
   filterOf(pane: PaneName): string {

@@ -167,6 +167,11 @@ export async function runWorkstation(
     colours: coloursOf(output, process.env),
     exports: options.exports,
     host: {
+      redraw: () => {
+        redrawing ??= redraw().finally(() => {
+          redrawing = undefined;
+        });
+      },
       typing,
       copy: (text) => copyText(text, (sequence) => output.write(sequence)),
       leave: (how) => left.resolve(how),
@@ -179,6 +184,17 @@ export async function runWorkstation(
     },
   });
   let zooming: Promise<void> | undefined;
+  let redrawing: Promise<void> | undefined;
+  type Suspended = Awaited<ReturnType<NonNullable<typeof suspend>>> | undefined;
+  /** The terminal is the workstation's again, whatever is on it: Ink clears it, and draws all. */
+  const takeBack = async (suspended: Suspended) => {
+    output.write(FIRST_COLUMN);
+    await suspended?.resume();
+    input.setRawMode(true);
+    output.write(modesOn);
+    draw.request();
+  };
+  const redraw = async () => takeBack(await suspend?.());
   const giveTo = async (pane: TerminalPane) => {
     const suspended = suspend?.();
     const free = Promise.resolve(suspended).then(() => {
@@ -187,11 +203,7 @@ export async function runWorkstation(
       input.resume();
     });
     await zoom.show(pane, free);
-    output.write(FIRST_COLUMN);
-    await (await suspended)?.resume();
-    input.setRawMode(true);
-    output.write(modesOn);
-    draw.request();
+    await takeBack(await suspended);
   };
   const programs = new Set<HostProgram>();
   const openProgram = (kind: string, start: WorkstationOptions['shell']) => {
@@ -289,6 +301,7 @@ export async function runWorkstation(
     process.off('SIGTERM', hangUp);
     zoom.end();
     await zooming;
+    await redrawing;
     unlisten();
     model.close();
     draw.close();

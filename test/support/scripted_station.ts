@@ -20,6 +20,6 @@ export function scriptedStation({ host, machine, clock, ...options }: ScriptedSt
     ...{ consoles: [pane('com1')], repl: pane('REPL'), place: 'here', readonly: false, attached: false },
     ...{ canStay: false, theme: 'dark', glyphs: 'braille', unicode: true, colours: 'all', exports: '/nonexistent' },
     ...options,
-    host: { zoom: async () => {}, typing: () => {}, copy: () => '', leave: () => {}, ...host },
+    host: { zoom: async () => {}, redraw: () => {}, typing: () => {}, copy: () => '', leave: () => {}, ...host },
   });
 }

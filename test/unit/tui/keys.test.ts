@@ -1,7 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ACTIONS } from '../../../src/tui/actions.ts';
 import { keyLabel, namedKey } from '../../../src/tui/keys.ts';
-import { MOVES } from '../../../src/tui/station.ts';
 
 describe('keys', () => {
   test('characters, and those that have a name', () => {
@@ -40,8 +38,4 @@ describe('keys', () => {
     expect(keyLabel('ctrl-r')).toBe('Ctrl-r');
     expect([keyLabel('up'), keyLabel('up', false)]).toEqual(['↑', 'Up']);
   });
-});
-
-test('no action has a key that moves', () => {
-  for (const { id, keys } of ACTIONS) for (const key of keys) expect(Object.keys(MOVES), id).not.toContain(key);
 });

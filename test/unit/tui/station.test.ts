@@ -229,6 +229,75 @@ test('on a screen that becomes too small nobody types into what is not seen', as
   expect(station.typingInto).toBeUndefined();
 });
 
+test('help lists every key, those that move among them', async () => {
+  const station = await open();
+  const keys = ['↑ k', '↓ j', 'PgUp', 'PgDn', 'Home g', 'End G', 'Esc', 'Tab → l', 'Shift-Tab ← h', 'Ctrl-l'];
+  station.key('?', '?');
+  const lines = station.overlay?.view(120, 200).lines.map(plainText) ?? [];
+  for (const key of keys)
+    expect(
+      lines.some((line) => line.trimStart().startsWith(`${key}  `)),
+      key,
+    ).toBe(true);
+});
+
+test('a page is as much as the pane shows', async () => {
+  const station = await open();
+  for (let i = 0; i < 100; i++) station.model.say('guest', String(i));
+  station.focusOn('events');
+  const shown = () => frameOf(station, 120, 40).rows.events?.length ?? 0;
+  const before = shown();
+  expect(before).toBeGreaterThan(10);
+  const last = Number(station.chosen);
+  station.key('pageup', '');
+  expect(Number(station.chosen)).toBe(last - before);
+  station.key('home', '');
+  expect(station.chosen).toBe('0');
+});
+
+test('without a console nothing is done in silence', async () => {
+  const zoomed: unknown[] = [];
+  const station = await open({ consoles: [], host: { zoom: async (pane) => void zoomed.push(pane) } });
+  for (const key of ['enter', 'i', 'z', 't', '[', ']', 'v', 'f', 'r', '/']) {
+    station.key(key, key);
+    expect(station.notice?.text, key).toContain('the machine has no console');
+  }
+  expect(station.filtering).toBeUndefined();
+  expect(zoomed).toEqual([]);
+});
+
+test('nobody types to a guest that has ended; the REPL and programs of the host go on', async () => {
+  const machine = new ScriptedMachine({ busy: false });
+  const panes = ['com1', 'host'].map((name) => new TerminalPane({ name, send: () => {}, changed: () => {} }));
+  onTestFinished(() => {
+    for (const pane of panes) pane.close();
+  });
+  const station = await open({ machine, consoles: panes });
+  machine.state = 'ended';
+  station.key('enter', '');
+  expect(station.typingInto).toBeUndefined();
+  expect(station.notice?.text).toBe('type into it: not now, the machine has ended.');
+  station.key(']', ']');
+  station.key('enter', '');
+  expect(station.typingInto).toBe(panes[1]);
+  station.stopTyping();
+  station.focusOn('repl');
+  station.key('enter', '');
+  expect(station.typingInto).toBe(station.repl);
+});
+
+test('the screen is drawn anew, whatever stands in front', async () => {
+  let drawn = 0;
+  const station = await open({ host: { redraw: () => drawn++ } });
+  station.key('ctrl-l', '');
+  station.key(':', ':');
+  station.key('ctrl-l', '');
+  frameOf(station, 40, 10);
+  station.key('ctrl-l', '');
+  expect(drawn).toBe(3);
+  expect(station.overlay).toBeDefined();
+});
+
 test('the smallest screen is as large as it says', async () => {
   const station = await open();
   expect(frameOf(station, 56, 14).tooSmall).toBeUndefined();
