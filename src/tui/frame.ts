@@ -8,7 +8,7 @@ import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
 import type { MachineModel } from './model.ts';
-import { endOf, type OverlayView } from './overlays/overlay.ts';
+import { endOf, type Overlay, type OverlayView } from './overlays/overlay.ts';
 import { activityPane } from './panes/activity.ts';
 import { eventsPane } from './panes/events.ts';
 import { memoryPane } from './panes/memory.ts';
@@ -39,7 +39,7 @@ export interface Frame {
   readonly header: Line;
   /** Panes in columns, as the layout has them. */
   readonly columns: readonly (readonly Box[])[];
-  readonly overlay: (Box & Pick<OverlayView, 'presses'>) | undefined;
+  readonly overlay: (Box & Pick<OverlayView, 'presses'> & { readonly of: Overlay }) | undefined;
   readonly footer: Line;
   /** Instead of all that, on a screen without room for it. */
   readonly tooSmall?: readonly string[];
@@ -350,6 +350,7 @@ function overlayOf(station: Station, columns: number, height: number): Frame['ov
     rect,
     lines: boxed(` ${view.title} `, padded, width, size.height, 'focus', 'focus'),
     presses: view.presses.slice(0, shown.length),
+    of: overlay,
   };
 }
 

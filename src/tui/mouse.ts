@@ -19,8 +19,8 @@ const isIn = ({ left, top, width, height }: Rect, column: number, row: number): 
 
 function overOverlay(station: Station, { overlay }: Frame, { kind, column, row }: MouseEvent): void {
   if (kind === 'wheel-up' || kind === 'wheel-down') station.key(kind === 'wheel-up' ? 'up' : 'down', '');
-  // On a screen without room for it, nobody sees what would be pressed.
-  if (kind !== 'press' || !overlay) return;
+  // What has not been drawn yet, or has no room on the screen, is not what was pressed.
+  if (kind !== 'press' || !overlay || overlay.of !== station.overlay) return;
   if (isIn(overlay.rect, column, row)) overlay.presses[row - overlay.rect.top - 1]?.();
   else station.key('esc', '');
 }

@@ -89,6 +89,21 @@ describe('in what stands in front', () => {
     expect(rows().find((row) => row.includes('address '))).toMatch(/address +7/);
   });
 
+  test('what has not been seen yet is not pressed', async () => {
+    const { station, frame, rows } = await open();
+    let pauses = 0;
+    (station.vm as { pause: unknown }).pause = async () => void pauses++;
+    station.key(':', ':');
+    const seen = frame();
+    const press = { kind: 'press', column: 20, row: rows().findIndex((row) => row.includes('pause or')) } as const;
+    station.key('esc', '');
+    station.key('X', 'X');
+    mouse(station, seen, press);
+    mouse(station, seen, { ...press, row: ROWS - 2 });
+    expect(station.overlay?.view(80, 20).title).toBe('Sure?');
+    expect(pauses).toBe(0);
+  });
+
   test('a press outside is Esc', async () => {
     const { station, at } = await open();
     for (const key of [':', '?', 'K', 'a']) {
