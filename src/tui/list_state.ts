@@ -51,11 +51,6 @@ export class ListState {
     return { rows: shown.slice(this.#top, this.#top + height), from: this.#top };
   }
 
-  /** Rows that the filter lets through, seen or not, as of the last frame. */
-  get keys(): readonly string[] {
-    return this.#keys;
-  }
-
   move(rows: number): void {
     const at = Math.max(0, this.#keys.indexOf(this.selected ?? ''));
     const next = Math.max(0, Math.min(this.#keys.length - 1, at + rows));

@@ -11,13 +11,14 @@ import { CopyMode } from './copy_mode.ts';
 import { Dialogs } from './dialogs.ts';
 import { GLYPHS, type Glyphs } from './graph.ts';
 import { LAYOUTS, type LayoutName, PANES, type PaneName } from './layout.ts';
-import { ListState } from './list_state.ts';
+import { filterOf, ListState } from './list_state.ts';
 import type { MachineModel } from './model.ts';
 import { lineOf, type Overlay } from './overlays/overlay.ts';
 import { type Answer, Question } from './overlays/question.ts';
+import { eventLine } from './panes/events.ts';
 import { fromHome } from './path_text.ts';
 import { TerminalSelection } from './selection.ts';
-import { THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
+import { plainText, THEMES, type Theme, type ThemeName, themeNamed } from './style.ts';
 import type { TerminalPane } from './terminal_pane.ts';
 import type { BufferCell, Selection } from './terminal_view.ts';
 
@@ -548,14 +549,11 @@ export class Station {
   /** Those that the filter shows. @throws Error of the system. */
   async exportEvents(): Promise<string> {
     const path = join(this.#exports, `events-${new Date().toISOString().replaceAll(':', '')}.jsonl`);
-    const { events, forgotten } = this.model;
-    const shown = new Set(this.lists.events.keys);
-    const all = events.length;
-    const lines = events.flatMap((event, index) =>
-      shown.has(String(forgotten + index)) ? [`${JSON.stringify(event)}\n`] : [],
-    );
-    await writeFile(path, lines.join(''));
-    return `${lines.length} of ${all} are in ${fromHome(path)}`;
+    const all = [...this.model.events];
+    const passes = filterOf(this.filterOf('events'));
+    const shown = all.filter((event) => passes(plainText(eventLine(event))));
+    await writeFile(path, shown.map((event) => `${JSON.stringify(event)}\n`).join(''));
+    return `${shown.length} of ${all.length} are in ${fromHome(path)}`;
   }
 
   leave(): void {
