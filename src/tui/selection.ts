@@ -3,7 +3,7 @@ import type { IMarker, Terminal } from '@xterm/headless';
 import { type BufferCell, type Selection, selectedText } from './terminal_view.ts';
 
 /** A cell that stays with its row's text when older rows go. */
-class PinnedCell {
+export class PinnedCell {
   readonly column: number;
   readonly #row: number;
   readonly #marker: IMarker | undefined;

@@ -6,8 +6,8 @@ import { PASTE_BEGINS, PASTE_ENDS } from '../console/terminal_lexer.ts';
 import { cellWidths } from './cell_widths.ts';
 import type { RawKeys } from './input.ts';
 import { RowTimes } from './row_times.ts';
-import { TerminalSelection } from './selection.ts';
-import { type Selection, scrollbackOf } from './terminal_view.ts';
+import { PinnedCell, TerminalSelection } from './selection.ts';
+import { type Selection, topRow } from './terminal_view.ts';
 
 const SCROLLBACK = 10_000;
 /** Output that waits to be parsed: about as much as there is room for above the screen. */
@@ -47,10 +47,6 @@ export class TerminalPane implements RawKeys {
   readonly name: string;
   readonly terminal: xterm.Terminal;
   readonly send: (bytes: Uint8Array) => void;
-  /** Rows above the live screen that are shown. */
-  scrolledBack = 0;
-  /** What is shown stays where it is, whatever is printed. */
-  held = false;
   /** Nothing has come yet. */
   silent = true;
   /** Bytes that were not drawn, since newer ones came faster than could be. */
@@ -62,6 +58,9 @@ export class TerminalPane implements RawKeys {
   readonly #taps = new Set<ConsoleTap>();
   /** What waits to be parsed, the oldest first. */
   #pending: Piece[] = [];
+  #held = false;
+  /** The first row that is shown while older ones are looked at, or while it is held. */
+  #first: PinnedCell | undefined;
   #answers = true;
   /** The same for what is being parsed. */
   #answering = true;
@@ -90,6 +89,8 @@ export class TerminalPane implements RawKeys {
     this.terminal.unicode.activeVersion = cellWidths.version;
     this.#copy = new ScreenCopy(this.terminal);
     this.times = new RowTimes(this.terminal);
+    // A program that has the whole screen has rows of its own.
+    this.terminal.buffer.onBufferChange(() => this.toLive());
     this.terminal.onData((answer) => this.#answering && this.send(Buffer.from(answer, 'latin1')));
   }
 
@@ -135,14 +136,13 @@ export class TerminalPane implements RawKeys {
     this.#answering = !piece.answered;
     this.#parsing = true;
     this.#waiting -= bytes.length;
-    const before = scrollbackOf(this.terminal);
     const began = performance.now();
     this.times.note(Date.now());
     this.#copy.write(bytes, () => {
       this.#parsing = false;
       for (const next of this.#between.splice(0)) next();
-      // Who looks at older lines goes on to look at them.
-      if (this.scrolledBack > 0 || this.held) this.scroll(scrollbackOf(this.terminal) - before);
+      // There is nothing above any more: who looked at it looks at the live screen from now on.
+      if (this.scrolledBack === 0) this.#look(0);
       this.#options.changed();
       if (this.#pending.length === 0) return;
       const pause = (performance.now() - began) * (1 / PARSE_SHARE - 1);
@@ -198,20 +198,52 @@ export class TerminalPane implements RawKeys {
 
   resize(columns: number, rows: number): void {
     if (columns === this.terminal.cols && rows === this.terminal.rows) return;
+    const back = this.scrolledBack;
     this.terminal.resize(columns, rows);
+    // Rows that were wrapped may be others now.
+    this.#look(back);
     this.#options.resized?.(rows, columns);
     for (const tap of this.#taps) tap.resized?.(rows, columns);
+  }
+
+  /** The first row that is shown of the live screen. */
+  get #live(): number {
+    return topRow(this.terminal, { height: this.terminal.rows, scrolledBack: 0 });
+  }
+
+  /** Rows above the live screen that are shown: who looks at older rows goes on to look at them, whatever is printed. */
+  get scrolledBack(): number {
+    return this.#first ? Math.max(0, this.#live - this.#first.cell.row) : 0;
+  }
+
+  get held(): boolean {
+    return this.#held;
+  }
+
+  /** What is shown stays where it is, also where that is the live screen. */
+  set held(on: boolean) {
+    const back = this.scrolledBack;
+    this.#held = on;
+    this.#look(back);
+  }
+
+  /** Shows rows above the live screen, as far as there are any. */
+  #look(back: number): void {
+    const live = this.#live;
+    const row = Math.max(0, live - Math.max(0, back));
+    this.#first?.release();
+    this.#first = row < live || this.#held ? new PinnedCell(this.terminal, { row, column: 0 }) : undefined;
   }
 
   /** @param rows back in time, when positive. */
   scroll(rows: number): void {
     if (rows === -Infinity) this.#forgetFound();
-    this.scrolledBack = Math.max(0, Math.min(scrollbackOf(this.terminal), this.scrolledBack + rows));
+    this.#look(this.scrolledBack + rows);
   }
 
   /** Shows the live screen. */
   toLive(): void {
-    this.scrolledBack = 0;
+    this.#look(0);
     this.#forgetFound();
   }
 
@@ -237,7 +269,7 @@ export class TerminalPane implements RawKeys {
       if (at < 0) continue;
       this.#mark(row, at, text.length);
       if (row < top || row >= top + rows) {
-        this.scrolledBack = Math.max(0, Math.min(buffer.baseY, buffer.baseY - row + Math.floor(rows / 2)));
+        this.#look(buffer.baseY - row + Math.floor(rows / 2));
       }
       return true;
     }

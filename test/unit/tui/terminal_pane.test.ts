@@ -102,3 +102,50 @@ test('a search begins with the last row that is shown, goes on from what it foun
   pane.toLive();
   expect([pane.scrolledBack, pane.found]).toEqual([0, undefined]);
 });
+
+test('who looks at older rows goes on to see them when the scrollback is full, until they are gone', async () => {
+  const { pane, until } = open();
+  const top = () => pane.terminal.buffer.active.getLine(pane.terminal.buffer.active.baseY - pane.scrolledBack);
+  const shown = () => top()?.translateToString(true);
+  const print = async (count: number, last: string) => {
+    pane.write(lines(count));
+    pane.write(Buffer.from(`${last}\r\n`));
+    await until(last);
+  };
+  await print(11_000, 'full');
+  pane.scroll(50);
+  const [before, back] = [shown(), pane.scrolledBack];
+  expect([before, back]).toEqual(['line 10928', 50]);
+  await print(500, 'more');
+  expect([shown(), pane.scrolledBack]).toEqual([before, 551]);
+  // Where copy mode holds the live screen.
+  pane.toLive();
+  pane.held = true;
+  const held = shown();
+  await print(500, 'still more');
+  expect([shown(), pane.scrolledBack]).toEqual([held, 501]);
+  pane.held = false;
+  expect(shown()).toBe(held);
+  await print(12_000, 'all gone');
+  expect(pane.scrolledBack).toBe(10_000);
+  pane.toLive();
+  await print(10, 'live');
+  expect(pane.scrolledBack).toBe(0);
+});
+
+test('a program that takes the whole screen, and one that clears what is above it, is seen at once', async () => {
+  const { pane, until } = open();
+  pane.write(lines(100));
+  for (const clear of ['\x1b[?1049h\x1b[H', '\x1b[?1049l\x1b[3J', '\x1bc']) {
+    pane.write(lines(100));
+    pane.write(Buffer.from('above\r\n'));
+    await until('above');
+    pane.scroll(20);
+    pane.write(Buffer.from(`${clear}afresh\r\n`));
+    await until('afresh');
+    pane.write(lines(60));
+    pane.write(Buffer.from('end\r\n'));
+    await until('end');
+    expect(pane.scrolledBack, JSON.stringify(clear)).toBe(0);
+  }
+});
