@@ -460,6 +460,7 @@ export class Station {
 
   /** Nobody types it any more; what was typed holds. */
   keepFilter(): void {
+    if (this.filtering) this.lists[this.filtering].keep();
     this.filtering = undefined;
   }
 

@@ -1,8 +1,8 @@
 import { formatSize } from '../../client/sizes.ts';
 import type { VirtioMemReport } from '../../client/virtio_mem.ts';
 import { plot } from '../graph.ts';
-import { line, span, withParts } from '../style.ts';
-import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
+import { line, span } from '../style.ts';
+import { compactBytes, hex, type PaneContent, type PaneContext, type Row, rowWithParts } from './pane.ts';
 
 /** RAM by range: where it is, what backs it, how much of it the host has. */
 export function memoryPane({ model, width, height, glyphs }: PaneContext): PaneContent {
@@ -44,7 +44,7 @@ export function memoryPane({ model, width, height, glyphs }: PaneContext): PaneC
       span(gauge(range.resident / range.size, bar), 'graph'),
       span(`${Math.round((range.resident / range.size) * 100)}%`.padStart(5)),
     ];
-    return { key: range.dimm ?? `memory at ${hex(range.address)}`, line: withParts(head, parts, width) };
+    return rowWithParts(range.dimm ?? `memory at ${hex(range.address)}`, head, parts, width);
   });
   for (const [index, node] of (description.numa?.nodes ?? []).entries()) {
     const cpus = node.cpus.length > 0 ? `, vCPUs ${node.cpus.join(',')}` : '';
@@ -57,7 +57,7 @@ export function memoryPane({ model, width, height, glyphs }: PaneContext): PaneC
     const left = balloon.statistics.availableMemory ?? balloon.statistics.freeMemory;
     const parts = left === undefined ? [] : [span(`· the guest has ${compactBytes(left)} left`, 'dim')];
     const head = [span('balloon', 'bold'), span(` ${compactBytes(balloon.actual)} in it${asked}`)];
-    rows.push({ key: 'balloon', line: withParts(head, parts, width) });
+    rows.push(rowWithParts('balloon', head, parts, width));
   }
   return { title, rows: [...rows, ...history(model, size, width, height - rows.length, glyphs)] };
 }

@@ -1,12 +1,20 @@
 /** What all panes have in common: rows, of which some can be chosen, below a title. */
 import type { Glyphs } from '../graph.ts';
 import type { MachineModel } from '../model.ts';
-import type { Line } from '../style.ts';
+import { type Line, plainText, type Span, span, withParts } from '../style.ts';
 
 export interface Row {
   readonly line: Line;
   /** What the row stands for, when it can be chosen. */
   readonly key?: string;
+  /** What a filter looks at, where the line has not had room for all. */
+  readonly text?: string;
+}
+
+/** A row with as many of the parts behind its head as there is room for; a filter looks at all of them. */
+export function rowWithParts(key: string, head: Line, parts: readonly Span[], width: number): Row {
+  const text = plainText([...head, ...parts.flatMap((part) => [span(' '), part])]);
+  return { key, line: withParts(head, parts, width), text };
 }
 
 export interface PaneContext {

@@ -1,7 +1,7 @@
 import type { PciFunctionReport, VirtioReport } from '../../client/machine_client.ts';
 import { ConfigView } from '../../repl/pci_config.ts';
-import { type Line, line, type Style, span, widthOf, withParts } from '../style.ts';
-import { compactBytes, hex, type PaneContent, type PaneContext, type Row } from './pane.ts';
+import { type Line, line, type Style, span, widthOf } from '../style.ts';
+import { compactBytes, hex, type PaneContent, type PaneContext, type Row, rowWithParts } from './pane.ts';
 
 /** The PCI tree, or the virtio devices in memory of a machine without PCI. */
 export function pciPane({ model, width }: PaneContext): PaneContent {
@@ -33,12 +33,12 @@ function tree(functions: readonly PciFunctionReport[], width: number): Row[] {
   };
   walk(undefined, '');
   const headWidth = Math.max(...found.map(({ each, branch }) => widthOf(headOf(each, branch))));
-  return found.map(({ each, branch }) => ({ key: each.name, line: functionLine(each, branch, headWidth, width) }));
+  return found.map(({ each, branch }) => functionRow(each, branch, headWidth, width));
 }
 
 const headOf = ({ address, name }: PciFunctionReport, branch: string): string => `${branch}${address} ${name}`;
 
-function functionLine(each: PciFunctionReport, branch: string, headWidth: number, width: number): Line {
+function functionRow(each: PciFunctionReport, branch: string, headWidth: number, width: number): Row {
   const view = new ConfigView(each.config);
   const slot = view.slot?.split(', ') ?? [];
   const slotStyle = slot.includes('indicator blinking') ? 'warn' : slot[0]?.includes('occupied') ? 'good' : 'dim';
@@ -58,7 +58,7 @@ function functionLine(each: PciFunctionReport, branch: string, headWidth: number
         span(`${kind === 'io' ? 'io ' : ''}${hex(base as number)}+${compactBytes(size)}`, 'dim'),
       ),
   ];
-  return withParts(head, parts, width);
+  return rowWithParts(each.name, head, parts, width);
 }
 
 /** How far a driver got with its device (virtio 1.2, section 2.1). */

@@ -1,6 +1,6 @@
 import { sparkline } from '../graph.ts';
-import { type Line, line, span, withParts } from '../style.ts';
-import { compact, type PaneContent, type PaneContext } from './pane.ts';
+import { type Line, line, span } from '../style.ts';
+import { compact, type PaneContent, type PaneContext, rowWithParts } from './pane.ts';
 
 const STATE = { running: 'good', paused: 'warn', created: 'dim', ended: 'bad' } as const;
 
@@ -33,7 +33,7 @@ export function vcpusPane({ model, width, glyphs }: PaneContext): PaneContent {
       span(`tid ${threadId}`, 'dim'),
       ...(pinned ? [span(`on CPU ${pinned.join(',')}`, 'dim')] : []),
     ];
-    return { key: `cpu${index}`, line: withParts(cells, parts, width) };
+    return rowWithParts(`cpu${index}`, cells, parts, width);
   });
   return { title, rows: rows.length > 0 ? rows : [{ line: line('Waiting for the machine.', 'dim') }] };
 }
