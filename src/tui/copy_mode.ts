@@ -1,7 +1,7 @@
 /** Keys that mark text in a terminal's pane, as tmux and vi have them. */
 import { TerminalSelection } from './selection.ts';
 import type { TerminalPane } from './terminal_pane.ts';
-import { type BufferCell, type Selection, topRow } from './terminal_view.ts';
+import type { BufferCell, Selection } from './terminal_view.ts';
 
 export const COPY_KEYS = 'arrows or hjkl, w, b, 0, $, g, G, PgUp, PgDn move · v marks · y copies · Esc leaves';
 
@@ -19,18 +19,12 @@ export class CopyMode {
     this.pane = pane;
     this.#done = done;
     const { baseY, cursorY, cursorX } = pane.terminal.buffer.active;
-    const top = this.#top;
-    const row = Math.min(Math.max(baseY + cursorY, top), top + pane.terminal.rows - 1);
+    const row = Math.min(Math.max(baseY + cursorY, pane.top), pane.top + pane.rows - 1);
     this.#cursor = new TerminalSelection(pane.terminal, {
       row,
       column: Math.min(cursorX, pane.terminal.cols - 1),
     });
     pane.held = true;
-  }
-
-  get #top(): number {
-    const { terminal, scrolledBack } = this.pane;
-    return topRow(terminal, { height: terminal.rows, scrolledBack });
   }
 
   get selection(): Selection {
@@ -67,7 +61,7 @@ export class CopyMode {
     const { terminal } = this.pane;
     const buffer = terminal.buffer.active;
     const { row, column } = this.#cursor.end;
-    const [last, page, width] = [buffer.length - 1, Math.max(1, terminal.rows - 1), terminal.cols];
+    const [last, page, width] = [buffer.length - 1, Math.max(1, this.pane.rows - 1), terminal.cols];
     const lineEnd = Math.max(0, (buffer.getLine(row)?.translateToString(true) ?? '').length - 1);
     const moves: Readonly<Record<string, () => BufferCell>> = {
       left: () => ({ row, column: column - 1 }),
@@ -116,8 +110,7 @@ export class CopyMode {
 
   /** Scrolls as far as is needed to see a row. */
   #show(row: number): void {
-    const top = this.#top;
-    const { rows } = this.pane.terminal;
+    const { top, rows } = this.pane;
     if (row < top) this.pane.scroll(top - row);
     else if (row >= top + rows) this.pane.scroll(top + rows - 1 - row);
   }

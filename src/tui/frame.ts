@@ -182,9 +182,12 @@ function paneLines(station: Station, pane: PaneName, width: number, height: numb
 function terminalContent(station: Station, pane: PaneName, width: number, height: number): PaneLines {
   const terminal = station.terminalOf(pane);
   if (!terminal) return { title: pane, lines: [line('This machine has no console.', 'dim')], keys: [] };
-  // One that has the whole terminal has its size.
   const gutter = terminal.timestamps ? TIME_CELLS : 0;
-  if (station.zoomed !== terminal) terminal.resize(width - gutter, height);
+  terminal.room = height;
+  // A guest is not told of a console that is folded for as long as another pane is looked at: it is shown in part.
+  const aside = pane === 'console' && station.layout === 'half' && station.focus !== pane;
+  // One that has the whole terminal has its size.
+  if (station.zoomed !== terminal && !aside) terminal.resize(width - gutter, height);
   const lines = terminalLines(terminal.terminal, {
     width: width - gutter,
     height,

@@ -30,6 +30,8 @@ export const MIN_ROWS = 14;
 const OTHER_ROWS = 3;
 /** Rows of a pane that is not in focus where there is not enough room: its frame and one line. */
 const FOLDED = 3;
+/** Share of the height that the console has, whatever is in focus: a guest's program draws afresh at each new size. */
+const CONSOLE_SHARE = 0.68;
 const LEFT: readonly PaneName[] = ['vcpus', 'pci', 'memory', 'activity'];
 
 /**
@@ -57,7 +59,7 @@ export function layOut(
   const leftWidth = Math.min(Math.max(28, Math.floor(width * 0.4)), 88);
   const left = { left: 0, top, width: leftWidth, height };
   const rest = { left: leftWidth, top, width: width - leftWidth, height };
-  const upper = Math.max(FOLDED, Math.round(height * (focus === 'console' || height < 24 ? 0.68 : 0.6)));
+  const upper = Math.max(FOLDED, Math.round(height * CONSOLE_SHARE));
   return {
     columns: [
       stack(LEFT, focus, left),

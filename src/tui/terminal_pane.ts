@@ -58,6 +58,7 @@ export class TerminalPane implements RawKeys {
   readonly #taps = new Set<ConsoleTap>();
   /** What waits to be parsed, the oldest first. */
   #pending: Piece[] = [];
+  #room = Number.POSITIVE_INFINITY;
   #held = false;
   /** The first row that is shown while older ones are looked at, or while it is held. */
   #first: PinnedCell | undefined;
@@ -206,9 +207,27 @@ export class TerminalPane implements RawKeys {
     for (const tap of this.#taps) tap.resized?.(rows, columns);
   }
 
+  /** Rows that are shown. */
+  get rows(): number {
+    return Math.min(this.#room, this.terminal.rows);
+  }
+
+  /** Rows that there is room for: a terminal with more is shown in part. */
+  set room(rows: number) {
+    if (rows === this.#room) return;
+    const back = this.scrolledBack;
+    this.#room = rows;
+    this.#look(back);
+  }
+
   /** The first row that is shown of the live screen. */
   get #live(): number {
-    return topRow(this.terminal, { height: this.terminal.rows, scrolledBack: 0 });
+    return topRow(this.terminal, { height: this.rows, scrolledBack: 0 });
+  }
+
+  /** The first row that is shown. */
+  get top(): number {
+    return this.#live - this.scrolledBack;
   }
 
   /** Rows above the live screen that are shown: who looks at older rows goes on to look at them, whatever is printed. */
@@ -259,8 +278,7 @@ export class TerminalPane implements RawKeys {
    */
   find(text: string, { up = true, on = false } = {}): boolean {
     const buffer = this.terminal.buffer.active;
-    const { rows } = this.terminal;
-    const top = buffer.baseY - this.scrolledBack;
+    const { rows, top } = this;
     const wanted = text.toLowerCase();
     const from = (on ? this.found?.from.row : undefined) ?? (up ? top + rows : top - 1);
     const step = up ? -1 : 1;
@@ -269,7 +287,7 @@ export class TerminalPane implements RawKeys {
       if (at < 0) continue;
       this.#mark(row, at, text.length);
       if (row < top || row >= top + rows) {
-        this.#look(buffer.baseY - row + Math.floor(rows / 2));
+        this.#look(this.#live - row + Math.floor(rows / 2));
       }
       return true;
     }
