@@ -2,7 +2,7 @@ import { formatSize } from '../../client/sizes.ts';
 import type { VirtioMemReport } from '../../client/virtio_mem.ts';
 import { plot } from '../graph.ts';
 import { line, span } from '../style.ts';
-import { compactBytes, hex, type PaneContent, type PaneContext, type Row, rowWithParts } from './pane.ts';
+import { compactBytes, hex, type PaneContent, type PaneContext, type Row, rowWithParts, stageOf } from './pane.ts';
 
 /** RAM by range: where it is, what backs it, how much of it the host has. */
 export function memoryPane({ model, width, height, glyphs }: PaneContext): PaneContent {
@@ -30,6 +30,7 @@ export function memoryPane({ model, width, height, glyphs }: PaneContext): PaneC
     const place = module ? [`slot ${module.slot}`, `node ${module.node}`] : virtio ? [`node ${virtio.node}`] : [];
     const parts = [
       span(range.dimm ?? 'boot', 'bold'),
+      ...stageOf(model, range.dimm),
       ...place.map((text) => span(text, 'dim')),
       ...(virtio ? [span(`${formatSize(virtio.plugged)} of ${formatSize(virtio.requested)} plugged`, 'dim')] : []),
       ...(nvdimm ? [span(`${nvdimm.flushes} flushes`, 'dim')] : []),

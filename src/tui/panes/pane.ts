@@ -17,6 +17,12 @@ export function rowWithParts(key: string, head: Line, parts: readonly Span[], wi
   return { key, line: withParts(head, parts, width), text };
 }
 
+/** How far a request under way has come, for the row of its device. */
+export function stageOf({ pending }: MachineModel, id: string | undefined): Span[] {
+  const request = [...pending.values()].findLast(({ device }) => device.id === id);
+  return request ? [span(`${request.action}: ${request.stage}`, 'accent')] : [];
+}
+
 export interface PaneContext {
   readonly model: MachineModel;
   /** Cells inside the frame. */

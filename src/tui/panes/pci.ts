@@ -1,7 +1,8 @@
 import type { PciFunctionReport, VirtioReport } from '../../client/machine_client.ts';
 import { ConfigView } from '../../repl/pci_config.ts';
-import { type Line, line, type Style, span, widthOf } from '../style.ts';
-import { compactBytes, hex, type PaneContent, type PaneContext, type Row, rowWithParts } from './pane.ts';
+import type { MachineModel } from '../model.ts';
+import { type Line, line, type Span, type Style, span, widthOf } from '../style.ts';
+import { compactBytes, hex, type PaneContent, type PaneContext, type Row, rowWithParts, stageOf } from './pane.ts';
 
 /** The PCI tree, or the virtio devices in memory of a machine without PCI. */
 export function pciPane({ model, width }: PaneContext): PaneContent {
@@ -14,11 +15,11 @@ export function pciPane({ model, width }: PaneContext): PaneContent {
     }));
     return { title: `virtio-mmio · ${rows.length}`, rows };
   }
-  return { title: `PCI · ${devices.pci.length} functions`, rows: tree(devices.pci, width) };
+  return { title: `PCI · ${devices.pci.length} functions`, rows: tree(devices.pci, model, width) };
 }
 
 /** Functions below the bridges that they are behind. */
-function tree(functions: readonly PciFunctionReport[], width: number): Row[] {
+function tree(functions: readonly PciFunctionReport[], model: MachineModel, width: number): Row[] {
   const children = new Map<string | undefined, PciFunctionReport[]>();
   for (const each of functions) children.set(each.bridge, [...(children.get(each.bridge) ?? []), each]);
   const found: { readonly each: PciFunctionReport; readonly branch: string }[] = [];
@@ -33,12 +34,18 @@ function tree(functions: readonly PciFunctionReport[], width: number): Row[] {
   };
   walk(undefined, '');
   const headWidth = Math.max(...found.map(({ each, branch }) => widthOf(headOf(each, branch))));
-  return found.map(({ each, branch }) => functionRow(each, branch, headWidth, width));
+  return found.map(({ each, branch }) => functionRow(each, branch, headWidth, stageOf(model, each.name), width));
 }
 
 const headOf = ({ address, name }: PciFunctionReport, branch: string): string => `${branch}${address} ${name}`;
 
-function functionRow(each: PciFunctionReport, branch: string, headWidth: number, width: number): Row {
+function functionRow(
+  each: PciFunctionReport,
+  branch: string,
+  headWidth: number,
+  stage: readonly Span[],
+  width: number,
+): Row {
   const view = new ConfigView(each.config);
   const slot = view.slot?.split(', ') ?? [];
   const slotStyle = slot.includes('indicator blinking') ? 'warn' : slot[0]?.includes('occupied') ? 'good' : 'dim';
@@ -49,6 +56,7 @@ function functionRow(each: PciFunctionReport, branch: string, headWidth: number,
     span(' '.repeat(headWidth - widthOf(headOf(each, branch)))),
   ];
   const parts = [
+    ...stage,
     each.virtio ? driver(each.virtio) : span(view.className, 'dim'),
     ...slot.map((part, index) => span(index < slot.length - 1 ? `${part},` : part, slotStyle)),
     ...(each.msix ? [span(`MSI-X ${vectors}/${each.msix.length}`, 'dim')] : []),

@@ -1,6 +1,6 @@
 import { sparkline } from '../graph.ts';
 import { type Line, line, span } from '../style.ts';
-import { compact, type PaneContent, type PaneContext, rowWithParts } from './pane.ts';
+import { compact, type PaneContent, type PaneContext, rowWithParts, stageOf } from './pane.ts';
 
 const STATE = { running: 'good', paused: 'warn', created: 'dim', ended: 'bad' } as const;
 
@@ -25,7 +25,9 @@ export function vcpusPane({ model, width, glyphs }: PaneContext): PaneContent {
       span(`${compact(history?.exits.at(-1) ?? 0).padStart(5)}/s`),
     ];
     const pinned = cpus.pin?.[index];
+    const key = `cpu${index}`;
     const parts = [
+      ...stageOf(model, key),
       ...(state === 'running' ? [] : [span(state, STATE[state])]),
       ...Object.entries(history?.reasons ?? {})
         .slice(0, 3)
@@ -33,7 +35,7 @@ export function vcpusPane({ model, width, glyphs }: PaneContext): PaneContent {
       span(`tid ${threadId}`, 'dim'),
       ...(pinned ? [span(`on CPU ${pinned.join(',')}`, 'dim')] : []),
     ];
-    return rowWithParts(`cpu${index}`, cells, parts, width);
+    return rowWithParts(key, cells, parts, width);
   });
   return { title, rows: rows.length > 0 ? rows : [{ line: line('Waiting for the machine.', 'dim') }] };
 }
