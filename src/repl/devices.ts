@@ -11,6 +11,11 @@ import { readQueues, type VirtQueue } from './queues.ts';
 import { address, type Done, Text } from './values.ts';
 import type { Vm } from './vm.ts';
 
+/** Cells of a row from which on there is room for words beside the bytes. */
+const SIDE_BY_SIDE = 110;
+/** Cells of a row of bytes, with a gap behind it. */
+const BYTES_WIDTH = 55;
+
 /** A PCI function, as it was when it was asked for. */
 export class PciDevice {
   readonly name: string;
@@ -34,8 +39,11 @@ export class PciDevice {
     return readQueues(this.#vm.machine, virtio);
   }
 
-  /** Its configuration space in words and bytes, its BARs and what its MSI-X table holds. */
-  decode(): Text {
+  /**
+   * Its configuration space in words and bytes, its BARs and what its MSI-X table holds.
+   * @param width cells of a row: where there are enough, the words stand beside the bytes.
+   */
+  decode(width = 0): Text {
     const { config, report } = this;
     const bars = report.bars.map(
       ({ index, kind, size, base }) =>
@@ -51,18 +59,21 @@ export class PciDevice {
           ...(pending ? ['pending'] : []),
         ].join(', '),
       );
-    return new Text(
-      [
-        `${this.address} ${this.name}: ${config.className}`,
-        `command: ${config.command}`,
-        ...(config.slot ? [config.slot] : []),
-        ...config.capabilities.map(({ offset, name }) => `[${offset.toString(16)}] ${name}`),
-        ...bars,
-        ...entries,
-        '',
-        config.dump(),
-      ].join('\n'),
+    const head = `${this.address} ${this.name}: ${config.className}`;
+    const words = [
+      ...config.identity,
+      `command: ${config.command}`,
+      ...(config.slot ? [config.slot] : []),
+      ...config.capabilities.map(({ offset, name }) => `[${offset.toString(16)}] ${name}`),
+      ...bars,
+      ...entries,
+    ];
+    const rows = config.dump().split('\n');
+    if (width < SIDE_BY_SIDE) return new Text([head, ...words, '', ...rows].join('\n'));
+    const both = Array.from({ length: Math.max(words.length, rows.length) }, (_, index) =>
+      `${(rows[index] ?? '').padEnd(BYTES_WIDTH)}${words[index] ?? ''}`.trimEnd(),
     );
+    return new Text([head, '', ...both].join('\n'));
   }
 
   [inspect.custom](): string {

@@ -29,6 +29,9 @@ const CLASSES: Record<number, string> = {
   557056: 'system peripheral',
   65280: 'unclassified device',
 };
+/** Capability of a bridge that has this, and where a device has it. */
+const SUBSYSTEM = 13;
+const SUBSYSTEM_OF_DEVICE = 0x2c;
 const MAX_CAPABILITIES = 48;
 /** Bits of the command register, by lspci's names; '' for one that says nothing here. */
 const COMMAND_BITS = ['I/O', 'Mem', 'BusMaster', '', '', '', 'ParErr', '', 'SERR', '', 'DisINTx'];
@@ -54,6 +57,19 @@ export class ConfigView {
 
   get device(): number {
     return this.bytes.readUInt16LE(2);
+  }
+
+  get revision(): number {
+    return this.bytes[8];
+  }
+
+  /** Vendor and device of the board: of a bridge, in a capability. */
+  get subsystem(): { readonly vendor: number; readonly device: number } | undefined {
+    const capability = this.capabilities.find(({ id, extended }) => id === SUBSYSTEM && !extended);
+    if (this.isBridge && !capability) return undefined;
+    const at = this.isBridge && capability ? capability.offset + 4 : SUBSYSTEM_OF_DEVICE;
+    const [vendor, device] = [this.bytes.readUInt16LE(at), this.bytes.readUInt16LE(at + 2)];
+    return vendor === 0 ? undefined : { vendor, device };
   }
 
   /** 0xBBSSPP. */
@@ -122,6 +138,18 @@ export class ConfigView {
       ...(line !== 0xff && { line }),
       state: [...(off ? ['off'] : []), ...(pending ? ['pending'] : [])].join(', '),
     };
+  }
+
+  /** What it is, in the words of the first 64 bytes. */
+  get identity(): string[] {
+    const { vendor, device, revision, subsystem, intx, classCode } = this;
+    const line = intx?.line === undefined ? '' : `, line ${intx.line}`;
+    return [
+      `vendor ${hex(vendor, 4)}, device ${hex(device, 4)}, revision ${hex(revision, 2)}`,
+      `class ${hex(classCode, 6)}`,
+      ...(subsystem ? [`subsystem: vendor ${hex(subsystem.vendor, 4)}, device ${hex(subsystem.device, 4)}`] : []),
+      `interrupt: ${intx ? `pin ${intx.pin}${line}${intx.state === '' ? '' : `, ${intx.state}`}` : 'no pin'}`,
+    ];
   }
 
   /** Slot state of a hot-plug port; undefined where there is no slot. */

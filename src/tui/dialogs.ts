@@ -8,7 +8,7 @@ import { deviceText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';
 import { Form } from './overlays/form.ts';
 import { type Choice, Picker, type PickerOptions } from './overlays/picker.ts';
-import { Viewer } from './overlays/viewer.ts';
+import { type ViewedText, Viewer } from './overlays/viewer.ts';
 import { checkPlug, costOf, plugForms, plugKinds } from './plug_form.ts';
 import type { Station } from './station.ts';
 
@@ -53,7 +53,7 @@ export class Dialogs {
     }
   }
 
-  #view(title: string, load: () => Promise<string>): void {
+  #view(title: string, load: () => Promise<ViewedText>): void {
     this.#station.overlay = new Viewer(
       title,
       load,

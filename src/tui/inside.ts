@@ -2,6 +2,7 @@
 import type { VirtioReport } from '../client/machine_client.ts';
 import { statusOf, typeName } from '../repl/info.ts';
 import type { Vm } from '../repl/vm.ts';
+import type { ViewedText } from './overlays/viewer.ts';
 
 /** Cells of a register's name, at least. */
 const LEAST_NAME = 7;
@@ -38,7 +39,7 @@ export async function vcpuText(vm: Vm, index: number): Promise<string> {
  * A device: virtio features and queues; of a PCI function its configuration space decoded, BARs, MSI-X entries; of one
  * in memory where it is.
  */
-export async function deviceText(vm: Vm, name: string): Promise<string> {
+export async function deviceText(vm: Vm, name: string): Promise<ViewedText> {
   const { pci, mmio } = await vm.machine.devices();
   const inMemory = mmio.find((each) => each.name === name);
   if (inMemory) {
@@ -48,8 +49,11 @@ export async function deviceText(vm: Vm, name: string): Promise<string> {
   }
   const report = pci.find((each) => each.name === name);
   if (!report) return `${name} is not in the machine any more.`;
-  const [head, ...rest] = (await vm.pci(name)).decode().text.split('\n');
-  return [head, ...(report.virtio ? virtioLines(report.virtio) : []), ...rest].join('\n');
+  const device = await vm.pci(name);
+  return (width) => {
+    const [head, ...rest] = device.decode(width).text.split('\n');
+    return [head, ...(report.virtio ? virtioLines(report.virtio) : []), ...rest].join('\n');
+  };
 }
 
 const virtioLines = ({ offered, negotiated, packed, queues }: VirtioReport): string[] => [

@@ -12,6 +12,9 @@ const measured = (text: string): TextLine => ({ text, width: widthOf(text) });
 /** Cells that it has inside its frame at least. */
 const LEAST_WIDTH = 20;
 
+/** A text, or how it is with so many cells in a row. */
+export type ViewedText = string | ((width: number) => string);
+
 /** A text to look through: scrolling, and a filter of its lines. */
 export class Viewer implements Overlay {
   readonly #title: string;
@@ -19,7 +22,9 @@ export class Viewer implements Overlay {
   readonly #load: () => Promise<void>;
   /** Times that the text was asked for. */
   #asked = 0;
-  #lines: readonly TextLine[] = [measured('…')];
+  #text: ViewedText = '…';
+  #lines: readonly TextLine[] = [];
+  #width = 0;
   #top = 0;
   #left = 0;
   #height = 10;
@@ -27,7 +32,7 @@ export class Viewer implements Overlay {
   #typing = false;
 
   /** @param load the text; asked for again by `r` @param changed there is something new to draw */
-  constructor(title: string, load: () => Promise<string>, changed: () => void, close: () => void) {
+  constructor(title: string, load: () => Promise<ViewedText>, changed: () => void, close: () => void) {
     this.#title = title;
     this.#close = close;
     this.#load = async () => {
@@ -35,14 +40,24 @@ export class Viewer implements Overlay {
       const text = await load().catch((error: Error) => error.message);
       // An answer that comes late tells less than the one that was asked for after it.
       if (asked !== this.#asked) return;
-      this.#lines = text.split('\n').map((each) => measured(visible(each)));
+      this.#text = text;
+      this.#layOut();
       changed();
     };
     void this.#load();
   }
 
+  #layOut(): void {
+    const text = typeof this.#text === 'string' ? this.#text : this.#text(this.#width);
+    this.#lines = text.split('\n').map((each) => measured(visible(each)));
+  }
+
   view(width: number, height: number): OverlayView {
     this.#height = height;
+    if (width !== this.#width) {
+      this.#width = width;
+      this.#layOut();
+    }
     const lines = this.#shown;
     this.#top = Math.max(0, Math.min(this.#top, lines.length - height));
     const longest = lines.reduce((most, each) => Math.max(most, each.width), LEAST_WIDTH);

@@ -289,6 +289,30 @@ test('any configuration space is told, lists that loop too', () => {
     const view = new ConfigView(bytes.toString('base64'));
     expect(view.capabilities.length).toBeLessThan(1100);
     expect(`${view.className} ${view.command} ${view.slot}`).not.toBe('');
+    expect(view.identity.length).toBeGreaterThan(2);
     expect(view.dump().length).toBeGreaterThan(0);
   }
+});
+
+test('who made a device, and its interrupt pin, are read from where a device and a bridge have them', () => {
+  const bytes = Buffer.alloc(256);
+  bytes.writeUInt32LE(0x1042_1af4, 0);
+  bytes[8] = 1;
+  bytes.writeUIntLE(0x010000, 9, 3);
+  bytes.writeUInt32LE(0x0002_1af4, 0x2c);
+  bytes[0x3c] = 11;
+  bytes[0x3d] = 1;
+  expect(new ConfigView(bytes.toString('base64')).identity).toEqual([
+    'vendor 1af4, device 1042, revision 01',
+    'class 010000',
+    'subsystem: vendor 1af4, device 0002',
+    'interrupt: pin INTA, line 11',
+  ]);
+  bytes[0x0e] = 1;
+  expect(new ConfigView(bytes.toString('base64')).subsystem).toBeUndefined();
+  bytes[6] = 0x10;
+  bytes[0x34] = 0x40;
+  bytes[0x40] = 13;
+  bytes.writeUInt32LE(0x0003_1b36, 0x44);
+  expect(new ConfigView(bytes.toString('base64')).subsystem).toEqual({ vendor: 0x1b36, device: 3 });
 });

@@ -53,6 +53,7 @@ test('the map of guest-physical space, interrupts, and a function with its BARs'
   const text = (await vm.pci('vda')).decode().text;
   expect(text).toContain('BAR 4: memory, 64 bits, 16 KiB, at 0x7000000000\n');
   expect(text).toContain('MSI-X 0: 0xfee01000 ← 0x22\n');
+  expect(text).toContain('\nvendor 1af4, device 1042, revision 01\nclass 010000\ninterrupt: no pin\ncommand: I/O+ ');
   await expect(vm.info('cpus', 'cpu0')).rejects.toThrow('info cpus is about all of them');
   await expect(vm.info('queues', 'vdz')).rejects.toThrow('There is no virtio device "vdz".');
 });

@@ -1,4 +1,4 @@
-/** Enter on a device of a machine without PCI. */
+/** Enter on a device. */
 import { expect, onTestFinished, test } from 'vitest';
 import { frameOf } from '../../../src/tui/frame.ts';
 import { plainText } from '../../../src/tui/style.ts';
@@ -26,4 +26,22 @@ test('a virtio device in memory shows where it is and its queues, and its form i
   await expect.poll(shown).toContain('0xfeb00200 vda: virtio block, driver ready');
   expect(shown()).toContain('interrupt: pin 17 of the I/O APIC');
   expect(shown().join('\n')).toMatch(/^features: offered .*\nqueue 0: 256 entries at 0x1234000, /m);
+});
+
+test('the configuration space is decoded beside its bytes where there is room, and above them where there is not', async () => {
+  const station = scriptedStation();
+  onTestFinished(() => station.model.close());
+  await station.model.refresh();
+  station.focusOn('pci');
+  station.lists.pci.choose('vda');
+  station.key('enter', '');
+  const shown = (width: number) => station.overlay?.view(width, 60).lines.map(plainText) ?? [];
+  await expect.poll(() => shown(70)).toContain('vendor 1af4, device 1042, revision 01');
+  expect(shown(70)).toContain('000: f4 1a 42 10 07 04 10 00 01 00 00 01 00 00 00 00');
+  const wide = shown(110);
+  expect(wide[0]).toBe('00:01.0 vda: SCSI controller');
+  expect(wide).toContain(
+    '000: f4 1a 42 10 07 04 10 00 01 00 00 01 00 00 00 00   vendor 1af4, device 1042, revision 01',
+  );
+  expect(shown(109)).toEqual(shown(70));
 });
