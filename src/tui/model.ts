@@ -28,6 +28,8 @@ const IDLE_EXITS = 100;
 const IDLE_LOAD = 0.05;
 /** What changes seldom, or costs more, is asked for so often. */
 const SELDOM_MS = 5000;
+/** What is asked again at once, by a user or for a device that has come, tells nothing of a second. */
+const LEAST_SECONDS = 0.5;
 /** Values kept of each series: what the widest plot can show in braille. */
 const HISTORY = 600;
 export const MAX_EVENTS = 5000;
@@ -118,7 +120,10 @@ export class MachineModel {
   /** Calls the next poll off. */
   #offPoll: (() => void) | undefined;
   #polls = 0;
-  #polledAt = 0;
+  /** What the last values of the series were made of. */
+  #measured:
+    | { readonly at: number; readonly counters: CountersReport; readonly disks: readonly DiskReport[] }
+    | undefined;
   #seldomAt = Number.NEGATIVE_INFINITY;
   #residenceAt = 0;
   #touchedAt: number;
@@ -320,41 +325,39 @@ export class MachineModel {
   #measureResidence(memory: readonly MemoryRangeReport[]): void {
     const now = this.clock.monotonic();
     const seconds = (now - this.#residenceAt) / 1000;
-    const all = (ranges: readonly MemoryRangeReport[]) => ranges.reduce((bytes, { resident }) => bytes + resident, 0);
-    const [bytes, before] = [all(memory), all(this.memory)];
-    const known = this.memory.length > 0;
+    const bytes = memory.reduce((all, { resident }) => all + resident, 0);
+    const before = this.residence.bytes.at(-1);
     this.memory = memory;
-    // What is asked again at once, for a device that has come, tells nothing of a second.
-    if (known && seconds < 0.5) return;
-    const count = known ? Math.max(1, Math.min(HISTORY, Math.round(seconds))) : 1;
+    if (before !== undefined && seconds < LEAST_SECONDS) return;
+    const count = before === undefined ? 1 : Math.max(1, Math.min(HISTORY, Math.round(seconds)));
     this.#residenceAt = now;
     this.residence = {
       bytes: push(this.residence.bytes, bytes, count),
-      grown: push(this.residence.grown, known ? Math.max(0, bytes - before) / seconds : 0, count),
+      grown: push(this.residence.grown, before === undefined ? 0 : Math.max(0, bytes - before) / seconds, count),
     };
   }
 
   #measure(counters: CountersReport, disks: readonly DiskReport[]): void {
-    const now = this.clock.monotonic();
-    const seconds = (now - this.#polledAt) / 1000;
-    const before = this.counters;
-    this.#polledAt = now;
-    const count = Math.max(1, Math.min(HISTORY, Math.round(seconds)));
-    if (before) {
-      for (const vcpu of counters.vcpus) this.#measureVcpu(vcpu, before.vcpus, seconds, count);
-      const bytes = (list: readonly DiskReport[], operations: readonly ('read' | 'write' | 'discard')[]) =>
-        list.reduce((all, disk) => all + operations.reduce((of, name) => of + disk.operations[name].bytes, 0), 0);
-      const rate = (now: number, then: number) => Math.max(0, now - then) / seconds;
-      this.activity = {
-        exits: push(this.activity.exits, rate(counters.total, before.total), count),
-        read: push(this.activity.read, rate(bytes(disks, ['read']), bytes(this.disks, ['read'])), count),
-        written: push(this.activity.written, rate(bytes(disks, ['write']), bytes(this.disks, ['write'])), count),
-      };
-    }
-    const present = new Set(counters.vcpus.map(({ index }) => index));
-    for (const index of this.vcpus.keys()) if (!present.has(index)) this.vcpus.delete(index);
+    const at = this.clock.monotonic();
+    const before = this.#measured;
     this.counters = counters;
     this.disks = disks;
+    const present = new Set(counters.vcpus.map(({ index }) => index));
+    for (const index of this.vcpus.keys()) if (!present.has(index)) this.vcpus.delete(index);
+    const seconds = (at - (before?.at ?? at)) / 1000;
+    if (before && seconds < LEAST_SECONDS) return;
+    this.#measured = { at, counters, disks };
+    if (!before) return;
+    const count = Math.max(1, Math.min(HISTORY, Math.round(seconds)));
+    for (const vcpu of counters.vcpus) this.#measureVcpu(vcpu, before.counters.vcpus, seconds, count);
+    const bytes = (list: readonly DiskReport[], operation: 'read' | 'write') =>
+      list.reduce((all, disk) => all + disk.operations[operation].bytes, 0);
+    const rate = (now: number, then: number) => Math.max(0, now - then) / seconds;
+    this.activity = {
+      exits: push(this.activity.exits, rate(counters.total, before.counters.total), count),
+      read: push(this.activity.read, rate(bytes(disks, 'read'), bytes(before.disks, 'read')), count),
+      written: push(this.activity.written, rate(bytes(disks, 'write'), bytes(before.disks, 'write')), count),
+    };
   }
 
   #measureVcpu(vcpu: VcpuReport, before: readonly VcpuReport[], seconds: number, count: number): void {

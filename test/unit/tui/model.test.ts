@@ -92,3 +92,32 @@ test('ports, consoles, clock and sizes are told; a size that goes on changing in
     'the balloon holds 30 MiB',
   ]);
 });
+
+/** A model whose time goes on when it is told. */
+function timed(machine: ScriptedMachine) {
+  let now = 0;
+  const clock = { monotonic: () => now, wall: () => now, after: () => () => {} };
+  const { model } = scriptedStation({ machine, clock });
+  onTestFinished(() => model.close());
+  const after = async (seconds: number) => {
+    now += seconds * 1000;
+    await model.refresh();
+  };
+  return { model, after };
+}
+
+test('who asks for everything again and again makes no second of it', async () => {
+  const machine = new ScriptedMachine({ busy: true });
+  const { model, after } = timed(machine);
+  await after(1);
+  await after(1);
+  expect([model.activity.exits.length, model.vcpus.get(0)?.exits.length]).toEqual([1, 1]);
+  const { counters } = model;
+  for (let i = 0; i < 9; i++) await after(0.05);
+  expect([model.activity.exits.length, model.vcpus.get(0)?.exits.length]).toEqual([1, 1]);
+  // What is shown is the newest all the same, and what happened meanwhile is in the value that follows.
+  expect(model.counters?.total).toBeGreaterThan(counters?.total ?? 0);
+  await after(0.55);
+  expect(model.activity.exits.at(-1)).toBeCloseTo((model.counters?.total ?? 0) - (counters?.total ?? 0));
+  expect(model.residence.bytes).toHaveLength(3);
+});
