@@ -60,6 +60,16 @@ export interface Activity {
   /** Bytes a second of all disks. */
   readonly read: readonly number[];
   readonly written: readonly number[];
+  /** Bytes a second of all network cards, as the guest sees them. */
+  readonly received: readonly number[];
+  readonly sent: readonly number[];
+}
+
+/** What the machine is asked at each poll. */
+interface Numbers {
+  readonly counters: CountersReport;
+  readonly disks: readonly DiskReport[];
+  readonly nets: readonly NetReport[];
 }
 
 /** RAM that the host has in memory, in bytes: a value a second, oldest first. */
@@ -70,6 +80,7 @@ export interface ResidenceHistory {
 }
 
 const sum = (counts: Readonly<Record<string, number>>) => Object.values(counts).reduce((a, b) => a + b, 0);
+const total = <T>(list: readonly T[], value: (each: T) => number) => list.reduce((all, each) => all + value(each), 0);
 /** @param count values that the interval stands for: one a second. */
 const push = (series: readonly number[] | undefined, value: number, count: number) =>
   [...(series ?? []), ...Array<number>(count).fill(value)].slice(-HISTORY);
@@ -100,7 +111,7 @@ export class MachineModel {
   /** The balloon of a machine that has one. */
   balloon: BalloonReport | undefined;
   residence: ResidenceHistory = { bytes: [], grown: [] };
-  activity: Activity = { exits: [], read: [], written: [] };
+  activity: Activity = { exits: [], read: [], written: [], received: [], sent: [] };
   readonly vcpus = new Map<number, VcpuHistory>();
   readonly events: TimelineEvent[] = [];
   /** Events that were pushed out of the timeline. */
@@ -121,9 +132,7 @@ export class MachineModel {
   #offPoll: (() => void) | undefined;
   #polls = 0;
   /** What the last values of the series were made of. */
-  #measured:
-    | { readonly at: number; readonly counters: CountersReport; readonly disks: readonly DiskReport[] }
-    | undefined;
+  #measured: (Numbers & { readonly at: number }) | undefined;
   #seldomAt = Number.NEGATIVE_INFINITY;
   #residenceAt = 0;
   #touchedAt: number;
@@ -289,8 +298,8 @@ export class MachineModel {
     const seldom = this.clock.monotonic() - this.#seldomAt > SELDOM_MS - POLL_MS / 2;
     try {
       if (machine.state === 'running' || machine.state === 'paused' || machine.state === 'created') {
-        const [counters, disks] = await Promise.all([machine.counters(), machine.disks()]);
-        this.#measure(counters, disks);
+        const [counters, disks, nets] = await Promise.all([machine.counters(), machine.disks(), machine.nets()]);
+        this.#measure({ counters, disks, nets });
         if (seldom) await this.#askSeldom();
         this.trouble = undefined;
       }
@@ -307,17 +316,15 @@ export class MachineModel {
   async #askSeldom(): Promise<void> {
     const { machine } = this.vm;
     this.#seldomAt = this.clock.monotonic();
-    const [plugged, devices, nets, memory, balloon] = await Promise.all([
+    const [plugged, devices, memory, balloon] = await Promise.all([
       machine.plugged(),
       machine.devices(),
-      machine.nets(),
       machine.memoryMap(),
       // Most machines have none.
       machine.balloon().catch(() => undefined),
     ]);
     this.plugged = plugged;
     this.devices = devices;
-    this.nets = nets;
     this.balloon = balloon;
     this.#measureResidence(memory);
   }
@@ -337,26 +344,30 @@ export class MachineModel {
     };
   }
 
-  #measure(counters: CountersReport, disks: readonly DiskReport[]): void {
+  #measure(numbers: Numbers): void {
+    const { counters, disks, nets } = numbers;
     const at = this.clock.monotonic();
     const before = this.#measured;
     this.counters = counters;
     this.disks = disks;
+    this.nets = nets;
     const present = new Set(counters.vcpus.map(({ index }) => index));
     for (const index of this.vcpus.keys()) if (!present.has(index)) this.vcpus.delete(index);
     const seconds = (at - (before?.at ?? at)) / 1000;
     if (before && seconds < LEAST_SECONDS) return;
-    this.#measured = { at, counters, disks };
+    this.#measured = { ...numbers, at };
     if (!before) return;
     const count = Math.max(1, Math.min(HISTORY, Math.round(seconds)));
     for (const vcpu of counters.vcpus) this.#measureVcpu(vcpu, before.counters.vcpus, seconds, count);
-    const bytes = (list: readonly DiskReport[], operation: 'read' | 'write') =>
-      list.reduce((all, disk) => all + disk.operations[operation].bytes, 0);
-    const rate = (now: number, then: number) => Math.max(0, now - then) / seconds;
+    const next = (series: readonly number[], bytes: (numbers: Numbers) => number) =>
+      push(series, Math.max(0, bytes(numbers) - bytes(before)) / seconds, count);
+    const { exits, read, written, received, sent } = this.activity;
     this.activity = {
-      exits: push(this.activity.exits, rate(counters.total, before.counters.total), count),
-      read: push(this.activity.read, rate(bytes(disks, 'read'), bytes(before.disks, 'read')), count),
-      written: push(this.activity.written, rate(bytes(disks, 'write'), bytes(before.disks, 'write')), count),
+      exits: next(exits, (of) => of.counters.total),
+      read: next(read, (of) => total(of.disks, ({ operations }) => operations.read.bytes)),
+      written: next(written, (of) => total(of.disks, ({ operations }) => operations.write.bytes)),
+      received: next(received, (of) => total(of.nets, ({ rx }) => rx.bytes)),
+      sent: next(sent, (of) => total(of.nets, ({ tx }) => tx.bytes)),
     };
   }
 

@@ -220,11 +220,15 @@ export class ScriptedMachine implements Pick<MachineClient, 'description' | 'sta
   }
 
   async nets(): Promise<NetReport[]> {
-    const idle = { packets: 0, bytes: 0, dropped: 0, errors: 0, throttled: false, waited: 0, totalWaitUs: 0, wait: [] };
+    const direction = (packets: number) => ({
+      ...{ packets, bytes: packets * 1500, dropped: 0, errors: 0, throttled: false },
+      ...{ waited: 0, totalWaitUs: 0, wait: [] },
+    });
+    const packets = this.#busy ? Math.round((1 + Math.sin(this.#second / 5)) * 2000) + 4000 * this.#second : 0;
     return [
       {
         ...{ name: 'net0', mac: '52:54:00:12:34:56', link: this.#link, type: 'user', queues: 1, hostForwards: [] },
-        ...{ throttle: {}, waitBoundsUs: [], rx: idle, tx: idle },
+        ...{ throttle: {}, waitBoundsUs: [], rx: direction(packets), tx: direction(Math.round(packets / 8)) },
       },
     ];
   }
