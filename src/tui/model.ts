@@ -125,7 +125,8 @@ export class MachineModel {
   /** Measures while it is switched on. */
   readonly dirty: DirtyWatch;
   readonly clock: StationClock;
-  readonly startedAt: number;
+  /** When the machine began, in milliseconds of the Unix clock: with the workstation, where it is not known otherwise. */
+  startedAt: number;
   readonly #listeners = new Set<() => void>();
   readonly #unlisten: (() => void)[];
   /** Calls the next poll off. */
@@ -172,6 +173,8 @@ export class MachineModel {
 
   /** What happened before somebody looked. */
   remember(events: readonly NotedEvent[]): void {
+    const [first] = events;
+    if (first) this.startedAt = Date.parse(first.time);
     for (const event of events) {
       this.#past = new Date(event.time);
       if (event.type === 'note') this.say('machine', event.text);

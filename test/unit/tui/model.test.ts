@@ -3,7 +3,9 @@ import type { MachineEvent } from '../../../src/client/machine_client.ts';
 import { Net } from '../../../src/repl/nets.ts';
 import { Vm } from '../../../src/repl/vm.ts';
 import { toggleLink } from '../../../src/tui/changes.ts';
+import { frameOf } from '../../../src/tui/frame.ts';
 import { MachineModel } from '../../../src/tui/model.ts';
+import { plainText } from '../../../src/tui/style.ts';
 import { ScriptedMachine } from '../../support/scripted_machine.ts';
 import { scriptedStation } from '../../support/scripted_station.ts';
 
@@ -120,4 +122,22 @@ test('who asks for everything again and again makes no second of it', async () =
   await after(0.55);
   expect(model.activity.exits.at(-1)).toBeCloseTo((model.counters?.total ?? 0) - (counters?.total ?? 0));
   expect(model.residence.bytes).toHaveLength(3);
+});
+
+test('the time of a machine that was there before is its own, and not that of the workstation', () => {
+  const now = Date.UTC(2026, 0, 1, 3, 5);
+  const clock = { monotonic: () => 0, wall: () => now, after: () => () => {} };
+  const station = scriptedStation({ clock });
+  onTestFinished(() => station.model.close());
+  const screen = () => frameOf(station, 120, 40);
+  expect(plainText(screen().header)).not.toMatch(/\d h|\d min/);
+  station.model.remember([
+    { time: '2026-01-01T00:00:00.000Z', type: 'state', state: 'running' },
+    { time: '2026-01-01T02:00:00.000Z', type: 'note', text: 'a viewer came' },
+  ]);
+  expect(plainText(screen().header)).toContain('  3:05 h');
+  const lines = screen()
+    .columns.flat()
+    .flatMap((box) => box.lines.map(plainText));
+  expect(lines.join('\n')).toContain('com1 has printed nothing yet (11100 s).');
 });
