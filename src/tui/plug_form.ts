@@ -4,6 +4,7 @@ import { literal } from '../client/code.ts';
 import { type PlugInput, parsePlug, pluggable } from '../client/live.ts';
 import { numberList, parseForward, parseLimits } from '../client/options.ts';
 import { formatSize, parseSize } from '../client/sizes.ts';
+import { memoryRoom } from './memory_room.ts';
 import type { MachineModel } from './model.ts';
 import type { Field } from './overlays/form.ts';
 import { plugQmp } from './plug_qmp.ts';
@@ -118,20 +119,20 @@ export function costOf(kind: string, values: Readonly<Record<string, unknown>>, 
     return `Costs one thread of the host; ${room}.`;
   }
   if (kind === 'memory') {
-    const { dimms, slots, max } = plugged?.memory ?? { dimms: [], slots: undefined, max: undefined };
     let size = 0;
     try {
       size = typeof values.size === 'number' ? values.size : parseSize(String(values.size ?? ''));
     } catch {
       // It is said elsewhere what is wrong with it.
     }
-    const all = vm.machine.description.memory.size + dimms.reduce((sum, dimm) => sum + dimm.size, size);
-    const room =
-      max === undefined
+    const max = plugged?.memory.max;
+    const room = plugged && memoryRoom(plugged, vm.machine.description);
+    const place =
+      !room || max === undefined
         ? 'this machine has no room for DIMMs (--memory SIZE,max=M,slots=N)'
-        : `slot ${dimms.length + 1} of ${slots ?? 0}, ${formatSize(all)} of ${formatSize(max)} in all`;
+        : `slot ${room.taken + 1} of ${room.slots}, ${formatSize(room.used + size)} of ${formatSize(max)} in all`;
     const when = values.prealloc === true || values.lock === true ? 'at once' : 'as the guest touches it';
-    return `Costs ${size > 0 ? formatSize(size) : 'memory'} of the host ${when}; ${room}.`;
+    return `Costs ${size > 0 ? formatSize(size) : 'memory'} of the host ${when}; ${place}.`;
   }
   if (kind === 'nvdimm') return 'Costs its file, and a slot and room of those for DIMMs (--memory SIZE,max=M,slots=N).';
   const free = (plugged?.pci.ports ?? []).filter(({ device }) => device === undefined).map(({ id }) => id);

@@ -1,6 +1,7 @@
 import { formatSize } from '../../client/sizes.ts';
 import type { VirtioMemReport } from '../../client/virtio_mem.ts';
 import { plot } from '../graph.ts';
+import { memoryRoom } from '../memory_room.ts';
 import { line, span } from '../style.ts';
 import { compactBytes, hex, type PaneContent, type PaneContext, type Row, rowWithParts, stageOf } from './pane.ts';
 
@@ -13,9 +14,10 @@ export function memoryPane({ model, width, height, glyphs }: PaneContext): PaneC
   const plugged = [...dimms.map((dimm) => dimm.size), ...blocks.map((each) => each.plugged)];
   const size = memory.size + plugged.reduce((all, each) => all + each, 0);
   const resident = model.memory.reduce((all, range) => all + range.resident, 0);
-  const { max, slots } = model.plugged?.memory ?? {};
-  const room = max === undefined ? '' : `/${formatSize(max)}, ${dimms.length}/${slots ?? 0} slots`;
-  const title = `memory ${formatSize(size)}${room} · ${compactBytes(resident)} resident`;
+  const { max } = model.plugged?.memory ?? {};
+  const room = model.plugged && memoryRoom(model.plugged, description);
+  const most = !room || max === undefined ? '' : `/${formatSize(max)}, ${room.taken}/${room.slots} slots`;
+  const title = `memory ${formatSize(size)}${most} · ${compactBytes(resident)} resident`;
   const addressWidth = Math.max(3, ...model.memory.map(({ address }) => hex(address).length));
   const sizeWidth = Math.max(5, ...model.memory.map((range) => formatSize(range.size).length));
   const bar = Math.min(20, Math.max(4, Math.floor((width - addressWidth - sizeWidth - 7) / 3)));
