@@ -6,6 +6,7 @@ import { table } from '../client/text_table.ts';
 import { fetchGuest, hostGuest, listGuests, removeGuest } from '../lab/guest.ts';
 import { findRootImage, listRootImages, removeRootImage } from '../lab/root_image.ts';
 import { buildDebian } from './guest_build.ts';
+import { GuestArgument } from './named.ts';
 import { fetchProgress, ProgressLine } from './progress.ts';
 import { onOption, RUN_DEFAULTS } from './run_options.ts';
 
@@ -49,7 +50,7 @@ export function addGuest(nemu: Command): void {
   guest
     .command('rm')
     .description('removes a kernel or a root image')
-    .argument('<name>')
+    .addArgument(new GuestArgument('<name>'))
     .action(async (name: string) => ((await findRootImage(name)) ? removeRootImage(name) : removeGuest(name)));
 }
 

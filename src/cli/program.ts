@@ -17,6 +17,7 @@ import { serve } from './machines/background.ts';
 import { addMachines, isMachine, noMachineOrFile, qmpSocketOf } from './machines/commands.ts';
 import { attachMachine } from './machines/connection.ts';
 import { isStarted, starter, startInBackground } from './machines/starter.ts';
+import { MachineArgument } from './named.ts';
 import { play } from './play_command.ts';
 import { showPostMortem } from './post_mortem_command.ts';
 import { runQmp } from './qmp_command.ts';
@@ -322,7 +323,7 @@ function addRepl(nemu: Command): void {
     .description(
       'a REPL on a machine in the background, or on a guest that it boots; code may come from -e, a file or standard input too',
     )
-    .argument('[name]', 'a machine in the background; a guest is booted without one')
+    .addArgument(new MachineArgument('[name]', 'a machine in the background; a guest is booted without one'))
     .argument('[file]', 'JavaScript or TypeScript module');
   machineOptions(command)
     .option('-e, --eval <code>', 'runs code, prints its value')
@@ -363,7 +364,7 @@ function addQmp(nemu: Command): void {
   nemu
     .command('qmp')
     .description("speaks QEMU's protocol to a running machine, of NEMU or of QEMU: one command, or a shell")
-    .argument('<machine>', 'name of a machine in the background, or a socket (nemu run --qmp)')
+    .addArgument(new MachineArgument('<machine>', 'name of a machine in the background, or a socket (nemu run --qmp)'))
     .argument('[command...]', 'a command and its arguments as key=value; a shell without')
     .addHelpText('after', QMP_EXAMPLES)
     .action(async (machine: string, words: string[]) => {

@@ -5,6 +5,7 @@ import { NemuError } from '../../client/errors.ts';
 import { didYouMean } from '../../client/suggest.ts';
 import { GLYPHS } from '../../tui/graph.ts';
 import { THEMES } from '../../tui/style.ts';
+import { MachineArgument, MachineOption } from '../named.ts';
 import { type AttachOptions, runAttached } from './attach_command.ts';
 import { type AttachedMachine, attachMachine } from './connection.ts';
 import { type ConsoleOptions, runConsole } from './console_command.ts';
@@ -109,7 +110,7 @@ function addLooking(nemu: Command): void {
   nemu
     .command('logs')
     .description('prints what a console has printed, and what a crash left')
-    .argument('[name]', NAME_HELP)
+    .addArgument(new MachineArgument('[name]', NAME_HELP))
     .argument('[console]', 'com1, hvc0 and so on; `nemu console NAME --list` lists them')
     .option('-f, --follow', 'goes on until the machine ends')
     .option('-n, --lines <count>', 'the last lines alone')
@@ -133,7 +134,7 @@ function addLooking(nemu: Command): void {
   nemu
     .command('events')
     .description('prints what happened to a machine: boot phases, hotplug stages, faults, who came to its consoles')
-    .argument('[name]', NAME_HELP)
+    .addArgument(new MachineArgument('[name]', NAME_HELP))
     .option('-f, --follow', 'goes on until the machine ends')
     .option('-n, --lines <count>', 'the last events alone')
     .option('--json', 'one JSON object a line')
@@ -153,7 +154,7 @@ function addJoining(nemu: Command): void {
   nemu
     .command('attach')
     .description('shows a machine in the workstation; `q` leaves, and it goes on')
-    .argument('[name]', NAME_HELP)
+    .addArgument(new MachineArgument('[name]', NAME_HELP))
     .option('--readonly', 'nothing can be changed or typed')
     .option('--console', 'its console in place of the workstation, as nemu console does')
     .addOption(new Option('--theme <name>', 'colours; NO_COLOR is heeded').choices(THEMES))
@@ -185,7 +186,7 @@ function addJoining(nemu: Command): void {
   nemu
     .command('console')
     .description('puts this terminal on a console; Ctrl-] leaves, and the machine goes on')
-    .argument('[name]', NAME_HELP)
+    .addArgument(new MachineArgument('[name]', NAME_HELP))
     .argument('[console]', 'com1, hvc0 and so on')
     .option('--list', 'lists the consoles: who is there, and the pseudo-terminal that any program may open')
     .option('--json', 'with --list: print JSON')
@@ -214,7 +215,7 @@ function addJoining(nemu: Command): void {
   nemu
     .command('tile')
     .description('shows consoles of several machines side by side; Ctrl-] q leaves, and they go on')
-    .argument('[console...]', 'name of a machine, or name:console; all that run without any')
+    .addArgument(new MachineArgument('[console...]', 'name of a machine, or name:console; all that run without any'))
     .option('--broadcast', 'what is typed goes to all of them; Ctrl-] b changes that')
     .option('--watch', 'looks on; what is typed goes nowhere')
     .addOption(new Option('--theme <name>', 'colours; NO_COLOR is heeded').choices(THEMES))
@@ -233,7 +234,7 @@ function addJoining(nemu: Command): void {
   nemu
     .command('describe')
     .description('prints a machine as it is now, as the machine.yaml that makes it again')
-    .argument('[name]', NAME_HELP)
+    .addArgument(new MachineArgument('[name]', NAME_HELP))
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -249,7 +250,7 @@ function addJoining(nemu: Command): void {
     .command('apply')
     .description('has a running machine become what a description says; what it does not say stays as it is')
     .argument('<file>', 'machine description in YAML or JSON, as nemu describe prints it')
-    .option('--to <name>', NAME_HELP)
+    .addOption(new MachineOption('--to <name>', NAME_HELP))
     .option('--dry-run', 'says what would be done, and what only a new start does')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -266,7 +267,7 @@ function addJoining(nemu: Command): void {
   nemu
     .command('exec')
     .description("runs a command in the guest, by its agent, with these standard streams; its status is nemu's")
-    .argument('<name>', 'name of the machine')
+    .addArgument(new MachineArgument('<name>', 'name of the machine'))
     .argument('[command...]', 'after --; one word is a line of shell, none a shell in a terminal')
     .option('-t, --terminal', 'the command gets a terminal, which this one shows')
     .option('--escape <key>', 'key that hangs up, or none', '^]')
@@ -293,7 +294,7 @@ function addDebugging(nemu: Command): void {
   nemu
     .command('gdb')
     .description("runs this host's gdb on a machine, which stands still while gdb is at its prompt")
-    .argument('[name]', NAME_HELP)
+    .addArgument(new MachineArgument('[name]', NAME_HELP))
     .argument(
       '[vmlinux]',
       "the guest's kernel with symbols; found beside its image, or its own table of symbols without",
@@ -337,7 +338,7 @@ function addEnding(nemu: Command): void {
   nemu
     .command('stop')
     .description('has guests power off, and waits until they have')
-    .argument('[name...]')
+    .addArgument(new MachineArgument('[name...]'))
     .option('--all', 'every machine')
     .option('--timeout <time>', 'how long a guest may take', '30s')
     .option('--kill', 'ends one at once that takes longer')
@@ -355,7 +356,7 @@ function addEnding(nemu: Command): void {
   nemu
     .command('kill')
     .description('ends machines at once, as if their plug was pulled')
-    .argument('[name...]')
+    .addArgument(new MachineArgument('[name...]'))
     .option('--all', 'every machine')
     .action(async (names: string[], options: { readonly all?: boolean }) => {
       process.exitCode = await kill(names, options);
@@ -364,7 +365,7 @@ function addEnding(nemu: Command): void {
   nemu
     .command('rm')
     .description('removes the logs of machines that have ended, and what a crash left')
-    .argument('[name...]')
+    .addArgument(new MachineArgument('[name...]'))
     .option('--all', 'every machine that does not run')
     .option('--force', 'ends those that run')
     .addHelpText(

@@ -238,19 +238,18 @@ test('a program at the pseudo-terminal sees the console, drives it when it write
   hub.close();
 });
 
+/** What bash offers for the last of some words. */
+function completed(words: readonly string[], folders: Readonly<Record<string, string>> = {}): string {
+  const line = words.map((word) => `'${word}'`).join(' ');
+  const script = `${completionScript('bash', program())}\nCOMP_WORDS=(${line}); COMP_CWORD=${words.length - 1}; _nemu; echo "\${COMPREPLY[@]}"`;
+  return spawnSync('bash', ['-c', script], { env: { ...process.env, ...folders }, encoding: 'utf8' }).stdout.trim();
+}
+
 test('names of machines complete', () => {
   const state = join(folder, 'state');
   mkdirSync(join(state, 'nemu', 'machines', 'alpha'), { recursive: true });
-  const script = completionScript('bash', program());
-  const ask = (...words: string[]) =>
-    spawnSync(
-      'bash',
-      [
-        '-c',
-        `${script}\nCOMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length - 1}; _nemu; echo "\${COMPREPLY[@]}"`,
-      ],
-      { env: { ...process.env, XDG_STATE_HOME: state }, encoding: 'utf8' },
-    ).stdout.trim();
+  const folders = { XDG_STATE_HOME: state, XDG_CACHE_HOME: join(folder, 'cache') };
+  const ask = (...words: string[]) => completed(words, folders);
   expect(ask('nemu', 'console', 'al')).toBe('alpha');
   expect(ask('nemu', 'qmp', 'al')).toBe('alpha');
   expect(ask('nemu', 'image', 'info', 'al')).toBe('');
@@ -265,4 +264,36 @@ test('names of machines complete', () => {
   expect(ask('nemu', 'console', 'alpha', '')).toBe('com1 hvc0');
   expect(ask('nemu', 'logs', '-f', 'alpha', 'h')).toBe('hvc0');
   expect(ask('nemu', 'cons')).toBe('console');
+  // What is to be made has a name of its own; kernels and root images are no machines.
+  for (const words of [
+    ['run', '--name'],
+    ['serve', '--name'],
+    ['guest', 'build', '--name'],
+  ]) {
+    expect(ask('nemu', ...words, 'al'), words.join(' ')).toBe('');
+  }
+  expect(ask('nemu', 'image', 'snapshot', '--create', '')).toBe('');
+  expect(ask('nemu', 'image', 'convert', '-l', '')).toBe('');
+  expect(ask('nemu', 'attach', '--theme', 'al')).toBe('');
+  mkdirSync(join(folder, 'cache', 'nemu', 'guests', '6.12.48'), { recursive: true });
+  mkdirSync(join(folder, 'cache', 'nemu', 'images'));
+  writeFileSync(join(folder, 'cache', 'nemu', 'images', 'debian.qcow2'), '');
+  expect(ask('nemu', 'guest', 'rm', 'al')).toBe('');
+  expect(ask('nemu', 'guest', 'rm', '6')).toBe('6.12.48');
+  expect(ask('nemu', 'guest', 'rm', 'd')).toBe('debian');
+});
+
+test('what an option can be completes', () => {
+  const ask = (...words: string[]) => completed(words);
+  for (const command of ['attach', 'tile', 'workstation']) {
+    expect(ask('nemu', command, '--theme', '')).toBe('dark light contrast plain');
+  }
+  expect(ask('nemu', 'guest', 'fetch', '--flavour', 'f')).toBe('full');
+  expect(ask('nemu', 'run', '--machine', '')).toBe('q35 pc minimal');
+  const fish = completionScript('fish', program()).split('\n');
+  expect(fish).toContain(
+    "complete -c nemu -n '__fish_seen_subcommand_from attach' -l theme -x -a 'dark light contrast plain'",
+  );
+  expect(fish).toContain("complete -c nemu -n '__fish_seen_subcommand_from apply' -l to -x -a '(nemu ps -aq)'");
+  expect(fish).toContain("complete -c nemu -n '__fish_seen_subcommand_from serve' -l name -x");
 });
