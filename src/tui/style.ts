@@ -66,15 +66,18 @@ export const themeNamed = (name: ThemeName): Theme => ({ name, ...THEMES_BY_NAME
 /** Cells that a text takes. */
 export const widthOf = (text: string): number => stringWidth(text);
 
+/** What takes cells together: a character, with those that change it. */
+export const GRAPHEMES = new Intl.Segmenter();
+
 /** The first cells of a text: `width` at most. */
 export function clip(text: string, width: number): string {
   if (text.length <= width && /^[\x20-\x7e]*$/.test(text)) return text;
   let taken = '';
   let used = 0;
-  for (const char of text) {
-    const cells = stringWidth(char);
+  for (const { segment } of GRAPHEMES.segment(text)) {
+    const cells = widthOf(segment);
     if (used + cells > width) break;
-    taken += char;
+    taken += segment;
     used += cells;
   }
   return taken;
@@ -83,9 +86,6 @@ export function clip(text: string, width: number): string {
 /** A text of `width` cells at most: what is too long ends in an ellipsis. */
 export const shortened = (text: string, width: number): string =>
   widthOf(text) <= width ? text : `${clip(text, width - 1)}…`;
-
-/** What takes cells together: a character, with those that change it. */
-export const GRAPHEMES = new Intl.Segmenter();
 
 /** A text without its first cells; what is left of a wide character that is cut in two is a space. */
 export function clipStart(text: string, cells: number): string {
