@@ -347,6 +347,12 @@ export class MachineModel {
     };
   }
 
+  /** Media, limits and links; what went through them is measured elsewhere. */
+  async #askBackends(): Promise<void> {
+    const { machine } = this.vm;
+    [this.disks, this.nets] = await Promise.all([machine.disks(), machine.nets()]);
+  }
+
   #measure(numbers: Numbers): void {
     const { counters, disks, nets } = numbers;
     const at = this.clock.monotonic();
@@ -486,7 +492,7 @@ export class MachineModel {
     this.#asking = true;
     while (this.#stale && !this.#closed) {
       this.#stale = false;
-      await this.#askSeldom().then(
+      await Promise.all([this.#askSeldom(), this.#askBackends()]).then(
         () => this.changed(),
         () => {},
       );

@@ -245,7 +245,7 @@ test('a page is as much as the pane shows', async () => {
   const station = await open();
   for (let i = 0; i < 100; i++) station.model.say('guest', String(i));
   station.focusOn('events');
-  const shown = () => frameOf(station, 120, 40).rows.events?.length ?? 0;
+  const shown = () => frameOf(station, 120, 60).rows.events?.length ?? 0;
   const before = shown();
   expect(before).toBeGreaterThan(10);
   const last = Number(station.chosen);
