@@ -170,6 +170,9 @@ try {
   await tmux.until(/^(?![\s\S]*virtio-blk)/);
   tmux.press('?');
   await tmux.until('type to narrow');
+  tmux.type('guest');
+  await tmux.until(/help guest/);
+  await tmux.until(/^(?![\s\S]*to pci)/);
   await picture('help', 'Help: every key, narrowed by typing.');
   // Esc and a key at once would be Alt and that key.
   tmux.press('Escape');

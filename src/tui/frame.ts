@@ -8,7 +8,7 @@ import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';
 import { type Layout, layOut, MIN_COLUMNS, MIN_ROWS, PANES, type PaneName, type Rect } from './layout.ts';
 import type { MachineModel } from './model.ts';
-import { endOf, type Overlay, type OverlayView } from './overlays/overlay.ts';
+import { CURSOR, endOf, type Overlay, type OverlayView } from './overlays/overlay.ts';
 import { activityPane } from './panes/activity.ts';
 import { eventsPane } from './panes/events.ts';
 import { memoryPane } from './panes/memory.ts';
@@ -363,7 +363,7 @@ function footerOf(station: Station, width: number): { line: Line; buttons: Omit<
   if (filtering) {
     const text = ` /${endOf(station.filterOf(filtering), width - 4)}`;
     return {
-      line: toWidth([span(text, 'key'), span(' ', 'selected'), span('  Enter: keep · Esc: drop', 'dim')], width),
+      line: toWidth([span(text, 'key'), ...CURSOR, span('  Enter: keep · Esc: drop', 'dim')], width),
       buttons: [],
     };
   }

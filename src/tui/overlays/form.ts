@@ -1,6 +1,6 @@
 import { NemuError } from '../../client/errors.ts';
 import { type Line, span } from '../style.ts';
-import { edited, endOf, type Overlay, type OverlayView, windowAround } from './overlay.ts';
+import { CURSOR, edited, endOf, type Overlay, type OverlayView, windowAround } from './overlay.ts';
 import { wrap } from './question.ts';
 
 /** A field of a form, as the option schema has it. */
@@ -97,7 +97,7 @@ export class Form implements Overlay {
       return [
         span(`${name.padEnd(nameWidth)}${required ? '*' : ' '} `, chosen ? 'focus' : 'text'),
         span(chosen ? endOf(text, inside - nameWidth - 3) : text, 'bold'),
-        ...(chosen ? [span(' ', 'selected')] : []),
+        ...(chosen ? CURSOR : []),
         ...(text === '' ? [span(` ${hint}`, 'dim')] : []),
         ...(chosen && more.length > 0 ? [span(`  ‹ ${more.join(' | ')} ›`, 'dim')] : []),
       ];

@@ -1,6 +1,6 @@
 /** What stands in front of the panes and has the keys: help, palette, questions, forms, texts. */
 import { stripVTControlCharacters } from 'node:util';
-import { type Line, widthOf } from '../style.ts';
+import { type Line, span, widthOf } from '../style.ts';
 
 export interface OverlayView {
   readonly title: string;
@@ -40,6 +40,9 @@ export function matches(text: string, pattern: string): boolean {
     .split(/\s+/)
     .every((word) => lower.includes(word));
 }
+
+/** Where the next letter goes; the room behind it is not marked. */
+export const CURSOR: Line = [span(' ', 'selected'), span('')];
 
 /** As much of the end of a text as there is room for: while it is typed, that is what is being typed. */
 export function endOf(text: string, width: number): string {

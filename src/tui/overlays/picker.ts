@@ -1,5 +1,5 @@
 import { type Line, line, shortened, span, widthOf } from '../style.ts';
-import { edited, endOf, matches, type Overlay, type OverlayView } from './overlay.ts';
+import { CURSOR, edited, endOf, matches, type Overlay, type OverlayView } from './overlay.ts';
 import { wrap } from './question.ts';
 
 export interface Choice {
@@ -123,7 +123,7 @@ export class Picker implements Overlay {
     return {
       title: this.#options.title,
       lines: [
-        [span(prompt, 'key'), span(typed), span(' ', 'selected')],
+        [span(prompt, 'key'), span(typed), ...CURSOR],
         [],
         ...rows,
         ...(about > 0 ? [[], ...aboutLines(found[this.#selected], inside, about)] : []),

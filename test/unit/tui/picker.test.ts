@@ -44,3 +44,12 @@ test('a word that is longer than a line goes on in the next', () => {
   expect(wrap(`a ${'b'.repeat(7)} c`, 5)).toEqual(['a', 'bbbbb', 'bb c']);
   expect(wrap('漢字漢', 5)).toEqual(['漢字', '漢']);
 });
+
+test('the cursor is one cell', () => {
+  const station = scriptedStation();
+  onTestFinished(() => station.model.close());
+  station.key(':', ':');
+  for (const key of ['1', '2', '0']) station.key(key, key);
+  const typed = frameOf(station, 120, 40).overlay?.lines[1] ?? [];
+  expect(plainText(typed.filter(({ style }) => style === 'selected'))).toBe(' ');
+});
