@@ -35,6 +35,8 @@ export interface SessionOptions {
   readonly leave?: { readonly key: number; readonly help: string; run(): void };
   /** The terminal has a new size. */
   resized(rows: number, columns: number): void;
+  /** The screen is drawn anew, with the guest's modes, behind a command that had the terminal. */
+  readonly redraws?: boolean;
 }
 
 const CONTROL_A = 1;
@@ -171,7 +173,6 @@ export class ConsoleSession {
 
   #give(): void {
     this.#held = false;
-    this.#lexer.close();
     process.off('exit', this.#restore);
     this.#input.off('data', this.#keys);
     this.#output.off('resize', this.#resized);
@@ -211,10 +212,11 @@ export class ConsoleSession {
   readonly #keys = (bytes: Buffer): void => {
     this.#questions.typed(bytes);
     this.#lexer.take(bytes);
-    if (this.#ahead === '') return;
+    if (this.#held) return;
     // For whoever has the terminal now.
-    this.#input.unshift(Buffer.from(this.#ahead, 'latin1'));
+    const ahead = this.#ahead + this.#lexer.close();
     this.#ahead = '';
+    if (ahead !== '') this.#input.unshift(Buffer.from(ahead, 'latin1'));
   };
 
   #piece(piece: TypedPiece): void {
@@ -296,8 +298,8 @@ export class ConsoleSession {
   async #run(command: SessionCommand): Promise<void> {
     if (command.takesTerminal) {
       this.#give();
-      // The guest's mouse, keyboard protocol and screen are not the other one's.
-      this.#output.write(`${this.modes.undo()}\r\n`);
+      // The guest's mouse, keyboard protocol and screen are not the other one's, where they can be had again.
+      this.#output.write(`${this.#options.redraws ? this.modes.undo() : ''}\r\n`);
     }
     const said = await Promise.resolve()
       .then(() => command.run())
@@ -318,6 +320,7 @@ export class ConsoleSession {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#lexer.close();
     this.#typed.drop();
     this.#give();
   }

@@ -1,7 +1,9 @@
 /** Commands of this program that another one of them runs. */
 import { spawn } from 'node:child_process';
+import { rmSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { supervisorPath } from './paths.ts';
+import { join } from 'node:path';
+import { runFolder, supervisorPath } from './paths.ts';
 import { printable } from './report.ts';
 
 /** What a command says of an error is shown in a line or two. */
@@ -14,6 +16,16 @@ export function environment(): NodeJS.ProcessEnv {
 }
 
 /**
+ * Ctrl-C is another program's key from now on: this one's supervisor does not count how often it is pressed (bin/nemu).
+ * @returns the function that ends that.
+ */
+export function leaveInterrupts(): () => void {
+  const file = join(runFolder(), 'interrupts-elsewhere');
+  writeFileSync(file, '');
+  return () => rmSync(file, { force: true });
+}
+
+/**
  * Runs a command that has this terminal, which nothing here may read or write meanwhile.
  * @param signal has it end.
  * @returns its status; undefined when a signal ended it.
@@ -22,9 +34,11 @@ export function runHere(args: readonly string[], signal: AbortSignal): Promise<n
   return new Promise((resolve, reject) => {
     const child = spawn(supervisorPath(), args, { stdio: 'inherit', env: environment() });
     const end = () => void child.kill('SIGTERM');
+    const come = leaveInterrupts();
     signal.addEventListener('abort', end, { once: true });
     child.once('error', reject);
     child.once('close', (status) => {
+      come();
       signal.removeEventListener('abort', end);
       resolve(status ?? undefined);
     });

@@ -290,6 +290,7 @@ class Run {
       console,
       {
         prefix: this.#prefix,
+        redraws: shared !== undefined,
         commands: [
           {
             ...{ key: 'x', help: 'quit: end the machine at once', leaves: true },
@@ -336,11 +337,11 @@ class Run {
       await Promise.race([session.left, this.#machine.ended()]);
       session.close();
     } finally {
-      const missed = withoutQuestions(Buffer.concat(this.#held));
+      this.#print(withoutQuestions(Buffer.concat(this.#held)));
       this.#held = undefined;
       const console = this.#own.console('com1');
+      // What has scrolled by is seen above; the guest's modes and its screen are as they were.
       if ('takeOver' in console) console.redraw();
-      else this.#print(missed);
     }
   }
 

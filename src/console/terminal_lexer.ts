@@ -21,8 +21,8 @@ const SEQUENCE_MS = 500;
 /** A paste of which nothing more has come for so long has lost its end, or keys would be taken for pasted for good. */
 const PASTE_MS = 10_000;
 
-/** OSC, DCS, SOS, PM and APC: what a terminal answers in. Any other sequence ends them too. */
-const STRING = '[\\]PX^_][^\\x07\\x18\\x1a\\x1b]{0,1048576}';
+/** OSC, DCS, SOS, PM and APC: what a terminal answers in. Any other sequence ends them too, and they have no control keys. */
+const STRING = '[\\]PX^_][^\\x00-\\x1f\\x7f]{0,1048576}';
 /**
  * A mouse report of X10, whose coordinates are bytes; CSI (F1 to F5 of Linux' own terminal are none by the book); SS3; a
  * string; Esc with a key. A control key. Characters.
@@ -70,12 +70,14 @@ export class TerminalLexer {
     this.#timer = setTimeout(() => this.#late(), ms);
   }
 
-  /** Forgets what has not become a piece. */
-  close(): void {
+  /** Forgets what has not become a piece. @returns its bytes. */
+  close(): string {
     clearTimeout(this.#timer);
+    const held = this.#held;
     this.#takes++;
     this.#held = '';
     this.#pasting = 'no';
+    return held;
   }
 
   #late(): void {

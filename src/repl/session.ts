@@ -371,7 +371,7 @@ export class ReplSession {
     };
     this.#evaluating = { evaluation, end };
     const source = question ? `${question[1]}\n` : code;
-    evaluation.run(() => this.#base.call(this.#server, source, context, file, done));
+    keepingSigint(() => evaluation.run(() => this.#base.call(this.#server, source, context, file, done)));
   }
 
   /** What was meant by code that names what is not there; undefined for an error of another kind. */
@@ -389,6 +389,20 @@ export class ReplSession {
     const value = lookUp(name, context);
     // Node's REPL has its modules under their names.
     return value !== undefined && value !== process.getBuiltinModule(name);
+  }
+}
+
+/**
+ * Node's evaluator puts a handler of SIGINT of its own in place of libuv's while code runs that can be interrupted, and
+ * leaves the default behind: listeners are heard again when they are put on anew.
+ */
+function keepingSigint(run: () => void): void {
+  const listeners = process.rawListeners('SIGINT') as (() => void)[];
+  process.removeAllListeners('SIGINT');
+  try {
+    run();
+  } finally {
+    for (const each of listeners) process.on('SIGINT', each);
   }
 }
 

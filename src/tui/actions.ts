@@ -1,4 +1,5 @@
 /** Every action of the workstation, once: keys, help, palette, footer, mouse and the README's table come from here. */
+import { memberCode } from '../client/code.ts';
 import {
   balloonChange,
   type Change,
@@ -183,25 +184,25 @@ const MACHINE: readonly Action[] = [
   part({
     ...{ id: 'resize-disk', keys: ['s'], panes: ['pci'], part: 'disk', change: diskResize },
     ...{ title: 'resize disk', help: 'the guest is told of its new size', words: 'grow shrink capacity block' },
-    repl: (name) => `await vm.disks.${name ?? 'DISK'}.resize('SIZE')`,
+    repl: (name) => `await ${memberCode('vm.disks', name ?? 'DISK')}.resize('SIZE')`,
     qmp: (name) => `block_resize device=${name ?? 'DISK'} size=BYTES`,
   }),
   part({
     ...{ id: 'change-medium', keys: ['m'], panes: ['pci'], part: 'disk', change: diskMedium },
     ...{ title: 'change medium', help: 'puts another image into a disk', words: 'disk insert eject image' },
-    repl: (name) => `await vm.disks.${name ?? 'DISK'}.change('FILE')`,
+    repl: (name) => `await ${memberCode('vm.disks', name ?? 'DISK')}.change('FILE')`,
     qmp: (name) => `blockdev-change-medium id=${name ?? 'DISK'} filename=FILE`,
   }),
   part({
     ...{ id: 'throttle-disk', keys: ['t'], panes: ['pci'], part: 'disk', change: diskThrottle },
     ...{ title: 'limit disk', help: 'its requests and bytes in a second', words: 'throttle iops bps' },
-    repl: (name) => `await vm.disks.${name ?? 'DISK'}.throttle({…})`,
+    repl: (name) => `await ${memberCode('vm.disks', name ?? 'DISK')}.throttle({…})`,
     qmp: (name) => `block_set_io_throttle id=${name ?? 'DISK'} bps=… iops=…`,
   }),
   part({
     ...{ id: 'throttle-net', keys: ['w'], panes: ['pci'], part: 'network card', change: netThrottle },
     ...{ title: 'limit network card', help: 'its packets and bytes in a second', words: 'throttle pps bps bandwidth' },
-    repl: (name) => `await vm.nets.${name ?? 'NET'}.throttle({…})`,
+    repl: (name) => `await ${memberCode('vm.nets', name ?? 'NET')}.throttle({…})`,
   }),
   {
     id: 'link',
@@ -215,7 +216,7 @@ const MACHINE: readonly Action[] = [
     repl: (station) => {
       const name = partMeant(station, 'network card');
       const up = station.model.nets.find((net) => net.name === name)?.link;
-      return `await vm.nets.${name ?? 'NET'}.link(${up === false})`;
+      return `await ${memberCode('vm.nets', name ?? 'NET')}.link(${up === false})`;
     },
     qmp: (station) => {
       const name = partMeant(station, 'network card');

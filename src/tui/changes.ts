@@ -1,5 +1,5 @@
 /** What can be changed of a machine's parts while it runs: each as a form, with what does the same elsewhere. */
-import { literal } from '../client/code.ts';
+import { literal, memberCode } from '../client/code.ts';
 import { netThrottleSchema, throttleSchema } from '../client/description.ts';
 import { NemuError } from '../client/errors.ts';
 import { tell } from '../client/explain.ts';
@@ -124,7 +124,7 @@ export function diskResize({ vm, model }: Station, name: string): Change {
       `It has ${formatSize(now)} now.`,
       ...(smaller(values) ? ['What is behind the new end is lost; a guest that uses it fails.'] : []),
     ],
-    repl: (values) => `await vm.disks.${name}.resize(${literal(text(values.size))}${options(values)})`,
+    repl: (values) => `await ${memberCode('vm.disks', name)}.resize(${literal(text(values.size))}${options(values)})`,
     qmp: (values) => `block_resize device=${name} size=${bytesOf(values)}`,
     run: async (values) => {
       await new Disk(vm, name).resize(text(values.size), values.shrink === true ? { shrink: true } : {});
@@ -150,7 +150,7 @@ export function diskMedium({ vm, model }: Station, name: string): Change {
       `${now?.file ?? 'Another image'} is in it now.`,
       'The guest keeps what it has cached of it: nothing there should be mounted.',
     ],
-    repl: (values) => `await vm.disks.${name}.change(${literal(text(values.file))}${code(values)})`,
+    repl: (values) => `await ${memberCode('vm.disks', name)}.change(${literal(text(values.file))}${code(values)})`,
     qmp: ({ file, format }) =>
       `blockdev-change-medium id=${name} filename=${text(file)}${format === undefined ? '' : ` format=${text(format)}`}`,
     run: async (values) => {
@@ -189,7 +189,7 @@ export function diskThrottle({ vm, model }: Station, name: string): Change {
     fields: limitFields(throttleSchema.shape),
     check: (values) => checkLimits(throttleSchema, readLimits(values, 'disk')),
     tell: () => [`Now: ${Object.keys(now).length > 0 ? literal(now) : 'none'}. What is left empty has no limit.`],
-    repl: (values) => `await vm.disks.${name}.throttle(${literal(readLimits(values, 'disk'))})`,
+    repl: (values) => `await ${memberCode('vm.disks', name)}.throttle(${literal(readLimits(values, 'disk'))})`,
     qmp: (values) => {
       const limits = readLimits(values, 'disk');
       const words = [
@@ -209,7 +209,7 @@ export function netThrottle({ vm, model }: Station, name: string): Change {
     fields: limitFields(netThrottleSchema.shape),
     check: (values) => checkLimits(netThrottleSchema, readLimits(values, 'net')),
     tell: () => [`Now: ${Object.keys(now).length > 0 ? literal(now) : 'none'}. What is left empty has no limit.`],
-    repl: (values) => `await vm.nets.${name}.throttle(${literal(readLimits(values, 'net'))})`,
+    repl: (values) => `await ${memberCode('vm.nets', name)}.throttle(${literal(readLimits(values, 'net'))})`,
     run: (values) => new Net(vm, name).throttle(readLimits(values, 'net')),
   };
 }
@@ -228,7 +228,7 @@ export function forceUnplug(station: Station, id: string): void {
 export function toggleLink(station: Station, name: string): void {
   const { vm, model } = station;
   const up = model.nets.find((net) => net.name === name)?.link === false;
-  void station.change('cable', `await vm.nets.${name}.link(${up})`, async () => {
+  void station.change('cable', `await ${memberCode('vm.nets', name)}.link(${up})`, async () => {
     await new Net(vm, name).link(up);
     await model.refresh();
     return `${name} is ${up ? 'in' : 'out'}`;

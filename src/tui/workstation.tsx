@@ -167,24 +167,17 @@ export async function runWorkstation(
     colours: coloursOf(output, process.env),
     exports: options.exports,
     host: {
-      redraw: () => {
-        redrawing ??= redraw().finally(() => {
-          redrawing = undefined;
-        });
-      },
+      redraw,
       typing,
       copy: (text) => copyText(text, (sequence) => output.write(sequence)),
       leave: (how) => left.resolve(how),
       ...(options.shell && { shell: () => openProgram('host', options.shell) }),
       ...(options.gdb && { gdb: () => openProgram('gdb', options.gdb) }),
-      zoom: (pane) => {
-        zooming = giveTo(pane);
-        return zooming;
-      },
+      zoom: (pane) => giveTo(pane),
     },
   });
-  let zooming: Promise<void> | undefined;
-  let redrawing: Promise<void> | undefined;
+  /** One at a time takes the terminal out of Ink's hands. */
+  let handed: Promise<void> = Promise.resolve();
   type Suspended = Awaited<ReturnType<NonNullable<typeof suspend>>> | undefined;
   /** The terminal is the workstation's again, whatever is on it: Ink clears it, and draws all. */
   const takeBack = async (suspended: Suspended) => {
@@ -194,17 +187,24 @@ export async function runWorkstation(
     output.write(modesOn);
     draw.request();
   };
-  const redraw = async () => takeBack(await suspend?.());
-  const giveTo = async (pane: TerminalPane) => {
-    const suspended = suspend?.();
-    const free = Promise.resolve(suspended).then(() => {
+  function redraw(): void {
+    const drawn = handed.then(async () => takeBack(await suspend?.()));
+    handed = drawn.catch((error: Error) =>
+      model.say('action', `The screen was not drawn anew: ${error.message}`, 'bad'),
+    );
+  }
+  function giveTo(pane: TerminalPane): Promise<void> {
+    let suspended: Suspended;
+    const free = handed.then(async () => {
+      suspended = await suspend?.();
       output.write(modesOff);
       input.setRawMode(true);
       input.resume();
     });
-    await zoom.show(pane, free);
-    await takeBack(await suspended);
-  };
+    const over = zoom.show(pane, free).then(() => takeBack(suspended));
+    handed = over.catch(() => {});
+    return over;
+  }
   const programs = new Set<HostProgram>();
   const openProgram = (kind: string, start: WorkstationOptions['shell']) => {
     if (!start) throw new Error(`There is no ${kind} here.`);
@@ -300,8 +300,7 @@ export async function runWorkstation(
     process.off('SIGHUP', hangUp);
     process.off('SIGTERM', hangUp);
     zoom.end();
-    await zooming;
-    await redrawing;
+    await handed;
     unlisten();
     model.close();
     draw.close();

@@ -33,7 +33,6 @@ export class Zoom {
   #modes = new GuestModes();
   #hinted = false;
   #left: (() => void) | undefined;
-  #over = false;
 
   constructor(terminal: WriteStream, input: TerminalInput, options: ZoomOptions) {
     this.#terminal = terminal;
@@ -61,24 +60,26 @@ export class Zoom {
    */
   async show(pane: TerminalPane, free: Promise<unknown> = Promise.resolve()): Promise<void> {
     const left = Promise.withResolvers<void>();
-    this.#over = false;
+    let over = false;
     const { raw, onLeave } = this.#input;
     this.#input.raw = this.#options.mute ? NOWHERE : asItIs(pane);
     // At once: what follows Ctrl-] in the same read is not the guest's any more.
-    this.#left = () => {
-      this.#over = true;
+    const leave = () => {
+      // Whoever has the keyboard by now keeps it.
+      if (over) return;
+      over = true;
       this.#input.everything = false;
       this.#input.raw = raw;
       this.#input.onLeave = onLeave;
       left.resolve();
     };
-    this.#input.onLeave = this.#left;
+    this.#input.onLeave = leave;
+    this.#left = leave;
     try {
       await free;
-      if (!this.#over) await this.#showing(pane, left.promise);
+      if (!over) await this.#showing(pane, left.promise);
     } finally {
-      this.#left();
-      this.#left = undefined;
+      leave();
     }
   }
 

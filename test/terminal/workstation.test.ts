@@ -50,6 +50,20 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     terminal.press('C-]', ':');
     terminal.line('await vm.name.length * 20');
     await terminal.until(/│(nemu> )?80 +│/);
+    // The terminal goes to and fro, whatever is pressed at once with the key that brings it back.
+    terminal.press('C-]');
+    const away = /^(?![\s\S]*vCPUs)/;
+    terminal.type('5z');
+    await terminal.until(away);
+    terminal.type('\x1d\x0c');
+    await terminal.until('vCPUs');
+    terminal.type('z');
+    await terminal.until(away);
+    terminal.type('\x1dz');
+    await terminal.until('vCPUs');
+    await terminal.until(away);
+    terminal.press('C-]');
+    await terminal.until('vCPUs');
     terminal.press('7');
 
     // Another terminal, a script or a tool joins it by its name.

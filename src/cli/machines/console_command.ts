@@ -146,6 +146,7 @@ class AttachedTerminal {
     this.#session = new ConsoleSession(process.stdin as ReadStream, process.stdout as unknown as WriteStream, viewer, {
       prefix,
       leave: { key: LEAVE, help: 'leave; the machine goes on', run: leave },
+      redraws: true,
       commands: [
         { key: 'd', help: 'leave, too', run: () => void leave(), leaves: true },
         ...(options.watch ? [] : this.#driving(options)),

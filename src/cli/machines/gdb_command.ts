@@ -10,6 +10,7 @@ import { findProgram } from '../../lab/command.ts';
 import { Kernel } from '../../repl/kernel.ts';
 import { EXIT } from '../exit_codes.ts';
 import { GdbListener } from '../gdb_listener.ts';
+import { leaveInterrupts } from '../own_command.ts';
 import { runFolder } from '../paths.ts';
 import type { AttachedMachine } from './connection.ts';
 
@@ -65,6 +66,7 @@ async function listenOnly({ machine }: AttachedMachine, listener: GdbListener, w
 function spawnGdb(program: string, args: readonly string[]): Promise<number> {
   // Ctrl-C is gdb's: it stops the guest.
   const ignore = () => {};
+  const come = leaveInterrupts();
   process.on('SIGINT', ignore);
   return new Promise<number>((done, reject) => {
     const child = spawn(program, args, { stdio: 'inherit' });
@@ -72,7 +74,10 @@ function spawnGdb(program: string, args: readonly string[]): Promise<number> {
       reject(new NemuError('GDB_MISSING', `${program} cannot be run: ${cause.message}.`, { cause })),
     );
     child.once('exit', (status) => done(status ?? EXIT.HOST));
-  }).finally(() => process.off('SIGINT', ignore));
+  }).finally(() => {
+    process.off('SIGINT', ignore);
+    come();
+  });
 }
 
 /** @returns gdb's commands; symbols are no condition. */

@@ -64,6 +64,9 @@ test('what is typed at once with the key that gives the terminal away is for who
   const { press, input } = setUp();
   expect((await press('a\x01cvm.name\r')).sent).toBe('a');
   expect(input.read()?.toString()).toBe('vm.name\r');
+  const { press: again, input: rest } = setUp();
+  await again('\x01cx\x1b[');
+  expect(rest.read()?.toString()).toBe('x\x1b[');
 });
 
 test('what is typed behind a command that leaves is for nobody', async () => {

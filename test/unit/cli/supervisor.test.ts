@@ -9,6 +9,8 @@ import { nemu } from '../../support/cli.ts';
 
 const DEADLINE = new URL('../../../src/cli/deadline.ts', import.meta.url).href;
 
+const OWN_COMMAND = new URL('../../../src/cli/own_command.ts', import.meta.url).href;
+
 /** Starts the supervisor with such an engine, in a process group of its own. */
 function supervise(engine: string) {
   const root = mkdtempSync(join(tmpdir(), 'nemu-supervisor-'));
@@ -68,4 +70,19 @@ test('an engine that does not hear Ctrl-C is killed when it comes again and agai
   const { signal, errors, left } = await ended;
   expect({ signal, left }).toEqual({ signal: 'SIGINT', left: [] });
   expect(errors).toContain('killed: it did not end when Ctrl-C was pressed before');
+});
+
+test('an engine that leaves Ctrl-C to another program is not killed by it', { timeout: 30_000 }, async () => {
+  const { child, ended } = supervise(`
+    const { leaveInterrupts } = await import('${OWN_COMMAND}');
+    process.on('SIGINT', () => {});
+    const come = leaveInterrupts();
+    setTimeout(() => { come(); process.exit(5); }, 3000);
+    console.log('on');`);
+  await once(child.stdout, 'data');
+  for (let time = 1; time <= 8; time++) {
+    process.kill(-(child.pid as number), 'SIGINT');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  expect(await ended).toMatchObject({ status: 5, signal: null, errors: '', left: [] });
 });

@@ -94,6 +94,12 @@ test('what a terminal answers is one piece, however it is cut', () => {
     ['sequence', '\x1bx'],
   ]);
   expect(pieces.map(isReport)).toEqual([true, false, false]);
+  // A control key is in none.
+  expect(take('\x1bXabc\x03')).toEqual([
+    ['sequence', '\x1bX'],
+    ['text', 'abc'],
+    ['control', '\x03'],
+  ]);
 });
 
 test('a key with Alt that could begin an answer is one when nothing follows', async () => {

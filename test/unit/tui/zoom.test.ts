@@ -28,7 +28,8 @@ function zoomed() {
   let parsed = () => {};
   const pane = new TerminalPane({ name: 'com1', send: () => {}, changed: () => parsed() });
   onTestFinished(() => pane.close());
-  const zoom = new Zoom(screen as unknown as WriteStream, new TerminalInput(), { mute: false, skipped: () => {} });
+  const input = new TerminalInput();
+  const zoom = new Zoom(screen as unknown as WriteStream, input, { mute: false, skipped: () => {} });
   const feed = async (bytes: Buffer) => {
     const done = new Promise<void>((resolve) => {
       parsed = resolve;
@@ -37,7 +38,7 @@ function zoomed() {
     zoom.saw(pane, bytes);
     await done;
   };
-  return { screen, pane, zoom, feed };
+  return { screen, pane, zoom, input, feed };
 }
 
 test.each([
@@ -61,4 +62,36 @@ test.each([
   await shown;
   await write(seen, screen.out);
   expect(seen.modes).toEqual(terminal(ROWS, COLUMNS).modes);
+});
+
+test('the keyboard is whose it is behind Ctrl-], whatever is pressed in the same read', async () => {
+  const { input, pane, zoom } = zoomed();
+  const sent: string[] = [];
+  (pane as { send: unknown }).send = (bytes: Uint8Array) => sent.push(Buffer.from(bytes).toString('latin1'));
+  let again: Promise<void> | undefined;
+  const keys: string[] = [];
+  input.onKey = (name) => {
+    keys.push(name);
+    if (name === 'i') input.raw = pane;
+    if (name === 'z') again = zoom.show(pane);
+  };
+  const shown = zoom.show(pane);
+  await setImmediate();
+  input.take(Buffer.from('a\x1dji'));
+  await shown;
+  input.take(Buffer.from('b'));
+  expect([keys, sent]).toEqual([
+    ['j', 'i'],
+    ['a', 'b'],
+  ]);
+  input.raw = undefined;
+  input.take(Buffer.from('z'));
+  await setImmediate();
+  input.take(Buffer.from('c\x1dz'));
+  await setImmediate();
+  input.take(Buffer.from('d'));
+  expect(sent).toEqual(['a', 'b', 'c', 'd']);
+  zoom.end();
+  await again;
+  expect(input.raw).toBeUndefined();
 });
