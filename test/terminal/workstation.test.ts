@@ -60,8 +60,8 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     terminal.type('z');
     await terminal.until(away);
     terminal.type('\x1dz');
-    await terminal.until('vCPUs');
-    await terminal.until(away);
+    terminal.type('echo $((30 + 3)) zoomed\r');
+    await terminal.until(/33 zoomed(?![\s\S]*vCPUs)/);
     terminal.press('C-]');
     await terminal.until('vCPUs');
     terminal.press('7');
