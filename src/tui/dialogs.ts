@@ -2,7 +2,8 @@
 import { literal } from '../client/code.ts';
 import { COMMANDS } from '../repl/commands.ts';
 import { INFO } from '../repl/info.ts';
-import { ACTIONS, type Action, actionsIn, formsOf } from './actions.ts';
+import { type Action, formsOf } from './actions/action.ts';
+import { ACTIONS, actionsIn } from './actions.ts';
 import { type Change, PARTS, type Part, partMeant } from './changes.ts';
 import { deviceText, vcpuText } from './inside.ts';
 import { keyLabel } from './keys.ts';

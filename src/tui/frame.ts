@@ -2,7 +2,8 @@
 import { ramSize } from '../client/live.ts';
 import { formatSize } from '../client/sizes.ts';
 import { timeOfDay } from '../console/time_of_day.ts';
-import { actionsIn, TAKE_OVER } from './actions.ts';
+import { TAKE_OVER } from './actions/looking.ts';
+import { actionsIn } from './actions.ts';
 import { ascii, asciiLine } from './ascii.ts';
 import { COPY_KEYS } from './copy_mode.ts';
 import { keyLabel } from './keys.ts';

@@ -1,6 +1,7 @@
 /** What help and palette show of a choice, whatever the screen's size. */
 import { expect, onTestFinished, test } from 'vitest';
-import { ACTIONS, formsOf } from '../../../src/tui/actions.ts';
+import { formsOf } from '../../../src/tui/actions/action.ts';
+import { ACTIONS } from '../../../src/tui/actions.ts';
 import { frameOf } from '../../../src/tui/frame.ts';
 import { Picker } from '../../../src/tui/overlays/picker.ts';
 import { wrap } from '../../../src/tui/overlays/question.ts';

@@ -1,6 +1,6 @@
 /** A console that somebody else drives. */
 import { expect, onTestFinished, test } from 'vitest';
-import { TAKE_OVER } from '../../../src/tui/actions.ts';
+import { TAKE_OVER } from '../../../src/tui/actions/looking.ts';
 import { frameOf } from '../../../src/tui/frame.ts';
 import { plainText } from '../../../src/tui/style.ts';
 import { TerminalPane } from '../../../src/tui/terminal_pane.ts';
