@@ -31,6 +31,15 @@ export function signalVcpus(block: SharedBlock): void {
   for (let vcpu = 0; vcpu < block.vcpus; vcpu++) signalVcpu(block, vcpu);
 }
 
+/** Has vCPUs wait on PAUSE, or a slot's HELD, until it is taken back: never once STOP is latched. */
+export function raise({ words }: SharedBlock, word: number): void {
+  Atomics.store(words, word, 1);
+  // The stopper stores 0 after STOP, and STOP is looked at here after 1 was stored: one of the two sees the other.
+  if (!Atomics.load(words, H.STOP)) return;
+  Atomics.store(words, word, 0);
+  Atomics.notify(words, word);
+}
+
 /**
  * Ends every vCPU thread of a machine, from any thread, without its help: latches STOP, answers whatever
  * waits, and repeats the signal until each loop has ended. Repeating makes up for `immediate_exit`, which
@@ -42,10 +51,13 @@ export function signalVcpus(block: SharedBlock): void {
 export function stopVcpus(block: SharedBlock, timeoutMs: number): boolean {
   const { words } = block;
   Atomics.store(words, H.STOP, 1);
+  // A loop that has looked at STOP before, and waits only now, must find another value than the one it waits on.
+  Atomics.store(words, H.PAUSE, 0);
   Atomics.notify(words, H.PAUSE);
   const deadline = performance.now() + timeoutMs;
   for (let vcpu = 0; vcpu < block.vcpus; vcpu++) {
     const slot = slotWord(vcpu);
+    Atomics.store(words, slot + S.GO, 1);
     Atomics.notify(words, slot + S.GO);
     Atomics.store(words, slot + S.HELD, 0);
     Atomics.notify(words, slot + S.HELD);

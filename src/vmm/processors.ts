@@ -9,7 +9,7 @@ import * as x86 from '../ffi/kvm/x86.ts';
 import { raw } from '../ffi/libc.ts';
 import type { EntryState } from './boot/plan.ts';
 import { setPcRouting } from './irq_routing.ts';
-import { signalVcpu, signalVcpus, stopVcpus } from './kick.ts';
+import { raise, signalVcpu, signalVcpus, stopVcpus } from './kick.ts';
 import { Kvm, type KvmVcpu, type KvmVm } from './kvm.ts';
 import type { MemoryHandle } from './memory.ts';
 import { FOUR_GIB, GiB } from './memory_layout.ts';
@@ -284,7 +284,7 @@ export class Processors {
 
   /** Asks every vCPU to leave the guest, without waiting. */
   requestPause(): void {
-    Atomics.store(this.#block.words, H.PAUSE, 1);
+    raise(this.#block, H.PAUSE);
     for (const { kvm } of this.#vcpus.values()) kvm.requestImmediateExit();
     signalVcpus(this.#block);
   }
@@ -318,8 +318,12 @@ export class Processors {
   #setHeld(index: number, value: 0 | 1): void {
     const { words } = this.#block;
     const word = slotWord(index) + S.HELD;
-    Atomics.store(words, word, value);
-    if (value === 0) Atomics.notify(words, word);
+    if (value === 1) {
+      raise(this.#block, word);
+      return;
+    }
+    Atomics.store(words, word, 0);
+    Atomics.notify(words, word);
   }
 
   resume(): undefined {

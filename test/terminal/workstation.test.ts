@@ -135,7 +135,7 @@ describe.skipIf(!hasTmux)('the workstation (needs tmux)', () => {
     await terminal.until('vCPUs');
 
     terminal.press('q');
-    await terminal.until(/\by\b/);
+    await terminal.until('Sure?');
     terminal.press('Escape');
     await terminal.until(/^(?![\s\S]*Sure\?)/);
 
