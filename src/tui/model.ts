@@ -21,7 +21,7 @@ import { visible } from './style.ts';
 
 const POLL_MS = 1000;
 /** A guest that does nothing, before somebody who does nothing, is asked less often. */
-const IDLE_POLL_MS = 4000;
+const IDLE_POLL_MS = 5000;
 const IDLE_AFTER_MS = 10_000;
 /** Exits a second, and share of a processor, below which a guest does nothing. */
 const IDLE_EXITS = 100;
